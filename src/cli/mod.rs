@@ -1,0 +1,1 @@
+//! The command line: definitions, tables, JSON. The only room that prints.

@@ -1,0 +1,1 @@
+//! Fan-out, connections to agents, verbs, pairing server.

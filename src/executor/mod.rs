@@ -1,0 +1,1 @@
+//! Order to plan or refusal, and supervision of the script. Synchronous and small: no async runtime, no TLS.

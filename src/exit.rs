@@ -1,0 +1,51 @@
+//! The exit statuses, one table.
+
+use std::process::ExitCode;
+
+/// How a process ends. Numbers that the field already knows come from `sysexits.h`; 1, 2 and 3 are the
+/// product's own and mean what each verb documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: everything that was asked for happened.
+    Success,
+    /// 1: the work was done and some of it failed: a host, a script, a check.
+    Failed,
+    /// 2: still pending, or the waiting time ran out.
+    Pending,
+    /// 3: the operator at the other end denied it.
+    Denied,
+    /// 64 (`EX_USAGE`): the command line was wrong. clap's own 2 would collide with [`Exit::Pending`].
+    Usage,
+    /// 69 (`EX_UNAVAILABLE`): something outside this program did not answer or could not be used.
+    Unavailable,
+    /// 70 (`EX_SOFTWARE`): a bug.
+    Bug,
+    /// 77 (`EX_NOPERM`): needs root or the group.
+    Permission,
+    /// 78 (`EX_CONFIG`): configuration error or unpaired. Init systems must not restart on it.
+    Config,
+}
+
+impl Exit {
+    /// The number handed to the parent process.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Failed => 1,
+            Self::Pending => 2,
+            Self::Denied => 3,
+            Self::Usage => 64,
+            Self::Unavailable => 69,
+            Self::Bug => 70,
+            Self::Permission => 77,
+            Self::Config => 78,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}

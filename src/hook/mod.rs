@@ -1,0 +1,1 @@
+//! The auth hook: context, time limit, exit status to decision.

@@ -1,0 +1,1 @@
+//! Listeners, connection limits, HTTP head and body limits.

@@ -1,0 +1,1 @@
+//! CA, certificate requests, certificates and trust as pure decisions.

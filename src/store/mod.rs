@@ -1,0 +1,1 @@
+//! Registry and pairing queue: files, atomic and locked.

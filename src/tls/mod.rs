@@ -1,0 +1,1 @@
+//! rustls configurations and our own verifiers.

@@ -1,0 +1,2 @@
+//! Figures, taken in one run.
+fn main() {}
