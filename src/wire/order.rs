@@ -1,0 +1,189 @@
+//! The executor's protocol: one order a connection.
+//!
+//! A connection is a `SOCK_STREAM` unix socket. The front-end sends one [`Order`] as a frame; the script's stdin,
+//! stdout and stderr travel with its first byte as descriptors (`SCM_RIGHTS`, unix(7)), for a detached order also the
+//! status file as a fourth. The executor's monitor answers with [`Report`] frames: at most one
+//! [`Report::Started`], then exactly one [`Report::Ended`], then it closes. The front-end may send one
+//! [`Command`] frame. If it closes its end of an attached order before the end was reported, the script and all its
+//! descendants are killed; a detached order goes on.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::limits;
+use super::name::{RequestId, ScriptName};
+use super::outcome::Outcome;
+use super::refusal::Refusal;
+
+/// The protocol's version. A monitor refuses any other.
+pub const VERSION: u32 = 1;
+
+/// Descriptors that travel with an attached order: stdin, stdout, stderr.
+pub const ATTACHED_DESCRIPTORS: usize = 3;
+/// Descriptors that travel with a detached order: stdin, stdout, stderr, status file.
+pub const DETACHED_DESCRIPTORS: usize = 4;
+
+/// Whether the script's life hangs on the order's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// The script and its descendants end when the connection closes.
+    Attached,
+    /// The script outlives the connection; the outcome is also written to the status descriptor.
+    Detached,
+}
+
+/// What the front-end asks for. It names a script; path and profile are the executor's own to find.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    version: u32,
+    script: ScriptName,
+    args: Vec<String>,
+    request: RequestId,
+    mode: Mode,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    time_limit_ms: Option<u64>,
+}
+
+impl Order {
+    /// An order within the limits on arguments.
+    ///
+    /// # Errors
+    /// The refusal that [`Order::check`] would give at the other end.
+    pub fn new(script: ScriptName, args: Vec<String>, request: RequestId, mode: Mode) -> Result<Self, Refusal> {
+        let order = Self { version: VERSION, script, args, request, mode, time_limit_ms: None };
+        order.check()?;
+        Ok(order)
+    }
+
+    /// Asks for a time limit. The executor's own limit holds where it is shorter.
+    #[must_use]
+    pub fn time_limit(mut self, limit: Option<Duration>) -> Self {
+        self.time_limit_ms = limit.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        self
+    }
+
+    /// Judges version, count and sizes. The executor calls it on every order it decodes, since it must hold when the
+    /// front-end does not.
+    pub fn check(&self) -> Result<(), Refusal> {
+        if self.version != VERSION {
+            let text = format!("the executor speaks version {VERSION} and was asked in version {}", self.version);
+            return Err(Refusal::new("order-version", text));
+        }
+        check_arguments(&self.args)
+    }
+
+    /// The script's name.
+    #[must_use]
+    pub const fn script(&self) -> &ScriptName {
+        &self.script
+    }
+
+    /// The argument vector behind argv[0].
+    #[must_use]
+    pub fn args(&self) -> &[String] {
+        &self.args
+    }
+
+    /// The request's id, for the executor's own audit line.
+    #[must_use]
+    pub const fn request(&self) -> &RequestId {
+        &self.request
+    }
+
+    /// Attached or detached.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The requested time limit.
+    #[must_use]
+    pub fn requested_limit(&self) -> Option<Duration> {
+        self.time_limit_ms.map(Duration::from_millis)
+    }
+
+    /// How many descriptors must come with this order.
+    #[must_use]
+    pub const fn descriptors(&self) -> usize {
+        match self.mode {
+            Mode::Attached => ATTACHED_DESCRIPTORS,
+            Mode::Detached => DETACHED_DESCRIPTORS,
+        }
+    }
+}
+
+/// Count, length and total of arguments, and no NUL: what execve(2) can carry.
+pub fn check_arguments(args: &[String]) -> Result<(), Refusal> {
+    let too_large = |text: String| Err(Refusal::new("arguments-too-large", text));
+    if args.len() > limits::ARGUMENTS {
+        return too_large(format!("{} arguments are more than the {} allowed", args.len(), limits::ARGUMENTS));
+    }
+    if args.iter().map(String::len).sum::<usize>() > limits::ARGUMENTS_TOTAL {
+        return too_large(format!("the arguments are larger than {} bytes together", limits::ARGUMENTS_TOTAL));
+    }
+    for (place, arg) in args.iter().enumerate() {
+        if arg.len() > limits::ARGUMENT {
+            return too_large(format!("argument {} is longer than {} bytes", place + 1, limits::ARGUMENT));
+        }
+        if arg.contains('\0') {
+            return Err(Refusal::new("argument-nul", format!("argument {} contains a NUL byte", place + 1)));
+        }
+    }
+    Ok(())
+}
+
+/// What the front-end may say after its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Command {
+    /// Ends the script and its descendants; answered by [`Report::Ended`] when they are gone.
+    Cancel,
+}
+
+/// What the monitor says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Report {
+    /// The script's program runs: its exec succeeded.
+    Started {
+        /// Its process id, as the executor sees it.
+        pid: i32,
+    },
+    /// The one outcome.
+    Ended(Outcome),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(args: Vec<String>) -> Result<Order, Refusal> {
+        let request = RequestId::from_random([1; 8]);
+        Order::new(ScriptName::parse("x").unwrap(), args, request, Mode::Attached)
+    }
+
+    #[test]
+    fn arguments_are_bounded_in_count_length_total_and_content() {
+        assert_eq!(order(vec![String::new(); 257]).unwrap_err().code(), "arguments-too-large");
+        assert_eq!(order(vec!["x".repeat(128 * 1024)]).unwrap_err().code(), "arguments-too-large");
+        assert_eq!(order(vec!["x".repeat(100_000); 11]).unwrap_err().code(), "arguments-too-large");
+        assert_eq!(order(vec!["a\0b".into()]).unwrap_err().code(), "argument-nul");
+        assert!(order(vec!["-v".into(), "ünïcode \u{1F600}".into(), String::new()]).is_ok());
+    }
+
+    #[test]
+    fn an_order_of_another_version_is_refused() {
+        let text = r#"{"version":2,"script":"x","args":[],"request":"a","mode":"attached"}"#;
+        let order: Order = serde_json::from_str(text).unwrap();
+        assert_eq!(order.check().unwrap_err().code(), "order-version");
+    }
+
+    #[test]
+    fn an_order_with_a_field_nobody_knows_is_malformed() {
+        let text = r#"{"version":1,"script":"x","args":[],"request":"a","mode":"attached","path":"/bin/sh"}"#;
+        assert!(serde_json::from_str::<Order>(text).is_err());
+    }
+}
