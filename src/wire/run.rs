@@ -1,1 +1,284 @@
-//! placeholder
+//! `POST /run`: what a dispatcher asks and what an agent answers.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::limits;
+use super::outcome::{EXIT_NOTHING_RAN, Outcome};
+
+/// The body that our dispatcher sends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RunCall {
+    /// Script name, as the operator typed it; the agent judges it.
+    pub script: String,
+    /// Argument vector behind argv[0].
+    pub args: Vec<String>,
+    /// One id for all hosts of a run.
+    pub reqid: String,
+    /// User name claimed by the caller.
+    pub username: String,
+    /// Token for hooks and script. Never logged.
+    pub token: String,
+}
+
+/// A run request as an agent read it: typed, and still unjudged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunRequest {
+    script: Value,
+    reqid: Value,
+    /// Arguments as text.
+    pub args: Vec<String>,
+    /// User name, empty when absent.
+    pub username: String,
+    /// Token, empty when absent. Never logged.
+    pub token: String,
+    /// Whether the caller asked for a detached job.
+    pub detached: bool,
+}
+
+impl RunRequest {
+    /// Reads a request body. Both peers' JSON habits are accepted: numbers and booleans among `args` become their
+    /// text, `null` is empty, and `async` follows the original's idea of truth.
+    ///
+    /// # Errors
+    /// The reply to send, in the original's form: `exit` -1 and an `error`.
+    pub fn parse(body: &[u8]) -> Result<Self, Box<RunReply>> {
+        let value: Value = serde_json::from_slice(body).map_err(|_| Box::new(RunReply::error("invalid JSON")))?;
+        let mut fields = match value {
+            Value::Object(fields) => fields,
+            Value::Null => Map::new(),
+            _ => return Err(Box::new(RunReply::error("request body must be a JSON object"))),
+        };
+        let mut take = |key: &str| fields.shift_remove(key).unwrap_or(Value::Null);
+        let (script, reqid) = (take("script"), echo(take("reqid")));
+        let refuse = |text: String| Box::new(RunReply { reqid: Some(reqid.clone()), ..RunReply::error(text) });
+        let args = arguments(take("args")).map_err(&refuse)?;
+        let username = text_field(&take("username"), "username").map_err(&refuse)?;
+        let token = text_field(&take("token"), "token").map_err(&refuse)?;
+        let detached = truthy(&take("async"));
+        Ok(Self { script, reqid, args, username, token, detached })
+    }
+
+    /// The script's name as text; empty where the request named none.
+    #[must_use]
+    pub fn script(&self) -> String {
+        plain(&self.script)
+    }
+
+    /// The request id as text.
+    #[must_use]
+    pub fn reqid(&self) -> String {
+        plain(&self.reqid)
+    }
+
+    /// A refusal in the original's form: 200 with `exit` -1 and the text.
+    #[must_use]
+    pub fn refused(&self, error: impl Into<String>) -> RunReply {
+        RunReply { script: Some(self.script.clone()), reqid: Some(self.reqid.clone()), ..RunReply::error(error) }
+    }
+
+    /// The reply to a run that was started, or that the executor refused.
+    #[must_use]
+    pub fn ran(&self, outcome: &Outcome, stdout: Output, stderr: Output) -> RunReply {
+        let mut reply = match outcome {
+            Outcome::Refused(refusal) => self.refused(refusal.text()),
+            _ => RunReply { exit: outcome.exit(), error: None, ..self.refused("") },
+        };
+        reply.hint = hint(&stderr.text);
+        reply.reason = outcome.reason();
+        reply.truncated = stdout.truncated || stderr.truncated;
+        if outcome.started() || reply.error.is_none() {
+            reply.stdout = Some(stdout.text);
+            reply.stderr = Some(stderr.text);
+            reply.stdout_base64 = stdout.base64;
+            reply.stderr_base64 = stderr.base64;
+        }
+        reply
+    }
+}
+
+/// One collected output stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Output {
+    /// The bytes as text; what is not UTF-8 is replaced by U+FFFD.
+    pub text: String,
+    /// The exact bytes, present only where something was replaced.
+    pub base64: Option<String>,
+    /// More was printed than the limit on buffered output keeps.
+    pub truncated: bool,
+}
+
+/// The answer to `/run`. Most refusals are 200 with an `error`, as the original's peers expect.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RunReply {
+    /// Echo of the request's `script`, with its JSON type.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub script: Option<Value>,
+    /// The script's exit status, or the numbers of [`super::outcome`].
+    pub exit: i32,
+    /// Why nothing ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Standard output.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdout: Option<String>,
+    /// Standard error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stderr: Option<String>,
+    /// Exact bytes of `stdout` where the text had to replace some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdout_base64: Option<String>,
+    /// Exact bytes of `stderr` where the text had to replace some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stderr_base64: Option<String>,
+    /// The streams above are cut.
+    #[serde(skip_serializing_if = "is_false")]
+    pub truncated: bool,
+    /// What `exit` alone cannot say: signal, time-out, the refusal's code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Advice for the operator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// Echo of the request's `reqid`, with its JSON type.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reqid: Option<Value>,
+}
+
+impl RunReply {
+    /// `exit` -1 and the text.
+    #[must_use]
+    pub fn error(text: impl Into<String>) -> Self {
+        Self { exit: EXIT_NOTHING_RAN, error: Some(text.into()), ..Self::default() }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// A script that failed on a read-only file system usually needs its profile widened, which its output does not say.
+fn hint(stderr: &str) -> Option<String> {
+    let text = "the script met a read-only file system: add the path to 'writable' in its profile";
+    stderr.contains("Read-only file system").then(|| text.to_owned())
+}
+
+/// An absent id is echoed as the empty text, as the original does.
+fn echo(value: Value) -> Value {
+    if value.is_null() { Value::String(String::new()) } else { value }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn truthy(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(on) => *on,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty() && text != "0",
+        Value::Array(_) | Value::Object(_) => true,
+    }
+}
+
+fn arguments(value: Value) -> Result<Vec<String>, String> {
+    match value {
+        Value::Null => Ok(Vec::new()),
+        Value::Array(values) => values.into_iter().map(argument).collect(),
+        _ => Err("args must be an array".to_owned()),
+    }
+}
+
+fn argument(value: Value) -> Result<String, String> {
+    match value {
+        Value::String(text) => Ok(text),
+        Value::Null => Ok(String::new()),
+        Value::Bool(on) => Ok(if on { "1" } else { "0" }.to_owned()),
+        Value::Number(number) => Ok(number.to_string()),
+        Value::Array(_) | Value::Object(_) => Err("args must be an array of strings".to_owned()),
+    }
+}
+
+/// User name and token reach environments, where a NUL would cut them: what a hook sees in its environment and in its
+/// JSON must be the same.
+fn text_field(value: &Value, field: &str) -> Result<String, String> {
+    let text = plain(value);
+    if matches!(value, Value::Array(_) | Value::Object(_)) {
+        Err(format!("{field} must be a string"))
+    } else if text.contains('\0') {
+        Err(format!("{field} contains a NUL byte"))
+    } else if text.len() > limits::TEXT {
+        Err(format!("{field} is longer than {} bytes", limits::TEXT))
+    } else {
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error_of(body: &str) -> String {
+        RunRequest::parse(body.as_bytes()).unwrap_err().error.unwrap()
+    }
+
+    #[test]
+    fn a_body_that_is_no_object_gets_an_answer() {
+        assert_eq!(error_of("{"), "invalid JSON");
+        assert_eq!(error_of("[]"), "request body must be a JSON object");
+        assert_eq!(error_of("\"x\""), "request body must be a JSON object");
+        assert_eq!(RunRequest::parse(b"null").unwrap().script(), "");
+    }
+
+    #[test]
+    fn arguments_of_the_originals_peers_become_text() {
+        let request = RunRequest::parse(br#"{"script":"x","args":[1,2.5,true,false,null,"a b"]}"#).unwrap();
+        assert_eq!(request.args, ["1", "2.5", "1", "0", "", "a b"]);
+        assert_eq!(error_of(r#"{"args":"x"}"#), "args must be an array");
+        assert_eq!(error_of(r#"{"args":[{}]}"#), "args must be an array of strings");
+    }
+
+    #[test]
+    fn a_nul_in_name_or_token_is_refused_at_the_door() {
+        assert_eq!(error_of(r#"{"username":"a\u0000b"}"#), "username contains a NUL byte");
+        assert_eq!(error_of(r#"{"token":"a\u0000b"}"#), "token contains a NUL byte");
+        assert_eq!(error_of(r#"{"token":{}}"#), "token must be a string");
+    }
+
+    #[test]
+    fn ids_are_echoed_with_their_type() {
+        let request = RunRequest::parse(br#"{"script":"x","reqid":7}"#).unwrap();
+        let reply = serde_json::to_value(request.refused("script not permitted")).unwrap();
+        assert_eq!(reply["reqid"], 7);
+        assert_eq!(reply["exit"], -1);
+        assert_eq!(request.reqid(), "7");
+    }
+
+    #[test]
+    fn truth_is_the_originals() {
+        for (text, want) in [("false", false), ("null", false), ("0", false), ("\"\"", false), ("\"0\"", false)] {
+            assert_eq!(RunRequest::parse(format!(r#"{{"async":{text}}}"#).as_bytes()).unwrap().detached, want);
+        }
+        for text in ["true", "1", "\"false\"", "[]"] {
+            assert!(RunRequest::parse(format!(r#"{{"async":{text}}}"#).as_bytes()).unwrap().detached, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_reply_holds_the_originals_fields() {
+        let request = RunRequest::parse(br#"{"script":"x","reqid":"r"}"#).unwrap();
+        let stderr = Output { text: "touch: /etc/x: Read-only file system\n".into(), ..Output::default() };
+        let reply = request.ran(&Outcome::Exited { code: 1 }, Output::default(), stderr);
+        let value = serde_json::to_value(reply).unwrap();
+        assert_eq!(value["exit"], 1);
+        assert_eq!(value["stdout"], "");
+        assert!(value["hint"].as_str().unwrap().contains("writable"));
+        assert!(value.get("error").is_none() && value.get("truncated").is_none() && value.get("reason").is_none());
+    }
+}
