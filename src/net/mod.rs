@@ -1,1 +1,8 @@
 //! Listeners, connection limits, HTTP head and body limits.
+//!
+//! What a stranger may cost is decided here: every accepted connection holds a [`slots::Slot`] until it has proven
+//! who it is, every address has a budget in [`rate::Limiter`], every read has a deadline.
+
+pub mod listen;
+pub mod rate;
+pub mod slots;
