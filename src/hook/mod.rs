@@ -1,1 +1,299 @@
-//! The auth hook: context, time limit, exit status to decision.
+//! The auth hook: an operator's executable that decides. Context as environment and as JSON on stdin, exit status to
+//! decision, within a time limit.
+//!
+//! **Invariant:** only exit status 0 allows. A hook that is missing, cannot be started, is killed by a signal or runs
+//! out of time denies.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::{Child, Command};
+
+use crate::sys::process;
+
+/// A configured hook.
+#[derive(Clone, Debug)]
+pub struct Hook {
+    path: PathBuf,
+    /// `None` is no limit.
+    limit: Option<Duration>,
+}
+
+/// Who started the request that a `status` action asks about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Submitter {
+    /// User name at submission.
+    pub username: String,
+    /// Address at submission.
+    pub source_ip: String,
+}
+
+/// What the hook is told. Field names are those of its JSON.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Context {
+    /// `run`, `ping`, `discovery`, `rotate`, `status` or `api`.
+    pub action: String,
+    /// Script, or empty.
+    pub script: String,
+    /// Hosts; empty on an agent.
+    pub hosts: Vec<String>,
+    /// Arguments.
+    pub args: Vec<String>,
+    /// Claimed user name.
+    pub username: String,
+    /// Token.
+    pub token: String,
+    /// The caller's address.
+    pub source_ip: String,
+    /// The calling dispatcher's id, on an agent.
+    pub dispatcher: String,
+    /// The calling dispatcher's certificate serial, on an agent.
+    pub dispatcher_serial: String,
+    /// Request id, for `status`.
+    pub reqid: String,
+    /// Who submitted it, for `status`.
+    pub submitter: Option<Submitter>,
+    /// UTC, `YYYY-MM-DDTHH:MM:SSZ`.
+    pub timestamp: String,
+}
+
+/// What the hook decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Exit status 0.
+    Allowed,
+    /// Anything else: the documented code and reason.
+    Denied {
+        /// 1 to 255.
+        code: u8,
+        /// For the caller and the log.
+        reason: String,
+        /// What went wrong with the hook itself, if anything did.
+        fault: Option<Fault>,
+    },
+}
+
+/// A hook that did not get to decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is no executable regular file.
+    NotExecutable,
+    /// It ran out of time, in seconds.
+    TimedOut(u64),
+}
+
+impl Hook {
+    /// A hook with its time limit; a limit of zero is no limit.
+    #[must_use]
+    pub fn new(path: PathBuf, limit: Duration) -> Self {
+        Self { path, limit: (!limit.is_zero()).then_some(limit) }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Asks the hook. Dropping the future kills it.
+    pub async fn ask(&self, context: &Context) -> Decision {
+        if !is_executable(&self.path) {
+            let reason = format!("auth hook not found or not executable: {}", self.path.display());
+            return Decision::Denied { code: 1, reason, fault: Some(Fault::NotExecutable) };
+        }
+        let mut child = match self.start(context) {
+            Ok(child) => child,
+            Err(error) => return denied(1, format!("auth hook could not be started: {error}")),
+        };
+        let mut group = Group(child.id());
+        let work = feed_and_wait(&mut child, context);
+        let ended = match self.limit {
+            None => Some(work.await),
+            Some(limit) => tokio::time::timeout(limit, work).await.ok(),
+        };
+        if ended.is_some() {
+            group.0 = None;
+        }
+        drop(group);
+        match ended {
+            Some(Ok(status)) => decide(status),
+            Some(Err(error)) => denied(1, format!("auth hook could not be waited for: {error}")),
+            None => {
+                let seconds = self.limit.unwrap_or_default().as_secs();
+                Decision::Denied { code: 1, reason: "denied".to_owned(), fault: Some(Fault::TimedOut(seconds)) }
+            }
+        }
+    }
+
+    fn start(&self, context: &Context) -> std::io::Result<Child> {
+        #[expect(clippy::disallowed_methods, reason = "this room's purpose is to start the operator's hook")]
+        let mut command = Command::new(&self.path);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        command.envs(environment(context)).kill_on_drop(true);
+        command.spawn()
+    }
+}
+
+/// Kills the hook's whole process group when dropped: at the time limit, and when the request was given up.
+///
+/// **Invariant:** it is disarmed once the leader was waited for, since its number may then name another group.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            process::kill_group(leader);
+        }
+    }
+}
+
+/// A hook may ignore its stdin: a broken pipe is no failure.
+async fn feed_and_wait(child: &mut Child, context: &Context) -> std::io::Result<ExitStatus> {
+    if let Some(mut stdin) = child.stdin.take() {
+        let text = serde_json::to_vec(context).unwrap_or_default();
+        let _ = stdin.write_all(&text).await;
+    }
+    child.wait().await
+}
+
+fn decide(status: ExitStatus) -> Decision {
+    match status.code() {
+        Some(0) => Decision::Allowed,
+        Some(1) => denied(1, "denied"),
+        Some(2) => denied(2, "bad credentials"),
+        Some(3) => denied(3, "insufficient privilege"),
+        Some(code) => denied(u8::try_from(code).unwrap_or(1), format!("hook exited {code}")),
+        None => denied(1, "auth hook was killed by a signal"),
+    }
+}
+
+fn denied(code: u8, reason: impl Into<String>) -> Decision {
+    Decision::Denied { code, reason: reason.into(), fault: None }
+}
+
+fn is_executable(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+fn environment(context: &Context) -> Vec<(&'static str, String)> {
+    let submitter = context.submitter.as_ref();
+    vec![
+        ("ENVEXEC_ACTION", context.action.clone()),
+        ("ENVEXEC_SCRIPT", context.script.clone()),
+        ("ENVEXEC_HOSTS", context.hosts.join(",")),
+        ("ENVEXEC_ARGS", context.args.join(" ")),
+        ("ENVEXEC_ARGS_JSON", serde_json::to_string(&context.args).unwrap_or_default()),
+        ("ENVEXEC_USERNAME", context.username.clone()),
+        ("ENVEXEC_TOKEN", context.token.clone()),
+        ("ENVEXEC_SOURCE_IP", context.source_ip.clone()),
+        ("ENVEXEC_DISPATCHER", context.dispatcher.clone()),
+        ("ENVEXEC_DISPATCHER_SERIAL", context.dispatcher_serial.clone()),
+        ("ENVEXEC_REQID", context.reqid.clone()),
+        ("ENVEXEC_SUBMITTER", submitter.map(|s| s.username.clone()).unwrap_or_default()),
+        ("ENVEXEC_SUBMITTER_IP", submitter.map(|s| s.source_ip.clone()).unwrap_or_default()),
+        ("ENVEXEC_TIMESTAMP", context.timestamp.clone()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Site {
+        dir: tempfile::TempDir,
+    }
+
+    impl Site {
+        fn hook(body: &str, seconds: u64) -> (Self, Hook) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("hook");
+            #[expect(clippy::disallowed_methods, reason = "the test writes its own hook")]
+            std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            (Self { dir }, Hook::new(path, Duration::from_secs(seconds)))
+        }
+    }
+
+    async fn reason(body: &str) -> (u8, String) {
+        let (_site, hook) = Site::hook(body, 10);
+        match hook.ask(&Context::default()).await {
+            Decision::Denied { code, reason, .. } => (code, reason),
+            Decision::Allowed => (0, String::new()),
+        }
+    }
+
+    #[tokio::test]
+    async fn exit_statuses_have_their_documented_meaning() {
+        assert_eq!(reason("exit 0").await, (0, String::new()));
+        assert_eq!(reason("exit 1").await, (1, "denied".into()));
+        assert_eq!(reason("exit 2").await, (2, "bad credentials".into()));
+        assert_eq!(reason("exit 3").await, (3, "insufficient privilege".into()));
+        assert_eq!(reason("exit 77").await, (77, "hook exited 77".into()));
+    }
+
+    #[tokio::test]
+    async fn a_hook_killed_by_a_signal_never_allows() {
+        for signal in ["KILL", "SEGV", "TERM"] {
+            assert_eq!(reason(&format!("kill -{signal} $$")).await.0, 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hook_that_hangs_is_killed_with_everything_it_started() {
+        let (site, hook) = Site::hook("sleep 1000 & echo $! > \"${0%/*}/pid\"; wait", 1);
+        let decision = hook.ask(&Context::default()).await;
+        assert!(matches!(decision, Decision::Denied { code: 1, fault: Some(Fault::TimedOut(1)), .. }), "{decision:?}");
+        let pid = std::fs::read_to_string(site.dir.path().join("pid")).unwrap();
+        let stat = format!("/proc/{}/stat", pid.trim());
+        for _ in 0..1000 {
+            match std::fs::read_to_string(&stat) {
+                Err(_) => return,
+                Ok(text) if text.contains(") Z ") => return,
+                Ok(_) => tokio::task::yield_now().await,
+            }
+        }
+        panic!("the hook's child is still alive");
+    }
+
+    #[tokio::test]
+    async fn a_missing_hook_denies_and_names_the_path() {
+        let hook = Hook::new("/nonexistent/hook".into(), Duration::from_secs(1));
+        let Decision::Denied { code, reason, fault } = hook.ask(&Context::default()).await else { panic!() };
+        assert_eq!((code, fault), (1, Some(Fault::NotExecutable)));
+        assert!(reason.contains("/nonexistent/hook"));
+    }
+
+    #[tokio::test]
+    async fn environment_and_json_say_the_same() {
+        let body = r#"cat > "${0%/*}/json"; printf '%s' "$ENVEXEC_ARGS_JSON" > "${0%/*}/env""#;
+        let (site, hook) = Site::hook(body, 10);
+        let args = vec!["a b".to_owned(), "é\n\"".to_owned()];
+        let context = Context { action: "run".into(), args: args.clone(), ..Context::default() };
+        assert_eq!(hook.ask(&context).await, Decision::Allowed);
+        let json: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(site.dir.path().join("json")).unwrap()).unwrap();
+        let env: Vec<String> = serde_json::from_slice(&std::fs::read(site.dir.path().join("env")).unwrap()).unwrap();
+        assert_eq!(env, args);
+        assert_eq!(json["args"], serde_json::json!(args));
+        assert!(json["submitter"].is_null());
+    }
+
+    #[tokio::test]
+    async fn a_hook_that_ignores_its_stdin_decides_all_the_same() {
+        let (_site, hook) = Site::hook("exit 0", 10);
+        let context = Context { args: vec!["x".repeat(100_000)], ..Context::default() };
+        assert_eq!(hook.ask(&context).await, Decision::Allowed);
+    }
+
+    #[tokio::test]
+    async fn arguments_too_large_for_an_environment_deny_and_say_so() {
+        let (_site, hook) = Site::hook("exit 0", 10);
+        let context = Context { args: vec!["x".repeat(200_000)], ..Context::default() };
+        let Decision::Denied { reason, .. } = hook.ask(&context).await else { panic!() };
+        assert!(reason.starts_with("auth hook could not be started"), "{reason}");
+    }
+}

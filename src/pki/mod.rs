@@ -1,1 +1,3 @@
 //! CA, certificate requests, certificates and trust as pure decisions.
+
+pub mod code;
