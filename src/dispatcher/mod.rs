@@ -1,1 +1,12 @@
-//! Fan-out, connections to agents, verbs, pairing server.
+//! The dispatcher: addressing, connections to agents, fan-out and verbs.
+
+pub mod answer;
+pub mod call;
+pub mod connect;
+pub mod failure;
+pub mod fanout;
+pub mod pin;
+pub mod ping;
+pub mod resolve;
+pub mod run;
+pub mod site;

@@ -16,3 +16,4 @@ pub mod ping;
 pub mod refusal;
 pub mod run;
 pub mod serial;
+pub mod stamp;

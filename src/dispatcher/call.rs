@@ -1,0 +1,46 @@
+//! What `run` and `ping` share: a call to each target, timed and logged, and the results in order.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+
+use super::answer::HostResult;
+use super::fanout;
+use super::failure::CallError;
+use super::resolve::Target;
+
+/// One finished call.
+#[derive(Debug)]
+pub struct Call {
+    /// Whom.
+    pub target: Target,
+    /// How long, connection and handshake included.
+    pub elapsed: Duration,
+    /// The agent's answer, or why there is none.
+    pub answer: Result<Map<String, Value>, CallError>,
+}
+
+/// Calls every target, at most `most` at a time. `finish` makes the result of each call, in order of completion, and
+/// sees it before anybody else: the place for the log line. Results are in the order of the targets.
+pub async fn each<F, Fut>(
+    targets: Vec<Target>,
+    most: usize,
+    ask: F,
+    finish: impl Fn(Call) -> HostResult + Clone + Send + 'static,
+    done: impl FnMut(&HostResult),
+) -> Vec<HostResult>
+where
+    F: Fn(Target) -> Fut,
+    Fut: Future<Output = Result<Map<String, Value>, CallError>> + Send + 'static,
+{
+    let call = |target: Target| {
+        let (work, finish) = (ask(target.clone()), finish.clone());
+        async move {
+            let started = Instant::now();
+            let answer = work.await;
+            finish(Call { target, elapsed: started.elapsed(), answer })
+        }
+    };
+    fanout::map(targets, most, call, done).await
+}

@@ -1,0 +1,179 @@
+//! One request to one agent: dial, handshake, pin, ask, read the answer. Every wait and every size is bounded.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::failure::CallError;
+use super::pin::{self, Presented};
+use super::resolve::Target;
+use crate::store::registry::Registry;
+use crate::tls::peer;
+
+/// What every call shares.
+#[derive(Clone)]
+pub struct Dialer {
+    tls: TlsConnector,
+    registry: Registry,
+    patience: Duration,
+    most: usize,
+}
+
+/// An agent's answer: 2xx, whole.
+#[derive(Debug)]
+pub struct Reply {
+    /// 200, 202 or what the agent chose.
+    pub status: StatusCode,
+    /// At most the dialer's limit.
+    pub body: Bytes,
+}
+
+impl Dialer {
+    /// A dialer that waits at most `patience` for each step and reads answers of at most `most` bytes.
+    #[must_use]
+    pub fn new(tls: Arc<rustls::ClientConfig>, registry: Registry, patience: Duration, most: usize) -> Self {
+        Self { tls: TlsConnector::from(tls), registry, patience, most }
+    }
+
+    /// Sends one request and reads the answer.
+    ///
+    /// # Errors
+    /// Anything but a complete answer of status 2xx.
+    pub async fn call(&self, target: &Target, method: Method, path: &str, body: Vec<u8>) -> Result<Reply, CallError> {
+        let stream = self.connect(target).await?;
+        let lost = |error: hyper::Error| CallError::Lost { host: target.address().to_owned(), detail: chain(&error) };
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
+        let driver = tokio::spawn(connection);
+        let asked = async {
+            let request = request(target, method, path, body)?;
+            let wait = timeout(self.patience, sender.send_request(request));
+            let response = wait.await.map_err(|_| self.out_of_patience())?.map_err(lost)?;
+            self.read(target, response).await
+        };
+        let result = asked.await;
+        driver.abort();
+        result
+    }
+
+    /// Dials, completes the handshake, and judges the pin. Not a byte of a request is sent before that.
+    async fn connect(&self, target: &Target) -> Result<TlsStream<TcpStream>, CallError> {
+        let host = target.address();
+        let late = || CallError::TimedOut { host: host.to_owned() };
+        let stream = timeout(self.patience, dial(host, target.port)).await.map_err(|_| late())??;
+        // Names are not matched: the pin is. The text only satisfies the signature; SNI is off.
+        let name = ServerName::try_from("agent").map_err(|error| CallError::Status(error.to_string()))?;
+        let stream = timeout(self.patience, self.tls.connect(name, stream)).await.map_err(|_| late())?;
+        let stream = stream.map_err(|error| CallError::of_handshake(host, &error))?;
+        self.judge(target, &stream)?;
+        Ok(stream)
+    }
+
+    fn judge(&self, target: &Target, stream: &TlsStream<TcpStream>) -> Result<(), CallError> {
+        let peer = peer::facts(stream.get_ref().1).map_err(|error| CallError::Tls {
+            host: target.address().to_owned(),
+            detail: error.to_string(),
+        })?;
+        let presented = Presented { cn: &peer.cn, key_sha256: &peer.key_sha256 };
+        pin::judge(&target.record, presented, |cn| self.claimed_by_another(target, cn))?;
+        Ok(())
+    }
+
+    /// A registry that cannot be read claims everything: the safe answer.
+    fn claimed_by_another(&self, target: &Target, cn: &str) -> bool {
+        self.registry.list().map_or(true, |listing| {
+            let mut others = listing.records.iter().filter(|record| record.hostname != *target.name());
+            others.any(|record| pin::claims(record, cn))
+        })
+    }
+
+    async fn read(&self, target: &Target, response: Response<Incoming>) -> Result<Reply, CallError> {
+        let (head, mut stream) = response.into_parts();
+        let mut body = Vec::new();
+        while let Some(frame) = timeout(self.patience, stream.frame()).await.map_err(|_| self.out_of_patience())? {
+            let lost = |error| CallError::Lost { host: target.address().to_owned(), detail: chain(&error) };
+            let Ok(data) = frame.map_err(lost)?.into_data() else { continue };
+            if body.len() + data.len() > self.most {
+                return Err(CallError::AnswerTooLarge(self.most));
+            }
+            body.extend_from_slice(&data);
+        }
+        judge_status(head.status, &body)?;
+        Ok(Reply { status: head.status, body: body.into() })
+    }
+
+    fn out_of_patience(&self) -> CallError {
+        CallError::ReadTimeout(self.patience.as_secs())
+    }
+}
+
+async fn dial(host: &str, port: u16) -> Result<TcpStream, CallError> {
+    let unresolved = || CallError::Unresolved { host: host.to_owned() };
+    let addresses = tokio::net::lookup_host((host, port)).await.map_err(|_| unresolved())?;
+    let mut last = unresolved();
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                // A socket that refuses TCP_NODELAY is already closed; the handshake says so.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Err(error) => last = CallError::of_connect(host, port, &error),
+        }
+    }
+    Err(last)
+}
+
+/// `Connection: close` and `Content-Length` are what the original's server understands.
+fn request(target: &Target, method: Method, path: &str, body: Vec<u8>) -> Result<Request<Full<Bytes>>, CallError> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", target.label())
+        .header("connection", "close")
+        .header("content-type", "application/json")
+        .header("user-agent", concat!("ctrl-exec/", env!("CARGO_PKG_VERSION")))
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|error| CallError::Status(error.to_string()))
+}
+
+fn judge_status(status: StatusCode, body: &[u8]) -> Result<(), CallError> {
+    let text = || {
+        let error = super::answer::object(body, "").ok().and_then(|fields| Some(fields.get("error")?.as_str()?.to_owned()));
+        error.unwrap_or_else(|| status.to_string())
+    };
+    match status {
+        StatusCode::FORBIDDEN => Err(CallError::Forbidden(text())),
+        StatusCode::PAYLOAD_TOO_LARGE => Err(CallError::RequestTooLarge),
+        status if status.is_success() => Ok(()),
+        status => Err(CallError::Status(status.to_string())),
+    }
+}
+
+/// An error with its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+impl From<io::Error> for CallError {
+    fn from(error: io::Error) -> Self {
+        Self::Status(error.to_string())
+    }
+}

@@ -1,0 +1,92 @@
+//! Why a call to an agent failed, in the words that operators know.
+
+use crate::tls;
+
+/// A failed call. `Display` is what stands in `error` of a result and in `ERROR` of the log.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The resolver does not know the name.
+    #[error("host '{host}' did not resolve - check the name or use an IP address")]
+    Unresolved {
+        /// As dialled.
+        host: String,
+    },
+    /// Nobody listens.
+    #[error("host '{host}' did not respond on port {port} - connection refused (agent not running, or wrong port?)")]
+    Refused {
+        /// As dialled.
+        host: String,
+        /// As dialled.
+        port: u16,
+    },
+    /// No route.
+    #[error("host '{host}' is unreachable - no route to host or network down")]
+    Unreachable {
+        /// As dialled.
+        host: String,
+    },
+    /// No answer to the connection attempt.
+    #[error("host '{host}' did not respond - connection timed out")]
+    TimedOut {
+        /// As dialled.
+        host: String,
+    },
+    /// The handshake failed.
+    #[error("TLS handshake with '{host}' failed - certificate or trust mismatch: {detail}")]
+    Tls {
+        /// As dialled.
+        host: String,
+        /// The TLS library's reason.
+        detail: String,
+    },
+    /// The agent proved to be another than the registry's.
+    #[error(transparent)]
+    Pin(#[from] super::pin::PinError),
+    /// The agent does not trust this dispatcher.
+    #[error("forbidden: {0}")]
+    Forbidden(String),
+    /// 413.
+    #[error("request too large")]
+    RequestTooLarge,
+    /// Another status than 200 and 202.
+    #[error("{0}")]
+    Status(String),
+    /// No answer within `read_timeout`.
+    #[error("read timeout after {0}s")]
+    ReadTimeout(u64),
+    /// The connection ended before the answer did.
+    #[error("connection to '{host}' lost before the answer: {detail}; the outcome is unknown")]
+    Lost {
+        /// As dialled.
+        host: String,
+        /// The connection's error.
+        detail: String,
+    },
+    /// The answer is larger than the dispatcher takes.
+    #[error("answer is larger than {0} bytes")]
+    AnswerTooLarge(usize),
+    /// The answer is no JSON object.
+    #[error("{0}")]
+    Malformed(&'static str),
+}
+
+impl CallError {
+    /// The error of a connection attempt.
+    #[must_use]
+    pub fn of_connect(host: &str, port: u16, error: &std::io::Error) -> Self {
+        use std::io::ErrorKind as Kind;
+        let host = host.to_owned();
+        match error.kind() {
+            Kind::ConnectionRefused => Self::Refused { host, port },
+            Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::NetworkDown => Self::Unreachable { host },
+            Kind::TimedOut => Self::TimedOut { host },
+            _ => Self::Status(format!("cannot connect to '{host}': {error}")),
+        }
+    }
+
+    /// The error of a handshake.
+    #[must_use]
+    pub fn of_handshake(host: &str, error: &std::io::Error) -> Self {
+        Self::Tls { host: host.to_owned(), detail: tls::explain(error) }
+    }
+}

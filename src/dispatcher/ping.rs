@@ -1,0 +1,51 @@
+//! `ping`: which agents answer, with which version, and until when their certificates are good.
+
+use hyper::Method;
+use serde_json::{Map, Value};
+
+use super::answer::{self, HostResult};
+use super::call::{self, Call};
+use super::connect::{Dialer, Reply};
+use super::failure::CallError;
+use super::resolve::Target;
+use crate::audit::{Event, Level, Logger};
+use crate::wire::ping::PingCall;
+
+/// Pings every target, at most `most` at a time; results are in the order of the targets.
+pub async fn ping(
+    dialer: Dialer,
+    log: &Logger,
+    targets: Vec<Target>,
+    most: usize,
+    reqid: &str,
+    done: impl FnMut(&HostResult),
+) -> Vec<HostResult> {
+    let ask = |target| ask(dialer.clone(), reqid.to_owned(), target);
+    let (log, reqid) = (log.clone(), reqid.to_owned());
+    call::each(targets, most, ask, move |call| finish(&log, &reqid, &call), done).await
+}
+
+async fn ask(dialer: Dialer, reqid: String, target: Target) -> Result<Map<String, Value>, CallError> {
+    let body = serde_json::to_vec(&PingCall { reqid }).map_err(|_| CallError::RequestTooLarge)?;
+    let Reply { body, .. } = dialer.call(&target, Method::POST, "/ping", body).await?;
+    answer::object(&body, "invalid JSON")
+}
+
+fn finish(log: &Logger, reqid: &str, call: &Call) -> HostResult {
+    let (host, rtt) = (call.target.name(), answer::rtt(call.elapsed));
+    let event = |level| {
+        Event::new(level, "ping").field("REQID", reqid).field("RTT", &rtt).field("TARGET", call.target.label())
+    };
+    match &call.answer {
+        Ok(fields) => {
+            log.emit(&event(Level::Info).field("RESULT", "ok"));
+            let mut result = HostResult::answered(host, fields.clone());
+            result.fields.insert("rtt".to_owned(), rtt.as_str().into());
+            result
+        }
+        Err(error) => {
+            log.emit(&event(Level::Err).field("ERROR", error));
+            HostResult::failed(host, error, [("status", "error".into()), ("rtt", rtt.as_str().into())])
+        }
+    }
+}
