@@ -1,0 +1,253 @@
+//! Whether a peer's certificate holds under the one CA.
+//!
+//! Stock verifiers refuse the X.509 version-1 leaves that the original issued, so the decision is made here, from
+//! RFC 5280 section 6 for the one shape of path that exists in this product: a CA certificate and a leaf that it
+//! signed itself. What this means, all of it on purpose:
+//!
+//! - **No intermediates.** A leaf is signed by the CA or refused; further certificates that a peer sends are not
+//!   looked at. There is no path building, so its costs and its faults do not exist.
+//! - **No host names.** Neither original nor own peers are called by certified names; the dispatcher compares the
+//!   certificate with the one it issued, the agent judges the serial.
+//! - **No CRLs.** Revocation is by serial ([`super::revoked`]).
+//! - **A CA with name constraints is refused**, rather than used with its constraints unevaluated.
+//! - A CA certificate is never a peer, and neither is the CA's key.
+
+use std::fmt;
+
+use time::OffsetDateTime;
+
+use super::cert::{self, CertError, Certificate, Parsed, openssl_time};
+use super::extensions::{self, ExtensionError, Extensions, Purposes};
+use super::key::PublicKey;
+use super::signature::{self, SignatureError};
+
+/// RFC 5280 4.1.2.2: longest serial number, in octets.
+const LONGEST_SERIAL: usize = 20;
+/// A DER `Name` without any attribute.
+const EMPTY_NAME: [u8; 2] = [0x30, 0];
+
+/// What the peer does in this connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// It was called: `serverAuth`.
+    Server,
+    /// It calls: `clientAuth`.
+    Client,
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Server => "a server",
+            Self::Client => "a client",
+        })
+    }
+}
+
+/// Why a certificate is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChainError {
+    /// It cannot be read.
+    #[error("the certificate cannot be used")]
+    Unreadable(#[from] CertError),
+    /// Version 2, or version 1 with extensions.
+    #[error("it is of X.509 version {0}, which its content does not allow")]
+    Version(u32),
+    /// Zero, negative, or longer than 20 octets.
+    #[error("its serial number {0} is not a positive number of at most {LONGEST_SERIAL} octets")]
+    Serial(String),
+    /// No subject.
+    #[error("it has no subject")]
+    NoSubject,
+    /// An extension that forbids its use.
+    #[error("the certificate may not be used: {0}")]
+    Extension(#[from] ExtensionError),
+    /// Not signed by this CA.
+    #[error("it was issued by {issuer:?} and not by this CA, {ca:?}: pair again, or correct `ca`")]
+    UnknownIssuer {
+        /// The issuer it names.
+        issuer: String,
+        /// The subject of our CA.
+        ca: String,
+    },
+    /// The two statements of the signature algorithm differ (RFC 5280 4.1.1.2).
+    #[error("its two signature algorithms differ")]
+    AlgorithmsDiffer,
+    /// The CA's signature over it.
+    #[error("this CA did not sign it: {0}")]
+    Signature(#[from] SignatureError),
+    /// Over.
+    #[error("it expired on {}", openssl_time(*.0))]
+    Expired(OffsetDateTime),
+    /// Not begun.
+    #[error("it is valid from {} only: compare the clocks of both hosts", openssl_time(*.0))]
+    NotYetValid(OffsetDateTime),
+    /// The CA's own time is over.
+    #[error("the CA certificate expired on {}: every certificate under it is void", openssl_time(*.0))]
+    CaExpired(OffsetDateTime),
+    /// The CA's own time has not begun.
+    #[error("the CA certificate is valid from {} only: compare the clocks of both hosts", openssl_time(*.0))]
+    CaNotYetValid(OffsetDateTime),
+    /// Key usage or extended key usage.
+    #[error("it was not issued for the use as {0}")]
+    Usage(Usage),
+    /// The CA's extended key usage.
+    #[error("its CA was not made for certificates of {0}")]
+    CaUsage(Usage),
+    /// A CA certificate or the CA's key, shown by a peer.
+    #[error("it is a certificate for a CA, which no peer may present")]
+    IsCa,
+    /// A CA certificate without the right to sign certificates.
+    #[error("it is not a CA certificate: its extensions do not allow it to sign certificates")]
+    NotCa,
+    /// A CA with name constraints.
+    #[error("the CA certificate has name constraints, which are not supported: use a CA without them")]
+    NameConstraints,
+}
+
+/// The one CA certificate that peers are checked against.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TrustAnchor {
+    certificate: Certificate,
+    purposes: Option<(bool, bool)>,
+    key_id: Option<Vec<u8>>,
+}
+
+impl TrustAnchor {
+    /// Reads a CA file: one certificate, of a CA.
+    pub fn from_pem_file(text: &str) -> Result<Self, ChainError> {
+        Self::new(Certificate::from_pem_file(text)?)
+    }
+
+    /// Checks that this is the certificate of a CA. Its dates are judged at each use, not here.
+    pub fn new(certificate: Certificate) -> Result<Self, ChainError> {
+        let der = certificate.der().clone();
+        let parsed = cert::parse(&der)?;
+        let extensions = general(&parsed, &certificate)?;
+        let self_issued = parsed.x509.issuer().as_raw() == parsed.x509.subject().as_raw();
+        if self_issued {
+            signed_by(&parsed, certificate.public_key())?;
+        }
+        let may_sign = match (certificate.version(), extensions.ca) {
+            // Version 1 cannot say that it is a CA; that it signed itself is all there is.
+            (1, _) => self_issued,
+            (_, ca) => ca == Some(true) && extensions.usage.is_none_or(|usage| usage.sign_certificates),
+        };
+        if !may_sign {
+            return Err(ChainError::NotCa);
+        }
+        if extensions.name_constraints {
+            return Err(ChainError::NameConstraints);
+        }
+        let purposes = extensions.purposes.map(|Purposes { server, client }| (server, client));
+        Ok(Self { certificate, purposes, key_id: extensions.key_id })
+    }
+
+    /// The CA's certificate.
+    #[must_use]
+    pub const fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+
+    /// The CA's subject key identifier, where it has one.
+    pub(super) fn key_id(&self) -> Option<&[u8]> {
+        self.key_id.as_deref()
+    }
+}
+
+impl fmt::Debug for TrustAnchor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TrustAnchor({})", self.certificate.subject_text())
+    }
+}
+
+/// A leaf that the CA signed, that is valid now, and that may be used as it is. Made by [`verify`] alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedLeaf(Certificate);
+
+impl VerifiedLeaf {
+    /// What the certificate says.
+    #[must_use]
+    pub const fn certificate(&self) -> &Certificate {
+        &self.0
+    }
+}
+
+/// Checks a peer's certificate against the one CA, for one usage, at one moment.
+pub fn verify(leaf: &[u8], ca: &TrustAnchor, usage: Usage, now: OffsetDateTime) -> Result<VerifiedLeaf, ChainError> {
+    let parsed = cert::parse(leaf)?;
+    let certificate = Certificate::from_parsed(leaf, &parsed)?;
+    let anchor = &ca.certificate;
+    // The signature first: whatever else is reported is then known to be the CA's word.
+    if parsed.x509.issuer().as_raw() != anchor.subject_der() {
+        let (issuer, ca) = (certificate.issuer_text().to_owned(), anchor.subject_text().to_owned());
+        return Err(ChainError::UnknownIssuer { issuer, ca });
+    }
+    signed_by(&parsed, anchor.public_key())?;
+    let extensions = general(&parsed, &certificate)?;
+    fit_for(&certificate, &extensions, ca, usage)?;
+    in_time(&certificate, anchor, now)?;
+    Ok(VerifiedLeaf(certificate))
+}
+
+/// What holds for CA and leaf alike.
+fn general(parsed: &Parsed<'_>, certificate: &Certificate) -> Result<Extensions, ChainError> {
+    let bare = parsed.x509.extensions().is_empty();
+    if !(certificate.version() == 3 || certificate.version() == 1 && bare) {
+        return Err(ChainError::Version(certificate.version()));
+    }
+    let serial = parsed.x509.raw_serial();
+    let positive = serial.first().is_some_and(|first| *first < 0x80) && serial.iter().any(|octet| *octet != 0);
+    if !positive || serial.len() > LONGEST_SERIAL {
+        return Err(ChainError::Serial(parsed.x509.raw_serial_as_string()));
+    }
+    if certificate.subject_der() == EMPTY_NAME {
+        return Err(ChainError::NoSubject);
+    }
+    Ok(extensions::read(&parsed.x509)?)
+}
+
+fn signed_by(parsed: &Parsed<'_>, key: &PublicKey) -> Result<(), ChainError> {
+    if parsed.inner_algorithm.whole != parsed.outer_algorithm.whole {
+        return Err(ChainError::AlgorithmsDiffer);
+    }
+    Ok(signature::verify(parsed.outer_algorithm, key, parsed.tbs.whole, parsed.signature)?)
+}
+
+fn fit_for(
+    certificate: &Certificate,
+    extensions: &Extensions,
+    ca: &TrustAnchor,
+    usage: Usage,
+) -> Result<(), ChainError> {
+    let signs = extensions.usage.is_some_and(|usage| usage.sign_certificates);
+    let is_ca = extensions.ca == Some(true) || signs || extensions.name_constraints;
+    if is_ca || certificate.public_key() == ca.certificate.public_key() {
+        return Err(ChainError::IsCa);
+    }
+    let allows = |server: bool, client: bool| if usage == Usage::Server { server } else { client };
+    let purpose = extensions.purposes.is_none_or(|Purposes { server, client }| allows(server, client));
+    if !purpose || !extensions.usage.is_none_or(|usage| usage.handshake) {
+        return Err(ChainError::Usage(usage));
+    }
+    if !ca.purposes.is_none_or(|(server, client)| allows(server, client)) {
+        return Err(ChainError::CaUsage(usage));
+    }
+    Ok(())
+}
+
+fn in_time(certificate: &Certificate, ca: &Certificate, now: OffsetDateTime) -> Result<(), ChainError> {
+    if now < ca.not_before() {
+        return Err(ChainError::CaNotYetValid(ca.not_before()));
+    }
+    if now > ca.not_after() {
+        return Err(ChainError::CaExpired(ca.not_after()));
+    }
+    if now < certificate.not_before() {
+        return Err(ChainError::NotYetValid(certificate.not_before()));
+    }
+    if now > certificate.not_after() {
+        return Err(ChainError::Expired(certificate.not_after()));
+    }
+    Ok(())
+}
