@@ -3,6 +3,7 @@
 //! What a stranger may cost is decided here: every accepted connection holds a [`slots::Slot`] until it has proven
 //! who it is, every address has a budget in [`rate::Limiter`], every read has a deadline.
 
+pub mod body;
 pub mod listen;
 pub mod rate;
 pub mod slots;

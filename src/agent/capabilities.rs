@@ -1,0 +1,43 @@
+//! `GET /capabilities`.
+
+use hyper::StatusCode;
+
+use super::answer::{self, Answer};
+use super::gate::TrustedPeer;
+use super::state::Agent;
+use crate::audit::{Event, Level};
+use crate::conf::scripts::Entry;
+use crate::hook::Context;
+use crate::sys::file;
+use crate::wire::capabilities::{Capabilities, ScriptEntry};
+
+/// Answers with the allowlist and the tags, if the hook allows `discovery`.
+pub async fn capabilities(agent: &Agent, peer: &TrustedPeer) -> Answer {
+    let snapshot = agent.snapshot();
+    let context = Context { action: "discovery".to_owned(), ..Context::default() };
+    if let Err(reason) = agent.ask_hook(&snapshot, peer, context).await {
+        let event = Event::new(Level::Warning, "capabilities-deny").field("DISPATCHER", peer.id());
+        agent.log().emit(&event.field("PEER", peer.address()).field("REASON", reason));
+        return answer::error(StatusCode::FORBIDDEN, "not authorised");
+    }
+    let scripts: Vec<ScriptEntry> = snapshot.allowlist.iter().map(describe).collect();
+    let event = Event::new(Level::Info, "capabilities").field("DISPATCHER", peer.id());
+    agent.log().emit(&event.field("PEER", peer.address()).field("SCRIPTS", scripts.len()));
+    let reply = Capabilities {
+        status: "ok".to_owned(),
+        host: snapshot.host.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        scripts,
+        tags: snapshot.settings.tags.clone(),
+    };
+    answer::json(StatusCode::OK, &reply)
+}
+
+fn describe(entry: &Entry) -> ScriptEntry {
+    ScriptEntry {
+        name: entry.name().to_string(),
+        path: entry.path().display().to_string(),
+        executable: file::is_executable(entry.path()),
+        profile: entry.profile().to_string(),
+    }
+}

@@ -1,0 +1,95 @@
+//! Who may ask. One function judges each request's peer, and only it makes a [`TrustedPeer`]; every verb takes one.
+//!
+//! **Invariant:** trust is judged for each request against the snapshot of that moment, never once for a connection:
+//! a serial that was revoked or retired loses an open connection's next request too.
+
+use std::net::IpAddr;
+
+use hyper::StatusCode;
+
+use super::answer::{self, Answer};
+use super::snapshot::Snapshot;
+use crate::audit::{Event, Level, Logger};
+use crate::wire::name::DispatcherId;
+use crate::wire::serial::Serial;
+
+/// A peer whose certificate the CA signed. Nothing more is known of it.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Where it connected from.
+    pub address: IpAddr,
+    /// Serial of its certificate.
+    pub serial: Serial,
+}
+
+/// A dispatcher that this agent was paired with.
+#[derive(Clone, Debug)]
+pub struct TrustedPeer {
+    address: IpAddr,
+    serial: Serial,
+    id: DispatcherId,
+}
+
+impl TrustedPeer {
+    /// Where it connected from.
+    #[must_use]
+    pub const fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// Serial of its certificate.
+    #[must_use]
+    pub const fn serial(&self) -> &Serial {
+        &self.serial
+    }
+
+    /// Its stable id: the key of policy, attribution and ownership.
+    #[must_use]
+    pub const fn id(&self) -> &DispatcherId {
+        &self.id
+    }
+}
+
+/// Why a peer is not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// Its certificate is on the revocation list.
+    Revoked,
+    /// Its serial is not in the trust map.
+    Unknown,
+    /// The trust map is empty: this agent trusts nobody.
+    NobodyTrusted,
+}
+
+/// Judges a peer.
+pub fn judge(peer: &Peer, snapshot: &Snapshot) -> Result<TrustedPeer, Rejection> {
+    if snapshot.revoked.contains(&peer.serial) {
+        return Err(Rejection::Revoked);
+    }
+    match snapshot.trust.get(&peer.serial) {
+        Some(id) => Ok(TrustedPeer { address: peer.address, serial: peer.serial.clone(), id: id.clone() }),
+        None if snapshot.trust.is_empty() => Err(Rejection::NobodyTrusted),
+        None => Err(Rejection::Unknown),
+    }
+}
+
+impl Rejection {
+    /// The documented 403 and its log line; `path` decides between the two documented forms.
+    pub fn answer(self, peer: &Peer, path: &str, log: &Logger) -> Answer {
+        if self == Self::Revoked {
+            let event = Event::new(Level::Warning, "revoked-cert");
+            log.emit(&event.field("PEER", peer.address).field("SERIAL", &peer.serial));
+            return answer::error(StatusCode::FORBIDDEN, "certificate revoked");
+        }
+        if path == "/capabilities" {
+            let reason = if self == Self::NobodyTrusted { "no trusted dispatchers stored" } else { "serial-mismatch" };
+            let event = Event::new(Level::Warning, "capabilities-deny").field("PEER", peer.address);
+            log.emit(&event.field("PEER_SERIAL", &peer.serial).field("REASON", reason));
+            return answer::error(StatusCode::FORBIDDEN, "forbidden");
+        }
+        let event = Event::new(Level::Warning, "serial-reject").field("PEER", peer.address);
+        log.emit(&event.field("PEER_SERIAL", &peer.serial).field("REQID", "(none)"));
+        let body = serde_json::json!({ "error": "serial mismatch", "status": "forbidden" });
+        answer::json(StatusCode::FORBIDDEN, &body)
+    }
+}

@@ -1,0 +1,57 @@
+//! Request bodies within a size and a time.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+use tokio::time::timeout;
+
+/// How much of a body that is refused for its size is still read and thrown away, so that the client can read the
+/// refusal before it meets a reset (RFC 9112 9.6).
+const DRAIN: u64 = 16 * 1024 * 1024;
+
+/// A body that is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// It is larger than the limit.
+    #[error("request too large")]
+    TooLarge,
+    /// It did not arrive in time.
+    #[error("request timed out")]
+    TimedOut,
+    /// The connection broke, or the framing is wrong.
+    #[error("request incomplete")]
+    Broken,
+}
+
+/// Reads a whole body of at most `limit` bytes within `patience`.
+pub async fn read(mut body: Incoming, limit: usize, patience: Duration) -> Result<Bytes, BodyError> {
+    let work = async {
+        if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
+            return drain(&mut body).await;
+        }
+        let mut taken = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
+            if taken.len() + data.len() > limit {
+                return drain(&mut body).await;
+            }
+            taken.extend_from_slice(&data);
+        }
+        Ok(Bytes::from(taken))
+    };
+    timeout(patience, work).await.unwrap_or(Err(BodyError::TimedOut))
+}
+
+async fn drain(body: &mut Incoming) -> Result<Bytes, BodyError> {
+    let mut left = DRAIN;
+    while let Some(Ok(frame)) = body.frame().await {
+        let size = frame.data_ref().map_or(0, |data| u64::try_from(data.len()).unwrap_or(u64::MAX));
+        left = left.saturating_sub(size);
+        if left == 0 {
+            break;
+        }
+    }
+    Err(BodyError::TooLarge)
+}
