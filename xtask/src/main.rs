@@ -4,10 +4,12 @@
 #![expect(clippy::disallowed_methods, reason = "a build tool starts processes and writes files it can make again")]
 
 mod bench;
+mod code;
 mod dist;
 mod place;
 mod run;
 mod test;
+mod tidy;
 
 use std::process::ExitCode;
 
@@ -24,6 +26,7 @@ struct Task {
 
 /// Every task, in the order of the help.
 const TASKS: &[Task] = &[
+    Task { name: "tidy", arguments: "", about: "the house rules that no lint checks", start: tidy::task },
     Task {
         name: "test",
         arguments: "[CARGO TEST ARGUMENTS]",
