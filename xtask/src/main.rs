@@ -6,6 +6,7 @@
 mod bench;
 mod code;
 mod dist;
+mod layers;
 mod place;
 mod run;
 mod test;
@@ -27,6 +28,7 @@ struct Task {
 /// Every task, in the order of the help.
 const TASKS: &[Task] = &[
     Task { name: "tidy", arguments: "", about: "the house rules that no lint checks", start: tidy::task },
+    Task { name: "layers", arguments: "", about: "which room may use what, and cycles", start: layers::task },
     Task {
         name: "test",
         arguments: "[CARGO TEST ARGUMENTS]",

@@ -41,12 +41,13 @@ impl Source {
         Violation { path: self.path.clone(), line, what: what.into() }
     }
 
-    /// The names `x` of its `mod x;` lines in `code`, which is one of this file's two.
-    fn declared(code: &str) -> BTreeSet<&str> {
-        code.lines()
-            .filter_map(|line| line.trim().strip_suffix(';')?.rsplit_once("mod "))
-            .filter(|(before, _)| before.is_empty() || before.ends_with(' '))
-            .map(|(_, name)| name.trim())
+    /// The names `x` of every `mod x;` in `code`, which is one of a file's two.
+    pub(crate) fn declared(code: &str) -> BTreeSet<&str> {
+        code.match_indices("mod ")
+            .filter(|(at, _)| !code.get(..*at).is_some_and(|before| before.ends_with(blocks::is_word)))
+            .filter_map(|(at, word)| code.get(at + word.len()..)?.split_once(';'))
+            .map(|(name, _)| name.trim())
+            .filter(|name| name.chars().all(blocks::is_word))
             .collect()
     }
 

@@ -1,6 +1,7 @@
 //! `dist`: one static musl binary, stripped, proven static, with its checksum and its bill of materials.
 
 mod build;
+mod compiler;
 mod proof;
 mod sbom;
 mod source;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::sysroot::Compiler;
+use super::compiler::Compiler;
 use crate::Outcome;
 use crate::run::Run;
 

@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::compiler::Compiler;
 use super::source;
 use crate::run::Run;
 use crate::{Outcome, place};
@@ -27,14 +28,6 @@ const FROM_GCC: &[&str] = &["crtbegin.o", "crtbeginS.o", "crtend.o", "crtendS.o"
 const FORTIFIED: &str = "#include <stdarg.h>\n#include <stdio.h>\n\
     int __fprintf_chk(FILE *f, int flag, const char *format, ...) {\n\
     va_list list; int n; (void)flag; va_start(list, format); n = vfprintf(f, format, list); va_end(list); return n; }\n";
-
-/// The active compiler, as far as a standard library depends on it.
-pub(super) struct Compiler {
-    pub(super) release: String,
-    pub(super) commit: String,
-    pub(super) sysroot: PathBuf,
-    pub(super) target: String,
-}
 
 /// Where the standard library for musl comes from.
 pub(super) enum Std {
@@ -61,7 +54,7 @@ impl Std {
 
 /// The standard library for `target`, built now if there is none.
 pub(super) fn find_or_build(target: &str) -> Outcome<Std> {
-    let compiler = active(target)?;
+    let compiler = Compiler::active(target)?;
     if has_std(&libraries(&compiler.sysroot, target)) {
         return Ok(Std::Rustup);
     }
@@ -159,23 +152,6 @@ fn newest_unwinder() -> Outcome<PathBuf> {
     found.pop().map(|(_, archive)| archive).ok_or_else(|| {
         "LLVM's static unwinder is missing (/usr/lib/llvm-*/lib/libunwind.a): apt-get install libunwind-19-dev"
             .to_owned()
-    })
-}
-
-fn active(target: &str) -> Outcome<Compiler> {
-    let about = Run::new("rustc").arg("-vV").text()?;
-    let field = |name: &str| {
-        about
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-            .map(str::to_owned)
-            .ok_or_else(|| format!("`rustc -vV` does not tell its {name}:\n{about}"))
-    };
-    Ok(Compiler {
-        release: field("release")?,
-        commit: field("commit-hash")?,
-        sysroot: PathBuf::from(Run::new("rustc").args(["--print", "sysroot"]).text()?),
-        target: target.to_owned(),
     })
 }
 
