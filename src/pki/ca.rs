@@ -230,6 +230,7 @@ mod tests {
         openssl_accepts(
             &Ca::load(&openssl.read("pkcs1.key"), &openssl.read("ca.crt")).unwrap(),
             &key::generate().unwrap(),
+            "",
         );
     }
 

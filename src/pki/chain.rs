@@ -237,6 +237,8 @@ fn fit_for(
 }
 
 fn in_time(certificate: &Certificate, ca: &Certificate, now: OffsetDateTime) -> Result<(), ChainError> {
+    // Certificates count whole seconds: the last second is valid to its end.
+    let now = now.replace_nanosecond(0).unwrap_or(now);
     if now < ca.not_before() {
         return Err(ChainError::CaNotYetValid(ca.not_before()));
     }

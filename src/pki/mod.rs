@@ -31,4 +31,6 @@ mod signature;
 pub mod trust;
 
 #[cfg(test)]
+mod limbo;
+#[cfg(test)]
 pub(crate) mod testing;
