@@ -1,0 +1,107 @@
+//! `agent.conf`: the agent's settings, tags and profiles. Its executor reads the same file for itself.
+
+mod load;
+mod profile;
+mod read;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use load::{Loaded, load};
+pub use profile::Profile;
+
+use crate::conf::diagnostic::{ConfErrors, Findings, Warnings};
+use crate::conf::names::{Account, ProfileName};
+use crate::conf::networks::AllowedIps;
+use crate::conf::reader::Placed;
+use crate::conf::root::Root;
+use crate::conf::source::Source;
+use crate::conf::value::RateLimit;
+
+/// Everything `agent.conf` says, with the defaults for what it does not say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The file this came from.
+    pub file: PathBuf,
+    /// `port`: where to listen; 0 lets the kernel choose. Required.
+    pub port: Placed<u16>,
+    /// `bind`: the addresses to listen on (every IPv4 and IPv6 one).
+    pub bind: Placed<Vec<IpAddr>>,
+    /// `cert`: the agent's certificate. Required.
+    pub cert: Placed<PathBuf>,
+    /// `key`: its private key. Required.
+    pub key: Placed<PathBuf>,
+    /// `ca`: the CA's certificate. Required.
+    pub ca: Placed<PathBuf>,
+    /// `pairing_port`: where `request-pairing` finds the dispatcher (7444).
+    pub pairing_port: u16,
+    /// `user`: the account that an agent started as root drops to (`ctrl-exec-agent`).
+    pub user: Placed<Account>,
+    /// `script_dirs`: scripts run only from below these. None: from anywhere.
+    pub script_dirs: Option<Vec<PathBuf>>,
+    /// `trusted_paths`: a root executor runs only what nobody but root can have written (yes).
+    pub trusted_paths: Placed<bool>,
+    /// `executor_socket`: where the root executor listens. None: the agent runs scripts with what rights it has.
+    pub executor_socket: Option<Placed<PathBuf>>,
+    /// `trusted_dispatchers_path`: serials and the dispatchers they belong to.
+    pub trusted_dispatchers_path: Placed<PathBuf>,
+    /// `revoked_serials`: serials that are refused.
+    pub revoked_serials: Placed<PathBuf>,
+    /// `cert_staging_path`: a renewed certificate waits here for the next start.
+    pub cert_staging_path: Placed<PathBuf>,
+    /// `async_runs_dir`: results of asynchronous runs.
+    pub async_runs_dir: Placed<PathBuf>,
+    /// `stdin_timeout`: how long a script may take to read its context (10 s).
+    pub stdin_timeout: Duration,
+    /// `max_children`: requests handled at the same time (256).
+    pub max_children: usize,
+    /// `max_output`: bytes of each output stream that a buffered reply keeps (16 MiB).
+    pub max_output: u64,
+    /// `auth_hook`: the executable that judges requests. None: no hook.
+    pub auth_hook: Option<Placed<PathBuf>>,
+    /// `auth_hook_timeout`: a hook that takes longer denies (10 s).
+    pub auth_hook_timeout: Duration,
+    /// `allowed_ips`: the peers that may connect. None: all.
+    pub allowed_ips: Option<AllowedIps>,
+    /// `rate_limit_volume`, unless `rate_limit_disable` is on (10 in 60 s, then 300 s).
+    pub rate_limit_volume: Option<RateLimit>,
+    /// `rate_limit_probe`, unless `rate_limit_disable` is on (3 in 600 s, then 3600 s).
+    pub rate_limit_probe: Option<RateLimit>,
+    /// `[tags]`: what the operator wants the host to be known by.
+    pub tags: BTreeMap<String, String>,
+    /// `[profile NAME]` sections.
+    pub profiles: BTreeMap<ProfileName, Profile>,
+}
+
+impl Settings {
+    /// The file's default place.
+    pub const DEFAULT_PATH: &'static str = "/etc/ctrl-exec-agent/agent.conf";
+    /// The default place of the allowlist that belongs to it.
+    pub const DEFAULT_SCRIPTS_PATH: &'static str = "/etc/ctrl-exec-agent/scripts.conf";
+
+    /// Reads the file alone; defaults of paths lie below `root`.
+    ///
+    /// # Errors
+    /// All of them.
+    pub fn parse(source: &Source, root: &Root) -> Result<(Self, Warnings), ConfErrors> {
+        let mut findings = Findings::default();
+        let settings = read::settings(source, root, &mut findings);
+        findings.sorted().judge(settings)
+    }
+
+    /// Where a root executor applies, every profile must say which account it runs as: one that does not would run
+    /// as uid 0, which owns the system's files even without a capability.
+    ///
+    /// # Errors
+    /// One for each profile without `run_as`, with the line to add.
+    pub fn profile_errors(&self) -> Result<(), ConfErrors> {
+        let mut findings = Findings::default();
+        self.profiles.values().filter_map(Profile::missing_account).for_each(|error| findings.push(error));
+        findings.sorted().judge(()).map(|((), _)| ())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! The sections of `agent.conf` to settings.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use super::profile::{self, Profile};
+use super::{Account, AllowedIps, Findings, Placed, ProfileName, RateLimit, Root, Settings, Source};
+use crate::conf::diagnostic::{Diagnostic, shown};
+use crate::conf::lexer::{self, Section, Span};
+use crate::conf::names::account;
+use crate::conf::nearest::nearest;
+use crate::conf::networks::network;
+use crate::conf::reader::{Empty, Reader, duplicate};
+use crate::conf::value;
+
+/// Reads the whole file. Whatever is wrong is in `findings`; then the settings returned stand for nothing but the
+/// names of the profiles that the file defines.
+pub(super) fn settings(source: &Source, root: &Root, findings: &mut Findings) -> Settings {
+    let path = source.shared_path();
+    // Of a file that could not be read at all, only that is worth telling.
+    let mut unread = Findings::default();
+    let sections = lexer::sections(source, &path, findings);
+    let findings = if source.text().is_ok() { findings } else { &mut unread };
+    let top = sections.first().map(|top| top.settings.as_slice()).unwrap_or_default();
+    let mut reader = Reader::new(&path, "", top, Empty::Refused, findings);
+    let mut settings = top_level(source, root, &mut reader);
+    let known = reader.finish(|key| {
+        profile::KEYS.contains(&key).then(|| format!("'{key}' belongs in a [profile NAME] section, below its header"))
+    });
+    for section in sections.iter().skip(1) {
+        let Some(header) = section.header else { continue };
+        match kind(&header) {
+            Ok(Kind::Tags) => tags(section, &known, &mut settings.tags, findings),
+            Ok(Kind::Profile(name)) => {
+                let profile = Profile::read(name, &header, section, &known, findings);
+                add(profile, &header, &mut settings.profiles, findings);
+            }
+            Err(error) => findings.push(error),
+        }
+    }
+    settings
+}
+
+fn top_level(source: &Source, root: &Root, r: &mut Reader<'_, '_>) -> Settings {
+    let everywhere = vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    let limited = !*r.get_or("rate_limit_disable", value::switch, false);
+    let volume = r.get_or("rate_limit_volume", value::rate, Some(RateLimit::new(10, 60, 300))).into_inner();
+    let probe = r.get_or("rate_limit_probe", value::rate, Some(RateLimit::new(3, 600, 3600))).into_inner();
+    let conf = |name: &str| root.path("/etc/ctrl-exec-agent").join(name);
+    let state = |name: &str| root.path("/var/lib/ctrl-exec-agent").join(name);
+    Settings {
+        file: source.path().to_owned(),
+        port: r.required("port", value::port_or_any, "7443"),
+        bind: r.list("bind", &[','], value::address).unwrap_or(Placed::default_of(everywhere)),
+        cert: r.required_path("cert", &conf("agent.crt")),
+        key: r.required_path("key", &conf("agent.key")),
+        ca: r.required_path("ca", &conf("ca.crt")),
+        pairing_port: *r.get_or("pairing_port", value::port_or_any, 7444),
+        user: r.get_or("user", account("user"), Account::Name("ctrl-exec-agent".to_owned())),
+        script_dirs: r.list("script_dirs", &[':'], value::absolute).map(Placed::into_inner),
+        trusted_paths: r.get_or("trusted_paths", value::switch, true),
+        executor_socket: r.get("executor_socket", value::socket),
+        trusted_dispatchers_path: r.path_or("trusted_dispatchers_path", state("ctrl-exec-dispatchers")),
+        revoked_serials: r.path_or("revoked_serials", conf("revoked-serials")),
+        cert_staging_path: r.path_or("cert_staging_path", state("agent.crt.staged")),
+        async_runs_dir: r.path_or("async_runs_dir", state("runs")),
+        stdin_timeout: *r.get_or("stdin_timeout", value::seconds(1..=3600), Duration::from_secs(10)),
+        max_children: usize::try_from(*r.get_or("max_children", value::count(1..=65_535), 256)).unwrap_or(usize::MAX),
+        max_output: *r.get_or("max_output", value::bytes(1 << 10..=1 << 30), 16 << 20),
+        auth_hook: r.get("auth_hook", value::absolute),
+        auth_hook_timeout: *r.get_or("auth_hook_timeout", value::seconds(1..=3600), Duration::from_secs(10)),
+        allowed_ips: r.list("allowed_ips", &[','], network).map(Placed::into_inner).map(AllowedIps::new),
+        rate_limit_volume: volume.filter(|_| limited),
+        rate_limit_probe: probe.filter(|_| limited),
+        tags: BTreeMap::new(),
+        profiles: BTreeMap::new(),
+    }
+}
+
+enum Kind {
+    Tags,
+    Profile(ProfileName),
+}
+
+fn kind(header: &Span<'_>) -> Result<Kind, Diagnostic> {
+    let text = header.text();
+    let (word, name) = text.split_once([' ', '\t']).map_or((text, ""), |(word, name)| (word, name.trim()));
+    if text == "tags" {
+        return Ok(Kind::Tags);
+    }
+    if word.eq_ignore_ascii_case("profile") {
+        return ProfileName::parse(name).map(Kind::Profile).ok_or_else(|| {
+            header
+                .error(format!("'{}' is no profile name", shown(name)))
+                .help("write [profile NAME]; a name has letters, digits, '_', '.' and '-'")
+        });
+    }
+    let error = header.error(format!("unknown section '[{}]'", shown(text)));
+    Err(match nearest(word, ["tags", "profile"]) {
+        Some("tags") => error.help("did you mean '[tags]'?"),
+        Some(_) => error.help("did you mean '[profile NAME]'?"),
+        None => error.help("this file has [tags] and [profile NAME]"),
+    })
+}
+
+fn add(profile: Profile, header: &Span<'_>, all: &mut BTreeMap<ProfileName, Profile>, findings: &mut Findings) {
+    let Some(earlier) = all.get(&profile.name) else {
+        all.insert(profile.name.clone(), profile);
+        return;
+    };
+    let (first, second) = (earlier.line(), profile.line());
+    let message = format!("Profile '{}': defined twice, on line {first} and on line {second}", profile.name);
+    findings.push(header.error(message).help("make one section of the two: which of them holds must not be a guess"));
+}
+
+/// Tags are free text: nothing but an empty one is wrong. What looks like a slip is warned about.
+fn tags(section: &Section<'_>, known: &[&str], all: &mut BTreeMap<String, String>, findings: &mut Findings) {
+    let mut seen: BTreeMap<&str, Span<'_>> = BTreeMap::new();
+    for setting in &section.settings {
+        let name = setting.key.text();
+        if setting.value.is_empty() {
+            let error = setting.equals.error(format!("the tag '{name}' has no value"));
+            findings.push(error.help("write a value behind '=', or remove the line"));
+        } else if let Some(comment) = setting.value.comment() {
+            let error = comment.error(format!("this is part of the tag '{name}', not a comment"));
+            findings.push(error.help("put a comment on a line of its own").into_warning());
+        }
+        // Names such as `user` or `port` make good tags; nobody means `allowed_ips` as one.
+        if name.contains('_') && known.contains(&name) {
+            let error = setting.key.error(format!("'{name}' is a tag here, not the setting of that name"));
+            findings.push(error.help("a setting belongs above the first section").into_warning());
+        }
+        if let Some(earlier) = seen.insert(name, setting.key) {
+            findings.push(duplicate(&setting.key, &earlier));
+        }
+        all.insert(name.to_owned(), setting.value.text().to_owned());
+    }
+}

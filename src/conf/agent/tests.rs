@@ -1,0 +1,233 @@
+//! Every key of `agent.conf`, and what is said about a wrong one.
+
+use super::*;
+
+const REQUIRED: &str = "port = 7443\ncert = /c\nkey = /k\nca = /a\n";
+
+fn parse(text: &str) -> Result<(Settings, Warnings), String> {
+    let source = Source::new("a.conf", text);
+    Settings::parse(&source, &Root::new(Some("/r".into()))).map_err(|errors| errors.to_string())
+}
+
+fn settings(extra: &str) -> Settings {
+    parse(&format!("{REQUIRED}{extra}")).unwrap().0
+}
+
+fn refusal(extra: &str) -> String {
+    parse(&format!("{REQUIRED}{extra}")).unwrap_err()
+}
+
+fn warnings(extra: &str) -> String {
+    parse(&format!("{REQUIRED}{extra}")).unwrap().1.to_string()
+}
+
+fn profile(body: &str) -> Profile {
+    let settings = settings(&format!("[profile p]\n{body}"));
+    settings.profiles.get("p").unwrap().clone()
+}
+
+fn profile_refusal(body: &str) -> String {
+    refusal(&format!("[profile p]\n{body}"))
+}
+
+#[test]
+fn what_the_file_does_not_say_has_its_default_below_the_root() {
+    let s = settings("");
+    assert_eq!((*s.port, s.port.line(), s.pairing_port, s.max_children), (7443, Some(1), 7444, 256));
+    assert_eq!(s.port.place(&s.file), "a.conf:1");
+    assert_eq!(s.bind.iter().map(ToString::to_string).collect::<Vec<_>>(), ["0.0.0.0", "::"]);
+    assert_eq!(*s.user, Account::Name("ctrl-exec-agent".to_owned()));
+    assert_eq!((s.user.line(), s.user.place(&s.file)), (None, "a.conf (default)".to_owned()));
+    assert_eq!((s.script_dirs, s.executor_socket, s.auth_hook, s.allowed_ips), (None, None, None, None));
+    assert_eq!(s.trusted_dispatchers_path.to_str(), Some("/r/var/lib/ctrl-exec-agent/ctrl-exec-dispatchers"));
+    assert_eq!(s.revoked_serials.to_str(), Some("/r/etc/ctrl-exec-agent/revoked-serials"));
+    assert_eq!(s.cert_staging_path.to_str(), Some("/r/var/lib/ctrl-exec-agent/agent.crt.staged"));
+    assert_eq!(s.async_runs_dir.to_str(), Some("/r/var/lib/ctrl-exec-agent/runs"));
+    assert_eq!((s.stdin_timeout, s.auth_hook_timeout), (Duration::from_secs(10), Duration::from_secs(10)));
+    assert_eq!(s.rate_limit_volume, Some(RateLimit::new(10, 60, 300)));
+    assert_eq!(s.rate_limit_probe, Some(RateLimit::new(3, 600, 3600)));
+    assert_eq!((s.max_output, *s.trusted_paths), (16 << 20, true));
+    assert!(s.tags.is_empty() && s.profiles.is_empty());
+}
+
+#[test]
+fn every_key_is_read() {
+    let s = settings(
+        "bind = 10.0.0.1, [::1]\npairing_port = 0\nuser = 1000\nscript_dirs = /a:/b c\nexecutor_socket = /s\n\
+         trusted_dispatchers_path = /t\nrevoked_serials = /u\ncert_staging_path = /v\nasync_runs_dir = /w\n\
+         stdin_timeout = 1\nmax_children = 2\nauth_hook = /h\nauth_hook_timeout = 3\nallowed_ips = 10.0.0.0/8, ::1\n\
+         rate_limit_volume = 1/2/3\nrate_limit_probe = 0/0/0\nmax_output = 1KiB\ntrusted_paths = no\n\
+         [tags]\nenv = prod\nnote = two words\n",
+    );
+    assert_eq!(s.bind.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.1", "::1"]);
+    assert_eq!((s.pairing_port, s.user.into_inner(), s.max_children), (0, Account::Id(1000), 2));
+    assert_eq!(s.script_dirs.unwrap(), [PathBuf::from("/a"), PathBuf::from("/b c")]);
+    assert_eq!((s.executor_socket.unwrap().to_str(), s.auth_hook.unwrap().to_str()), (Some("/s"), Some("/h")));
+    assert_eq!((s.trusted_dispatchers_path.to_str(), s.revoked_serials.to_str()), (Some("/t"), Some("/u")));
+    assert_eq!((s.cert_staging_path.to_str(), s.async_runs_dir.to_str()), (Some("/v"), Some("/w")));
+    assert_eq!((s.stdin_timeout, s.auth_hook_timeout), (Duration::from_secs(1), Duration::from_secs(3)));
+    assert!(s.allowed_ips.unwrap().allows("10.9.9.9".parse().unwrap()));
+    assert_eq!((s.rate_limit_volume, s.rate_limit_probe), (Some(RateLimit::new(1, 2, 3)), None));
+    assert_eq!((s.max_output, *s.trusted_paths), (1024, false));
+    assert_eq!(s.tags.get("note").map(String::as_str), Some("two words"));
+}
+
+#[test]
+fn all_errors_are_told_at_once_in_file_order() {
+    let errors = parse("port = many\nprot = 1\ncert = /c\n[profile p]\ncaps = CAP_X\nnonsense\n").unwrap_err();
+    let places: Vec<&str> = errors.lines().filter(|line| line.starts_with("a.conf")).collect();
+    assert_eq!(places.len(), 6, "{errors}");
+    assert!(places[0].starts_with("a.conf: Missing required config key 'key'"), "{errors}");
+    assert!(places[1].starts_with("a.conf: Missing required config key 'ca'"), "{errors}");
+    assert_eq!(places[2], "a.conf:1:8: port must be numeric, not 'many'");
+    assert_eq!(places[3], "a.conf:2:1: unknown key 'prot'");
+    assert_eq!(places[4], "a.conf:5:8: Profile 'p': invalid capability 'CAP_X' (expected CAP_*)");
+    assert!(places[5].starts_with("a.conf:6:1: Malformed config line"), "{errors}");
+}
+
+#[test]
+fn an_empty_value_is_an_error_at_its_sign() {
+    assert!(refusal("auth_hook =\n").contains("a.conf:5:11: 'auth_hook' has no value"));
+    assert!(refusal("[tags]\nenv =\n").contains("a.conf:6:5: the tag 'env' has no value"));
+    let errors = parse("port =\ncert = /c\nkey = /k\nca = /a\n").unwrap_err();
+    assert!(!errors.contains("Missing"), "{errors}");
+}
+
+#[test]
+fn an_indented_line_is_as_good_as_any_and_needs_no_warning() {
+    assert_eq!(settings("  max_children = 3\n").max_children, 3);
+    assert_eq!(warnings("  max_children = 3\n"), "");
+}
+
+#[test]
+fn malformed_networks_are_errors_and_never_drop_the_restriction() {
+    let errors = refusal("allowed_ips = 10.0.0.0/8, 300.1.1.1, host\n");
+    assert!(errors.contains("a.conf:5:27: allowed_ips has a malformed entry '300.1.1.1'"), "{errors}");
+    assert!(errors.contains("a.conf:5:38: allowed_ips has a malformed entry 'host'"), "{errors}");
+    assert!(refusal("allowed_ips = ,\n").contains("allowed_ips names nothing"));
+}
+
+#[test]
+fn tags_are_free_text_with_warnings_for_slips() {
+    let text = "[tags]\nenv = prod # not dev\nenv = dev\nallowed_ips = 10.0.0.1\nport = 1\n";
+    let s = settings(text);
+    assert_eq!(s.tags.get("env").map(String::as_str), Some("dev"));
+    assert_eq!(settings("[tags]\na = b # c\n").tags.get("a").map(String::as_str), Some("b # c"));
+    let warned = warnings(text);
+    assert!(warned.contains(":6:12: warning: this is part of the tag 'env', not a comment"), "{warned}");
+    assert!(warned.contains("'env' is set twice: line 7 replaces line 6"), "{warned}");
+    assert!(warned.contains("'allowed_ips' is a tag here"), "{warned}");
+    assert!(!warned.contains("'port'"), "{warned}");
+}
+
+#[test]
+fn unknown_sections_are_refused_with_the_nearest() {
+    assert!(refusal("[Tags]\nx = 1\n").contains("a.conf:5:2: unknown section '[Tags]'"));
+    assert!(refusal("[tag]\n").contains("did you mean '[tags]'?"));
+    assert!(refusal("[profil x]\n").contains("did you mean '[profile NAME]'?"));
+    assert!(refusal("[limits]\n").contains("this file has [tags] and [profile NAME]"));
+    assert!(refusal("[profile]\n").contains("'' is no profile name"));
+    assert!(refusal("[profile a b]\n").contains("'a b' is no profile name"));
+}
+
+#[test]
+fn a_key_in_the_wrong_section_is_told_where_it_belongs() {
+    let errors = refusal("run_as = nobody\n[profile p]\nmax_children = 3\n");
+    assert!(errors.contains("'run_as' belongs in a [profile NAME] section"), "{errors}");
+    assert!(errors.contains("Profile 'p': unknown key 'max_children'"), "{errors}");
+    assert!(errors.contains("it belongs above the first section"), "{errors}");
+}
+
+#[test]
+fn keys_of_removed_features_are_warned_about() {
+    let text = warnings("sandbox = on\nwritable_paths = /x\ndispatcher_serial_path = /y\ndispatcher_cn = z\n");
+    assert_eq!(text.matches("does nothing any more").count(), 4, "{text}");
+}
+
+#[test]
+fn a_profile_has_its_defaults() {
+    let p = profile("");
+    assert_eq!((p.run_as, p.caps, p.writable), (None, vec![], None));
+    assert_eq!((p.no_new_privileges, p.timeout, p.kill_grace), (true, None, Duration::from_secs(5)));
+}
+
+#[test]
+fn every_key_of_a_profile_is_read() {
+    let p = profile(
+        "run_as = www-data\ncaps = CAP_CHOWN,CAP_KILL CAP_CHOWN\nwritable = /a:/b\nno_new_privileges = No\n\
+         timeout = 60\nkill_grace = 0\n",
+    );
+    assert_eq!(p.run_as.as_ref().map(|account| account.to_string()).as_deref(), Some("www-data"));
+    assert_eq!(p.caps.iter().map(|cap| cap.name()).collect::<Vec<_>>(), ["CAP_CHOWN", "CAP_KILL"]);
+    assert_eq!(p.writable.unwrap(), [PathBuf::from("/a"), PathBuf::from("/b")]);
+    assert_eq!((p.no_new_privileges, p.timeout), (false, Some(Duration::from_mins(1))));
+    assert_eq!(p.kill_grace, Duration::ZERO);
+    assert_eq!(profile("timeout = 0\n").timeout, None);
+    assert!(settings("[PROFILE x.y-z]\n").profiles.contains_key("x.y-z"));
+}
+
+#[test]
+fn errors_in_a_profile_name_it() {
+    for (body, expected) in [
+        ("caps = CAP_CHWON\n", "Profile 'p': invalid capability 'CAP_CHWON' (expected CAP_*)"),
+        ("caps = CAP_KILL,#x\n", "a comment must stand on a line of its own"),
+        ("caps = CAP_KILL # x\n", "a.conf:6:17: a comment behind a value"),
+        ("writable = tmp:/x\n", "Profile 'p': writable path must be absolute: 'tmp'"),
+        ("run_as = a b\n", "Profile 'p': invalid run_as 'a b'"),
+        ("run_as = 4294967296\n", "Profile 'p': run_as '4294967296' out of range"),
+        ("no_new_privileges = nope\n", "Profile 'p': no_new_privileges must be yes or no"),
+        ("timeout = soon\n", "Profile 'p': timeout must be numeric"),
+        ("runas = x\n", "did you mean 'run_as'?"),
+    ] {
+        let errors = profile_refusal(body);
+        assert!(errors.contains(expected), "{body}: {errors}");
+    }
+}
+
+#[test]
+fn a_profile_defined_twice_is_refused_with_both_lines() {
+    let errors = refusal("[profile p]\nrun_as = a\n[profile p]\nrun_as = b\n");
+    assert!(errors.contains("a.conf:7:2: Profile 'p': defined twice, on line 5 and on line 7"), "{errors}");
+}
+
+#[test]
+fn under_a_root_executor_every_profile_must_name_its_account() {
+    let s = settings("[profile a]\nrun_as = nobody\n[profile b]\n[profile c]\ncaps = CAP_KILL\n");
+    let errors = s.profile_errors().unwrap_err();
+    assert_eq!(errors.count(), 2);
+    let text = errors.to_string();
+    assert!(text.starts_with("a.conf:7:2: Profile 'b': no run_as"), "{text}");
+    assert!(text.contains("add the line 'run_as = nobody'"), "{text}");
+    assert!(settings("[profile a]\nrun_as = 0\n").profile_errors().is_ok());
+}
+
+#[test]
+fn both_files_errors_appear_together() {
+    let agent = Source::new("a.conf", format!("{REQUIRED}prot = 1\n[profile known]\ncaps = CAP_X\n"));
+    let scripts = Source::new("s.conf", "x = bin/x\ny = /y profile=known\nz = /z\n");
+    let errors = load(&agent, &scripts, &Root::default()).unwrap_err().to_string();
+    let places: Vec<&str> = errors.lines().filter(|line| line.contains(".conf:")).collect();
+    assert_eq!(places[0], "a.conf:5:1: unknown key 'prot'");
+    assert!(places[1].starts_with("a.conf:7:8: Profile 'known': invalid capability"), "{errors}");
+    assert!(places[2].starts_with("s.conf:1:5: the path 'bin/x' is not absolute"), "{errors}");
+    assert_eq!(places[3], "s.conf:3:1: script(s) reference an undefined profile: z -> default");
+}
+
+#[test]
+fn of_an_unreadable_agent_conf_only_that_is_told() {
+    let agent = Source::new("a.conf", b"\xff".to_vec());
+    let errors = load(&agent, &Source::new("s.conf", "z = /z\n"), &Root::default()).unwrap_err();
+    assert_eq!(errors.count(), 1, "{errors}");
+}
+
+#[test]
+fn two_right_files_load_and_an_empty_allowlist_needs_no_profile() {
+    let agent = Source::new("a.conf", REQUIRED);
+    let loaded = load(&agent, &Source::new("s.conf", ""), &Root::default()).unwrap();
+    assert!(loaded.allowlist.is_empty() && loaded.warnings.is_empty());
+    let agent = Source::new("a.conf", format!("{REQUIRED}[profile default]\nrun_as = nobody\n"));
+    let loaded = load(&agent, &Source::new("s.conf", "z = /z\nz = /y\n"), &Root::default()).unwrap();
+    assert!(crate::conf::scripts::check_profiles(&loaded.settings, &loaded.allowlist).is_ok());
+    assert_eq!(loaded.warnings.iter().count(), 1);
+    assert_eq!(loaded.settings.cert.line(), Some(2));
+}

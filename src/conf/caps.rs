@@ -1,0 +1,123 @@
+//! The kernel's capabilities by name and number (`capabilities(7)`, `linux/capability.h`).
+
+use std::fmt;
+
+use super::diagnostic::shown;
+use super::nearest::nearest;
+use super::value::Complaint;
+
+/// Every capability, each at its number, up to Linux 5.9's `CAP_CHECKPOINT_RESTORE`.
+const NAMES: [&str; 41] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
+/// One capability of the kernel's list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Capability {
+    number: u8,
+    name: &'static str,
+}
+
+impl Capability {
+    /// The capability with this name in capitals, `CAP_` included.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        (0..).zip(NAMES).find(|(_, known)| *known == name).map(|(number, name)| Self { number, name })
+    }
+
+    /// The kernel's number for it.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self.number
+    }
+
+    /// Its name in capitals.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.name
+    }
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Reads one capability of a profile's `caps`.
+pub(super) fn capability(text: &str) -> Result<Capability, Complaint> {
+    Capability::named(text).ok_or_else(|| {
+        let complaint = Complaint::plain(format!("invalid capability '{}' (expected CAP_*)", shown(text)));
+        match nearest(text, NAMES) {
+            _ if text.starts_with('#') => complaint.help("a comment must stand on a line of its own"),
+            Some(near) => complaint.help(format!("did you mean '{near}'?")),
+            None => complaint.help("capabilities(7) lists them; write them in capitals, CAP_ first"),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_have_the_kernels_numbers() {
+        let number = |name| Capability::named(name).unwrap().number();
+        assert_eq!(number("CAP_CHOWN"), 0);
+        assert_eq!(number("CAP_SYS_ADMIN"), 21);
+        assert_eq!(number("CAP_SETFCAP"), 31);
+        assert_eq!(number("CAP_BLOCK_SUSPEND"), 36);
+        assert_eq!(number("CAP_CHECKPOINT_RESTORE"), 40);
+        assert!(Capability::named("CAP_ALL").is_none() && Capability::named("cap_chown").is_none());
+    }
+
+    #[test]
+    fn an_unknown_capability_is_refused_with_the_nearest_or_the_reason() {
+        let text = |name| format!("{:?}", capability(name).unwrap_err());
+        assert!(text("CAP_CHWON").contains("invalid capability 'CAP_CHWON' (expected CAP_*)"));
+        assert!(text("CAP_CHWON").contains("did you mean 'CAP_CHOWN'?"));
+        assert!(text("cap_kill").contains("did you mean 'CAP_KILL'?"));
+        assert!(text("#CAP_KILL").contains("a line of its own"));
+        assert!(text("everything").contains("capabilities(7)"));
+    }
+}

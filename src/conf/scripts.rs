@@ -1,0 +1,309 @@
+//! `scripts.conf`: the scripts that may run, each `name = /absolute/path [profile=NAME]`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::agent;
+use super::diagnostic::{ConfErrors, Diagnostic, Findings, Warnings, shown};
+use super::lexer::{self, Setting, Span};
+use super::names::ProfileName;
+use super::nearest::nearest;
+use super::reader::duplicate;
+use super::source::Source;
+use crate::wire::name::ScriptName;
+
+const BLANKS: &[char] = &[' ', '\t'];
+/// The annotations an entry can have.
+const ANNOTATIONS: [&str; 1] = ["profile"];
+
+/// The scripts of one `scripts.conf`, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowlist {
+    file: PathBuf,
+    entries: BTreeMap<ScriptName, Entry>,
+}
+
+/// One script that may run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    name: ScriptName,
+    path: PathBuf,
+    profile: ProfileName,
+    line: usize,
+    place: Diagnostic,
+}
+
+impl Entry {
+    /// The name it is asked for by.
+    #[must_use]
+    pub const fn name(&self) -> &ScriptName {
+        &self.name
+    }
+
+    /// Its absolute path, as written.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The profile it runs in; `default` where none is named.
+    #[must_use]
+    pub const fn profile(&self) -> &ProfileName {
+        &self.profile
+    }
+
+    /// The line it stands on, from 1.
+    #[must_use]
+    pub const fn line(&self) -> usize {
+        self.line
+    }
+}
+
+impl Allowlist {
+    /// Reads the file alone. Whether its profiles exist is for [`check_profiles`].
+    ///
+    /// # Errors
+    /// Every line that is neither blank nor a comment nor a right entry.
+    pub fn parse(source: &Source) -> Result<(Self, Warnings), ConfErrors> {
+        let mut findings = Findings::default();
+        let allowlist = Self::read(source, &mut findings);
+        findings.sorted().judge(allowlist)
+    }
+
+    pub(super) fn read(source: &Source, findings: &mut Findings) -> Self {
+        let path = source.shared_path();
+        let mut entries: BTreeMap<ScriptName, (Entry, Span<'_>)> = BTreeMap::new();
+        for section in lexer::sections(source, &path, findings) {
+            if let Some(header) = section.header {
+                let message = format!("unknown section '[{}]': this file has none", shown(header.text()));
+                findings.push(header.error(message).help("profiles are defined in agent.conf; remove the line"));
+            }
+            for setting in section.settings {
+                let Some(entry) = entry(&setting, findings) else { continue };
+                if let Some((_, earlier)) = entries.insert(entry.name.clone(), (entry, setting.key)) {
+                    findings.push(duplicate(&setting.key, &earlier));
+                }
+            }
+        }
+        let entries = entries.into_iter().map(|(name, (entry, _))| (name, entry)).collect();
+        Self { file: source.path().to_owned(), entries }
+    }
+
+    /// The file it was read from.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The script of this name, if it may run.
+    #[must_use]
+    pub fn get(&self, name: &ScriptName) -> Option<&Entry> {
+        self.entries.get(name)
+    }
+
+    /// All scripts in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    /// How many scripts may run.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether nothing may run.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+/// Whether every script's profile is defined. An empty allowlist needs none.
+///
+/// # Errors
+/// One error that names every script with an undefined profile, and the lines to add.
+pub fn check_profiles(settings: &agent::Settings, allowlist: &Allowlist) -> Result<(), ConfErrors> {
+    let undefined = undefined_profiles(allowlist, &settings.file, |name| settings.profiles.contains_key(name));
+    undefined.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// The error about profiles that `defined` denies.
+pub(super) fn undefined_profiles(
+    allowlist: &Allowlist,
+    agent_conf: &Path,
+    defined: impl Fn(&ProfileName) -> bool,
+) -> Option<Diagnostic> {
+    let missing: Vec<&Entry> = allowlist.iter().filter(|entry| !defined(&entry.profile)).collect();
+    let first = missing.first()?;
+    let pairs: Vec<String> = missing.iter().map(|entry| format!("{} -> {}", entry.name, entry.profile)).collect();
+    let message = format!("script(s) reference an undefined profile: {}", pairs.join(", "));
+    let mut names: Vec<&ProfileName> = missing.iter().map(|entry| &entry.profile).collect();
+    names.sort();
+    names.dedup();
+    let lines: Vec<String> = names.iter().map(|name| format!("\n    [profile {name}]\n    run_as = nobody")).collect();
+    let help = format!("add to {}, with the account that is right:{}", agent_conf.display(), lines.concat());
+    Some(first.place.instead(message).help(help))
+}
+
+/// One line. What is wrong with it is reported; an entry comes out only where nothing is.
+fn entry(setting: &Setting<'_>, findings: &mut Findings) -> Option<Entry> {
+    let mut draft = Draft::default();
+    let mut value = setting.value;
+    let name = ScriptName::parse(setting.key.text());
+    let mut wrong = false;
+    if let Some(comment) = value.comment() {
+        findings.push(comment.inline_comment());
+        value = value.sub(0, value.len() - comment.len()).trimmed();
+        wrong = true;
+    }
+    for token in value.pieces(BLANKS) {
+        if let Err(error) = draft.take(token) {
+            findings.push(error);
+            wrong = true;
+        }
+    }
+    let Ok(name) = name else {
+        let message = format!("'{}' is no script name", shown(setting.key.text()));
+        findings.push(setting.key.error(message).help("letters, digits, '_' and '-', at most 255 of them"));
+        return None;
+    };
+    if wrong {
+        return None;
+    }
+    let Some(path) = draft.path else {
+        let message = format!("'{}' has no path", setting.key.text());
+        findings.push(setting.equals.error(message).help("write 'name = /absolute/path'"));
+        return None;
+    };
+    Some(Entry {
+        name,
+        path: PathBuf::from(path.text()),
+        profile: draft.profile.unwrap_or_default(),
+        line: setting.key.number(),
+        place: setting.key.error(""),
+    })
+}
+
+#[derive(Default)]
+struct Draft<'s> {
+    path: Option<Span<'s>>,
+    profile: Option<ProfileName>,
+}
+
+impl<'s> Draft<'s> {
+    fn take(&mut self, token: Span<'s>) -> Result<(), Diagnostic> {
+        if let Some((word, length)) = annotation(token.text()) {
+            return self.annotate(token.sub(0, length), word, token.sub(length + 1, token.len()));
+        }
+        if self.path.is_some() {
+            return Err(token
+                .error(format!("more than one path: '{}' is left over", shown(token.text())))
+                .help("a path cannot contain blanks, and a script takes its arguments from the caller"));
+        }
+        if !token.text().starts_with('/') {
+            let message = format!("the path '{}' is not absolute", shown(token.text()));
+            return Err(token.error(message).help("write it from '/'"));
+        }
+        self.path = Some(token);
+        Ok(())
+    }
+
+    fn annotate(&mut self, word: Span<'s>, name: &str, value: Span<'s>) -> Result<(), Diagnostic> {
+        if name != "profile" {
+            let near = nearest(name, ANNOTATIONS).unwrap_or("profile");
+            let error = word.error(format!("unknown annotation '{}'", shown(name)));
+            return Err(error.help(format!("did you mean '{near}=NAME'?")));
+        }
+        if self.profile.is_some() {
+            return Err(word.error("a second 'profile=' on one line").help("a script has one profile"));
+        }
+        let Some(profile) = ProfileName::parse(value.text()) else {
+            let span = if value.is_empty() { word } else { value };
+            let message = format!("'{}' is no profile name", shown(value.text()));
+            return Err(span.error(message).help("letters, digits, '_', '.' and '-'"));
+        };
+        self.profile = Some(profile);
+        Ok(())
+    }
+}
+
+/// The word before `=` and its length, where a token is an annotation.
+fn annotation(token: &str) -> Option<(&str, usize)> {
+    let (word, _) = token.split_once('=')?;
+    (!word.is_empty() && word.chars().all(|c| c.is_ascii_alphabetic() || c == '_')).then_some((word, word.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<(Allowlist, Warnings), String> {
+        Allowlist::parse(&Source::new("s.conf", text)).map_err(|errors| errors.to_string())
+    }
+
+    fn get<'l>(list: &'l Allowlist, name: &str) -> Option<&'l Entry> {
+        list.get(&ScriptName::parse(name).unwrap())
+    }
+
+    #[test]
+    fn an_entry_has_a_path_and_the_profile_on_either_side_of_it() {
+        let text = "# c\nb = /x/b.sh\n\ta-1 = profile=ops /x/a\nc_2 =   /x/c\tprofile=cert.v2\n";
+        let (list, warnings) = parse(text).unwrap();
+        assert!(warnings.is_empty());
+        let all: Vec<_> = list
+            .iter()
+            .map(|e| (e.name().as_str(), e.path().to_str().unwrap(), e.profile().as_str(), e.line()))
+            .collect();
+        assert_eq!(all, [("a-1", "/x/a", "ops", 3), ("b", "/x/b.sh", "default", 2), ("c_2", "/x/c", "cert.v2", 4)]);
+        assert!(get(&list, "a").is_none() && get(&list, "b").is_some());
+        assert_eq!(list.len(), 3);
+    }
+
+    #[test]
+    fn every_wrong_line_is_an_error_and_all_are_told_at_once() {
+        let text = "a = bin/x\nb = /x /y\nc =\nd = profile=p\ne = /x profle=p\nf = /x profile=\ng = /x profile=a/b\n\
+                    h = /x profile=a profile=b\nnonsense\ni.j = /x\nk = /x # why\n[s]\n";
+        let text = &format!("{text}{} = /x\n", "x".repeat(256));
+        let errors = parse(text).unwrap_err();
+        for expected in [
+            "s.conf:1:5: the path 'bin/x' is not absolute",
+            "s.conf:2:8: more than one path: '/y'",
+            "s.conf:3:3: 'c' has no path",
+            "s.conf:4:3: 'd' has no path",
+            "s.conf:5:8: unknown annotation 'profle'",
+            "did you mean 'profile=NAME'?",
+            "s.conf:6:8: '' is no profile name",
+            "s.conf:7:16: 'a/b' is no profile name",
+            "s.conf:8:18: a second 'profile='",
+            "s.conf:9:1: Malformed config line",
+            "s.conf:10:1: Malformed config line: 'i.j' cannot be a key",
+            "s.conf:11:8: a comment behind a value",
+            "s.conf:12:2: unknown section '[s]'",
+            "s.conf:13:1: 'xxx",
+        ] {
+            assert!(errors.contains(expected), "{expected}\n---\n{errors}");
+        }
+    }
+
+    #[test]
+    fn a_script_named_twice_is_a_warning_and_the_last_line_wins() {
+        let (list, warnings) = parse("a = /one\na = /two profile=p\n").unwrap();
+        assert_eq!(get(&list, "a").unwrap().path(), Path::new("/two"));
+        let text = warnings.to_string();
+        assert!(text.starts_with("s.conf:2:1: warning: 'a' is set twice: line 2 replaces line 1"), "{text}");
+    }
+
+    #[test]
+    fn undefined_profiles_are_named_with_the_lines_to_add() {
+        let (list, _) = parse("b = /b\na = /a profile=ops\nc = /c\nd = /d profile=known\n").unwrap();
+        let error = undefined_profiles(&list, Path::new("/etc/agent.conf"), |name| name.as_str() == "known").unwrap();
+        assert_eq!(error.message(), "script(s) reference an undefined profile: a -> ops, b -> default, c -> default");
+        assert_eq!(error.line(), Some(2));
+        let text = error.to_string();
+        assert_eq!(text.matches("[profile default]\n    run_as = nobody").count(), 1, "{text}");
+        assert!(text.contains("add to /etc/agent.conf"), "{text}");
+        let (empty, _) = parse("# none\n").unwrap();
+        assert!(undefined_profiles(&empty, Path::new("x"), |_| false).is_none());
+    }
+}
