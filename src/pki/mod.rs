@@ -12,7 +12,7 @@
 //! | [`renewal`] | when a certificate is due, and whether a new one may replace it |
 //! | [`trust`], [`revoked`] | which serials are trusted, and which refused |
 //! | [`code`] | the confirmation code of pairing, and what it is bound to |
-| [`key`], [`serial`] | fresh keys and serials, and keys of the original |
+//! | [`key`], [`serial`] | fresh keys and serials, and keys of the original |
 
 pub mod ca;
 pub mod cert;

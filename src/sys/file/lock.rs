@@ -1,0 +1,95 @@
+//! Exclusive locks that the kernel releases when their holder dies (flock(2)).
+//!
+//! **Invariant:** a lock file is never removed. Two processes could otherwise each hold the lock of a different file
+//! of the same name.
+
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use super::FileError;
+use super::write::create_exclusively;
+
+/// A held lock; dropping it releases it.
+#[derive(Debug)]
+pub struct LockGuard {
+    _file: File,
+}
+
+/// Waits for the lock on `path` and takes it. The file is made with `mode` (umask independent) if it is missing.
+///
+/// # Errors
+/// The file cannot be opened or made, or is a symbolic link.
+pub fn lock_exclusive(path: &Path, mode: u32) -> Result<LockGuard, FileError> {
+    let file = open(path, mode).map_err(|source| FileError::new(path, "open the lock file", source))?;
+    loop {
+        match file.lock() {
+            Ok(()) => return Ok(LockGuard { _file: file }),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(FileError::new(path, "lock", error)),
+        }
+    }
+}
+
+/// Takes the lock on `path` if nobody holds it; `None` if somebody does.
+///
+/// # Errors
+/// As [`lock_exclusive`].
+pub fn try_lock_exclusive(path: &Path, mode: u32) -> Result<Option<LockGuard>, FileError> {
+    let file = open(path, mode).map_err(|source| FileError::new(path, "open the lock file", source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(LockGuard { _file: file })),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(source)) => Err(FileError::new(path, "lock", source)),
+    }
+}
+
+/// Opens for reading and writing, because a lock over NFS needs a writable descriptor.
+fn open(path: &Path, mode: u32) -> io::Result<File> {
+    match create_exclusively(path, mode & 0o700) {
+        Ok(file) => file.set_permissions(Permissions::from_mode(mode)).map(|()| file),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+            OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_held_lock_is_refused_and_a_released_one_is_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let held = lock_exclusive(&path, 0o660).unwrap();
+        assert!(try_lock_exclusive(&path, 0o660).unwrap().is_none());
+        drop(held);
+        assert!(try_lock_exclusive(&path, 0o660).unwrap().is_some());
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o660);
+    }
+
+    #[test]
+    fn a_waiting_process_gets_the_lock_when_its_holder_lets_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let held = lock_exclusive(&path, 0o600).unwrap();
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| lock_exclusive(&path, 0o600).unwrap());
+            drop(held);
+            drop(waiter.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn a_symbolic_link_is_not_a_lock_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(dir.path().join("elsewhere"), &link).unwrap();
+        assert!(lock_exclusive(&link, 0o600).is_err());
+        assert!(!dir.path().join("elsewhere").exists());
+    }
+}

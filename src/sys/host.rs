@@ -1,0 +1,79 @@
+//! What this host calls itself.
+#![expect(unsafe_code, reason = "getaddrinfo has no safe binding here")]
+
+use std::ffi::{CStr, CString};
+use std::ptr;
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// The kernel's host name; `localhost` if it is unset or not text.
+#[must_use]
+pub fn hostname() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".to_owned())
+}
+
+/// The fully qualified name that the resolver (files and DNS) gives for [`hostname`], or the bare name where it gives
+/// none within `limit`. A resolver that hangs costs one thread, which ends when the resolver does.
+#[must_use]
+pub fn fqdn(limit: Duration) -> String {
+    let short = hostname();
+    let (sender, receiver) = mpsc::channel();
+    let name = short.clone();
+    let resolving = std::thread::Builder::new().name("fqdn".to_owned()).spawn(move || {
+        // Nobody listens any more when the limit has passed.
+        drop(sender.send(canonical(&name)));
+    });
+    let found = resolving.ok().and_then(|_| receiver.recv_timeout(limit).ok()).flatten();
+    found.filter(|name| is_more(name, &short)).unwrap_or(short)
+}
+
+/// Whether the resolver's answer is a better name than the short one: qualified, and not the loopback's.
+fn is_more(name: &str, short: &str) -> bool {
+    name.contains('.') && !name.starts_with("localhost") && name != short
+}
+
+/// The resolver's canonical name (getaddrinfo(3), `AI_CANONNAME`).
+fn canonical(name: &str) -> Option<String> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: an all-zero `addrinfo` is what getaddrinfo wants for "no hint". `found` is written on success only,
+    // read while it is valid and freed once. The canonical name, where there is one, ends in NUL and lives as long.
+    unsafe {
+        let mut hints: libc::addrinfo = std::mem::zeroed();
+        hints.ai_flags = libc::AI_CANONNAME;
+        hints.ai_socktype = libc::SOCK_STREAM;
+        let mut found: *mut libc::addrinfo = ptr::null_mut();
+        if libc::getaddrinfo(name.as_ptr(), ptr::null(), &raw const hints, &raw mut found) != 0 {
+            return None;
+        }
+        let text = found.as_ref().map(|first| first.ai_canonname).filter(|name| !name.is_null());
+        let text = text.and_then(|name| CStr::from_ptr(name).to_str().ok()).map(str::to_owned);
+        libc::freeaddrinfo(found);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_has_a_name_and_no_time_still_gives_one() {
+        assert!(!hostname().is_empty());
+        assert!(!fqdn(Duration::ZERO).is_empty());
+    }
+
+    #[test]
+    fn a_name_from_the_hosts_file_is_resolved_and_nonsense_is_not() {
+        assert!(canonical("localhost").is_some_and(|name| name.starts_with("localhost")));
+        assert_eq!(canonical("a b"), None);
+        assert_eq!(canonical("a\0b"), None);
+    }
+
+    #[test]
+    fn the_loopback_name_is_nobodys_name() {
+        assert!(is_more("web.example.org", "web"));
+        assert!(!is_more("localhost.localdomain", "web"));
+        assert!(!is_more("web", "web"));
+    }
+}

@@ -1,0 +1,163 @@
+//! Telling the service manager how we are (`sd_notify(3)`): one datagram of `KEY=value` lines to `NOTIFY_SOCKET`.
+#![expect(unsafe_code, reason = "the clock that systemd asks for has no safe binding here")]
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+/// Where notifications go; nowhere if no service manager asked for them.
+#[derive(Debug, Default)]
+pub struct Notifier {
+    target: Option<(UnixDatagram, SocketAddr)>,
+}
+
+impl Notifier {
+    /// From `NOTIFY_SOCKET`.
+    ///
+    /// # Errors
+    /// The variable is set and names no address that could be a socket's.
+    pub fn from_env() -> io::Result<Self> {
+        Self::new(std::env::var_os("NOTIFY_SOCKET").as_deref())
+    }
+
+    /// From an address: an absolute path, or `@` and an abstract name. `None` and the empty one go nowhere.
+    ///
+    /// # Errors
+    /// Any other address, or one that is too long.
+    pub fn new(address: Option<&OsStr>) -> io::Result<Self> {
+        let Some(address) = address.filter(|address| !address.is_empty()) else { return Ok(Self::default()) };
+        let address = match address.as_bytes() {
+            [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+            [b'/', ..] => SocketAddr::from_pathname(address)?,
+            _ => {
+                let text = "NOTIFY_SOCKET is neither an absolute path nor an abstract name";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            }
+        };
+        Ok(Self { target: Some((UnixDatagram::unbound()?, address)) })
+    }
+
+    /// Whether somebody asked to be told.
+    #[must_use]
+    pub const fn is_heard(&self) -> bool {
+        self.target.is_some()
+    }
+
+    /// Started, or finished reloading. `extra` adds lines of our own, which others ignore.
+    ///
+    /// # Errors
+    /// The manager's socket is gone.
+    pub fn ready(&self, status: &str, extra: &[(&str, &str)]) -> io::Result<()> {
+        let mut lines = vec![("READY", "1"), ("STATUS", status)];
+        lines.extend_from_slice(extra);
+        self.send(&lines)
+    }
+
+    /// One line for people.
+    ///
+    /// # Errors
+    /// As [`Notifier::ready`].
+    pub fn status(&self, status: &str) -> io::Result<()> {
+        self.send(&[("STATUS", status)])
+    }
+
+    /// Another process is the service's main one from now on.
+    ///
+    /// # Errors
+    /// As [`Notifier::ready`].
+    pub fn main_pid(&self, pid: u32) -> io::Result<()> {
+        self.send(&[("MAINPID", &pid.to_string())])
+    }
+
+    /// Reloading begins; [`Notifier::ready`] ends it (`Type=notify-reload` compares the time stamp with its own).
+    ///
+    /// # Errors
+    /// As [`Notifier::ready`].
+    pub fn reloading(&self) -> io::Result<()> {
+        self.send(&[("RELOADING", "1"), ("MONOTONIC_USEC", &monotonic_micros()?.to_string())])
+    }
+
+    /// Stopping begins.
+    ///
+    /// # Errors
+    /// As [`Notifier::ready`].
+    pub fn stopping(&self) -> io::Result<()> {
+        self.send(&[("STOPPING", "1")])
+    }
+
+    /// Line ends within a value become blanks, so that a value stays one line.
+    fn send(&self, lines: &[(&str, &str)]) -> io::Result<()> {
+        let Some((socket, address)) = &self.target else { return Ok(()) };
+        let mut text = String::new();
+        for (key, value) in lines {
+            text.extend([key, "=", &value.replace(['\n', '\r'], " "), "\n"]);
+        }
+        socket.send_to_addr(text.as_bytes(), address).map(drop)
+    }
+}
+
+/// `CLOCK_MONOTONIC` in microseconds.
+fn monotonic_micros() -> io::Result<u64> {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a live, writable `timespec`.
+    if unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let (seconds, nanos) = (u64::try_from(now.tv_sec).unwrap_or(0), u64::try_from(now.tv_nsec).unwrap_or(0));
+    Ok(seconds.saturating_mul(1_000_000).saturating_add(nanos / 1000))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn heard(listener: &UnixDatagram) -> String {
+        let mut buffer = [0; 500];
+        listener.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let size = listener.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..size].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_path_hears_each_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let listener = UnixDatagram::bind(&path).unwrap();
+        let notifier = Notifier::new(Some(path.as_os_str())).unwrap();
+        notifier.ready("up\nREADY=0", &[("X_CTRL_EXEC_ADDRESS", "127.0.0.1:7443")]).unwrap();
+        assert_eq!(heard(&listener), "READY=1\nSTATUS=up READY=0\nX_CTRL_EXEC_ADDRESS=127.0.0.1:7443\n");
+        notifier.main_pid(7).unwrap();
+        assert_eq!(heard(&listener), "MAINPID=7\n");
+        notifier.stopping().unwrap();
+        assert_eq!(heard(&listener), "STOPPING=1\n");
+        notifier.status("busy").unwrap();
+        assert_eq!(heard(&listener), "STATUS=busy\n");
+        notifier.reloading().unwrap();
+        let text = heard(&listener);
+        let time = text.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap().trim_end().parse::<u64>().unwrap();
+        assert!(time > 0 && time <= monotonic_micros().unwrap());
+    }
+
+    #[test]
+    fn an_abstract_name_hears_too() {
+        let name = format!("ctrl-exec-test-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let listener = UnixDatagram::bind_addr(&address).unwrap();
+        let notifier = Notifier::new(Some(OsStr::new(&format!("@{name}")))).unwrap();
+        notifier.ready("up", &[]).unwrap();
+        assert_eq!(heard(&listener), "READY=1\nSTATUS=up\n");
+    }
+
+    #[test]
+    fn nobody_listening_is_no_error_and_nonsense_is_one() {
+        let silent = Notifier::new(None).unwrap();
+        assert!(!silent.is_heard());
+        silent.ready("up", &[]).unwrap();
+        assert!(Notifier::new(Some(OsStr::new("relative"))).is_err());
+        assert!(Notifier::new(Some(OsStr::new(""))).is_ok_and(|notifier| !notifier.is_heard()));
+    }
+}

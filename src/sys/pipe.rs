@@ -1,0 +1,101 @@
+//! Descriptors between processes, and what kind of thing a descriptor is.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::stat::{SFlag, fstat};
+
+/// A pipe, closed on exec at both ends: reader, writer.
+///
+/// # Errors
+/// The process or the system is out of descriptors.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC)?)
+}
+
+/// Switches a descriptor between waiting and returning `WouldBlock`. The switch belongs to the open file, so every
+/// process that shares it is affected: never use it on an end that a script holds.
+///
+/// # Errors
+/// The descriptor does not allow it.
+pub fn set_nonblocking(descriptor: impl AsFd, nonblocking: bool) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(&descriptor, FcntlArg::F_GETFL)?);
+    let mut wanted = flags;
+    wanted.set(OFlag::O_NONBLOCK, nonblocking);
+    if wanted != flags {
+        fcntl(&descriptor, FcntlArg::F_SETFL(wanted))?;
+    }
+    Ok(())
+}
+
+/// What a descriptor refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thing {
+    /// A pipe or FIFO.
+    Pipe,
+    /// A regular file.
+    File,
+    /// A character device, such as `/dev/null` or a terminal.
+    Device,
+    /// A directory, socket, block device or anything else.
+    Other,
+}
+
+/// A descriptor as its holder may use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// What it refers to.
+    pub thing: Thing,
+    /// Open for reading.
+    pub reads: bool,
+    /// Open for writing.
+    pub writes: bool,
+}
+
+/// Looks at a descriptor.
+///
+/// # Errors
+/// The kernel does not say, which is not expected of an open descriptor.
+pub fn kind(descriptor: impl AsFd) -> io::Result<Kind> {
+    let flags = OFlag::from_bits_retain(fcntl(&descriptor, FcntlArg::F_GETFL)?);
+    let thing = match SFlag::from_bits_truncate(fstat(&descriptor)?.st_mode & SFlag::S_IFMT.bits()) {
+        SFlag::S_IFIFO => Thing::Pipe,
+        SFlag::S_IFREG => Thing::File,
+        SFlag::S_IFCHR => Thing::Device,
+        _ => Thing::Other,
+    };
+    let usable = !flags.contains(OFlag::O_PATH);
+    let access = flags & OFlag::O_ACCMODE;
+    let (reads, writes) = (access != OFlag::O_WRONLY, access != OFlag::O_RDONLY);
+    Ok(Kind { thing, reads: usable && reads, writes: usable && writes })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn kinds_are_told_apart() {
+        let (reader, writer) = pipe().unwrap();
+        assert_eq!(kind(&reader).unwrap(), Kind { thing: Thing::Pipe, reads: true, writes: false });
+        assert_eq!(kind(&writer).unwrap(), Kind { thing: Thing::Pipe, reads: false, writes: true });
+        let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+        assert_eq!(kind(&null).unwrap(), Kind { thing: Thing::Device, reads: true, writes: true });
+        assert_eq!(kind(File::open("/").unwrap()).unwrap().thing, Thing::Other);
+        let file = File::open("/etc/passwd").unwrap();
+        assert_eq!(kind(&file).unwrap(), Kind { thing: Thing::File, reads: true, writes: false });
+        let path = nix::fcntl::open("/etc/passwd", OFlag::O_PATH, nix::sys::stat::Mode::empty()).unwrap();
+        assert_eq!(kind(&path).unwrap(), Kind { thing: Thing::File, reads: false, writes: false });
+    }
+
+    #[test]
+    fn a_nonblocking_pipe_does_not_wait() {
+        let (reader, _writer) = pipe().unwrap();
+        set_nonblocking(&reader, true).unwrap();
+        assert_eq!(File::from(reader).read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+}

@@ -1,0 +1,121 @@
+//! Processes: making them, waiting for them, ending whole trees of them.
+
+mod private;
+mod signals;
+mod spawn;
+mod tree;
+
+use std::io;
+
+use nix::errno::Errno;
+use nix::sys::prctl;
+use nix::unistd::{self, ForkResult};
+
+pub use nix::sys::signal::Signal;
+pub use nix::unistd::Pid;
+pub use private::{control_from_stdin, spawn_private};
+pub use signals::{Signals, block_all};
+pub use spawn::{Expected, Failure, Spawn, Spawned};
+pub use tree::{continue_and_terminate, freeze_and_kill};
+
+/// Which side of a [`fork`] this is.
+#[derive(Clone, Copy, Debug)]
+pub enum Fork {
+    /// The new process. It must end with [`end`] and never return to what its parent was doing.
+    Child,
+    /// The old process, with the new one's id.
+    Parent(Pid),
+}
+
+/// Copies this process (fork(2)).
+///
+/// **Invariant:** the caller has one thread. A lock that another thread held would stay locked in the child for ever.
+///
+/// # Errors
+/// Out of processes or memory.
+pub fn fork() -> io::Result<Fork> {
+    #[expect(unsafe_code, reason = "fork is only sound where nothing is locked elsewhere")]
+    // SAFETY: the callers are the executor and its monitors, which have one thread (the invariant above), so the child
+    // may use everything, memory allocation included.
+    let side = unsafe { unistd::fork() }?;
+    Ok(match side {
+        ForkResult::Child => Fork::Child,
+        ForkResult::Parent { child } => Fork::Parent(child),
+    })
+}
+
+/// Ends a forked process at once, running none of the exit handlers that belong to its parent.
+pub fn end(status: i32) -> ! {
+    #[expect(unsafe_code, reason = "_exit has no safe binding")]
+    // SAFETY: `_exit` takes a number and does not return.
+    unsafe {
+        libc::_exit(status)
+    }
+}
+
+/// Leaves the parent's session and process group, so that signals meant for those do not arrive.
+///
+/// # Errors
+/// This process leads a process group already.
+pub fn own_session() -> io::Result<()> {
+    Ok(unistd::setsid().map(drop)?)
+}
+
+/// Becomes the parent of every descendant whose own parent ends (`PR_SET_CHILD_SUBREAPER`, prctl(2)).
+///
+/// # Errors
+/// The kernel is older than 3.4.
+pub fn adopt_orphans() -> io::Result<()> {
+    Ok(prctl::set_child_subreaper(true)?)
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// By itself, with a status from 0 to 255.
+    Exited(u8),
+    /// By a signal with this number.
+    Signalled(i32),
+}
+
+/// What waiting without patience found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reaped {
+    /// This child has ended and is gone.
+    Child(Pid, End),
+    /// There are children, and none has ended since the last call.
+    Running,
+    /// There are no children. After [`adopt_orphans`]: no descendants either.
+    Nobody,
+}
+
+/// Takes note of one ended child, without waiting.
+///
+/// # Errors
+/// Not expected of the kernel.
+pub fn reap() -> io::Result<Reaped> {
+    let mut status = 0;
+    #[expect(unsafe_code, reason = "the safe binding loses a child that a real-time signal ended")]
+    // SAFETY: `status` is a live, writable integer.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    match pid {
+        0 => Ok(Reaped::Running),
+        1.. => Ok(Reaped::Child(Pid::from_raw(pid), end_of(status))),
+        _ => match Errno::last() {
+            Errno::ECHILD => Ok(Reaped::Nobody),
+            errno => Err(errno.into()),
+        },
+    }
+}
+
+/// The two ways in which a process that was waited for without `WUNTRACED` can have ended (waitpid(2)).
+fn end_of(status: i32) -> End {
+    if libc::WIFSIGNALED(status) {
+        End::Signalled(libc::WTERMSIG(status))
+    } else {
+        End::Exited(u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(u8::MAX))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,196 @@
+//! Forking is only sound with one thread, and a test harness has many. So a test that needs a process of its own
+//! starts this test binary again, which runs that one test, forks at once and goes on in the child.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Command, Stdio};
+
+use super::*;
+use crate::sys::file::Identity;
+
+/// Set in the new process, to the name that was given to [`in_a_process`].
+const ROLE: &str = "CTRL_EXEC_TEST_ROLE";
+/// Separates what the harness prints from what the closure answers.
+const MARK: &str = "ANSWER:";
+
+/// Runs `work` in a single-threaded process and gives back its answer. The calling test is run again in a new
+/// process, up to this call, with the same `name`.
+pub(crate) fn in_a_process(name: &str, work: impl FnOnce() -> String) -> String {
+    if std::env::var(ROLE).is_ok_and(|role| role == name) {
+        match fork().unwrap() {
+            Fork::Child => {
+                let answer = work();
+                let text = format!("{MARK}{answer}\n");
+                File::from(std::io::stderr().as_fd().try_clone_to_owned().unwrap()).write_all(text.as_bytes()).unwrap();
+                end(0)
+            }
+            Fork::Parent(pid) => {
+                nix::sys::wait::waitpid(pid, None).unwrap();
+                end(0)
+            }
+        }
+    }
+    let test = std::thread::current().name().unwrap().to_owned();
+    #[expect(clippy::disallowed_methods, reason = "the test binary itself, as a process of its own")]
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([test.as_str(), "--exact", "--nocapture", "--test-threads=1"])
+        .env(ROLE, name)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let printed = String::from_utf8(output.stderr).unwrap();
+    let answer = printed.split_once(MARK).unwrap_or_else(|| panic!("no answer: {printed}")).1;
+    answer.trim_end().to_owned()
+}
+
+/// Makes a chain of `length` processes below this one, each in a session of its own, that wait for ever; returns
+/// when the last is there.
+pub(crate) fn chain_of_sessions(length: usize) {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    if let Fork::Child = fork().unwrap() {
+        own_session().unwrap();
+        if length > 1 {
+            chain_of_sessions(length - 1);
+        }
+        (&writer).write_all(b"x").unwrap();
+        loop {
+            nix::unistd::pause();
+        }
+    }
+    drop(writer);
+    reader.read_exact(&mut [0]).unwrap();
+}
+
+/// Reaps until nobody is left.
+fn wait_for_all() -> Vec<End> {
+    let signals = Signals::collect(&[Signal::SIGCHLD]).unwrap();
+    let mut ends = Vec::new();
+    loop {
+        match reap().unwrap() {
+            Reaped::Child(_, end) => ends.push(end),
+            Reaped::Nobody => return ends,
+            Reaped::Running => {
+                crate::sys::poll::readable([Some(signals.as_fd())], None).unwrap();
+                while signals.next().unwrap().is_some() {}
+            }
+        }
+    }
+}
+
+fn shell(script: &str, output: OwnedFd) -> Spawn {
+    let text = |text: &str| std::ffi::CString::new(text).unwrap();
+    let null = || OwnedFd::from(File::options().read(true).write(true).open("/dev/null").unwrap());
+    Spawn {
+        path: text("/bin/sh"),
+        argv: vec![text("sh"), text("-c"), text(script)],
+        environment: vec![text("PATH=/bin:/usr/bin")],
+        stdio: [null(), output, null()],
+        expected: Expected::Anything,
+        dies_with_parent: false,
+    }
+}
+
+/// Starts it and says how starting went, how it ended and what it printed.
+fn outcome(change: impl FnOnce(&mut Spawn), script: &str) -> String {
+    let (reader, writer) = pipe_pair();
+    let mut spawn = shell(script, writer);
+    change(&mut spawn);
+    let spawned = spawn.start().unwrap();
+    let failure = Failure::read(spawned.verdict).unwrap();
+    let printed = std::io::read_to_string(File::from(reader)).unwrap();
+    format!("{:?} {:?} {printed}", failure.map(|failure| failure.step()), wait_for_all())
+}
+
+fn pipe_pair() -> (OwnedFd, OwnedFd) {
+    crate::sys::pipe::pipe().unwrap()
+}
+
+#[test]
+fn a_program_gets_three_descriptors_and_its_status_comes_back() {
+    let text = in_a_process("descriptors", || {
+        let _extra = (File::open("/").unwrap(), pipe_pair());
+        outcome(|_| (), "ls /proc/$$/fd | tr '\\n' ' '; exit 7")
+    });
+    assert_eq!(text, "None [Exited(7)] 0 1 2");
+}
+
+#[test]
+fn descriptors_are_closed_one_by_one_where_the_kernel_cannot_close_a_range() {
+    let text = in_a_process("listed", || {
+        let kept = File::open("/").unwrap();
+        // Closed behind its back, so it must never close itself.
+        std::mem::forget(pipe_pair());
+        let number = std::os::fd::AsRawFd::as_raw_fd(&kept);
+        spawn::close_listed(u32::try_from(number).unwrap()).unwrap();
+        let open = |number: i32| std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok();
+        (0..64)
+            .filter(|fd| open(*fd))
+            .map(|fd| if fd == number { "kept ".to_owned() } else { format!("{fd} ") })
+            .collect()
+    });
+    assert_eq!(text, "0 1 2 kept");
+}
+
+#[test]
+fn ignored_and_blocked_signals_are_not_inherited() {
+    let text = in_a_process("signals", || {
+        block_all().unwrap();
+        outcome(|_| (), "grep -E 'Sig(Blk|Ign)' /proc/self/status | tr -d '\\n\\t '")
+    });
+    assert_eq!(text, "None [Exited(0)] SigBlk:0000000000000000SigIgn:0000000000000000");
+}
+
+#[test]
+fn a_real_time_signal_is_an_end_like_any_other() {
+    let text = in_a_process("real-time", || outcome(|_| (), "kill -40 $$"));
+    assert_eq!(text, "None [Signalled(40)]");
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_says_why() {
+    let text = in_a_process("missing", || outcome(|spawn| spawn.path = c"/nonexistent".to_owned(), ""));
+    assert_eq!(text, "Some(\"exec\") [Exited(127)]");
+}
+
+#[test]
+fn another_file_than_the_judged_one_is_not_executed() {
+    let text = in_a_process("identity", || {
+        let other = Identity::of(std::path::Path::new("/etc/passwd")).unwrap();
+        let judged = Identity::of(std::path::Path::new("/bin/sh")).unwrap();
+        let wrong = outcome(|spawn| spawn.expected = Expected::File(other), "echo ran");
+        let none = outcome(|spawn| spawn.expected = Expected::Nothing, "echo ran");
+        let right = outcome(|spawn| spawn.expected = Expected::File(judged), "echo ran");
+        format!("{wrong}|{none}|{right}")
+    });
+    let refused = "Some(\"identity\") [Exited(127)] ";
+    assert_eq!(text, format!("{refused}|{refused}|None [Exited(0)] ran"));
+}
+
+#[test]
+fn a_chain_of_sessions_is_killed_to_the_last_member() {
+    let text = in_a_process("chain", || {
+        adopt_orphans().unwrap();
+        chain_of_sessions(4);
+        freeze_and_kill().unwrap();
+        format!("{:?}", wait_for_all())
+    });
+    assert_eq!(text, "[Signalled(9), Signalled(9), Signalled(9), Signalled(9)]");
+}
+
+#[test]
+fn stopped_processes_are_woken_to_end_by_themselves() {
+    let text = in_a_process("stopped", || {
+        adopt_orphans().unwrap();
+        let (reader, writer) = pipe_pair();
+        let script = "trap 'exit 5' TERM; echo up; kill -STOP $$; while :; do :; done";
+        let spawned = shell(script, writer).start().unwrap();
+        let mut line = [0; 3];
+        File::from(reader).read_exact(&mut line).unwrap();
+        let stat = || std::fs::read_to_string(format!("/proc/{}/stat", spawned.pid)).unwrap();
+        while !stat().contains(") T ") {}
+        continue_and_terminate().unwrap();
+        format!("{:?}", wait_for_all())
+    });
+    assert_eq!(text, "[Exited(5)]");
+}
