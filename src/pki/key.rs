@@ -106,6 +106,18 @@ impl PublicKey {
         &self.bits
     }
 
+    /// The content of the key's `AlgorithmIdentifier`: what kind of key it is, as DER says it.
+    #[must_use]
+    pub fn algorithm_id(&self) -> &'static [u8] {
+        match self.kind {
+            KeyKind::Rsa(_) => &alg_id::RSA_ENCRYPTION,
+            KeyKind::EcdsaP256 => &alg_id::ECDSA_P256,
+            KeyKind::EcdsaP384 => &alg_id::ECDSA_P384,
+            KeyKind::EcdsaP521 => &alg_id::ECDSA_P521,
+            KeyKind::Ed25519 => &alg_id::ED25519,
+        }
+    }
+
     /// SHA-256 of the DER `SubjectPublicKeyInfo`: what a registry records to pin a key.
     #[must_use]
     pub fn sha256(&self) -> [u8; 32] {

@@ -1,1 +1,33 @@
 //! rustls configurations and our own verifiers.
+//!
+//! Stock rustls refuses the X.509 version-1 certificates of the original twice: when it verifies a peer's and when
+//! it loads one's own. So the peer is judged by [`crate::pki::chain`], the handshake's signatures are checked with
+//! the key it reads, and the own certificate comes from an [`identity::IdentitySlot`], which also makes it
+//! replaceable while connections are open.
+//!
+//! | connection | server | client |
+//! |---|---|---|
+//! | 7443, dispatcher to agent | [`agent_server`] | [`dispatcher_client`] |
+//! | 7444, pairing | [`pairing_server`] | [`pairing_client`] |
+//! | 7445, the API | [`api_server`] | - |
+//!
+//! Everywhere: TLS 1.3, and 1.2 with ECDHE and AES-GCM only; the post-quantum hybrid X25519MLKEM768 first; no
+//! resumption, no tickets, no early data, no key log. A resumed session would answer for a certificate that has been
+//! revoked since.
+
+mod config;
+mod explain;
+pub mod identity;
+pub mod peer;
+mod provider;
+mod verify;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::{
+    HTTP_1, PAIRING, PairingPeers, TlsError, agent_server, any_name, api_server, dispatcher_client, pairing_client,
+    pairing_server,
+};
+pub use explain::{explain, explain_io};
+pub use provider::provider;

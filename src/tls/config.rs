@@ -1,0 +1,109 @@
+//! One configuration for each end of each connection.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::pki_types::ServerName;
+use rustls::server::NoServerSessionStorage;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
+
+use super::identity::IdentitySlot;
+use super::provider::provider;
+use super::verify::{AnyCertificate, CaVerifier};
+use crate::pki::chain::TrustAnchor;
+
+/// ALPN name of HTTP/1.1 (RFC 7301 6).
+pub const HTTP_1: &[u8] = b"http/1.1";
+/// ALPN name of our own pairing. The original knows no ALPN, which is how it is told apart before a CSR is made.
+pub const PAIRING: &[u8] = b"ctrl-exec-pair/2";
+
+const BOTH: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
+const NEWEST: &[&SupportedProtocolVersion] = &[&TLS13];
+
+/// A configuration that rustls does not accept.
+#[derive(Debug, thiserror::Error)]
+#[error("the TLS configuration cannot be made")]
+pub struct TlsError(#[from] rustls::Error);
+
+/// Whom a pairing may be with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PairingPeers {
+    /// Our own alone: TLS 1.3, to which the confirmation code is bound.
+    Own,
+    /// Those of the original too, which may speak TLS 1.2.
+    OwnAndOriginal,
+}
+
+impl PairingPeers {
+    const fn versions(self) -> &'static [&'static SupportedProtocolVersion] {
+        match self {
+            Self::Own => NEWEST,
+            Self::OwnAndOriginal => BOTH,
+        }
+    }
+}
+
+/// The agent's listener: a client certificate of the CA is mandatory. Whether its serial is trusted is judged for
+/// each request, not here.
+pub fn agent_server(identity: Arc<IdentitySlot>, ca: &TrustAnchor) -> Result<Arc<ServerConfig>, TlsError> {
+    let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(BOTH)?;
+    Ok(served(builder.with_client_cert_verifier(CaVerifier::new(ca)).with_cert_resolver(identity), HTTP_1))
+}
+
+/// The API's listener: clients prove themselves by other means than certificates.
+pub fn api_server(identity: Arc<IdentitySlot>) -> Result<Arc<ServerConfig>, TlsError> {
+    open_server(identity, BOTH, HTTP_1)
+}
+
+/// The pairing listener: clients have no certificate yet. A client that offers no ALPN gets none, and is of the
+/// original; see [`super::peer::is_own_pairing`].
+pub fn pairing_server(identity: Arc<IdentitySlot>, peers: PairingPeers) -> Result<Arc<ServerConfig>, TlsError> {
+    open_server(identity, peers.versions(), PAIRING)
+}
+
+/// The dispatcher's, or the self-ping's, end towards an agent: the CA must have signed the agent's certificate. Which
+/// agent it is, the caller decides by [`super::peer::certificate`]; no host name is sent or matched.
+pub fn dispatcher_client(identity: Arc<IdentitySlot>, ca: &TrustAnchor) -> Result<Arc<ClientConfig>, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(BOTH)?;
+    let builder = builder.dangerous().with_custom_certificate_verifier(CaVerifier::new(ca));
+    Ok(calling(builder.with_client_cert_resolver(identity), HTTP_1))
+}
+
+/// The agent's end of a pairing: any server certificate, with proof that the server holds its key. The confirmation
+/// code is what ties the certificate to the dispatcher that the operator sees.
+pub fn pairing_client(peers: PairingPeers) -> Result<Arc<ClientConfig>, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(peers.versions())?;
+    let builder = builder.dangerous().with_custom_certificate_verifier(AnyCertificate::new());
+    Ok(calling(builder.with_no_client_auth(), PAIRING))
+}
+
+/// What to give a connector for a name: an address, so that no SNI is sent. No verifier here looks at it.
+#[must_use]
+pub fn any_name() -> ServerName<'static> {
+    ServerName::from(std::net::IpAddr::from(Ipv4Addr::UNSPECIFIED))
+}
+
+fn open_server(
+    identity: Arc<IdentitySlot>,
+    versions: &[&'static SupportedProtocolVersion],
+    protocol: &[u8],
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions)?;
+    Ok(served(builder.with_no_client_auth().with_cert_resolver(identity), protocol))
+}
+
+fn served(mut config: ServerConfig, protocol: &[u8]) -> Arc<ServerConfig> {
+    config.alpn_protocols = vec![protocol.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Arc::new(config)
+}
+
+fn calling(mut config: ClientConfig, protocol: &[u8]) -> Arc<ClientConfig> {
+    config.alpn_protocols = vec![protocol.to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_sni = false;
+    Arc::new(config)
+}

@@ -1,0 +1,105 @@
+//! This host's own certificate and key, and the place from which open listeners take them.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustls::SignatureScheme;
+use rustls::client::ResolvesClientCert;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::pki_types::CertificateDer;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use crate::pki::cert::{CertError, Certificate};
+use crate::pki::key::{KeyError, PrivateKey};
+use crate::pki::pem::{self, PemError};
+
+/// A certificate and key that cannot be shown to peers.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The certificate's text.
+    #[error("the certificate cannot be used")]
+    Certificate(#[source] CertError),
+    /// The text around it.
+    #[error("the certificate file cannot be read")]
+    Pem(#[source] PemError),
+    /// The private key's text.
+    #[error("the private key cannot be used")]
+    Key(#[source] KeyError),
+    /// A key that TLS cannot sign with.
+    #[error("the private key cannot sign TLS handshakes")]
+    Signer(#[source] rustls::Error),
+    /// They do not belong together.
+    #[error("the private key does not belong to the certificate: put back the pair that was made together")]
+    Mismatch,
+}
+
+/// A certificate with its key, known to belong together.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    certificate: Certificate,
+    shown: Arc<CertifiedKey>,
+}
+
+impl Identity {
+    /// Reads a certificate file, leaf first and any further certificates behind it, and its private key. Dates are
+    /// not judged: an expired certificate is for the peer to refuse and for the operator to be told about.
+    pub fn load(certificate_pem: &str, key_pem: &str) -> Result<Self, IdentityError> {
+        let chain = pem::all(certificate_pem, "CERTIFICATE").map_err(IdentityError::Pem)?;
+        let leaf = chain.first().ok_or(IdentityError::Pem(PemError::Absent("CERTIFICATE")))?;
+        let certificate = Certificate::from_der(leaf).map_err(IdentityError::Certificate)?;
+        let key = PrivateKey::from_pem(key_pem).map_err(IdentityError::Key)?;
+        if certificate.public_key() != key.public() {
+            return Err(IdentityError::Mismatch);
+        }
+        let signer = any_supported_type(key.der()).map_err(IdentityError::Signer)?;
+        let chain = chain.into_iter().map(CertificateDer::from).collect();
+        Ok(Self { certificate, shown: Arc::new(CertifiedKey::new(chain, signer)) })
+    }
+
+    /// What the certificate says.
+    #[must_use]
+    pub const fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+}
+
+/// Holds the identity that the next handshake shows. Replacing it disturbs no open connection.
+#[derive(Debug)]
+pub struct IdentitySlot(RwLock<Identity>);
+
+impl IdentitySlot {
+    /// A slot with this identity in it.
+    #[must_use]
+    pub fn new(identity: Identity) -> Arc<Self> {
+        Arc::new(Self(RwLock::new(identity)))
+    }
+
+    /// The identity of the next handshake.
+    #[must_use]
+    pub fn current(&self) -> Identity {
+        // Nothing panics while the lock is held, and a half-replaced identity does not exist.
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts another identity in.
+    pub fn replace(&self, identity: Identity) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = identity;
+    }
+}
+
+impl ResolvesServerCert for IdentitySlot {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current().shown)
+    }
+}
+
+impl ResolvesClientCert for IdentitySlot {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        // Shown whatever CA the server hints at: it then refuses with a reason instead of seeing nobody.
+        Some(self.current().shown)
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
