@@ -78,17 +78,17 @@ impl Rejection {
     pub fn answer(self, peer: &Peer, path: &str, log: &Logger) -> Answer {
         if self == Self::Revoked {
             let event = Event::new(Level::Warning, "revoked-cert");
-            log.emit(&event.field("PEER", peer.address).field("SERIAL", &peer.serial));
+            log.emit(event.field("PEER", peer.address).field("SERIAL", &peer.serial));
             return answer::error(StatusCode::FORBIDDEN, "certificate revoked");
         }
         if path == "/capabilities" {
             let reason = if self == Self::NobodyTrusted { "no trusted dispatchers stored" } else { "serial-mismatch" };
             let event = Event::new(Level::Warning, "capabilities-deny").field("PEER", peer.address);
-            log.emit(&event.field("PEER_SERIAL", &peer.serial).field("REASON", reason));
+            log.emit(event.field("PEER_SERIAL", &peer.serial).field("REASON", reason));
             return answer::error(StatusCode::FORBIDDEN, "forbidden");
         }
         let event = Event::new(Level::Warning, "serial-reject").field("PEER", peer.address);
-        log.emit(&event.field("PEER_SERIAL", &peer.serial).field("REQID", "(none)"));
+        log.emit(event.field("PEER_SERIAL", &peer.serial).field("REQID", "(none)"));
         let body = serde_json::json!({ "error": "serial mismatch", "status": "forbidden" });
         answer::json(StatusCode::FORBIDDEN, &body)
     }

@@ -15,7 +15,7 @@ pub fn ping(agent: &Agent, peer: &TrustedPeer, body: &[u8]) -> Answer {
     let reqid = ping::reqid(body);
     let shown = reqid.as_str().map_or_else(|| reqid.to_string(), str::to_owned);
     let event = Event::new(Level::Info, "ping").field("DISPATCHER", peer.id());
-    agent.log().emit(&event.field("PEER", peer.address()).field("REQID", shown));
+    agent.log().emit(event.field("PEER", peer.address()).field("REQID", shown));
     let reply = PingReply {
         status: "ok".to_owned(),
         host: snapshot.host.clone(),

@@ -165,7 +165,7 @@ async fn feed(agent: &Agent, mut stdin: Sender, context: RunContext, limit: Dura
     };
     let in_time = tokio::time::timeout(limit, writing).await.is_ok();
     if !in_time {
-        agent.log().emit(&Event::new(Level::Warning, "stdin-timeout").field("BYTES", left.len()));
+        agent.log().emit(Event::new(Level::Warning, "stdin-timeout").field("BYTES", left.len()));
     }
 }
 
@@ -176,7 +176,7 @@ fn deny(agent: &Agent, peer: &TrustedPeer, request: &RunRequest, reason: Option<
         .maybe("REASON", reason)
         .field("REQID", request.reqid())
         .field("SCRIPT", request.script());
-    agent.log().emit(&event);
+    agent.log().emit(event);
 }
 
 /// The executor, or its protocol, refused. Where a script may not run, the caller learns no more than from the
@@ -210,5 +210,5 @@ fn log_run(agent: &Agent, peer: &TrustedPeer, request: &RunRequest, exit: i32) {
         .field("PEER", peer.address())
         .field("REQID", request.reqid())
         .field("SCRIPT", request.script());
-    agent.log().emit(&event);
+    agent.log().emit(event);
 }

@@ -34,7 +34,11 @@ impl HostResult {
 
     /// A failed call.
     #[must_use]
-    pub fn failed(host: &AgentName, error: &CallError, fields: impl IntoIterator<Item = (&'static str, Value)>) -> Self {
+    pub fn failed(
+        host: &AgentName,
+        error: &CallError,
+        fields: impl IntoIterator<Item = (&'static str, Value)>,
+    ) -> Self {
         let mut map: Map<String, Value> = fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         map.insert("host".to_owned(), Value::from(host.as_str()));
         map.insert("error".to_owned(), Value::from(error.to_string()));
@@ -82,7 +86,10 @@ mod tests {
         let host = AgentName::parse("web").unwrap();
         let fields = object(br#"{"host":"web.example.org","x":1}"#, "").unwrap();
         let result = HostResult::answered(&host, fields);
-        assert_eq!(serde_json::to_string(&result.fields).unwrap(), r#"{"host":"web","x":1,"reported_hostname":"web.example.org"}"#);
+        assert_eq!(
+            serde_json::to_string(&result.fields).unwrap(),
+            r#"{"host":"web","x":1,"reported_hostname":"web.example.org"}"#
+        );
         let same = HostResult::answered(&host, object(br#"{"host":"web"}"#, "").unwrap());
         assert!(!same.fields.contains_key("reported_hostname"));
     }

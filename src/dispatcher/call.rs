@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value};
 
 use super::answer::HostResult;
-use super::fanout;
 use super::failure::CallError;
+use super::fanout;
 use super::resolve::Target;
 
 /// One finished call.

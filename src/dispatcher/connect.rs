@@ -1,6 +1,5 @@
 //! One request to one agent: dial, handshake, pin, ask, read the answer. Every wait and every size is bounded.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,6 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -20,7 +18,8 @@ use super::failure::CallError;
 use super::pin::{self, Presented};
 use super::resolve::Target;
 use crate::store::registry::Registry;
-use crate::tls::peer;
+use crate::tls::{self, peer};
+use crate::wire::hex;
 
 /// What every call shares.
 #[derive(Clone)]
@@ -72,20 +71,18 @@ impl Dialer {
         let host = target.address();
         let late = || CallError::TimedOut { host: host.to_owned() };
         let stream = timeout(self.patience, dial(host, target.port)).await.map_err(|_| late())??;
-        // Names are not matched: the pin is. The text only satisfies the signature; SNI is off.
-        let name = ServerName::try_from("agent").map_err(|error| CallError::Status(error.to_string()))?;
-        let stream = timeout(self.patience, self.tls.connect(name, stream)).await.map_err(|_| late())?;
+        // Names are not matched: the pin is.
+        let stream = timeout(self.patience, self.tls.connect(tls::any_name(), stream)).await.map_err(|_| late())?;
         let stream = stream.map_err(|error| CallError::of_handshake(host, &error))?;
         self.judge(target, &stream)?;
         Ok(stream)
     }
 
     fn judge(&self, target: &Target, stream: &TlsStream<TcpStream>) -> Result<(), CallError> {
-        let peer = peer::facts(stream.get_ref().1).map_err(|error| CallError::Tls {
-            host: target.address().to_owned(),
-            detail: error.to_string(),
-        })?;
-        let presented = Presented { cn: &peer.cn, key_sha256: &peer.key_sha256 };
+        let unusable = |detail: String| CallError::Tls { host: target.address().to_owned(), detail };
+        let shown = peer::certificate(stream.get_ref().1).map_err(|error| unusable(error.to_string()))?;
+        let key = hex::encode(&shown.public_key().sha256());
+        let presented = Presented { cn: shown.common_name().unwrap_or_default(), key_sha256: &key };
         pin::judge(&target.record, presented, |cn| self.claimed_by_another(target, cn))?;
         Ok(())
     }
@@ -150,7 +147,8 @@ fn request(target: &Target, method: Method, path: &str, body: Vec<u8>) -> Result
 
 fn judge_status(status: StatusCode, body: &[u8]) -> Result<(), CallError> {
     let text = || {
-        let error = super::answer::object(body, "").ok().and_then(|fields| Some(fields.get("error")?.as_str()?.to_owned()));
+        let error =
+            super::answer::object(body, "").ok().and_then(|fields| Some(fields.get("error")?.as_str()?.to_owned()));
         error.unwrap_or_else(|| status.to_string())
     };
     match status {
@@ -170,10 +168,4 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-impl From<io::Error> for CallError {
-    fn from(error: io::Error) -> Self {
-        Self::Status(error.to_string())
-    }
 }

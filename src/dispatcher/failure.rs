@@ -87,6 +87,6 @@ impl CallError {
     /// The error of a handshake.
     #[must_use]
     pub fn of_handshake(host: &str, error: &std::io::Error) -> Self {
-        Self::Tls { host: host.to_owned(), detail: tls::explain(error) }
+        Self::Tls { host: host.to_owned(), detail: tls::explain_io(error) }
     }
 }

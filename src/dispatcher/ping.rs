@@ -33,18 +33,17 @@ async fn ask(dialer: Dialer, reqid: String, target: Target) -> Result<Map<String
 
 fn finish(log: &Logger, reqid: &str, call: &Call) -> HostResult {
     let (host, rtt) = (call.target.name(), answer::rtt(call.elapsed));
-    let event = |level| {
-        Event::new(level, "ping").field("REQID", reqid).field("RTT", &rtt).field("TARGET", call.target.label())
-    };
+    let event =
+        |level| Event::new(level, "ping").field("REQID", reqid).field("RTT", &rtt).field("TARGET", call.target.label());
     match &call.answer {
         Ok(fields) => {
-            log.emit(&event(Level::Info).field("RESULT", "ok"));
+            log.emit(event(Level::Info).field("RESULT", "ok"));
             let mut result = HostResult::answered(host, fields.clone());
             result.fields.insert("rtt".to_owned(), rtt.as_str().into());
             result
         }
         Err(error) => {
-            log.emit(&event(Level::Err).field("ERROR", error));
+            log.emit(event(Level::Error).field("ERROR", error));
             HostResult::failed(host, error, [("status", "error".into()), ("rtt", rtt.as_str().into())])
         }
     }

@@ -26,7 +26,7 @@ pub async fn run(
 ) -> Vec<HostResult> {
     let hosts: Vec<&str> = targets.iter().map(|target| target.name().as_str()).collect();
     log.emit(
-        &Event::new(Level::Info, "dispatch")
+        Event::new(Level::Info, "dispatch")
             .field("HOSTS", hosts.join(","))
             .field("MODE", "sync")
             .field("REQID", &order.reqid)
@@ -62,11 +62,11 @@ fn finish(log: &Logger, order: &RunCall, call: &Call) -> HostResult {
             let mut result = HostResult::answered(host, fields.clone());
             result.default_field("reqid", order.reqid.as_str());
             result.fields.insert("rtt".to_owned(), rtt.as_str().into());
-            log.emit(&event(Level::Info).field("EXIT", result.exit()));
+            log.emit(event(Level::Info).field("EXIT", result.exit()));
             result
         }
         Err(error) => {
-            log.emit(&event(Level::Err).field("ERROR", error));
+            log.emit(event(Level::Error).field("ERROR", error));
             let fields = [
                 ("script", order.script.as_str().into()),
                 ("exit", Value::from(-1)),

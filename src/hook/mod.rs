@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
-use crate::sys::process;
+use crate::sys::signal;
 
 /// A configured hook.
 #[derive(Clone, Debug)]
@@ -146,7 +146,7 @@ struct Group(Option<u32>);
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(leader) = self.0 {
-            process::kill_group(leader);
+            signal::kill_group(leader);
         }
     }
 }

@@ -185,9 +185,10 @@ impl Queue {
         match file::list_dir(&self.dir) {
             Err(error) if error.is_not_found() => Ok(Vec::new()),
             Err(error) => Err(error.into()),
-            Ok(entries) => {
-                Ok(entries.iter().filter_map(|entry| RequestId::parse(entry.strip_suffix(".json")?).ok()).collect())
-            }
+            Ok(entries) => Ok(entries
+                .iter()
+                .filter_map(|entry| RequestId::parse(entry.to_str()?.strip_suffix(".json")?).ok())
+                .collect()),
         }
     }
 
@@ -202,8 +203,8 @@ impl Queue {
 
     fn write<T: Serialize>(&self, id: &RequestId, kind: &str, value: &T) -> Result<(), StoreError> {
         let path = self.path(id, kind);
-        let text = serde_json::to_string(value)
-            .map_err(|source| StoreError::Malformed { path: path.clone(), source })?;
+        let text =
+            serde_json::to_string(value).map_err(|source| StoreError::Malformed { path: path.clone(), source })?;
         Ok(file::write_atomic(&path, text.as_bytes(), Access::mode(MODE))?)
     }
 }

@@ -3,6 +3,7 @@
 //! **Invariant:** every change happens under the exclusive lock of `.registry.lock`; if the lock cannot be taken,
 //! nothing is changed. An update never brings back a record that was removed.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::record::AgentRecord;
@@ -55,12 +56,12 @@ impl Registry {
 
     /// All records.
     pub fn list(&self) -> Result<Listing, StoreError> {
-        let mut names: Vec<AgentName> = match file::list_dir(&self.dir) {
+        let entries = match file::list_dir(&self.dir) {
             Err(error) if error.is_not_found() => return Ok(Listing::default()),
-            Err(error) => return Err(error.into()),
-            Ok(entries) => entries.iter().filter_map(|entry| AgentName::parse(entry.strip_suffix(".json")?).ok()),
-        }
-        .collect();
+            other => other?,
+        };
+        let name = |entry: &OsString| AgentName::parse(entry.to_str()?.strip_suffix(".json")?).ok();
+        let mut names: Vec<AgentName> = entries.iter().filter_map(name).collect();
         names.sort();
         let mut listing = Listing::default();
         for name in names {
@@ -116,8 +117,8 @@ impl Registry {
 
     fn write(&self, record: &AgentRecord) -> Result<(), StoreError> {
         let path = self.path(&record.hostname);
-        let text = serde_json::to_string(record)
-            .map_err(|source| StoreError::Malformed { path: path.clone(), source })?;
+        let text =
+            serde_json::to_string(record).map_err(|source| StoreError::Malformed { path: path.clone(), source })?;
         Ok(file::write_atomic(&path, text.as_bytes(), Access::mode(RECORD_MODE))?)
     }
 }

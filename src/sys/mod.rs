@@ -3,13 +3,16 @@
 //! What another room needs from the kernel stands here under the name of the need. Callers see descriptors as
 //! [`std::os::fd::OwnedFd`], so nothing leaks; every descriptor made here is closed on exec.
 
+pub mod clock;
 pub mod fdpass;
 pub mod file;
 pub mod host;
+pub mod localtime;
 pub mod notify;
 pub mod pipe;
 pub mod poll;
 pub mod process;
 pub mod random;
+pub mod signal;
 pub mod socket;
 pub mod user;

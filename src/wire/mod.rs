@@ -7,6 +7,7 @@ pub mod capabilities;
 pub mod context;
 pub mod control;
 pub mod frame;
+pub mod hex;
 pub mod limits;
 pub mod name;
 pub mod order;

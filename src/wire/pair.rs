@@ -5,10 +5,8 @@ use serde_json::Value;
 
 use super::name::AgentName;
 
-/// ALPN name of the exchange between our own ends. An original peer offers and knows none.
-pub const ALPN: &[u8] = b"ctrl-exec-pair/2";
 /// Label of the TLS exporter that the confirmation code is bound to (RFC 8446 7.5).
-pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-ctrl-exec-pair-2";
+pub const EXPORTER_LABEL: &str = "EXPORTER-ctrl-exec-pair-2";
 /// Bytes of a nonce of the strong form.
 pub const NONCE: usize = 32;
 

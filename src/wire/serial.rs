@@ -7,6 +7,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::hex;
+
 /// Longest serial in hex digits. RFC 5280 4.1.2.2 allows 20 octets; older tools made a few more.
 const MOST_DIGITS: usize = 64;
 
@@ -24,13 +26,7 @@ impl Serial {
     /// The serial of these big-endian bytes, as they stand in a certificate.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {
-        use fmt::Write as _;
-        let mut hex = String::with_capacity(bytes.len() * 2);
-        for byte in bytes {
-            // Writing to a String cannot fail.
-            let _ = write!(hex, "{byte:02x}");
-        }
-        Self(minimal(&hex))
+        Self(minimal(&hex::encode(bytes)))
     }
 
     /// Reads hex in every documented spelling: `DE:AD`, `0xdead`, `serial=DEAD`, `dead`. Digits are hex digits.

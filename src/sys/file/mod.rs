@@ -1,5 +1,6 @@
 //! Files: written whole or not at all, read within bounds, opened only where nobody else could have put them.
 
+mod facts;
 mod lock;
 mod trusted;
 mod write;
@@ -10,6 +11,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+pub use facts::{age, create_dir, is_executable};
 pub use lock::{LockGuard, lock_exclusive, try_lock_exclusive};
 pub use trusted::{TrustError, open_trusted};
 pub use write::{Access, write_atomic, write_new};
@@ -46,6 +48,12 @@ impl FileError {
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         self.kind() == io::ErrorKind::NotFound
+    }
+
+    /// Whether this user lacks the permission.
+    #[must_use]
+    pub fn is_permission_denied(&self) -> bool {
+        self.kind() == io::ErrorKind::PermissionDenied
     }
 
     /// Whether the file was there already ([`write_new`]).

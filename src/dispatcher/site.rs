@@ -1,0 +1,152 @@
+//! What every verb of the dispatcher starts from: settings, registry, log.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::connect::Dialer;
+use crate::audit::{Ident, Logger, Sockets};
+use crate::conf::dispatcher::Settings;
+use crate::conf::{ConfErrors, Root, Source, Warnings};
+use crate::pki::ca::{Ca, CaError};
+use crate::pki::cert::{CertError, Certificate};
+use crate::pki::chain::{ChainError, TrustAnchor};
+use crate::store::queue::Queue;
+use crate::store::registry::Registry;
+use crate::sys::file::{self, FileError};
+use crate::sys::host;
+use crate::tls::identity::{Identity, IdentityError, IdentitySlot};
+use crate::tls::{self, TlsError};
+use crate::wire::name::DispatcherId;
+
+/// Largest configuration, certificate or key file read, in bytes.
+const FILE: usize = 1024 * 1024;
+
+/// A dispatcher's configuration and stores.
+#[derive(Clone)]
+pub struct Site {
+    /// `ctrl-exec.conf`.
+    pub settings: Settings,
+    /// The registry.
+    pub registry: Registry,
+    /// The pairing queue.
+    pub queue: Queue,
+    /// The log, as `ctrl-exec-dispatcher`.
+    pub log: Logger,
+}
+
+/// A site that cannot be used as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum SiteError {
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The configuration is wrong; every error is listed.
+    #[error("{0}")]
+    Configuration(ConfErrors),
+    /// The file is no text.
+    #[error("{} is not text", .0.display())]
+    NotText(PathBuf),
+    /// Certificate and key cannot be used.
+    #[error("{} and {} cannot be used", cert.display(), key.display())]
+    Identity {
+        /// The certificate.
+        cert: PathBuf,
+        /// The key.
+        key: PathBuf,
+        /// Why.
+        #[source]
+        source: IdentityError,
+    },
+    /// The dispatcher's certificate cannot be read.
+    #[error("{} is not a certificate", path.display())]
+    Certificate {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: CertError,
+    },
+    /// The CA certificate cannot be used.
+    #[error("{} cannot be used as the CA", path.display())]
+    Anchor {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ChainError,
+    },
+    /// The CA cannot sign.
+    #[error("the CA in {} cannot be used", dir.display())]
+    Ca {
+        /// The CA's directory.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: CaError,
+    },
+    /// rustls refused.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+impl Site {
+    /// Reads `ctrl-exec.conf`. Warnings are for the operator.
+    pub fn load(path: &Path, root: &Root) -> Result<(Self, Warnings), SiteError> {
+        let source = Source::new(path, file::read_bounded(path, FILE)?);
+        let (settings, warnings) = Settings::parse(&source, root).map_err(SiteError::Configuration)?;
+        let registry = Registry::new(settings.registry_dir.to_path_buf());
+        let queue = Queue::new(settings.pairing_dir());
+        let log = Logger::open(Ident::Dispatcher, Sockets::new(|place| root.path(place)));
+        Ok((Self { settings, registry, queue, log }, warnings))
+    }
+
+    /// Connections to agents, as this dispatcher.
+    pub fn dialer(&self) -> Result<Dialer, SiteError> {
+        let anchor = self.anchor()?;
+        let tls = tls::dispatcher_client(IdentitySlot::new(self.identity()?), &anchor)?;
+        // Two streams of text, escaped at worst sixfold, and their exact bytes beside them.
+        let most = usize::try_from(self.settings.max_output).unwrap_or(usize::MAX).saturating_mul(16);
+        Ok(Dialer::new(tls, self.registry.clone(), self.settings.read_timeout, most))
+    }
+
+    /// The dispatcher's certificate and key.
+    pub fn identity(&self) -> Result<Identity, SiteError> {
+        let (cert, key) = (self.settings.cert.as_path(), self.settings.key.as_path());
+        let fail = |source| SiteError::Identity { cert: cert.to_owned(), key: key.to_owned(), source };
+        Identity::load(&read_text(cert)?, &read_text(key)?).map_err(fail)
+    }
+
+    /// The dispatcher's certificate alone, which needs no right to read the key.
+    pub fn certificate(&self) -> Result<Certificate, SiteError> {
+        let path = self.settings.cert.as_path();
+        let fail = |source| SiteError::Certificate { path: path.to_owned(), source };
+        Certificate::from_pem_file(&read_text(path)?).map_err(fail)
+    }
+
+    /// The one CA that peers are verified against.
+    pub fn anchor(&self) -> Result<Arc<TrustAnchor>, SiteError> {
+        let path = self.settings.ca.as_path();
+        let fail = |source| SiteError::Anchor { path: path.to_owned(), source };
+        Ok(Arc::new(TrustAnchor::from_pem_file(&read_text(path)?).map_err(fail)?))
+    }
+
+    /// The CA with its key.
+    pub fn ca(&self) -> Result<Ca, SiteError> {
+        let dir = self.settings.ca_dir.as_path();
+        let (key, cert) = (read_text(&dir.join("ca.key"))?, read_text(&dir.join("ca.crt"))?);
+        Ca::load(&key, &cert).map_err(|source| SiteError::Ca { dir: dir.to_owned(), source })
+    }
+
+    /// The identity that agents know this dispatcher by.
+    #[must_use]
+    pub fn dispatcher_id(&self) -> DispatcherId {
+        let configured = self.settings.dispatcher_id.clone();
+        configured.unwrap_or_else(|| DispatcherId::sanitise(&host::hostname()))
+    }
+}
+
+/// Reads a text file of the configuration.
+pub fn read_text(path: &Path) -> Result<String, SiteError> {
+    let bytes = file::read_bounded(path, FILE)?;
+    String::from_utf8(bytes).map_err(|_| SiteError::NotText(path.to_owned()))
+}

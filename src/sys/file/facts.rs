@@ -1,0 +1,76 @@
+//! What a directory or a file is, beyond its bytes.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use nix::unistd::{AccessFlags, access};
+
+use super::FileError;
+
+/// Makes sure that a directory exists; a new one gets exactly `mode`, an existing one keeps its own. Missing parents
+/// are made with the process's umask.
+///
+/// # Errors
+/// It cannot be made, or something else has its name.
+pub fn create_dir(path: &Path, mode: u32) -> Result<(), FileError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let fail = |source| FileError::new(path, "create directory", source);
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(fail)?;
+    }
+    match fs::create_dir(path) {
+        Ok(()) => fs::set_permissions(path, Permissions::from_mode(mode)).map_err(fail),
+        // Somebody else was faster, which is as good.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(fail(error)),
+    }
+}
+
+/// How long ago a file was written; `None` where it does not exist. A time in the future counts as now.
+///
+/// # Errors
+/// It exists and cannot be asked.
+pub fn age(path: &Path) -> Result<Option<Duration>, FileError> {
+    match fs::metadata(path).and_then(|facts| facts.modified()) {
+        Ok(written) => Ok(Some(SystemTime::now().duration_since(written).unwrap_or_default())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(FileError::new(path, "examine", source)),
+    }
+}
+
+/// Whether this process may execute the regular file at `path` (access(2), by real ids).
+#[must_use]
+pub fn is_executable(path: &Path) -> bool {
+    path.is_file() && access(path, AccessFlags::X_OK).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_directory_has_its_mode_and_an_old_one_keeps_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        create_dir(&path, 0o2770).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o2770);
+        fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
+        create_dir(&path, 0o2770).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o700);
+    }
+
+    #[test]
+    fn a_file_in_the_way_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::File::create_new(&path).unwrap();
+        assert!(create_dir(&path, 0o700).unwrap_err().to_string().contains("file"));
+        assert!(!is_executable(&path));
+        assert!(age(&path).unwrap().is_some() && age(&dir.path().join("none")).unwrap().is_none());
+    }
+}
