@@ -1,1 +1,3 @@
 //! The only unsafe code: safe functions named after intent.
+
+pub mod localtime;
