@@ -1,5 +1,6 @@
 //! An event and the line it becomes.
 
+use std::borrow::Cow;
 use std::fmt::{Display, Write};
 
 /// The longest value, in bytes; what is over is cut, and the cut is shown.
@@ -41,10 +42,10 @@ pub struct Event {
 
 /// An event ready to be sent: the line, and the same values bare for the journal's own fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Rendered {
+pub(super) struct Rendered<'e> {
     pub(super) level: Level,
     pub(super) line: String,
-    pub(super) fields: Vec<(&'static str, String)>,
+    pub(super) fields: Vec<(&'static str, Cow<'e, str>)>,
 }
 
 impl Event {
@@ -73,26 +74,27 @@ impl Event {
     /// **Invariant:** it holds no line break and no control character, whatever the values hold.
     #[must_use]
     pub fn line(&self) -> String {
-        self.clone().render().line
+        self.render().line
     }
 
-    pub(super) fn render(mut self) -> Rendered {
-        self.fields.sort_by_key(|(key, _)| *key);
-        self.fields.insert(0, ("ACTION", self.action.to_owned()));
+    pub(super) fn render(&self) -> Rendered<'_> {
+        let mut ordered: Vec<_> = self.fields.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        ordered.sort_by_key(|(key, _)| *key);
+        ordered.insert(0, ("ACTION", self.action));
         let mut limit = MAX_VALUE;
         loop {
-            self.fields.iter_mut().for_each(|(_, value)| cut(value, limit));
-            let line = line(&self.fields);
+            let fields: Vec<_> = ordered.iter().map(|(key, value)| (*key, cut(value, limit))).collect();
+            let line = line(&fields);
             // Below this even a hundred values fit, and a value must stay recognisable.
             if line.len() <= MAX_LINE || limit <= 64 {
-                return Rendered { level: self.level, line, fields: self.fields };
+                return Rendered { level: self.level, line, fields };
             }
             limit /= 2;
         }
     }
 }
 
-fn line(fields: &[(&'static str, String)]) -> String {
+fn line(fields: &[(&'static str, Cow<'_, str>)]) -> String {
     let mut line = String::new();
     for (key, value) in fields {
         if !line.is_empty() {
@@ -105,12 +107,12 @@ fn line(fields: &[(&'static str, String)]) -> String {
     line
 }
 
-fn cut(value: &mut String, limit: usize) {
-    if value.len() > limit {
-        let end = value.floor_char_boundary(limit);
-        let gone = value.len() - end;
-        value.truncate(end);
-        let _ = write!(value, "...[{gone}-bytes-cut]");
+/// At most `limit` bytes of a value, and how many are missing.
+fn cut(value: &str, limit: usize) -> Cow<'_, str> {
+    let kept = value.get(..value.floor_char_boundary(limit)).unwrap_or_default();
+    match value.len() - kept.len() {
+        0 => Cow::Borrowed(value),
+        gone => Cow::Owned(format!("{kept}...[{gone}-bytes-cut]")),
     }
 }
 
@@ -242,6 +244,8 @@ mod tests {
         let event = KEYS.iter().fold(event(), |event, key| event.field(key, "\u{1}".repeat(1 << 20)));
         let line = event.line();
         assert!(line.len() <= MAX_LINE, "{}", line.len());
+        assert!(line.ends_with("bytes-cut]\"") && line.matches("-bytes-cut]").count() == 12);
+        assert!(line.contains(&format!("...[{}-bytes-cut]", (1 << 20) - 1024)), "the count is of the whole value");
         assert_eq!(parse(&line).len(), 13);
     }
 

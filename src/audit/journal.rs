@@ -12,7 +12,7 @@ const MAX_NAME: usize = 64;
 const OURS: [&str; 5] = ["MESSAGE", "PRIORITY", "SYSLOG_FACILITY", "SYSLOG_IDENTIFIER", "SYSLOG_PID"];
 
 /// The datagram for one event.
-pub(super) fn datagram(ident: &str, pid: u32, rendered: &Rendered) -> Vec<u8> {
+pub(super) fn datagram(ident: &str, pid: u32, rendered: &Rendered<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(rendered.line.len() * 2 + 256);
     push(&mut out, "MESSAGE", &rendered.line);
     push(&mut out, "PRIORITY", &rendered.level.severity().to_string());

@@ -102,6 +102,7 @@ impl Logger {
     }
 
     /// Writes one event: one datagram, or one line on standard error.
+    #[expect(clippy::needless_pass_by_value, reason = "an event happens once: whoever emits it is done with it")]
     pub fn emit(&self, event: Event) {
         let rendered = event.render();
         if !self.sent(&rendered) {
@@ -112,7 +113,7 @@ impl Logger {
         }
     }
 
-    fn sent(&self, rendered: &Rendered) -> bool {
+    fn sent(&self, rendered: &Rendered<'_>) -> bool {
         let Some(socket) = self.socket() else { return false };
         match socket.send(&self.packet(socket.kind(), rendered)) {
             Delivery::Sent => true,
@@ -123,7 +124,7 @@ impl Logger {
         }
     }
 
-    fn packet(&self, kind: Kind, rendered: &Rendered) -> Vec<u8> {
+    fn packet(&self, kind: Kind, rendered: &Rendered<'_>) -> Vec<u8> {
         // Asked each time: the executor forks.
         let pid = std::process::id();
         match kind {

@@ -11,7 +11,7 @@ pub(super) const FACILITY: u8 = 3;
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// The datagram for one event that happened at `time`.
-pub(super) fn datagram(ident: &str, pid: u32, time: LocalTime, rendered: &Rendered) -> Vec<u8> {
+pub(super) fn datagram(ident: &str, pid: u32, time: LocalTime, rendered: &Rendered<'_>) -> Vec<u8> {
     let priority = FACILITY * 8 + rendered.level.severity();
     let month = MONTHS.get(usize::from(time.month).saturating_sub(1)).copied().unwrap_or("Jan");
     let LocalTime { day, hour, minute, second, .. } = time;
