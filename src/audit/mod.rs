@@ -102,6 +102,7 @@ impl Logger {
     }
 
     /// Writes one event: one datagram, or one line on standard error.
+    #[expect(clippy::needless_pass_by_value, reason = "an event happens once: whoever emits it is done with it")]
     pub fn emit(&self, event: Event) {
         let rendered = event.render();
         if !self.sent(&rendered) {

@@ -53,15 +53,15 @@ pub struct Settings {
     pub cert_staging_path: Placed<PathBuf>,
     /// `async_runs_dir`: results of asynchronous runs.
     pub async_runs_dir: Placed<PathBuf>,
-    /// `stdin_timeout`: how long a script may take to read its context (10 s).
+    /// `stdin_timeout`: how long a script may take to read its context (10 s; 1 to 3600).
     pub stdin_timeout: Duration,
-    /// `max_children`: requests handled at the same time (256).
+    /// `max_children`: requests handled at the same time (256; 1 to 65535).
     pub max_children: usize,
-    /// `max_output`: bytes of each output stream that a buffered reply keeps (16 MiB).
+    /// `max_output`: bytes of each output stream that a buffered reply keeps (16 MiB; 1 KiB to 1 GiB).
     pub max_output: u64,
     /// `auth_hook`: the executable that judges requests. None: no hook.
     pub auth_hook: Option<Placed<PathBuf>>,
-    /// `auth_hook_timeout`: a hook that takes longer denies (10 s).
+    /// `auth_hook_timeout`: a hook that takes longer denies (10 s; 1 to 3600).
     pub auth_hook_timeout: Duration,
     /// `allowed_ips`: the peers that may connect. None: all.
     pub allowed_ips: Option<AllowedIps>,

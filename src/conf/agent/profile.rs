@@ -30,9 +30,9 @@ pub struct Profile {
     pub writable: Option<Vec<PathBuf>>,
     /// `no_new_privileges`: set-uid programs give it nothing (yes).
     pub no_new_privileges: bool,
-    /// `timeout`: the script is stopped after this time. None: never.
+    /// `timeout`: the script is stopped after this time (up to a year). None, or 0 in the file: never.
     pub timeout: Option<Duration>,
-    /// `kill_grace`: the time between the request to stop and the kill (5 s).
+    /// `kill_grace`: the time between the request to stop and the kill (5 s; 0 to 3600).
     pub kill_grace: Duration,
     /// Where the section's header stands.
     place: Diagnostic,

@@ -37,13 +37,13 @@ pub struct Settings {
     pub service_user: Placed<String>,
     /// `auth_hook`: the executable that judges requests. None: no hook.
     pub auth_hook: Option<Placed<PathBuf>>,
-    /// `auth_hook_timeout`: a hook that takes longer denies (10 s).
+    /// `auth_hook_timeout`: a hook that takes longer denies (10 s; 1 to 3600).
     pub auth_hook_timeout: Duration,
-    /// `read_timeout` (or its old name `timeout`): the wait for an agent's answer (60 s).
+    /// `read_timeout` (or its old name `timeout`): the wait for an agent's answer (60 s; up to a day).
     pub read_timeout: Duration,
-    /// `max_parallel`: agents asked at the same time (64).
+    /// `max_parallel`: agents asked at the same time (64; 1 to 65535).
     pub max_parallel: usize,
-    /// `max_output`: bytes of each output stream that a buffered reply keeps (16 MiB).
+    /// `max_output`: bytes of each output stream that a buffered reply keeps (16 MiB; 1 KiB to 1 GiB).
     pub max_output: u64,
     /// `ca_dir`: where the CA lives (`/etc/ctrl-exec`).
     pub ca_dir: Placed<PathBuf>,
@@ -63,22 +63,22 @@ pub struct Settings {
 /// How long certificates live and when they are replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lifetimes {
-    /// `cert_days`: days that a new certificate is valid (365).
+    /// `cert_days`: days that a new certificate is valid (365; 1 to 36500).
     pub days: u32,
-    /// `cert_renewal_days`: the dispatcher's own is rotated with so many days left (90).
+    /// `cert_renewal_days`: the dispatcher's own is rotated with so many days left (90; up to 36500, 0 waits for its end).
     pub renewal_days: u32,
-    /// `cert_overlap_days`: days that the old serial stays trusted after a rotation (30).
+    /// `cert_overlap_days`: days that the old serial stays trusted after a rotation (30; up to 36500, 0 for none).
     pub overlap_days: u32,
-    /// `cert_check_interval`: time between two checks (14400 s).
+    /// `cert_check_interval`: time between two checks (14400 s; 1 s to a year).
     pub check_interval: Duration,
 }
 
 /// The pairing session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pairing {
-    /// `pairing_timeout`: how long a session is open, at most 600 s (600 s).
+    /// `pairing_timeout`: how long a session is open (600 s; 1 to 600).
     pub timeout: Duration,
-    /// `pairing_max_queue`: requests that may wait for an answer (10).
+    /// `pairing_max_queue`: requests that may wait for an answer (10; 1 to 10000).
     pub max_queue: usize,
     /// `pairing_rate_limit_volume`, unless `pairing_rate_limit_disable` is on (10 in 60 s, then 300 s).
     pub rate_limit: Option<RateLimit>,
@@ -99,9 +99,9 @@ pub struct Api {
     pub allow_without_hook: bool,
     /// `auth_deny_generic`: a denial does not tell its reason (no).
     pub deny_generic: bool,
-    /// `api_max_children`: requests handled at the same time (64).
+    /// `api_max_children`: requests handled at the same time (64; 1 to 65535).
     pub max_children: usize,
-    /// `api_max_hosts`: hosts one request may name (10000).
+    /// `api_max_hosts`: hosts one request may name (10000; 1 to 1000000).
     pub max_hosts: usize,
 }
 
