@@ -1,0 +1,103 @@
+//! `ctrl-exec`: the dispatcher's verbs.
+
+mod approve;
+mod check_config;
+mod deny;
+mod edit_agent;
+mod globals;
+mod list_agents;
+mod list_requests;
+mod pairing_mode;
+mod ping;
+mod results;
+mod run;
+mod setup_ca;
+mod setup_ctrl_exec;
+mod unpair;
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+pub use globals::Globals;
+
+use super::{demo, out, parse};
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// Run named scripts on managed hosts over mutual TLS: no SSH, no shell.
+#[derive(Debug, Parser)]
+#[command(name = "ctrl-exec", version, infer_long_args = true, after_help = AFTER)]
+struct CommandLine {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+const AFTER: &str = "Other roles of this file: serve-agent, agent VERB ... (also started as ctrl-exec-agent or cea).";
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run a script on one or more agents
+    Run(run::Args),
+    /// Ask agents whether they are there
+    Ping(ping::Args),
+    /// List the registered agents
+    ListAgents(list_agents::Args),
+    /// Change how an agent is called and reached
+    EditAgent(edit_agent::Args),
+    /// Remove an agent from the registry
+    Unpair(unpair::Args),
+    /// Let agents pair: open the pairing port
+    PairingMode(pairing_mode::Args),
+    /// List the pairing requests that wait
+    ListRequests(list_requests::Args),
+    /// Approve a pairing request
+    Approve(approve::Args),
+    /// Deny a pairing request
+    Deny(deny::Args),
+    /// Make the private CA
+    SetupCa(setup_ca::Args),
+    /// Make this dispatcher's key and certificate
+    SetupCtrlExec(setup_ctrl_exec::Args),
+    /// Check the configuration as every verb does
+    CheckConfig(check_config::Args),
+    /// Show it all on this machine, in a temporary directory
+    Demo(demo::Args),
+}
+
+/// Runs the dispatcher's command line.
+#[must_use]
+pub fn start(words: &[OsString]) -> Exit {
+    let line: CommandLine = match parse::parse("ctrl-exec", words) {
+        Ok(line) => line,
+        Err(exit) => return exit,
+    };
+    let Some(verb) = line.verb else {
+        out::error(CommandLine::command().render_help().to_string());
+        return Exit::Usage;
+    };
+    run(verb, &line.globals).unwrap_or_else(|failure| {
+        out::error(format!("Error: {failure}"));
+        failure.exit()
+    })
+}
+
+fn run(verb: Verb, globals: &Globals) -> Result<Exit, Failure> {
+    match verb {
+        Verb::Run(args) => run::run(args, globals),
+        Verb::Ping(args) => ping::run(&args, globals),
+        Verb::ListAgents(args) => list_agents::run(&args, globals),
+        Verb::EditAgent(args) => edit_agent::run(&args, globals),
+        Verb::Unpair(args) => unpair::run(&args, globals),
+        Verb::PairingMode(args) => pairing_mode::run(&args, globals),
+        Verb::ListRequests(args) => list_requests::run(&args, globals),
+        Verb::Approve(args) => approve::run(&args, globals),
+        Verb::Deny(args) => deny::run(&args, globals),
+        Verb::SetupCa(args) => setup_ca::run(&args, globals),
+        Verb::SetupCtrlExec(args) => setup_ctrl_exec::run(&args, globals),
+        Verb::CheckConfig(args) => check_config::run(&args, globals),
+        Verb::Demo(args) => demo::run(&args),
+    }
+}

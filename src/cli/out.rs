@@ -1,0 +1,30 @@
+//! Printing. A reader that went away (`| head`) is not an error worth words.
+
+use std::io::Write as _;
+
+use serde_json::Value;
+
+/// Writes text to standard output as it is.
+pub fn text(text: &str) {
+    bytes(text.as_bytes());
+}
+
+/// Writes a line to standard output.
+pub fn line(text: impl AsRef<str>) {
+    bytes(format!("{}\n", text.as_ref()).as_bytes());
+}
+
+/// Writes one line of JSON to standard output.
+pub fn json(value: &Value) {
+    line(value.to_string());
+}
+
+/// Writes a line to standard error.
+pub fn error(text: impl AsRef<str>) {
+    let _ = std::io::stderr().lock().write_all(format!("{}\n", text.as_ref()).as_bytes());
+}
+
+fn bytes(bytes: &[u8]) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(bytes).and_then(|()| out.flush());
+}
