@@ -261,6 +261,14 @@ mod tests {
         assert_eq!(Certificate::from_der(&der), Err(CertError::Damaged));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_are_too_strange_to_read(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..400)) {
+            let _ = Certificate::from_der(&bytes);
+            let _ = Certificate::from_der(&der::sequence(&[&bytes]));
+        }
+    }
+
     #[test]
     fn openssl_times_are_written_and_read() {
         let moment = datetime!(2026-12-02 05:19:33 UTC);

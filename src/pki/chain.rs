@@ -17,9 +17,11 @@ use std::fmt;
 use time::OffsetDateTime;
 
 use super::cert::{self, CertError, Certificate, Parsed, openssl_time};
-use super::extensions::{self, ExtensionError, Extensions, Purposes};
+pub use super::extensions::ExtensionError;
+use super::extensions::{self, Extensions, Purposes};
 use super::key::PublicKey;
-use super::signature::{self, SignatureError};
+use super::signature;
+pub use super::signature::SignatureError;
 
 /// RFC 5280 4.1.2.2: longest serial number, in octets.
 const LONGEST_SERIAL: usize = 20;
@@ -60,7 +62,7 @@ pub enum ChainError {
     #[error("it has no subject")]
     NoSubject,
     /// An extension that forbids its use.
-    #[error("the certificate may not be used: {0}")]
+    #[error(transparent)]
     Extension(#[from] ExtensionError),
     /// Not signed by this CA.
     #[error("it was issued by {issuer:?} and not by this CA, {ca:?}: pair again, or correct `ca`")]
@@ -74,7 +76,7 @@ pub enum ChainError {
     #[error("its two signature algorithms differ")]
     AlgorithmsDiffer,
     /// The CA's signature over it.
-    #[error("this CA did not sign it: {0}")]
+    #[error("it does not hold the signature of this CA")]
     Signature(#[from] SignatureError),
     /// Over.
     #[error("it expired on {}", openssl_time(*.0))]
@@ -252,4 +254,112 @@ fn in_time(certificate: &Certificate, ca: &Certificate, now: OffsetDateTime) -> 
         return Err(ChainError::Expired(certificate.not_after()));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::testing::Openssl;
+    use time::Duration;
+
+    fn now() -> OffsetDateTime {
+        OffsetDateTime::now_utc()
+    }
+
+    /// A site of the original and one leaf with these extensions.
+    fn site(extensions: &str) -> (Openssl, TrustAnchor, Certificate) {
+        let openssl = Openssl::new();
+        openssl.original_ca(2048);
+        openssl.run("genrsa -out leaf.key 2048");
+        openssl.run("req -new -key leaf.key -out leaf.csr -subj '/CN=leaf'");
+        let mut how =
+            "x509 -req -in leaf.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 100 -out leaf.crt".to_owned();
+        if !extensions.is_empty() {
+            openssl.write("extensions", extensions);
+            how.push_str(" -extfile extensions");
+        }
+        openssl.run(&how);
+        let ca = TrustAnchor::from_pem_file(&openssl.read("ca.crt")).unwrap();
+        let leaf = Certificate::from_pem(&openssl.read("leaf.crt")).unwrap();
+        (openssl, ca, leaf)
+    }
+
+    fn judge(extensions: &str, usage: Usage) -> Result<VerifiedLeaf, ChainError> {
+        let (_openssl, ca, leaf) = site(extensions);
+        verify(leaf.der(), &ca, usage, now())
+    }
+
+    #[test]
+    fn a_version_1_leaf_is_good_for_both_usages_and_within_its_days_only() {
+        let (_openssl, ca, leaf) = site("");
+        assert_eq!(leaf.version(), 1);
+        let at = |moment| verify(leaf.der(), &ca, Usage::Client, moment);
+        assert!(verify(leaf.der(), &ca, Usage::Server, now()).is_ok());
+        assert!(at(leaf.not_before()).is_ok() && at(leaf.not_after()).is_ok());
+        let (begin, end) = (leaf.not_before(), leaf.not_after());
+        assert_eq!(at(end + Duration::SECOND), Err(ChainError::Expired(end)));
+        assert_eq!(at(begin + Duration::days(4000)), Err(ChainError::CaExpired(ca.certificate().not_after())));
+        assert!(matches!(at(begin - Duration::SECOND), Err(ChainError::NotYetValid(_) | ChainError::CaNotYetValid(_))));
+    }
+
+    #[test]
+    fn purposes_and_key_usage_count_where_they_are_stated() {
+        assert!(judge("extendedKeyUsage=serverAuth", Usage::Server).is_ok());
+        assert_eq!(judge("extendedKeyUsage=serverAuth", Usage::Client), Err(ChainError::Usage(Usage::Client)));
+        assert_eq!(judge("extendedKeyUsage=clientAuth", Usage::Server), Err(ChainError::Usage(Usage::Server)));
+        assert!(judge("extendedKeyUsage=anyExtendedKeyUsage", Usage::Client).is_ok());
+        assert_eq!(judge("keyUsage=cRLSign", Usage::Server), Err(ChainError::Usage(Usage::Server)));
+        assert!(judge("keyUsage=keyEncipherment", Usage::Server).is_ok());
+    }
+
+    #[test]
+    fn no_ca_and_no_key_of_the_ca_is_a_peer() {
+        assert_eq!(judge("basicConstraints=CA:TRUE", Usage::Server), Err(ChainError::IsCa));
+        assert_eq!(judge("keyUsage=digitalSignature,keyCertSign", Usage::Server), Err(ChainError::IsCa));
+        let (openssl, ca, _) = site("");
+        let itself = verify(ca.certificate().der(), &ca, Usage::Server, now());
+        assert_eq!(itself, Err(ChainError::IsCa));
+        openssl.run("req -new -key ca.key -out same.csr -subj '/CN=leaf'");
+        openssl.run("x509 -req -in same.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out same.crt");
+        let same = Certificate::from_pem(&openssl.read("same.crt")).unwrap();
+        assert_eq!(verify(same.der(), &ca, Usage::Client, now()), Err(ChainError::IsCa));
+    }
+
+    #[test]
+    fn a_leaf_of_another_ca_is_refused_whether_or_not_the_names_differ() {
+        let (_one, ca, _) = site("");
+        let (other, _, stranger) = site("");
+        let judged = verify(stranger.der(), &ca, Usage::Client, now());
+        assert_eq!(judged, Err(ChainError::Signature(SignatureError::Wrong)));
+        other.run("req -new -x509 -key ca.key -out other.crt -subj '/CN=Other CA'");
+        let renamed = TrustAnchor::from_pem_file(&other.read("other.crt")).unwrap();
+        let judged = verify(stranger.der(), &renamed, Usage::Client, now());
+        assert!(matches!(judged, Err(ChainError::UnknownIssuer { .. })));
+    }
+
+    #[test]
+    fn a_leaf_signed_with_sha_1_is_refused_by_name() {
+        let (openssl, ca, _) = site("");
+        openssl.run("x509 -req -sha1 -in leaf.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out weak.crt");
+        let weak = Certificate::from_pem(&openssl.read("weak.crt")).unwrap();
+        let judged = verify(weak.der(), &ca, Usage::Client, now());
+        let algorithm = SignatureError::Algorithm("sha1WithRSAEncryption".to_owned());
+        assert_eq!(judged, Err(ChainError::Signature(algorithm)));
+    }
+
+    #[test]
+    fn every_changed_byte_of_a_leaf_is_noticed() {
+        let (_openssl, ca, leaf) = site("");
+        for index in 0..leaf.der().len() {
+            let mut changed = leaf.der().to_vec();
+            changed[index] ^= 1;
+            assert!(verify(&changed, &ca, Usage::Client, now()).is_err(), "byte {index}");
+        }
+    }
+
+    #[test]
+    fn a_leaf_is_no_ca() {
+        let (openssl, _, _) = site("");
+        assert_eq!(TrustAnchor::from_pem_file(&openssl.read("leaf.crt")), Err(ChainError::NotCa));
+    }
 }

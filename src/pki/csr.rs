@@ -38,12 +38,18 @@ pub enum CsrError {
     /// Not one well-formed request.
     #[error("Invalid CSR format: it is not one well-formed PKCS #10 request")]
     Damaged,
-    /// A key that is too short or of an unknown kind.
-    #[error("CSR public key is not acceptable")]
+    /// An RSA key that is too short or too long.
+    #[error("CSR public key too small (need >= 2048 bits) or too large")]
+    KeyLength(#[source] KeyError),
+    /// A key of an unknown kind.
+    #[error("CSR public key is not acceptable: use RSA, ECDSA P-256 or P-384, or Ed25519")]
     Key(#[source] KeyError),
-    /// Not signed with the key it asks for, or with a weak hash.
-    #[error("CSR signature is not acceptable")]
-    Signature(#[source] SignatureError),
+    /// Signed with a weak hash, or in a way that is unknown.
+    #[error("CSR uses a weak or unrecognised signature algorithm ({0})")]
+    Algorithm(String),
+    /// Not signed with the key it asks for.
+    #[error("CSR is not signed with its own key")]
+    Signature,
     /// No common name, or more than one.
     #[error("CSR subject must have exactly one common name that is text")]
     CommonName,
@@ -107,7 +113,7 @@ pub fn check(text: &str, expected: ExpectedName<'_>) -> Result<CheckedCsr, CsrEr
     }
     let (_, request) = X509CertificationRequest::from_der(&bytes).map_err(|_| CsrError::Damaged)?;
     let info = &request.certification_request_info;
-    let public_key = PublicKey::from_spki(info.subject_pki.raw).map_err(CsrError::Key)?;
+    let public_key = PublicKey::from_spki(info.subject_pki.raw).map_err(key_error)?;
     if public_key.kind() == KeyKind::EcdsaP521 {
         // Not every TLS peer can check its signatures.
         return Err(CsrError::Key(KeyError::UnknownKind));
@@ -132,7 +138,14 @@ fn signed(request: &[u8], key: &PublicKey) -> Result<(), CsrError> {
     if attributes.tag != 0xa0 {
         return Err(CsrError::Damaged);
     }
-    signature::verify(algorithm, key, info.whole, signature).map_err(CsrError::Signature)
+    signature::verify(algorithm, key, info.whole, signature).map_err(|error| match error {
+        SignatureError::Algorithm(name) => CsrError::Algorithm(name),
+        SignatureError::Wrong => CsrError::Signature,
+    })
+}
+
+fn key_error(error: KeyError) -> CsrError {
+    if matches!(error, KeyError::RsaLength(_)) { CsrError::KeyLength(error) } else { CsrError::Key(error) }
 }
 
 #[cfg(test)]
@@ -192,7 +205,8 @@ mod tests {
         ] {
             let openssl = with_key(arguments);
             let text = request(&openssl, "key.pem", "/CN=a.example", "");
-            assert!(matches!(check(&text, ExpectedName::Any), Err(CsrError::Key(_))), "{arguments}");
+            let judged = check(&text, ExpectedName::Any);
+            assert!(matches!(judged, Err(CsrError::Key(_) | CsrError::KeyLength(_))), "{arguments}");
         }
     }
 
@@ -202,7 +216,7 @@ mod tests {
         for hash in ["-sha1", "-md5"] {
             let text = request(&openssl, "key.pem", "/CN=a.example", hash);
             let error = check(&text, ExpectedName::Any).unwrap_err();
-            assert!(matches!(error, CsrError::Signature(SignatureError::Algorithm(_))), "{hash}: {error}");
+            assert!(matches!(error, CsrError::Algorithm(_)), "{hash}: {error}");
         }
         for hash in ["-sha384", "-sha512", "-sigopt rsa_padding_mode:pss -sigopt rsa_pss_saltlen:32 -sha256"] {
             check(&request(&openssl, "key.pem", "/CN=a.example", hash), ExpectedName::Any).unwrap();
@@ -213,16 +227,16 @@ mod tests {
     fn a_subject_that_looks_like_a_key_length_hides_no_short_key() {
         let openssl = with_key("-algorithm rsa -pkeyopt rsa_keygen_bits:1024");
         let text = request(&openssl, "key.pem", "/OU=Public-Key: (4096 bit)/CN=a.example", "");
-        assert_eq!(check(&text, ExpectedName::Any).unwrap_err(), CsrError::Key(KeyError::RsaLength(1024)));
+        assert_eq!(check(&text, ExpectedName::Any).unwrap_err(), CsrError::KeyLength(KeyError::RsaLength(1024)));
         let text = request(&openssl, "key.pem", "/CN=Public-Key: (4096 bit)", "");
-        assert_eq!(check(&text, ExpectedName::Any).unwrap_err(), CsrError::Key(KeyError::RsaLength(1024)));
+        assert_eq!(check(&text, ExpectedName::Any).unwrap_err(), CsrError::KeyLength(KeyError::RsaLength(1024)));
     }
 
     #[test]
     fn a_subject_that_looks_like_an_algorithm_hides_no_weak_hash() {
         let openssl = with_key("-algorithm rsa -pkeyopt rsa_keygen_bits:2048");
         let text = request(&openssl, "key.pem", "/OU=Signature Algorithm: sha256x/CN=a.example", "-sha1");
-        assert!(matches!(check(&text, ExpectedName::Any), Err(CsrError::Signature(SignatureError::Algorithm(_)))));
+        assert!(matches!(check(&text, ExpectedName::Any), Err(CsrError::Algorithm(_))));
     }
 
     #[test]
@@ -251,7 +265,7 @@ mod tests {
         let at = der.windows(9).position(|bytes| bytes == b"a.example").unwrap();
         der[at] = b'b';
         let error = check(&pem::encode(LABEL, &der), ExpectedName::Any).unwrap_err();
-        assert_eq!(error, CsrError::Signature(SignatureError::Wrong));
+        assert_eq!(error, CsrError::Signature);
     }
 
     #[test]

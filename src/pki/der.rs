@@ -20,7 +20,7 @@ pub(super) const BIT_STRING: u8 = 0x03;
 pub(super) const OCTET_STRING: u8 = 0x04;
 /// Tag of an OBJECT IDENTIFIER.
 pub(super) const OID: u8 = 0x06;
-/// Tag of a UTF8String.
+/// Tag of a `UTF8String`.
 pub(super) const UTF8_STRING: u8 = 0x0c;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
@@ -125,7 +125,7 @@ pub(super) fn bit_string(bytes: &[u8]) -> Vec<u8> {
     wrap(BIT_STRING, &[&[0], bytes])
 }
 
-/// A certificate's time: UTCTime before 2050, GeneralizedTime from then on (RFC 5280 4.1.2.5).
+/// A certificate's time: `UTCTime` before 2050, `GeneralizedTime` from then on (RFC 5280 4.1.2.5).
 pub(super) fn time(moment: OffsetDateTime) -> Vec<u8> {
     let moment = moment.to_offset(time::UtcOffset::UTC);
     let (year, month, day) = (moment.year(), u8::from(moment.month()), moment.day());

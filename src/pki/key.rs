@@ -36,6 +36,9 @@ pub enum KeyError {
     /// No private key block.
     #[error("there is no private key in it: expected a PEM block 'PRIVATE KEY', 'RSA PRIVATE KEY' or 'EC PRIVATE KEY'")]
     Absent,
+    /// More than one private key block.
+    #[error("there are several private keys in it, where one belongs")]
+    Several,
     /// A passphrase would be needed.
     #[error("the private key is encrypted: remove the passphrase with 'openssl pkey'")]
     Encrypted,
@@ -167,7 +170,7 @@ impl PrivateKey {
         let mut keys = PrivateKeyDer::pem_slice_iter(text.as_bytes());
         let der = keys.next().ok_or(KeyError::Absent)?.map_err(|_| KeyError::Unusable)?;
         if keys.next().is_some() {
-            return Err(KeyError::Unusable);
+            return Err(KeyError::Several);
         }
         Self::from_der(der)
     }

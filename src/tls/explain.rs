@@ -49,9 +49,19 @@ fn certificate(reason: &CertificateError) -> String {
         CertificateError::BadSignature => "the peer does not hold its key".to_owned(),
         CertificateError::BadEncoding => "it is damaged, or its key is of a kind that is not supported".to_owned(),
         CertificateError::InvalidPurpose => "it was not issued for this use".to_owned(),
-        CertificateError::Other(other) => other.0.to_string(),
+        CertificateError::Other(other) => with_causes(&*other.0),
         other => other.to_string(),
     }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 fn received(alert: AlertDescription) -> String {

@@ -183,6 +183,17 @@ fn expired_and_future_certificates_are_refused_with_their_dates() {
 }
 
 #[test]
+fn a_certificate_that_no_alert_describes_is_refused_in_its_own_words() {
+    let (openssl, ca) = original_site();
+    openssl.run("x509 -req -sha1 -in agent.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out weak.crt");
+    let weak = Identity::load(&openssl.read("weak.crt"), &openssl.read("agent.key")).unwrap();
+    let client = dispatcher_client(IdentitySlot::new(weak), &ca).unwrap();
+    let server = agent_server(original(&openssl, "agent"), &ca).unwrap();
+    let said = explain(&meet(client, server).server_said.unwrap_err());
+    assert!(said.contains("sha1WithRSAEncryption is too weak"), "{said}");
+}
+
+#[test]
 fn a_replaced_identity_is_shown_in_the_next_handshake() {
     let ca = new_ca(now());
     let slot = own(&ca, "before");

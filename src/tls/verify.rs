@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 
 use super::provider::provider;
 use crate::pki::cert::Certificate;
-use crate::pki::chain::{self, ChainError, TrustAnchor, Usage};
+use crate::pki::chain::{self, ChainError, SignatureError, TrustAnchor, Usage};
 use crate::pki::key::PublicKey;
 
 /// Accepts what the one CA signed, in either role.
@@ -167,9 +167,10 @@ fn refused(error: ChainError, time: UnixTime) -> Error {
         ChainError::Expired(end) => CertificateError::ExpiredContext { time, not_after: at(end) },
         ChainError::NotYetValid(begin) => CertificateError::NotValidYetContext { time, not_before: at(begin) },
         // All CAs of the original bear the same name: a foreign one shows by its signature alone.
-        ChainError::UnknownIssuer { .. } | ChainError::Signature(_) => CertificateError::UnknownIssuer,
+        ChainError::UnknownIssuer { .. } | ChainError::Signature(SignatureError::Wrong) => {
+            CertificateError::UnknownIssuer
+        }
         ChainError::Usage(_) => CertificateError::InvalidPurpose,
-        ChainError::Unreadable(_) => CertificateError::BadEncoding,
         other => CertificateError::Other(OtherError(Arc::new(other))),
     })
 }
