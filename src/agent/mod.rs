@@ -1,1 +1,19 @@
-//! The agent front-end.
+//! The agent front-end: gate, verbs, pairing client. Unprivileged; the only network listener on a managed host.
+//!
+//! A connection passes, in this order: address list and rate limit (before any handshake cost), handshake with a
+//! mandatory client certificate; and each request on it: revocation, trust map, allowlist, hook. Nothing is run here:
+//! every run is an order to the executor.
+
+pub mod answer;
+pub mod capabilities;
+pub mod collect;
+pub mod connection;
+pub mod gate;
+pub mod order;
+pub mod orders;
+pub mod ping;
+pub mod route;
+pub mod run;
+pub mod serve;
+pub mod snapshot;
+pub mod state;

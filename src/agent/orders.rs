@@ -1,0 +1,151 @@
+//! The way to the executor: one control socket, a fresh connection for each order, a reload that is answered.
+//!
+//! The executor is this same program as a private child. If it dies, the next order starts another; orders under way
+//! are not touched, since each has its own monitor.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::Child;
+use std::time::Duration;
+
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use crate::sys::fdpass::{self, Kind};
+use crate::sys::{pipe, process};
+use crate::wire::control::{Control, LIMIT, Reloaded};
+
+/// How long the executor may take to read its configuration.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The executor and the socket to it.
+#[derive(Debug)]
+pub struct Orders {
+    arguments: Vec<OsString>,
+    line: Mutex<Option<Line>>,
+}
+
+/// An executor that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecutorError {
+    /// It did not start, or went away.
+    #[error("the executor cannot be started")]
+    Start(#[source] io::Error),
+    /// It reads the same files and found them broken.
+    #[error("the executor cannot use the configuration: {0}")]
+    Configuration(String),
+    /// It answered nothing in time.
+    #[error("the executor did not answer within {} seconds", PATIENCE.as_secs())]
+    Silent,
+}
+
+impl ExecutorError {
+    fn into_io(self) -> io::Error {
+        match self {
+            Self::Start(error) => error,
+            other => io::Error::other(other),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Line {
+    control: AsyncFd<OwnedFd>,
+    child: Child,
+}
+
+impl Orders {
+    /// Orders to an executor that reads these two files. Nothing is started yet.
+    #[must_use]
+    pub fn new(config: &Path, allowlist: &Path, root: &Path) -> Self {
+        let arguments = ["serve-private".as_ref(), config.as_os_str(), allowlist.as_os_str(), root.as_os_str()];
+        Self { arguments: arguments.map(OsStr::to_owned).to_vec(), line: Mutex::new(None) }
+    }
+
+    /// Starts the executor and waits until it has read its configuration.
+    pub async fn start(&self) -> Result<(), ExecutorError> {
+        *self.line.lock().await = Some(self.connect().await?);
+        Ok(())
+    }
+
+    /// A fresh order connection. Starts the executor anew if it has died.
+    pub async fn open(&self) -> io::Result<OwnedFd> {
+        let (ours, theirs) = fdpass::pair(Kind::Stream)?;
+        let mut line = self.line.lock().await;
+        if let Some(open) = line.as_ref()
+            && open.say(Control::Order, &[theirs.as_fd()]).await.is_ok()
+        {
+            return Ok(ours);
+        }
+        let fresh = self.connect().await.map_err(ExecutorError::into_io)?;
+        let said = fresh.say(Control::Order, &[theirs.as_fd()]).await;
+        *line = Some(fresh);
+        said.map(|()| ours)
+    }
+
+    /// Has the executor read its configuration again.
+    pub async fn reload(&self) -> Result<(), ExecutorError> {
+        let mut line = self.line.lock().await;
+        if let Some(open) = line.as_ref()
+            && open.say(Control::Reload, &[]).await.is_ok()
+        {
+            return open.answer().await;
+        }
+        *line = Some(self.connect().await?);
+        Ok(())
+    }
+
+    async fn connect(&self) -> Result<Line, ExecutorError> {
+        let (ours, theirs) = fdpass::pair(Kind::Messages).map_err(ExecutorError::Start)?;
+        pipe::set_nonblocking(ours.as_fd(), true).map_err(ExecutorError::Start)?;
+        let arguments: Vec<&OsStr> = self.arguments.iter().map(OsString::as_os_str).collect();
+        let child = process::spawn_private(&arguments, theirs).map_err(ExecutorError::Start)?;
+        let control = AsyncFd::new(ours).map_err(ExecutorError::Start)?;
+        let line = Line { control, child };
+        line.answer().await?;
+        Ok(line)
+    }
+}
+
+impl Line {
+    async fn say(&self, message: Control, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let text = serde_json::to_vec(&message)?;
+        loop {
+            let mut ready = self.control.writable().await?;
+            match ready.try_io(|socket| fdpass::send(socket.as_fd(), &text, descriptors)) {
+                Ok(sent) => return sent.map(|_| ()),
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    async fn answer(&self) -> Result<(), ExecutorError> {
+        let text = timeout(PATIENCE, self.receive()).await.map_err(|_| ExecutorError::Silent)?;
+        match serde_json::from_slice(&text.map_err(ExecutorError::Start)?) {
+            Ok(Reloaded::Done) => Ok(()),
+            Ok(Reloaded::Failed { text }) => Err(ExecutorError::Configuration(text)),
+            Err(error) => Err(ExecutorError::Start(error.into())),
+        }
+    }
+
+    async fn receive(&self) -> io::Result<Vec<u8>> {
+        let mut buffer = vec![0; LIMIT];
+        loop {
+            let mut ready = self.control.readable().await?;
+            if let Ok(message) = ready.try_io(|socket| fdpass::receive(socket.as_fd(), &mut buffer, 0)) {
+                buffer.truncate(message?.size);
+                return Ok(buffer);
+            }
+        }
+    }
+}
+
+impl Drop for Line {
+    /// A child that ended is not left behind as a zombie; one that lives ends when the socket closes.
+    fn drop(&mut self) {
+        let _ = self.child.try_wait();
+    }
+}

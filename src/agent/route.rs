@@ -1,0 +1,68 @@
+//! From a request to the verb that answers it. Trust is judged here, before anything of the request is read.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::{Method, Request, StatusCode};
+
+use super::answer::{self, Answer};
+use super::gate::{self, Peer, TrustedPeer};
+use super::state::Agent;
+use super::{capabilities, ping, run};
+use crate::audit::{Event, Level};
+use crate::net::body::{self, BodyError};
+use crate::wire::limits;
+
+/// How long a body may take to arrive.
+const BODY: Duration = Duration::from_secs(30);
+
+/// Answers one request. `proven` is called when the peer turns out to be trusted.
+pub async fn answer(
+    agent: Arc<Agent>,
+    peer: Peer,
+    request: Request<Incoming>,
+    proven: impl FnOnce(),
+) -> Result<Answer, Infallible> {
+    let Ok(_place) = agent.requests.try_acquire() else {
+        let event = Event::new(Level::Warning, "overload").field("LIVE", agent.live());
+        agent.log().emit(event.field("PEER", peer.address));
+        return Ok(answer::error(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once"));
+    };
+    let snapshot = agent.snapshot();
+    let trusted = match gate::judge(&peer, &snapshot) {
+        Ok(trusted) => trusted,
+        Err(rejection) => return Ok(rejection.answer(&peer, request.uri().path(), agent.log())),
+    };
+    drop(snapshot);
+    proven();
+    Ok(routed(&agent, &trusted, request).await)
+}
+
+async fn routed(agent: &Agent, peer: &TrustedPeer, request: Request<Incoming>) -> Answer {
+    if request.headers().len() > limits::REQUEST_HEADERS {
+        return answer::error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many headers");
+    }
+    let (head, incoming) = request.into_parts();
+    let body = match body::read(incoming, limits::REQUEST_BODY, BODY).await {
+        Ok(body) => body,
+        Err(error) => return refused_body(error),
+    };
+    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+    match (&head.method, path) {
+        (&Method::POST, "/run") => run::run(agent, peer, &body).await,
+        (&Method::POST, "/ping") => ping::ping(agent, peer, &body),
+        (&Method::GET, "/capabilities") => capabilities::capabilities(agent, peer).await,
+        _ => answer::error(StatusCode::NOT_FOUND, "not found"),
+    }
+}
+
+fn refused_body(error: BodyError) -> Answer {
+    let status = match error {
+        BodyError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        BodyError::TimedOut => StatusCode::REQUEST_TIMEOUT,
+        BodyError::Broken => StatusCode::BAD_REQUEST,
+    };
+    answer::error(status, &error.to_string())
+}

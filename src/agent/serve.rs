@@ -1,0 +1,170 @@
+//! `serve`: start, serve until told to stop, reload when told to.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Semaphore;
+
+use super::connection;
+use super::orders::{ExecutorError, Orders};
+use super::snapshot::{self, Places, Snapshot, SnapshotError};
+use super::state::{Agent, log_warnings};
+use crate::audit::{Event, Ident, Level, Logger, Sockets};
+use crate::conf::agent::Settings;
+use crate::conf::{Account as Configured, Warnings};
+use crate::net::listen::{ListenError, Listener};
+use crate::sys::notify::Notifier;
+use crate::sys::user::{self, Account, DropError, Uid};
+
+/// Tasks alive at once: every connection is one, admitted or not. Accepting waits when all are taken.
+const TASKS: usize = 8192;
+
+/// Why an agent does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Configuration, certificates or trust.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The address.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The executor.
+    #[error(transparent)]
+    Executor(#[from] ExecutorError),
+    /// Started as root without an account to become.
+    #[error("started as root, and the account '{0}' that the agent should become does not exist")]
+    NoAccount(String),
+    /// Started as root, told to stay root.
+    #[error("started as root, and 'user' names root: no script runs as root by accident")]
+    RootAccount,
+    /// Dropping root failed; the process ends at once.
+    #[error(transparent)]
+    Drop(#[from] DropError),
+    /// The user database, the runtime or a signal handler.
+    #[error("cannot start")]
+    Start(#[source] io::Error),
+}
+
+/// What `serve` prints before it goes on.
+pub type Warn<'a> = &'a dyn Fn(&Warnings);
+
+/// Started as root: becomes the agent's account for good. Must run before a second thread exists.
+pub fn drop_root(settings: &Settings) -> Result<(), ServeError> {
+    if !user::is_root() {
+        return Ok(());
+    }
+    let account = match &*settings.user {
+        Configured::Name(name) => Account::by_name(name),
+        Configured::Id(id) => Account::by_uid(Uid::from_raw(*id)),
+    };
+    let found = account.map_err(ServeError::Start)?;
+    let account = found.ok_or_else(|| ServeError::NoAccount(settings.user.to_string()))?;
+    if account.uid().is_root() {
+        return Err(ServeError::RootAccount);
+    }
+    Ok(user::drop_to(&account)?)
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub async fn serve(places: Places, host: String, warn: Warn<'_>) -> Result<(), ServeError> {
+    let log = Logger::open(Ident::Agent, Sockets::new(|place| places.root.path(place)));
+    let (snapshot, warnings) = Snapshot::load(&places, &host, &log)?;
+    warn(&warnings);
+    log_warnings(&log, &warnings);
+    let listener = Listener::bind(&snapshot.settings.bind, *snapshot.settings.port)?;
+    let orders = Orders::new(&places.config, &places.allowlist, places.root.prefix());
+    orders.start().await?;
+    let notifier = Notifier::from_env().map_err(ServeError::Start)?;
+    let agent = Agent::new(places, log, orders, snapshot);
+    let mut signals = Signals::listen().map_err(ServeError::Start)?;
+    announce(&agent, &notifier, &listener.local_addresses());
+    let accepting = tokio::spawn(accept(Arc::clone(&agent), listener));
+    while signals.next_is_reload().await {
+        reload(&agent, &notifier).await;
+    }
+    // What cannot be told to the service manager is no reason to stay.
+    let _ = notifier.stopping();
+    accepting.abort();
+    Ok(())
+}
+
+fn announce(agent: &Agent, notifier: &Notifier, addresses: &[SocketAddr]) {
+    let port = addresses.first().map_or(0, SocketAddr::port);
+    agent.log().emit(Event::new(Level::Info, "start").field("PORT", port));
+    let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    let extra: Vec<(&str, &str)> = texts.iter().map(|text| ("X_CTRL_EXEC_ADDRESS", text.as_str())).collect();
+    // A service manager that does not listen is its own problem; the agent serves all the same.
+    let _ = notifier.ready(&format!("serving on port {port}"), &extra);
+}
+
+async fn accept(agent: Arc<Agent>, listener: Listener) {
+    let tasks = Arc::new(Semaphore::new(TASKS));
+    loop {
+        let (stream, address) = listener.accept(|error| trouble(&agent, error)).await;
+        let Ok(place) = Arc::clone(&tasks).acquire_owned().await else { return };
+        let agent = Arc::clone(&agent);
+        tokio::spawn(async move {
+            connection::serve(agent, stream, address).await;
+            drop(place);
+        });
+    }
+}
+
+/// The listener itself is in trouble, usually for want of descriptors. It goes on; the operator should know.
+fn trouble(agent: &Agent, error: &io::Error) {
+    agent.log().emit(Event::new(Level::Error, "accept-error").field("REASON", error));
+}
+
+async fn reload(agent: &Agent, notifier: &Notifier) {
+    let _ = notifier.reloading();
+    let event = match agent.reload().await {
+        Ok(()) => Event::new(Level::Info, "reload").field("RESULT", "ok"),
+        Err(error) => {
+            let mut text = error.to_string();
+            let mut cause = std::error::Error::source(&error);
+            while let Some(error) = cause {
+                text = format!("{text}: {error}");
+                cause = error.source();
+            }
+            Event::new(Level::Error, "reload").field("ERROR", text).field("RESULT", "kept the old configuration")
+        }
+    };
+    agent.log().emit(event);
+    let _ = notifier.ready("serving", &[]);
+}
+
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next signal: `true` for a reload, `false` for the end.
+    async fn next_is_reload(&mut self) -> bool {
+        tokio::select! {
+            _ = self.hangup.recv() => true,
+            _ = self.terminate.recv() => false,
+            _ = self.interrupt.recv() => false,
+        }
+    }
+}
+
+/// The settings alone, for what must happen before threads exist.
+pub fn settings(places: &Places) -> Result<Settings, ServeError> {
+    let loaded = snapshot::configuration(places)?;
+    match snapshot::unpaired(&loaded.settings) {
+        Some(missing) => Err(SnapshotError::Unpaired(missing).into()),
+        None => Ok(loaded.settings),
+    }
+}

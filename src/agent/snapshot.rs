@@ -1,0 +1,200 @@
+//! Everything an agent knows from files, as one snapshot. It is replaced whole or not at all.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+
+use crate::audit::{Event, Level, Logger};
+use crate::conf::agent::{self, Loaded, Settings};
+use crate::conf::scripts::Allowlist;
+use crate::conf::{ConfErrors, Root, Source, Warnings};
+use crate::hook::Hook;
+use crate::pki::chain::{ChainError, TrustAnchor};
+use crate::pki::revoked::RevocationList;
+use crate::pki::trust::{LineWarning, TrustMap};
+use crate::sys::file::{self, FileError};
+use crate::tls::identity::{Identity, IdentityError, IdentitySlot};
+use crate::tls::{self, TlsError};
+
+/// Largest file of the agent's configuration, in bytes.
+const FILE: usize = 1024 * 1024;
+/// Largest trust map or revocation list, in bytes: a hundred thousand lines.
+const LIST: usize = 8 * 1024 * 1024;
+
+/// Where the two configuration files are.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// `agent.conf`.
+    pub config: PathBuf,
+    /// `scripts.conf`.
+    pub allowlist: PathBuf,
+    /// The prefix of default paths.
+    pub root: Root,
+}
+
+/// One state of the agent's files.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// `agent.conf`.
+    pub settings: Settings,
+    /// `scripts.conf`.
+    pub allowlist: Allowlist,
+    /// Who may ask.
+    pub trust: TrustMap,
+    /// Who may not, whatever the trust map says.
+    pub revoked: RevocationList,
+    /// The operator's hook.
+    pub hook: Option<Hook>,
+    /// The host's own name.
+    pub host: String,
+    /// End of the certificate's validity, in OpenSSL's form.
+    pub expiry: String,
+    /// For the next handshakes.
+    pub tls: Arc<ServerConfig>,
+}
+
+/// Files that make no snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// A file cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The configuration is wrong; every error is listed.
+    #[error("{0}")]
+    Configuration(ConfErrors),
+    /// A file of the certificate, its key or the CA does not exist.
+    #[error("not paired: missing file: {}", .0.display())]
+    Unpaired(PathBuf),
+    /// A file is not text.
+    #[error("{} is not text", .0.display())]
+    NotText(PathBuf),
+    /// Certificate and key cannot be used.
+    #[error("{} and {} cannot be used", cert.display(), key.display())]
+    Identity {
+        /// The certificate.
+        cert: PathBuf,
+        /// The key.
+        key: PathBuf,
+        /// Why.
+        #[source]
+        source: IdentityError,
+    },
+    /// The CA certificate cannot be used.
+    #[error("{} cannot be used as the CA", path.display())]
+    Anchor {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ChainError,
+    },
+    /// The hook is no executable file.
+    #[error("auth_hook '{}' is not executable", .0.display())]
+    Hook(PathBuf),
+    /// The root executor's socket is set, and this version cannot use it.
+    #[error("executor_socket is set, and this version runs scripts only with the agent's own rights")]
+    ExecutorSocket,
+    /// rustls refused.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// Reads the two configuration files, as the agent, its executor and `self-check` do.
+pub fn configuration(places: &Places) -> Result<Loaded, SnapshotError> {
+    let read = |path: &Path| Ok::<_, FileError>(Source::new(path, file::read_bounded(path, FILE)?));
+    let (config, scripts) = (read(&places.config)?, read(&places.allowlist)?);
+    agent::load(&config, &scripts, &places.root).map_err(SnapshotError::Configuration)
+}
+
+/// The first of certificate, key and CA that is no regular file: the agent is not paired.
+#[must_use]
+pub fn unpaired(settings: &Settings) -> Option<PathBuf> {
+    let files = [&settings.cert, &settings.key, &settings.ca];
+    files.into_iter().map(|path| path.to_path_buf()).find(|path| !path.is_file())
+}
+
+impl Snapshot {
+    /// Reads everything. Doubtful lines are logged; anything broken refuses the whole.
+    pub fn load(places: &Places, host: &str, log: &Logger) -> Result<(Self, Warnings), SnapshotError> {
+        let Loaded { settings, allowlist, warnings } = configuration(places)?;
+        if let Some(missing) = unpaired(&settings) {
+            return Err(SnapshotError::Unpaired(missing));
+        }
+        if settings.executor_socket.is_some() {
+            return Err(SnapshotError::ExecutorSocket);
+        }
+        let identity = identity(&settings)?;
+        let expiry = identity.certificate().expiry_text();
+        let tls = tls::agent_server(IdentitySlot::new(identity), &anchor(&settings)?)?;
+        let (trust, revoked) = (trust(&settings, log)?, revoked(&settings, log)?);
+        let hook = hook(&settings)?;
+        let host = host.to_owned();
+        Ok((Self { settings, allowlist, trust, revoked, hook, host, expiry, tls }, warnings))
+    }
+}
+
+/// The agent's certificate and key.
+pub fn identity(settings: &Settings) -> Result<Identity, SnapshotError> {
+    let (cert, key) = (settings.cert.as_path(), settings.key.as_path());
+    let fail = |source| SnapshotError::Identity { cert: cert.to_owned(), key: key.to_owned(), source };
+    Identity::load(&read_text(cert)?, &read_text(key)?).map_err(fail)
+}
+
+/// The CA that dispatchers must be of.
+pub fn anchor(settings: &Settings) -> Result<TrustAnchor, SnapshotError> {
+    let path = settings.ca.as_path();
+    let fail = |source| SnapshotError::Anchor { path: path.to_owned(), source };
+    TrustAnchor::from_pem_file(&read_text(path)?).map_err(fail)
+}
+
+fn read_text(path: &Path) -> Result<String, SnapshotError> {
+    String::from_utf8(file::read_bounded(path, FILE)?).map_err(|_| SnapshotError::NotText(path.to_owned()))
+}
+
+/// A missing map trusts nobody; one that cannot be read refuses the snapshot.
+pub fn trust(settings: &Settings, log: &Logger) -> Result<TrustMap, SnapshotError> {
+    let path = settings.trusted_dispatchers_path.as_path();
+    let Some(text) = optional(path)? else { return Ok(TrustMap::default()) };
+    let (map, warnings) = TrustMap::parse(&text);
+    report(path, &warnings, log);
+    Ok(map)
+}
+
+/// A missing list revokes nobody and is logged; one that cannot be read refuses the snapshot, since dropping it would
+/// let revoked certificates in.
+fn revoked(settings: &Settings, log: &Logger) -> Result<RevocationList, SnapshotError> {
+    let path = settings.revoked_serials.as_path();
+    let Some(text) = optional(path)? else {
+        let event = Event::new(Level::Info, "revoked-serials-absent").field("PATH", path.display());
+        log.emit(event.field("REASON", "no revocation list: nothing is revoked"));
+        return Ok(RevocationList::default());
+    };
+    let (list, warnings) = RevocationList::parse(&text);
+    report(path, &warnings, log);
+    Ok(list)
+}
+
+fn optional(path: &Path) -> Result<Option<String>, SnapshotError> {
+    match file::read_bounded(path, LIST) {
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+        Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|_| SnapshotError::NotText(path.to_owned())),
+    }
+}
+
+fn report(path: &Path, warnings: &[LineWarning], log: &Logger) {
+    for warning in warnings {
+        let event = Event::new(Level::Warning, "config-warn");
+        let entry = format!("{}:{}", path.display(), warning.line);
+        log.emit(event.field("ENTRY", entry).field("MSG", &warning.reason));
+    }
+}
+
+fn hook(settings: &Settings) -> Result<Option<Hook>, SnapshotError> {
+    let Some(path) = &settings.auth_hook else { return Ok(None) };
+    if !file::is_executable(path) {
+        return Err(SnapshotError::Hook(path.to_path_buf()));
+    }
+    Ok(Some(Hook::new(path.to_path_buf(), settings.auth_hook_timeout)))
+}

@@ -1,0 +1,215 @@
+//! The running agent: the snapshot in force, the counters, the way to the executor.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
+
+use tokio::sync::Semaphore;
+
+use super::gate::TrustedPeer;
+use super::orders::{ExecutorError, Orders};
+use super::snapshot::{Places, Snapshot, SnapshotError};
+use crate::audit::{Event, Level, Logger};
+use crate::conf::RateLimit;
+use crate::hook::{Context, Decision, Fault, Hook};
+use crate::net::rate::{Budget, Judgement, Limiter, Verdict};
+use crate::net::slots::Slots;
+use crate::sys::clock;
+
+/// Handshakes under way at once, in all and from one address. A handshake costs memory and CPU before anything is
+/// known of the peer.
+const HANDSHAKES: (usize, usize) = (256, 32);
+/// Connections that finished their handshake, in all and from one address.
+const CONNECTIONS: (usize, usize) = (4096, 2048);
+
+/// What every connection shares.
+#[derive(Debug)]
+pub struct Agent {
+    places: Places,
+    log: Logger,
+    orders: Orders,
+    snapshot: RwLock<Arc<Snapshot>>,
+    limiter: Mutex<Limiter>,
+    /// Held until a handshake is over.
+    pub handshakes: Arc<Slots>,
+    /// Held until a connection ends.
+    pub connections: Arc<Slots>,
+    /// Held while a request is served.
+    pub requests: Semaphore,
+    most_requests: usize,
+    started: Instant,
+}
+
+/// A reload that did not happen; the old snapshot stays in force.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The front-end's files.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The executor's reading of them.
+    #[error(transparent)]
+    Executor(#[from] ExecutorError),
+}
+
+impl Agent {
+    /// An agent with its first snapshot.
+    #[must_use]
+    pub fn new(places: Places, log: Logger, orders: Orders, snapshot: Snapshot) -> Arc<Self> {
+        let most_requests = snapshot.settings.max_children;
+        let limiter = Mutex::new(limiter(&snapshot));
+        Arc::new(Self {
+            places,
+            log,
+            orders,
+            snapshot: RwLock::new(Arc::new(snapshot)),
+            limiter,
+            handshakes: Slots::new(HANDSHAKES.0, HANDSHAKES.1),
+            connections: Slots::new(CONNECTIONS.0, CONNECTIONS.1),
+            requests: Semaphore::new(most_requests),
+            most_requests,
+            started: Instant::now(),
+        })
+    }
+
+    /// The snapshot in force now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The log.
+    #[must_use]
+    pub const fn log(&self) -> &Logger {
+        &self.log
+    }
+
+    /// The way to the executor.
+    #[must_use]
+    pub const fn orders(&self) -> &Orders {
+        &self.orders
+    }
+
+    /// Requests being served now.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.most_requests.saturating_sub(self.requests.available_permits())
+    }
+
+    /// Replaces the snapshot by what the files say now, and forgets rate blocks; or changes nothing.
+    ///
+    /// The executor is asked first: if it accepts what we have just found to be right, both switch.
+    pub async fn reload(&self) -> Result<(), ReloadError> {
+        let host = self.snapshot().host.clone();
+        let (fresh, warnings) = Snapshot::load(&self.places, &host, &self.log)?;
+        self.orders.reload().await?;
+        log_warnings(&self.log, &warnings);
+        *self.limiter() = limiter(&fresh);
+        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
+        Ok(())
+    }
+
+    /// Judges a new connection by address, before it costs a handshake.
+    #[must_use]
+    pub fn admits(&self, peer: IpAddr) -> bool {
+        if self.snapshot().settings.allowed_ips.as_ref().is_some_and(|allowed| !allowed.allows(peer)) {
+            self.log.emit(Event::new(Level::Warning, "ip-block").field("PEER", peer));
+            return false;
+        }
+        let judgement = self.limiter().connection(peer, self.seconds());
+        self.report(peer, judgement);
+        judgement.verdict == Verdict::Allow
+    }
+
+    /// A handshake failed.
+    pub fn failed(&self, peer: IpAddr, reason: &str) {
+        self.log.emit(Event::new(Level::Warning, "tls-failure").field("PEER", peer).field("REASON", reason));
+        let judgement = self.limiter().failure(peer, self.seconds());
+        self.report(peer, judgement);
+    }
+
+    /// A connection proved to be a trusted dispatcher's: its place is given back.
+    pub fn proven(&self, peer: IpAddr) {
+        self.limiter().proven(peer);
+    }
+
+    /// Asks the hook, if there is one; `Err` is the reason of the denial.
+    pub async fn ask_hook(&self, snapshot: &Snapshot, peer: &TrustedPeer, context: Context) -> Result<(), String> {
+        let Some(hook) = &snapshot.hook else { return Ok(()) };
+        let context = Context {
+            source_ip: peer.address().to_string(),
+            dispatcher: peer.id().to_string(),
+            dispatcher_serial: peer.serial().to_string(),
+            timestamp: clock::utc_now(),
+            ..context
+        };
+        let decision = hook.ask(&context).await;
+        log_decision(&self.log, hook, &context, &decision);
+        match decision {
+            Decision::Allowed => Ok(()),
+            Decision::Denied { reason, .. } => Err(reason),
+        }
+    }
+
+    fn report(&self, peer: IpAddr, judgement: Judgement) {
+        if judgement.evicted {
+            let event = Event::new(Level::Warning, "rate-evict");
+            self.log.emit(event.field("COUNT", crate::net::rate::CAPACITY));
+        }
+        if let Verdict::BlockedNow(reason) = judgement.verdict {
+            let event = Event::new(Level::Warning, "rate-block").field("PEER", peer);
+            self.log.emit(event.field("REASON", reason.as_str()));
+        }
+    }
+
+    fn limiter(&self) -> MutexGuard<'_, Limiter> {
+        self.limiter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seconds(&self) -> u64 {
+        self.started.elapsed().as_secs()
+    }
+}
+
+/// Doubtful lines of the configuration, one event each.
+pub fn log_warnings(log: &Logger, warnings: &crate::conf::Warnings) {
+    for warning in warnings.iter() {
+        let event = Event::new(Level::Warning, "config-warn");
+        let entry = match warning.line() {
+            Some(line) => format!("{}:{line}", warning.path().display()),
+            None => warning.path().display().to_string(),
+        };
+        log.emit(event.field("ENTRY", entry).field("MSG", warning.message()));
+    }
+}
+
+fn limiter(snapshot: &Snapshot) -> Limiter {
+    let off = Budget { limit: 0, window: 0, block: 0 };
+    let budget = |limit: Option<RateLimit>| limit.map_or(off, budget_of);
+    Limiter::new(budget(snapshot.settings.rate_limit_volume), budget(snapshot.settings.rate_limit_probe))
+}
+
+fn budget_of(limit: RateLimit) -> Budget {
+    Budget { limit: NonZeroU32::get(limit.limit), window: limit.window.as_secs(), block: limit.block.as_secs() }
+}
+
+fn log_decision(log: &Logger, hook: &Hook, context: &Context, decision: &Decision) {
+    let user = if context.username.is_empty() { "(none)" } else { &context.username };
+    let event = |level| {
+        let event = Event::new(level, "auth").field("AUTHACTION", &context.action);
+        event.field("IP", &context.source_ip).field("USER", user)
+    };
+    match decision {
+        Decision::Allowed => log.emit(event(Level::Info).field("RESULT", "pass")),
+        Decision::Denied { fault: Some(Fault::NotExecutable), .. } => {
+            let event = Event::new(Level::Error, "auth").field("HOOK", hook.path().display());
+            log.emit(event.field("REASON", "hook-not-executable").field("RESULT", "error"));
+        }
+        Decision::Denied { reason, fault, .. } => {
+            if let Some(Fault::TimedOut(seconds)) = fault {
+                log.emit(Event::new(Level::Warning, "auth-hook-timeout").field("TIMEOUT", seconds));
+            }
+            log.emit(event(Level::Warning).field("REASON", reason).field("RESULT", "deny"));
+        }
+    }
+}
