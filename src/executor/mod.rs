@@ -1,1 +1,25 @@
 //! Order to plan or refusal, and supervision of the script. Synchronous and small: no async runtime, no TLS.
+//!
+//! The way of an order: `serve` takes its connection from the front-end and forks a monitor; the monitor reads it
+//! (`intake`), decides (`decide`, pure, against the `policy`), starts the script and stands by until it has ended
+//! (`monitor`, with `watch` as the pure part), and tells the outcome once (`report`).
+//!
+//! **Invariant:** a process of this room has one thread. It forks.
+
+mod decide;
+mod environment;
+mod event;
+mod intake;
+mod monitor;
+mod policy;
+mod report;
+mod serve;
+mod watch;
+
+pub use decide::{OnDisk, PathFacts, Plan, decide};
+pub use event::ExecEvent;
+pub use policy::{Policy, ProfileLimits, Script};
+pub use serve::{ServeError, serve_private};
+
+#[cfg(test)]
+mod tests;

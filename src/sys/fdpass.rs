@@ -58,6 +58,15 @@ pub fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> 
     Ok(sendmsg::<()>(socket, &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?)
 }
 
+/// As [`send`] without descriptors, but never waits, whatever the socket's mode.
+///
+/// # Errors
+/// `WouldBlock` when nothing could leave; otherwise the peer is gone.
+pub fn send_now(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    Ok(nix::sys::socket::send(socket.as_fd().as_raw_fd(), bytes, flags)?)
+}
+
 /// What one receive brought.
 #[derive(Debug)]
 pub struct Message {

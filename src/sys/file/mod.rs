@@ -1,6 +1,7 @@
 //! Files: written whole or not at all, read within bounds, opened only where nobody else could have put them.
 
 mod facts;
+mod identity;
 mod lock;
 mod trusted;
 mod write;
@@ -8,10 +9,11 @@ mod write;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 pub use facts::{age, create_dir, is_executable};
+pub use identity::{Identity, Resolved, path_of, resolve};
 pub use lock::{LockGuard, lock_exclusive, try_lock_exclusive};
 pub use trusted::{TrustError, open_trusted};
 pub use write::{Access, write_atomic, write_new};
@@ -93,24 +95,6 @@ pub fn read_open(mut file: &File, path: &Path, limit: usize) -> Result<Vec<u8>, 
         return Err(fail(io::Error::new(io::ErrorKind::FileTooLarge, text)));
     }
     Ok(bytes)
-}
-
-/// Which file a path means: the same device and inode are the same file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    device: u64,
-    inode: u64,
-}
-
-impl Identity {
-    /// Of the file that `path` leads to now, following symbolic links.
-    ///
-    /// # Errors
-    /// There is none, or a directory on the way may not be searched.
-    pub fn of(path: &Path) -> io::Result<Self> {
-        let facts = std::fs::metadata(path)?;
-        Ok(Self { device: facts.dev(), inode: facts.ino() })
-    }
 }
 
 /// Removes a file.

@@ -9,6 +9,7 @@ use std::io;
 
 use nix::errno::Errno;
 use nix::sys::prctl;
+use nix::sys::signal::killpg;
 use nix::unistd::{self, ForkResult};
 
 pub use nix::sys::signal::Signal;
@@ -17,6 +18,9 @@ pub use private::{control_from_stdin, spawn_private};
 pub use signals::{Signals, block_all};
 pub use spawn::{Expected, Failure, Spawn, Spawned};
 pub use tree::{continue_and_terminate, freeze_and_kill};
+
+/// The system's error number for a file that is neither a program nor a script (`ENOEXEC`, execve(2)).
+pub const NOT_A_PROGRAM: i32 = libc::ENOEXEC;
 
 /// Which side of a [`fork`] this is.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +71,12 @@ pub fn own_session() -> io::Result<()> {
 /// The kernel is older than 3.4.
 pub fn adopt_orphans() -> io::Result<()> {
     Ok(prctl::set_child_subreaper(true)?)
+}
+
+/// Sends a signal to a process group, if it is still there.
+pub fn signal_group(leader: Pid, signal: Signal) {
+    // One that is gone needs none.
+    let _ = killpg(leader, signal);
 }
 
 /// How a process ended.

@@ -9,8 +9,6 @@
 use std::ffi::CString;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -20,7 +18,7 @@ use nix::unistd::{self, Pid};
 
 use super::signals::reset_for_exec;
 use super::{Fork, end, fork, own_session};
-use crate::sys::file::Identity;
+use crate::sys::file::{self, Identity};
 use crate::sys::pipe;
 
 /// Status of a child that could not exec; its parent learns the reason from the pipe instead.
@@ -119,8 +117,7 @@ impl Spawn {
         if self.expected == Expected::Anything {
             return Ok(());
         }
-        let path = Path::new(std::ffi::OsStr::from_bytes(self.path.as_bytes()));
-        let found = Identity::of(path).map_err(at(Step::Exec))?;
+        let found = Identity::of(file::path_of(&self.path)).map_err(at(Step::Exec))?;
         if self.expected == Expected::File(found) { Ok(()) } else { Err((Step::Identity, Errno::ESTALE)) }
     }
 }

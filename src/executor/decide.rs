@@ -1,0 +1,299 @@
+//! Order and policy to plan or refusal.
+//!
+//! # What is judged is what is executed
+//!
+//! Without `script_dirs` no path is judged, and the configured path is executed as it stands. With `script_dirs` the
+//! path is resolved on an opened descriptor and the *resolved* path is compared with the resolved directories. That
+//! path is then executed, so that a symbolic link that is turned elsewhere afterwards changes nothing; and right
+//! before exec the file found there must still have the device and inode that were judged.
+//!
+//! Executing the judged descriptor itself (`execveat`) would close the last gap, but a `#!` script would then see
+//! `/dev/fd/N` as its `$0` and its interpreter would need the descriptor left open. What remains is an exchange between
+//! that check and exec by somebody who may write to a directory that the administrator has named for scripts.
+//!
+//! In both cases argv\[0\] is the configured path, literally. (A `#!` script's `$0` comes from the executed path:
+//! the kernel puts it there, execve(2).)
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use super::policy::{Policy, Script};
+use crate::sys::file::{self, Resolved};
+use crate::sys::process::Expected;
+use crate::wire::order::{Mode, Order};
+use crate::wire::refusal::Refusal;
+
+/// Judges an order.
+///
+/// # Errors
+/// The refusal for the caller: the order is not one that any executor would take, the script is not on the
+/// allowlist, not in `script_dirs`, or its profile is not defined.
+pub fn decide(order: &Order, policy: &Policy, facts: &dyn PathFacts) -> Result<Plan, Refusal> {
+    order.check()?;
+    let refuse = |code, text: &str| Refusal::new(code, text);
+    let script = policy.scripts.get(order.script());
+    let script = script.ok_or_else(|| refuse("script-not-permitted", "script not permitted"))?;
+    let (program, expected) = program(script, policy.script_dirs.as_deref(), facts)
+        .ok_or_else(|| refuse("script-not-in-script-dirs", "script not in script_dirs"))?;
+    let limits = policy.profiles.get(&script.profile).ok_or_else(|| {
+        let name = &script.profile;
+        refuse("undefined-profile", &format!("undefined profile '{name}': agent.conf needs a section [profile {name}]"))
+    })?;
+    Ok(Plan {
+        program: text(program.as_os_str().as_bytes())?,
+        argv: argv(&script.path, order.args())?,
+        expected,
+        profile: script.profile.clone(),
+        mode: order.mode(),
+        time_limit: shorter(order.requested_limit(), limits.timeout),
+        kill_grace: limits.kill_grace,
+    })
+}
+
+/// What the file system says about a path, so that a decision can be tried without one.
+pub trait PathFacts {
+    /// The file that a path means now.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be looked at.
+    fn resolve(&self, path: &Path) -> io::Result<Resolved>;
+}
+
+/// The facts of this host.
+#[derive(Clone, Copy, Debug)]
+pub struct OnDisk;
+
+impl PathFacts for OnDisk {
+    fn resolve(&self, path: &Path) -> io::Result<Resolved> {
+        file::resolve(path)
+    }
+}
+
+/// A permitted run.
+///
+/// **Invariant:** only [`decide`] makes one, so that nothing can be run without a decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    program: CString,
+    argv: Vec<CString>,
+    expected: Expected,
+    profile: String,
+    mode: Mode,
+    time_limit: Option<Duration>,
+    kill_grace: Duration,
+}
+
+impl Plan {
+    /// The file to execute.
+    #[must_use]
+    pub fn program(&self) -> &CString {
+        &self.program
+    }
+
+    /// The argument vector, from the configured path on.
+    #[must_use]
+    pub fn argv(&self) -> &[CString] {
+        &self.argv
+    }
+
+    /// What the file must still be at exec.
+    #[must_use]
+    pub const fn expected(&self) -> Expected {
+        self.expected
+    }
+
+    /// The profile's name.
+    #[must_use]
+    pub fn profile(&self) -> &str {
+        &self.profile
+    }
+
+    /// Attached or detached.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The shorter of the order's and the profile's limit.
+    #[must_use]
+    pub const fn time_limit(&self) -> Option<Duration> {
+        self.time_limit
+    }
+
+    /// Time between asking the script to end and killing it.
+    #[must_use]
+    pub const fn kill_grace(&self) -> Duration {
+        self.kill_grace
+    }
+}
+
+/// The file to execute, and what it must be; nothing if it is in none of the directories.
+fn program(script: &Script, dirs: Option<&[PathBuf]>, facts: &dyn PathFacts) -> Option<(PathBuf, Expected)> {
+    let Some(dirs) = dirs else { return Some((script.path.clone(), Expected::Anything)) };
+    let (path, expected) = match facts.resolve(&script.path) {
+        Ok(found) => (found.path, Expected::File(found.identity)),
+        // Nothing is there to be judged: if the place is right, exec says so in its own words.
+        Err(_) => (script.path.clone(), Expected::Nothing),
+    };
+    let within = |dir: &PathBuf| {
+        let dir = facts.resolve(dir).map_or_else(|_| dir.clone(), |found| found.path);
+        path.starts_with(dir)
+    };
+    let climbs = path.components().any(|component| component == Component::ParentDir);
+    (!climbs && dirs.iter().any(within)).then_some((path, expected))
+}
+
+fn argv(path: &Path, args: &[String]) -> Result<Vec<CString>, Refusal> {
+    std::iter::once(path.as_os_str().as_bytes()).chain(args.iter().map(String::as_bytes)).map(text).collect()
+}
+
+fn text(bytes: &[u8]) -> Result<CString, Refusal> {
+    CString::new(bytes).map_err(|_| Refusal::new("argument-nul", "a path or an argument contains a NUL byte"))
+}
+
+fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    one.into_iter().chain(other).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::executor::policy::ProfileLimits;
+    use crate::sys::file::Identity;
+    use crate::wire::name::{RequestId, ScriptName};
+
+    /// Paths and what they resolve to.
+    struct Table(Vec<(&'static str, &'static str)>);
+
+    fn identity() -> Identity {
+        Identity::of(Path::new("/")).unwrap()
+    }
+
+    impl PathFacts for Table {
+        fn resolve(&self, path: &Path) -> io::Result<Resolved> {
+            let found = self.0.iter().find(|(from, _)| Path::new(from) == path);
+            let (_, to) = found.ok_or(io::ErrorKind::NotFound)?;
+            Ok(Resolved { path: PathBuf::from(to), identity: identity() })
+        }
+    }
+
+    fn policy(path: &str, dirs: Option<&[&str]>) -> Policy {
+        let script = Script { path: PathBuf::from(path), profile: "default".to_owned() };
+        let limits = ProfileLimits { timeout: Some(Duration::from_mins(1)), kill_grace: Duration::from_secs(5) };
+        Policy {
+            scripts: BTreeMap::from([(ScriptName::parse("x").unwrap(), script)]),
+            script_dirs: dirs.map(|dirs| dirs.iter().map(PathBuf::from).collect()),
+            profiles: BTreeMap::from([("default".to_owned(), limits)]),
+            max_children: 1,
+        }
+    }
+
+    fn order(name: &str, args: &[&str]) -> Order {
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        Order::new(ScriptName::parse(name).unwrap(), args, RequestId::from_random([0; 8]), Mode::Attached).unwrap()
+    }
+
+    fn code(policy: &Policy, facts: &Table) -> String {
+        decide(&order("x", &[]), policy, facts).map_or_else(|refusal| refusal.code().to_owned(), |_| "ok".to_owned())
+    }
+
+    #[test]
+    fn a_name_that_is_not_on_the_list_is_refused() {
+        let refusal = decide(&order("y", &[]), &policy("/bin/true", None), &Table(vec![])).unwrap_err();
+        assert_eq!((refusal.code(), refusal.text()), ("script-not-permitted", "script not permitted"));
+    }
+
+    #[test]
+    fn a_profile_that_is_not_defined_is_refused_by_name() {
+        let mut policy = policy("/bin/true", None);
+        policy.profiles.clear();
+        let refusal = decide(&order("x", &[]), &policy, &Table(vec![])).unwrap_err();
+        assert_eq!(refusal.code(), "undefined-profile");
+        assert!(refusal.text().starts_with("undefined profile 'default'"), "{refusal}");
+    }
+
+    #[test]
+    fn without_directories_the_configured_path_is_executed_unresolved() {
+        let facts = Table(vec![("/opt/link", "/opt/real")]);
+        let plan = decide(&order("x", &["a", ""]), &policy("/opt/link", None), &facts).unwrap();
+        assert_eq!((plan.program().to_str(), plan.expected()), (Ok("/opt/link"), Expected::Anything));
+        assert_eq!(plan.argv(), [c"/opt/link".to_owned(), c"a".to_owned(), c"".to_owned()]);
+    }
+
+    #[test]
+    fn with_directories_the_judged_path_is_executed_under_its_configured_name() {
+        let facts = Table(vec![("/opt/link", "/srv/s/real"), ("/scripts", "/srv/s")]);
+        let plan = decide(&order("x", &[]), &policy("/opt/link", Some(&["/scripts"])), &facts).unwrap();
+        assert_eq!((plan.program().to_str(), plan.expected()), (Ok("/srv/s/real"), Expected::File(identity())));
+        assert_eq!(plan.argv(), [c"/opt/link".to_owned()]);
+    }
+
+    #[test]
+    fn a_link_out_of_the_directories_is_refused() {
+        let facts = Table(vec![("/s/x", "/usr/bin/x"), ("/s", "/s")]);
+        assert_eq!(code(&policy("/s/x", Some(&["/s"])), &facts), "script-not-in-script-dirs");
+        assert_eq!(code(&policy("/s/x", Some(&[])), &facts), "script-not-in-script-dirs");
+    }
+
+    #[test]
+    fn a_directory_is_not_the_beginning_of_a_name() {
+        let facts = Table(vec![("/srv/s2/x", "/srv/s2/x"), ("/srv/s", "/srv/s")]);
+        assert_eq!(code(&policy("/srv/s2/x", Some(&["/srv/s"])), &facts), "script-not-in-script-dirs");
+        assert_eq!(code(&policy("/srv/s2/x", Some(&["/srv/s", "/srv/s2"])), &facts), "ok");
+    }
+
+    #[test]
+    fn the_root_directory_holds_everything() {
+        let facts = Table(vec![("/bin/x", "/usr/bin/x"), ("/", "/")]);
+        assert_eq!(code(&policy("/bin/x", Some(&["/"])), &facts), "ok");
+    }
+
+    #[test]
+    fn what_does_not_exist_is_judged_by_its_words_and_can_never_run() {
+        let facts = Table(vec![("/s", "/s")]);
+        let plan = decide(&order("x", &[]), &policy("/s/none", Some(&["/s"])), &facts).unwrap();
+        assert_eq!(plan.expected(), Expected::Nothing);
+        assert_eq!(code(&policy("/s/../bin/none", Some(&["/s"])), &facts), "script-not-in-script-dirs");
+    }
+
+    #[test]
+    fn the_shorter_limit_holds() {
+        let limit = |asked: Option<u64>| {
+            let order = order("x", &[]).time_limit(asked.map(Duration::from_secs));
+            decide(&order, &policy("/bin/true", None), &Table(vec![])).unwrap().time_limit().unwrap().as_secs()
+        };
+        assert_eq!((limit(None), limit(Some(7)), limit(Some(700))), (60, 7, 60));
+        assert_eq!(shorter(None, None), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_decoded_or_refused_and_never_worse(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            if let Ok(order) = crate::wire::frame::decode::<Order>(&bytes) {
+                let _ = decide(&order, &policy("/bin/true", None), &Table(vec![]));
+            }
+        }
+
+        #[test]
+        fn arguments_arrive_as_they_are_or_are_refused(args in proptest::collection::vec(any::<String>(), 0..20)) {
+            let request = RequestId::from_random([0; 8]);
+            let made = Order::new(ScriptName::parse("x").unwrap(), args.clone(), request, Mode::Attached);
+            if let Ok(order) = made {
+                let bytes = crate::wire::frame::encode(&order, crate::wire::limits::ORDER).unwrap();
+                let decoded: Order = crate::wire::frame::decode(&bytes[crate::wire::frame::PREFIX..]).unwrap();
+                let plan = decide(&decoded, &policy("/bin/true", None), &Table(vec![])).unwrap();
+                let found: Vec<&str> = plan.argv()[1..].iter().map(|arg| arg.to_str().unwrap()).collect();
+                prop_assert_eq!(found, args);
+            } else {
+                prop_assert!(args.iter().any(|arg| arg.contains('\0')));
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Reading an order: one frame and its descriptors, within a time and a size.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use crate::sys::fdpass;
+use crate::sys::pipe::{self, Kind, Thing};
+use crate::sys::poll;
+use crate::wire::frame::{self, FrameError};
+use crate::wire::limits;
+use crate::wire::order::{DETACHED_DESCRIPTORS, Mode, Order};
+use crate::wire::refusal::Refusal;
+
+/// An order with what came along, checked against each other.
+#[derive(Debug)]
+pub(super) struct Intake {
+    /// Decoded; its own limits are checked by the decision.
+    pub(super) order: Order,
+    /// The script's standard input, output and error.
+    pub(super) stdio: [OwnedFd; 3],
+    /// Where the outcome of a detached order is written.
+    pub(super) status: Option<OwnedFd>,
+}
+
+/// Reads one order from a connection.
+///
+/// # Errors
+/// The refusal that tells the front-end what is wrong with what it sent.
+pub(super) fn take(connection: &OwnedFd, deadline: Instant) -> Result<Intake, Refusal> {
+    let mut reader = Reader { connection, deadline, descriptors: None };
+    let prefix = reader.exactly(frame::PREFIX)?.try_into().map_err(|_| malformed("there is no length"))?;
+    let size = frame::announced(prefix, limits::ORDER).map_err(|error| refusal(&error))?;
+    let body = reader.exactly(size)?;
+    let order: Order = frame::decode(&body).map_err(|error| refusal(&error))?;
+    sort(order, reader.descriptors.unwrap_or_default())
+}
+
+/// Gives each descriptor its role, after a look at its kind.
+fn sort(order: Order, descriptors: Vec<OwnedFd>) -> Result<Intake, Refusal> {
+    let (found, wanted) = (descriptors.len(), order.descriptors());
+    let wrong = |text: String| Refusal::new("order-descriptors", text);
+    let mut each = descriptors.into_iter();
+    let (Some(input), Some(output), Some(error), status, None) =
+        (each.next(), each.next(), each.next(), each.next(), each.next())
+    else {
+        return Err(wrong(format!("the order brings {found} descriptors instead of {wanted}")));
+    };
+    if found != wanted {
+        return Err(wrong(format!("the order brings {found} descriptors instead of {wanted}")));
+    }
+    let stream = |kind: Kind| kind.thing != Thing::Other;
+    let fits = |fd: &OwnedFd, test: fn(Kind) -> bool| pipe::kind(fd).is_ok_and(|kind| stream(kind) && test(kind));
+    if !fits(&input, |kind| kind.reads) {
+        return Err(wrong("standard input is not a pipe, file or device open for reading".to_owned()));
+    }
+    if !fits(&output, |kind| kind.writes) || !fits(&error, |kind| kind.writes) {
+        return Err(wrong("standard output or error is not a pipe, file or device open for writing".to_owned()));
+    }
+    if !status.as_ref().is_none_or(|fd| fits(fd, |kind| kind.writes && kind.thing == Thing::File)) {
+        return Err(wrong("the status descriptor is not a file open for writing".to_owned()));
+    }
+    let status = status.filter(|_| order.mode() == Mode::Detached);
+    Ok(Intake { order, stdio: [input, output, error], status })
+}
+
+struct Reader<'a> {
+    connection: &'a OwnedFd,
+    deadline: Instant,
+    /// What came with the first bytes.
+    descriptors: Option<Vec<OwnedFd>>,
+}
+
+impl Reader<'_> {
+    /// Reads `size` bytes and not one more.
+    fn exactly(&mut self, size: usize) -> Result<Vec<u8>, Refusal> {
+        let mut bytes = vec![0; size];
+        let mut filled = 0;
+        while let Some(room) = bytes.get_mut(filled..).filter(|room| !room.is_empty()) {
+            filled += self.some(room)?;
+        }
+        Ok(bytes)
+    }
+
+    /// Reads what is there, waiting for it until the deadline; 0 bytes is a reason to come again.
+    fn some(&mut self, room: &mut [u8]) -> Result<usize, Refusal> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let [ready] = poll::readable([Some(self.connection.as_fd())], Some(left)).unwrap_or_default();
+        if !ready.readable {
+            let late = Refusal::new("order-late", "the order did not arrive in time");
+            return if left.is_zero() { Err(late) } else { Ok(0) };
+        }
+        // Descriptors travel with the first byte; later ones are nobody's.
+        let most = if self.descriptors.is_none() { DETACHED_DESCRIPTORS } else { 0 };
+        match fdpass::receive(self.connection, room, most) {
+            Ok(message) if message.size == 0 => Err(malformed("the connection ended before the order did")),
+            Ok(message) => {
+                self.descriptors.get_or_insert(message.descriptors);
+                Ok(message.size)
+            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(Refusal::new("order-descriptors", error.to_string()))
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
+            Err(error) => Err(malformed(&format!("the connection failed: {error}"))),
+        }
+    }
+}
+
+fn refusal(error: &FrameError) -> Refusal {
+    match error {
+        FrameError::TooLarge { .. } => Refusal::new("order-too-large", error.to_string()),
+        FrameError::Malformed(cause) => malformed(&cause.to_string()),
+    }
+}
+
+fn malformed(text: &str) -> Refusal {
+    Refusal::new("order-malformed", format!("the order cannot be understood: {text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::BorrowedFd;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::wire::name::{RequestId, ScriptName};
+
+    fn bytes(mode: Mode) -> Vec<u8> {
+        let name = ScriptName::parse("x").unwrap();
+        let order = Order::new(name, vec![], RequestId::from_random([0; 8]), mode).unwrap();
+        frame::encode(&order, limits::ORDER).unwrap()
+    }
+
+    /// Sends `bytes` with `descriptors` and, unless it is to stall, hangs up.
+    fn taken(bytes: &[u8], descriptors: &[BorrowedFd<'_>], stall: bool) -> Result<Intake, String> {
+        let (ours, theirs) = fdpass::pair(fdpass::Kind::Stream).unwrap();
+        fdpass::send(&ours, bytes, descriptors).unwrap();
+        let ours = stall.then_some(ours);
+        let patience = if stall { Duration::from_millis(30) } else { Duration::from_secs(20) };
+        let result = take(&theirs, Instant::now() + patience).map_err(|refusal| refusal.code().to_owned());
+        drop(ours);
+        result
+    }
+
+    fn null() -> File {
+        File::options().read(true).write(true).open("/dev/null").unwrap()
+    }
+
+    #[test]
+    fn an_order_needs_exactly_its_descriptors() {
+        let (null, status) = (null(), tempfile::tempfile().unwrap());
+        let fd = null.as_fd();
+        assert!(taken(&bytes(Mode::Attached), &[fd; 3], false).unwrap().status.is_none());
+        assert!(taken(&bytes(Mode::Detached), &[fd, fd, fd, status.as_fd()], false).unwrap().status.is_some());
+        let wrong: [(Mode, Vec<BorrowedFd<'_>>); 6] = [
+            (Mode::Attached, vec![]),
+            (Mode::Attached, vec![fd; 2]),
+            (Mode::Attached, vec![fd, fd, fd, status.as_fd()]),
+            (Mode::Detached, vec![fd; 3]),
+            (Mode::Detached, vec![fd; 4]),
+            (Mode::Attached, vec![fd; 5]),
+        ];
+        for (mode, descriptors) in wrong {
+            let result = taken(&bytes(mode), &descriptors, false);
+            assert_eq!(result.unwrap_err(), "order-descriptors", "{mode:?} {}", descriptors.len());
+        }
+    }
+
+    #[test]
+    fn a_descriptor_of_the_wrong_kind_is_refused() {
+        let (null, directory, socket) =
+            (null(), File::open("/").unwrap(), std::os::unix::net::UnixStream::pair().unwrap());
+        let reads_only = File::open("/dev/null").unwrap();
+        let (fd, order) = (null.as_fd(), bytes(Mode::Attached));
+        for wrong in [[directory.as_fd(), fd, fd], [fd, socket.0.as_fd(), fd], [fd, fd, reads_only.as_fd()]] {
+            assert_eq!(taken(&order, &wrong, false).unwrap_err(), "order-descriptors");
+        }
+    }
+
+    #[test]
+    fn what_is_not_an_order_is_refused() {
+        assert_eq!(taken(b"GET / HTTP/1.1\r\n\r\n", &[], false).unwrap_err(), "order-too-large");
+        assert_eq!(taken(&[0, 0, 0, 2, b'{', b'}'], &[], false).unwrap_err(), "order-malformed");
+        assert_eq!(taken(&[0, 0, 0, 0], &[], false).unwrap_err(), "order-malformed");
+        assert_eq!(taken(&[0xff; 4], &[], false).unwrap_err(), "order-too-large");
+        let order = bytes(Mode::Attached);
+        assert_eq!(taken(&order[..order.len() - 1], &[], false).unwrap_err(), "order-malformed");
+    }
+
+    #[test]
+    fn an_order_that_stalls_is_given_up() {
+        let order = bytes(Mode::Attached);
+        assert_eq!(taken(&order[..2], &[], true).unwrap_err(), "order-late");
+        assert_eq!(taken(&order[..order.len() - 1], &[], true).unwrap_err(), "order-late");
+    }
+
+    #[test]
+    fn descriptors_behind_the_first_byte_are_refused() {
+        let (ours, theirs) = fdpass::pair(fdpass::Kind::Stream).unwrap();
+        let (order, null) = (bytes(Mode::Attached), null());
+        fdpass::send(&ours, &order[..9], &[null.as_fd(); 3]).unwrap();
+        fdpass::send(&ours, &order[9..], &[null.as_fd()]).unwrap();
+        let refusal = take(&theirs, Instant::now() + Duration::from_secs(20)).unwrap_err();
+        assert_eq!(refusal.code(), "order-descriptors");
+    }
+
+    #[test]
+    fn what_follows_an_order_stays_in_the_connection() {
+        let (ours, theirs) = fdpass::pair(fdpass::Kind::Stream).unwrap();
+        let null = null();
+        let mut two = bytes(Mode::Attached);
+        two.extend_from_slice(b"more");
+        fdpass::send(&ours, &two, &[null.as_fd(); 3]).unwrap();
+        take(&theirs, Instant::now() + Duration::from_secs(20)).unwrap();
+        let mut rest = [0; 9];
+        assert_eq!(fdpass::receive(&theirs, &mut rest, 0).unwrap().size, 4);
+    }
+}

@@ -1,0 +1,290 @@
+//! The monitor: one process an order, from its first byte to its one outcome.
+//!
+//! It lives in a session of its own and is deaf to signals, so that neither the end of the executor nor that of the
+//! front-end ends it: what they do to an order they do through its connection. It adopts the orphans among the
+//! script's descendants, so that it can find and end all of them.
+//!
+//! A script that ends by itself ends the order, at once and with its own status. Descendants that it leaves behind
+//! (it may have started a daemon) are left alone, as they always were. A script that is cancelled or out of time is
+//! another matter: that outcome is told when the last descendant is gone, not before.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use super::decide::{OnDisk, Plan, decide};
+use super::environment::environment;
+use super::event::{Audit, ExecEvent};
+use super::intake::{self, Intake};
+use super::policy::Policy;
+use super::report;
+use super::watch::{Action, Watch};
+use crate::sys::process::{self, End, Failure, Pid, Reaped, Signal, Signals, Spawn, Spawned};
+use crate::sys::{fdpass, poll, user};
+use crate::wire::frame;
+use crate::wire::order::{Command, Mode, Order, Report};
+use crate::wire::outcome::Outcome;
+
+/// How long a front-end may take to send its order.
+const INTAKE: Duration = Duration::from_secs(5);
+/// Largest command, in bytes.
+const COMMAND: usize = 64;
+
+/// Does one order. The process ends afterwards.
+pub(super) fn run(connection: &OwnedFd, policy: &Policy, audit: Audit<'_>) {
+    let signals = match settle_down() {
+        Ok(signals) => signals,
+        Err(error) => return Ending::new(connection, audit).tell(&not_started("monitor", &error)),
+    };
+    let intake = match intake::take(connection, Instant::now() + INTAKE) {
+        Ok(intake) => intake,
+        Err(refusal) => return Ending::new(connection, audit).tell(&Outcome::Refused(refusal)),
+    };
+    let Intake { order, stdio, status } = intake;
+    let mut ending = Ending { order: Some(&order), status, ..Ending::new(connection, audit) };
+    let plan = match decide(&order, policy, &OnDisk) {
+        Ok(plan) => plan,
+        Err(refusal) => return ending.tell(&Outcome::Refused(refusal)),
+    };
+    ending.profile = Some(plan.profile());
+    match start(&plan, stdio) {
+        Err(error) => ending.tell(&not_started("fork", &error)),
+        Ok(spawned) => {
+            ending.pid = Some(spawned.pid);
+            let outcome = Supervision::new(&plan, &order, spawned, signals).until_the_end(connection, audit);
+            ending.tell(&outcome);
+        }
+    }
+}
+
+/// Leaves everything that could end this process by accident, and becomes the one that orphans fall to.
+fn settle_down() -> std::io::Result<Signals> {
+    process::own_session()?;
+    process::block_all()?;
+    process::adopt_orphans()?;
+    Signals::collect(&[Signal::SIGCHLD])
+}
+
+fn start(plan: &Plan, stdio: [OwnedFd; 3]) -> std::io::Result<Spawned> {
+    let spawn = Spawn {
+        path: plan.program().clone(),
+        argv: plan.argv().to_vec(),
+        environment: environment(|name| std::env::var_os(name)),
+        stdio,
+        expected: plan.expected(),
+        // A detached script outlives everything; an attached one has nobody left to read its output.
+        dies_with_parent: plan.mode() == Mode::Attached,
+    };
+    spawn.start()
+}
+
+fn not_started(step: &str, error: &std::io::Error) -> Outcome {
+    Outcome::NotStarted { step: step.to_owned(), reason: error.to_string() }
+}
+
+/// Where an outcome is told, with what is known about the order by then.
+struct Ending<'a> {
+    connection: &'a OwnedFd,
+    audit: Audit<'a>,
+    order: Option<&'a Order>,
+    profile: Option<&'a str>,
+    pid: Option<Pid>,
+    status: Option<OwnedFd>,
+}
+
+impl<'a> Ending<'a> {
+    fn new(connection: &'a OwnedFd, audit: Audit<'a>) -> Self {
+        Self { connection, audit, order: None, profile: None, pid: None, status: None }
+    }
+
+    /// Status file first: whoever hears the report will find the file complete.
+    fn tell(self, outcome: &Outcome) {
+        let written = self.status.map_or(Ok(()), |status| report::write_status(status, outcome));
+        if let (Err(reason), Some(order)) = (&written, self.order) {
+            (self.audit)(&ExecEvent::StatusLost { request: order.request(), reason });
+        }
+        // A front-end that is gone has no more use for it; the audit line has it in any case.
+        drop(report::send(self.connection, &Report::Ended(outcome.clone())));
+        let pid = self.pid.map(Pid::as_raw);
+        (self.audit)(&ExecEvent::Ended { order: self.order, profile: self.profile, pid, outcome });
+    }
+}
+
+/// A script between its start and its end.
+struct Supervision<'a> {
+    plan: &'a Plan,
+    order: &'a Order,
+    leader: Pid,
+    signals: Signals,
+    /// Until exec has succeeded or failed.
+    verdict: Option<OwnedFd>,
+    watch: Watch,
+    /// What has arrived of a command.
+    heard: Vec<u8>,
+    /// Whether anything that the front-end may still say matters.
+    listening: bool,
+}
+
+impl<'a> Supervision<'a> {
+    fn new(plan: &'a Plan, order: &'a Order, spawned: Spawned, signals: Signals) -> Self {
+        let Spawned { pid, verdict } = spawned;
+        let watch = Watch::new(plan.time_limit(), plan.kill_grace(), Instant::now());
+        let heard = Vec::with_capacity(COMMAND);
+        Self { plan, order, leader: pid, signals, verdict: Some(verdict), watch, heard, listening: true }
+    }
+
+    fn until_the_end(mut self, connection: &OwnedFd, audit: Audit<'_>) -> Outcome {
+        loop {
+            let limit = self.watch.wakes().map(|at| at.saturating_duration_since(Instant::now()));
+            let verdict = self.verdict.as_ref().map(AsFd::as_fd);
+            let peer = self.listening.then(|| connection.as_fd());
+            // The kernel refuses to wait only when it has no memory for three entries; then we come round again.
+            let ready = poll::readable([verdict, Some(self.signals.as_fd()), peer], limit).unwrap_or_default();
+            let [verdict, child, peer] = ready.map(|ready| ready.readable);
+            let ended = if verdict { self.learn_verdict(connection) } else { None };
+            if let Some(outcome) = ended.or_else(|| if child { self.reap(connection) } else { None }) {
+                return outcome;
+            }
+            let asked = if peer { self.hear(connection) } else { Action::Wait };
+            self.act(asked, audit);
+            let timed = self.watch.tick(Instant::now());
+            self.act(timed, audit);
+        }
+    }
+
+    /// Exec has succeeded, and is reported, or failed, and is the outcome.
+    fn learn_verdict(&mut self, connection: &OwnedFd) -> Option<Outcome> {
+        let failure = match Failure::read(self.verdict.take()?) {
+            Ok(None) => {
+                // If it does not arrive, the front-end is gone, and we hear of that next.
+                drop(report::send(connection, &Report::Started { pid: self.leader.as_raw() }));
+                return None;
+            }
+            Ok(Some(failure)) => failure,
+            Err(error) => return Some(not_started("exec", &error)),
+        };
+        let reason = explain(&failure, self.plan);
+        Some(Outcome::NotStarted { step: failure.step().to_owned(), reason })
+    }
+
+    /// Takes note of everyone who has ended.
+    fn reap(&mut self, connection: &OwnedFd) -> Option<Outcome> {
+        while matches!(self.signals.next(), Ok(Some(_))) {}
+        loop {
+            match process::reap() {
+                Ok(Reaped::Child(pid, end)) if pid == self.leader && self.watch.why().is_none() => {
+                    // It has ended, so the pipe has its last word.
+                    return self.learn_verdict(connection).or(Some(outcome_of(end)));
+                }
+                Ok(Reaped::Child(..)) => {}
+                Ok(Reaped::Running) | Err(_) => return None,
+                Ok(Reaped::Nobody) => return self.watch.why().cloned(),
+            }
+        }
+    }
+
+    /// Reads what the front-end says. One that talks nonsense is treated as one that is gone.
+    fn hear(&mut self, connection: &OwnedFd) -> Action {
+        let mut buffer = [0; COMMAND];
+        let left = COMMAND.saturating_sub(self.heard.len()).max(1);
+        let room = buffer.get_mut(..left).unwrap_or_default();
+        match fdpass::receive(connection, room, 0) {
+            Ok(message) if message.size > 0 => {
+                self.heard.extend(buffer.iter().take(message.size));
+                match command(&self.heard) {
+                    Ok(None) => Action::Wait,
+                    Ok(Some(Command::Cancel)) => self.end_it(),
+                    Err(Nonsense) => self.lose_the_front_end(),
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Action::Wait,
+            Ok(_) | Err(_) => self.lose_the_front_end(),
+        }
+    }
+
+    /// Nobody is there any more: the end of an attached script, and nothing to a detached one.
+    fn lose_the_front_end(&mut self) -> Action {
+        if self.plan.mode() == Mode::Attached {
+            return self.end_it();
+        }
+        self.listening = false;
+        Action::Wait
+    }
+
+    fn end_it(&mut self) -> Action {
+        self.listening = false;
+        self.watch.cancel(Instant::now())
+    }
+
+    fn act(&self, action: Action, audit: Audit<'_>) {
+        let (done, signal) = match action {
+            Action::Wait => return,
+            Action::Terminate => (process::continue_and_terminate(), Signal::SIGTERM),
+            Action::Kill | Action::KillAndTell => (process::freeze_and_kill(), Signal::SIGKILL),
+        };
+        if done.is_err() {
+            // Without /proc nobody can be found but by their group.
+            process::signal_group(self.leader, signal);
+        }
+        if action == Action::KillAndTell {
+            audit(&ExecEvent::Lingering { request: self.order.request() });
+        }
+    }
+}
+
+const fn outcome_of(end: End) -> Outcome {
+    match end {
+        End::Exited(code) => Outcome::Exited { code },
+        End::Signalled(signal) => Outcome::Signalled { signal },
+    }
+}
+
+/// The system's reason, and where that is known to mislead, what it means.
+fn explain(failure: &Failure, plan: &Plan) -> String {
+    let reason = failure.reason();
+    let exists = || std::fs::metadata(crate::sys::file::path_of(plan.program())).is_ok();
+    match reason.kind() {
+        _ if failure.step() == "identity" => "the file was replaced while it was being started: try again".to_owned(),
+        std::io::ErrorKind::NotFound if exists() => {
+            format!("{reason}: the file is there, so the program that its '#!' line names is not")
+        }
+        _ if reason.raw_os_error() == Some(process::NOT_A_PROGRAM) => {
+            format!("{reason}: a script needs a '#!' line, a program must be made for this kind of machine")
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            let (uid, _) = user::current();
+            format!(
+                "{reason}: uid {uid} may not execute the file or enter a directory above it, or it is mounted noexec"
+            )
+        }
+        _ => reason.to_string(),
+    }
+}
+
+/// Bytes that are not a command.
+struct Nonsense;
+
+/// The command at the beginning of `heard`; nothing if it has not arrived whole.
+fn command(heard: &[u8]) -> Result<Option<Command>, Nonsense> {
+    let Some((prefix, rest)) = heard.split_first_chunk() else { return Ok(None) };
+    let size = frame::announced(*prefix, COMMAND - frame::PREFIX).map_err(|_| Nonsense)?;
+    match rest.get(..size) {
+        None => Ok(None),
+        Some(body) => frame::decode(body).map(Some).map_err(|_| Nonsense),
+    }
+}
+
+#[cfg(test)]
+mod unit_tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_heard_once_it_is_whole() {
+        let bytes = frame::encode(&Command::Cancel, COMMAND).unwrap();
+        for cut in 0..bytes.len() {
+            assert!(matches!(command(&bytes[..cut]), Ok(None)), "{cut}");
+        }
+        assert!(matches!(command(&bytes), Ok(Some(Command::Cancel))));
+        assert!(command(&[0, 0, 0, 1, b'x']).is_err());
+        assert!(command(&[1, 0, 0, 0]).is_err());
+    }
+}

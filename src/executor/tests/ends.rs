@@ -1,0 +1,197 @@
+//! How a script is ended by others: time, cancellation, a front-end that goes away.
+
+use std::io::{Read, Seek, Write};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+
+use super::harness::{Executor, Run, order, until};
+use crate::wire::order::Mode;
+use crate::wire::outcome::Outcome;
+
+/// Members in sessions of their own that ignore being asked, three deep.
+const STUBBORN: &str = "trap '' TERM; \
+    setsid sh -c 'setsid sleep 1000 & sleep 1000' & \
+    setsid sh -c 'trap \"\" TERM HUP INT; while :; do sleep 1000; done' & \
+    echo up; while :; do sleep 1000; done";
+
+/// Four lines of succession, each process starting the next in a new session and ending; they stop by themselves
+/// after a while, so that a failing test does not go on for ever.
+const BOMB: &str = "trap '' TERM; \
+    n='[ $1 -gt 0 ] && setsid sh -c \"$0\" \"$0\" $(($1 - 1)) &'; \
+    for i in 1 2 3 4; do sh -c \"$n\" \"$n\" 4000; done; \
+    echo up; while :; do sleep 1000; done";
+
+fn impatient() -> Executor {
+    Executor::with(&json!({"scripts": {"sh": "/bin/sh"}, "kill_grace": 50}))
+}
+
+fn limited(executor: &Executor, text: &str, millis: u64) -> Run {
+    let order = order("sh", &["-c", text], Mode::Attached).time_limit(Some(Duration::from_millis(millis)));
+    executor.run(&order)
+}
+
+#[test]
+fn time_that_is_up_ends_a_stubborn_tree_to_the_last_member() {
+    let executor = impatient();
+    let mut run = limited(&executor, STUBBORN, 300);
+    assert_eq!(run.line(), "up");
+    assert_eq!(run.outcome(), Outcome::TimedOut { limit_ms: 300 });
+    assert!(run.everyone_is_gone());
+}
+
+#[test]
+fn time_that_is_up_ends_a_bomb() {
+    let executor = impatient();
+    let mut run = limited(&executor, BOMB, 300);
+    assert_eq!(run.line(), "up");
+    assert_eq!(run.outcome(), Outcome::TimedOut { limit_ms: 300 });
+    assert!(run.everyone_is_gone());
+}
+
+#[test]
+fn the_profiles_limit_holds_where_the_order_asks_for_more() {
+    let executor = Executor::with(&json!({"scripts": {"sh": "/bin/sh"}, "timeout": 50}));
+    let outcome = limited(&executor, "sleep 1000", 1_000_000).outcome();
+    assert_eq!(outcome, Outcome::TimedOut { limit_ms: 50 });
+}
+
+#[test]
+fn a_script_that_tidies_up_when_asked_is_not_killed_and_still_out_of_time() {
+    let executor = Executor::start();
+    let mut run = limited(&executor, "trap 'echo tidy; exit 0' TERM; sleep 1000 & wait", 100);
+    assert_eq!(run.outcome(), Outcome::TimedOut { limit_ms: 100 });
+    assert_eq!(run.rest(), "tidy\n");
+}
+
+#[test]
+fn a_cancelled_order_is_answered_when_everyone_is_gone() {
+    let executor = impatient();
+    let mut run = executor.shell(STUBBORN, &[]);
+    assert_eq!(run.line(), "up");
+    run.cancel();
+    assert_eq!(run.outcome(), Outcome::Cancelled);
+    assert!(run.everyone_is_gone());
+}
+
+#[test]
+fn a_cancellation_in_pieces_is_heard_and_a_second_one_does_no_harm() {
+    let executor = Executor::start();
+    let run = executor.shell("sleep 1000", &[]);
+    run.started();
+    let bytes = crate::wire::frame::encode(&crate::wire::order::Command::Cancel, 64).unwrap();
+    for byte in &bytes {
+        (&run.connection).write_all(&[*byte]).unwrap();
+    }
+    let _ = (&run.connection).write_all(&bytes);
+    assert_eq!(run.outcome(), Outcome::Cancelled);
+}
+
+#[test]
+fn a_connection_that_closes_ends_an_attached_script() {
+    let executor = impatient();
+    let mut run = executor.shell(STUBBORN, &[]);
+    assert_eq!(run.line(), "up");
+    let Run { connection, mut stdout, .. } = run;
+    drop(connection);
+    assert_eq!(stdout.read_to_end(&mut Vec::new()).unwrap(), 0);
+    until("the audit line", || executor.log().contains("outcome: Cancelled"));
+}
+
+#[test]
+fn a_front_end_that_talks_nonsense_loses_its_script() {
+    let executor = impatient();
+    let run = executor.shell("sleep 1000", &[]);
+    run.started();
+    (&run.connection).write_all(b"nonsense").unwrap();
+    assert_eq!(run.outcome(), Outcome::Cancelled);
+}
+
+#[test]
+fn a_second_order_on_a_connection_is_nonsense() {
+    let executor = impatient();
+    let run = executor.shell("sleep 1000", &[]);
+    run.started();
+    let again = crate::wire::frame::encode(&order("sh", &["-c", "echo twice"], Mode::Attached), 1 << 20).unwrap();
+    let _ = (&run.connection).write_all(&again);
+    let (outcome, out, _) = run.finish();
+    assert_eq!((outcome, out.as_str()), (Outcome::Cancelled, ""));
+}
+
+#[test]
+fn an_attached_script_dies_with_its_monitor() {
+    let executor = Executor::start();
+    let mut run = executor.shell("echo up; exec sleep 1000", &[]);
+    let pid = run.started();
+    assert_eq!(run.line(), "up");
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let monitor = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap();
+    kill(Pid::from_raw(monitor), Signal::SIGKILL).unwrap();
+    assert_eq!(run.rest(), "");
+    assert_eq!(run.report(), None);
+}
+
+fn detached(executor: &Executor, text: &str) -> Run {
+    executor.run(&order("sh", &["-c", text], Mode::Detached))
+}
+
+fn status(run: &mut Run) -> String {
+    let mut text = String::new();
+    run.status.rewind().unwrap();
+    run.status.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn a_detached_script_outlives_its_connection_and_the_executor() {
+    let mut executor = Executor::start();
+    let mut run = detached(&executor, "trap '' HUP; echo up; read x; exit $x");
+    run.started();
+    assert_eq!(run.line(), "up");
+    // Both at once, as when the machine's service manager kills the whole service.
+    kill(executor.pid(), Signal::SIGKILL).unwrap();
+    executor.control = None;
+    let (ours, _) = std::os::unix::net::UnixStream::pair().unwrap();
+    drop(std::mem::replace(&mut run.connection, ours));
+    executor.process.wait().unwrap();
+    run.stdin.take().unwrap().write_all(b"42\n").unwrap();
+    until("the status", || run.status.metadata().unwrap().len() > 0);
+    until("the whole line", || std::fs::read(format!("/proc/self/fd/{}", fd(&run))).unwrap().ends_with(b"\n"));
+    assert_eq!(status(&mut run), "{\"kind\":\"exited\",\"code\":42}\n");
+}
+
+fn fd(run: &Run) -> i32 {
+    std::os::fd::AsRawFd::as_raw_fd(&run.status)
+}
+
+#[test]
+fn a_detached_order_has_its_status_on_file_when_the_end_is_reported() {
+    let executor = Executor::start();
+    let mut run = detached(&executor, "exit 3");
+    assert_eq!(run.outcome(), Outcome::Exited { code: 3 });
+    assert_eq!(status(&mut run), "{\"kind\":\"exited\",\"code\":3}\n");
+    let mut run = executor.run(&order("unknown", &[], Mode::Detached));
+    assert!(matches!(run.outcome(), Outcome::Refused(_)));
+    assert!(status(&mut run).contains("script-not-permitted"));
+}
+
+#[test]
+fn a_detached_order_can_be_cancelled() {
+    let executor = impatient();
+    let mut run = detached(&executor, STUBBORN);
+    assert_eq!(run.line(), "up");
+    run.cancel();
+    assert_eq!(run.outcome(), Outcome::Cancelled);
+    assert!(run.everyone_is_gone());
+    assert_eq!(status(&mut run), "{\"kind\":\"cancelled\"}\n");
+}
+
+#[test]
+fn a_script_that_signals_its_group_or_its_parent_does_not_hurt_its_monitor() {
+    let executor = Executor::start();
+    let run = executor
+        .shell("trap '' TERM INT HUP; kill -TERM $PPID; kill -INT $PPID; kill -HUP $PPID; kill -TERM 0; exit 5", &[]);
+    assert_eq!(run.outcome(), Outcome::Exited { code: 5 });
+}

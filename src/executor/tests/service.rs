@@ -1,0 +1,137 @@
+//! The executor's own life: its start, its end, reloads, and how much it takes on.
+
+use std::os::fd::AsFd;
+
+use nix::sys::signal::{Signal, kill};
+use serde_json::json;
+
+use super::harness::{Executor, order, until};
+use crate::sys::user;
+use crate::wire::control::Reloaded;
+use crate::wire::order::Mode;
+use crate::wire::outcome::Outcome;
+
+#[test]
+fn a_broken_configuration_at_the_start_is_told_and_ends_the_executor() {
+    let executor = Executor::spawn("{", 65_534);
+    let Reloaded::Failed { text } = executor.answer() else { panic!("not failed") };
+    assert!(text.starts_with("policy: "), "{text}");
+    assert_eq!(executor.finish().code(), Some(1));
+}
+
+#[test]
+fn a_private_executor_refuses_to_be_root() {
+    if user::is_root() {
+        let mut executor = Executor::spawn("{}", 0);
+        assert_eq!(executor.process.wait().unwrap().code(), Some(1));
+        assert!(executor.log().contains("does not run as root"));
+    }
+}
+
+#[test]
+fn a_reload_takes_all_of_the_new_or_keeps_all_of_the_old() {
+    let executor = Executor::start();
+    executor.set_policy("{ broken");
+    assert!(matches!(executor.reload(), Reloaded::Failed { text } if text.starts_with("policy: ")));
+    assert_eq!(executor.shell("exit 1", &[]).outcome(), Outcome::Exited { code: 1 });
+    executor.set_policy(&json!({"scripts": {"new": "/bin/true"}}).to_string());
+    assert_eq!(executor.reload(), Reloaded::Done);
+    assert!(matches!(executor.shell("exit 1", &[]).outcome(), Outcome::Refused(_)));
+    assert_eq!(executor.run(&order("new", &[], Mode::Attached)).outcome(), Outcome::Exited { code: 0 });
+    let log = executor.log();
+    assert!(log.contains("ReloadFailed") && log.contains("Reloaded"), "{log}");
+}
+
+#[test]
+fn a_running_script_keeps_the_configuration_it_was_started_under() {
+    let executor = Executor::start();
+    let mut run = executor.shell("echo up; read x; exit 2", &[]);
+    assert_eq!(run.line(), "up");
+    executor.set_policy(&json!({"scripts": {}}).to_string());
+    executor.reload();
+    run.stdin = None;
+    assert_eq!(run.outcome(), Outcome::Exited { code: 2 });
+}
+
+#[test]
+fn one_script_more_than_allowed_is_turned_away_and_a_freed_place_is_given() {
+    let executor = Executor::with(&json!({"scripts": {"sh": "/bin/sh"}, "max_children": 2}));
+    let runs = [executor.shell("read x", &[]), executor.shell("read x", &[])];
+    for run in &runs {
+        run.started();
+    }
+    let Outcome::Refused(refusal) = executor.shell("exit 0", &[]).outcome() else { panic!("not refused") };
+    assert_eq!(refusal.code(), "busy");
+    assert!(refusal.text().contains("max_children"), "{refusal}");
+    for mut run in runs {
+        run.stdin = None;
+        assert_eq!(run.outcome(), Outcome::Exited { code: 1 });
+        assert_eq!(executor.shell("exit 0", &[]).outcome(), Outcome::Exited { code: 0 });
+    }
+}
+
+#[test]
+fn many_scripts_at_once_each_get_their_own_outcome() {
+    let executor = Executor::start();
+    let runs: Vec<_> = (0..40_u8).map(|code| executor.shell("exit $0", &[&code.to_string()])).collect();
+    for (code, run) in (0..40).zip(runs) {
+        assert_eq!(run.outcome(), Outcome::Exited { code });
+    }
+}
+
+#[test]
+fn the_executor_ends_with_its_front_end_and_attached_runs_go_on_while_they_are_wanted() {
+    let executor = Executor::start();
+    let mut run = executor.shell("echo up; read x; exit 8", &[]);
+    assert_eq!(run.line(), "up");
+    assert_eq!(executor.finish().code(), Some(0));
+    run.stdin = None;
+    assert_eq!(run.outcome(), Outcome::Exited { code: 8 });
+}
+
+#[test]
+fn the_executor_ends_when_asked_by_signal_and_not_when_hung_up() {
+    let mut executor = Executor::start();
+    let pid = executor.pid();
+    kill(pid, Signal::SIGHUP).unwrap();
+    assert_eq!(executor.reload(), Reloaded::Done);
+    kill(pid, Signal::SIGTERM).unwrap();
+    assert_eq!(executor.process.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_message_outside_the_protocol_is_ignored_with_a_line() {
+    let executor = Executor::start();
+    let null = std::fs::File::open("/dev/null").unwrap();
+    executor.say(b"nonsense", &[]);
+    executor.say(b"\"order\"", &[]);
+    executor.say(b"\"order\"", &[null.as_fd()]);
+    executor.say(b"\"order\"", &[null.as_fd(); 3]);
+    executor.say(b"\"reload\"", &[null.as_fd()]);
+    executor.say(&vec![b' '; 70_000], &[]);
+    assert_eq!(executor.reload(), Reloaded::Done);
+    until("all lines", || executor.log().lines().count() == 7);
+    let log = executor.log();
+    for reason in [
+        "cannot be understood",
+        "without its connection",
+        "not a connected",
+        "more than 1",
+        "with a descriptor",
+        "larger",
+    ] {
+        assert!(log.contains(reason), "{reason}: {log}");
+    }
+}
+
+#[test]
+fn the_executor_keeps_no_descriptor_of_an_order() {
+    let executor = Executor::start();
+    let count = || std::fs::read_dir(format!("/proc/{}/fd", executor.pid())).unwrap().count();
+    executor.shell("exit 0", &[]).outcome();
+    let before = count();
+    for _ in 0..20 {
+        executor.shell("exit 0", &[]).outcome();
+    }
+    until("the same number of descriptors", || count() == before);
+}
