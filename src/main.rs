@@ -8,5 +8,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    ctrl_exec::role::start(std::env::args_os().collect())
+    ctrl_exec::role::start(&std::env::args_os().collect::<Vec<_>>())
 }

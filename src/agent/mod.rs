@@ -14,6 +14,7 @@ pub mod orders;
 pub mod ping;
 pub mod route;
 pub mod run;
+pub mod self_ping;
 pub mod serve;
 pub mod snapshot;
 pub mod state;

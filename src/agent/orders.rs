@@ -10,7 +10,8 @@ use std::path::Path;
 use std::process::Child;
 use std::time::Duration;
 
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -53,7 +54,8 @@ impl ExecutorError {
 
 #[derive(Debug)]
 struct Line {
-    control: AsyncFd<OwnedFd>,
+    /// A socket of whole messages; only its readiness is used, sending and receiving carry descriptors.
+    control: UnixDatagram,
     child: Child,
 }
 
@@ -103,7 +105,7 @@ impl Orders {
         pipe::set_nonblocking(ours.as_fd(), true).map_err(ExecutorError::Start)?;
         let arguments: Vec<&OsStr> = self.arguments.iter().map(OsString::as_os_str).collect();
         let child = process::spawn_private(&arguments, theirs).map_err(ExecutorError::Start)?;
-        let control = AsyncFd::new(ours).map_err(ExecutorError::Start)?;
+        let control = UnixDatagram::from_std(ours.into()).map_err(ExecutorError::Start)?;
         let line = Line { control, child };
         line.answer().await?;
         Ok(line)
@@ -113,13 +115,8 @@ impl Orders {
 impl Line {
     async fn say(&self, message: Control, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let text = serde_json::to_vec(&message)?;
-        loop {
-            let mut ready = self.control.writable().await?;
-            match ready.try_io(|socket| fdpass::send(socket.as_fd(), &text, descriptors)) {
-                Ok(sent) => return sent.map(|_| ()),
-                Err(_would_block) => {}
-            }
-        }
+        let send = || fdpass::send(self.control.as_fd(), &text, descriptors);
+        self.control.async_io(Interest::WRITABLE, send).await.map(|_| ())
     }
 
     async fn answer(&self) -> Result<(), ExecutorError> {
@@ -133,13 +130,10 @@ impl Line {
 
     async fn receive(&self) -> io::Result<Vec<u8>> {
         let mut buffer = vec![0; LIMIT];
-        loop {
-            let mut ready = self.control.readable().await?;
-            if let Ok(message) = ready.try_io(|socket| fdpass::receive(socket.as_fd(), &mut buffer, 0)) {
-                buffer.truncate(message?.size);
-                return Ok(buffer);
-            }
-        }
+        let receive = || fdpass::receive(self.control.as_fd(), &mut buffer, 0);
+        let message = self.control.async_io(Interest::READABLE, receive).await?;
+        buffer.truncate(message.size);
+        Ok(buffer)
     }
 }
 

@@ -63,7 +63,7 @@ async fn judged(agent: &Agent, peer: &TrustedPeer, request: &RunRequest) -> RunR
 
 fn listed(snapshot: &Snapshot, name: &str) -> Option<ScriptName> {
     let name = ScriptName::parse(name).ok()?;
-    snapshot.allowlist.get(name.as_str()).map(|_| name)
+    snapshot.allowlist.get(&name).map(|_| name)
 }
 
 fn fresh_id() -> Result<RequestId, Refusal> {

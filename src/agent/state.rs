@@ -12,7 +12,7 @@ use super::orders::{ExecutorError, Orders};
 use super::snapshot::{Places, Snapshot, SnapshotError};
 use crate::audit::{Event, Level, Logger};
 use crate::conf::RateLimit;
-use crate::hook::{Context, Decision, Fault, Hook};
+use crate::hook::{Context, Decision, record};
 use crate::net::rate::{Budget, Judgement, Limiter, Verdict};
 use crate::net::slots::Slots;
 use crate::sys::clock;
@@ -144,7 +144,7 @@ impl Agent {
             ..context
         };
         let decision = hook.ask(&context).await;
-        log_decision(&self.log, hook, &context, &decision);
+        record::decision(&self.log, hook, &context, &decision);
         match decision {
             Decision::Allowed => Ok(()),
             Decision::Denied { reason, .. } => Err(reason),
@@ -191,25 +191,4 @@ fn limiter(snapshot: &Snapshot) -> Limiter {
 
 fn budget_of(limit: RateLimit) -> Budget {
     Budget { limit: NonZeroU32::get(limit.limit), window: limit.window.as_secs(), block: limit.block.as_secs() }
-}
-
-fn log_decision(log: &Logger, hook: &Hook, context: &Context, decision: &Decision) {
-    let user = if context.username.is_empty() { "(none)" } else { &context.username };
-    let event = |level| {
-        let event = Event::new(level, "auth").field("AUTHACTION", &context.action);
-        event.field("IP", &context.source_ip).field("USER", user)
-    };
-    match decision {
-        Decision::Allowed => log.emit(event(Level::Info).field("RESULT", "pass")),
-        Decision::Denied { fault: Some(Fault::NotExecutable), .. } => {
-            let event = Event::new(Level::Error, "auth").field("HOOK", hook.path().display());
-            log.emit(event.field("REASON", "hook-not-executable").field("RESULT", "error"));
-        }
-        Decision::Denied { reason, fault, .. } => {
-            if let Some(Fault::TimedOut(seconds)) = fault {
-                log.emit(Event::new(Level::Warning, "auth-hook-timeout").field("TIMEOUT", seconds));
-            }
-            log.emit(event(Level::Warning).field("REASON", reason).field("RESULT", "deny"));
-        }
-    }
 }

@@ -3,10 +3,13 @@
 pub mod answer;
 pub mod call;
 pub mod connect;
+pub mod edit;
 pub mod failure;
 pub mod fanout;
+pub mod gate;
 pub mod pin;
 pub mod ping;
 pub mod resolve;
 pub mod run;
+pub mod setup;
 pub mod site;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::conf::agent::{Profile, Settings};
+use crate::conf::scripts::{Allowlist, Entry};
 use crate::wire::name::ScriptName;
 
 /// One snapshot of `agent.conf` and `scripts.conf`.
@@ -17,6 +19,21 @@ pub struct Policy {
     pub profiles: BTreeMap<String, ProfileLimits>,
     /// Most scripts at the same time.
     pub max_children: usize,
+}
+
+impl Policy {
+    /// The executor's part of the two configuration files.
+    #[must_use]
+    pub fn of(settings: &Settings, allowlist: &Allowlist) -> Self {
+        let script = |entry: &Entry| Script { path: entry.path().to_owned(), profile: entry.profile().to_string() };
+        let limits = |profile: &Profile| ProfileLimits { timeout: profile.timeout, kill_grace: profile.kill_grace };
+        Self {
+            scripts: allowlist.iter().map(|entry| (entry.name().clone(), script(entry))).collect(),
+            script_dirs: settings.script_dirs.clone(),
+            profiles: settings.profiles.iter().map(|(name, profile)| (name.to_string(), limits(profile))).collect(),
+            max_children: settings.max_children,
+        }
+    }
 }
 
 /// A script of the allowlist.

@@ -4,6 +4,8 @@
 //! **Invariant:** only exit status 0 allows. A hook that is missing, cannot be started, is killed by a signal or runs
 //! out of time denies.
 
+pub mod record;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};

@@ -22,6 +22,17 @@ pub struct Registry {
     dir: PathBuf,
 }
 
+/// How a renaming went.
+#[derive(Debug)]
+pub enum Renamed {
+    /// The record under its new name.
+    Done(Box<AgentRecord>),
+    /// There is no agent of the old name.
+    Missing,
+    /// There is another agent of the new name.
+    Taken,
+}
+
 /// Every readable record, sorted by name, and what could not be read.
 #[derive(Debug, Default)]
 pub struct Listing {
@@ -96,6 +107,28 @@ impl Registry {
         record.hostname = name.clone();
         self.write(&record)?;
         Ok(Some(record))
+    }
+
+    /// Changes a record and gives it another name, under one lock. The new file is there before the old one goes, so
+    /// that nothing is lost in between; a record left under both names is put right by doing it again.
+    pub fn rename(
+        &self,
+        old: &AgentName,
+        new: &AgentName,
+        change: impl FnOnce(&mut AgentRecord),
+    ) -> Result<Renamed, StoreError> {
+        let _lock = self.lock()?;
+        let Some(mut record) = self.get(old)? else { return Ok(Renamed::Missing) };
+        if let Some(other) = self.get(new)?
+            && (record.reqid.is_empty() || other.reqid != record.reqid)
+        {
+            return Ok(Renamed::Taken);
+        }
+        change(&mut record);
+        record.hostname = new.clone();
+        self.write(&record)?;
+        file::remove(&self.path(old))?;
+        Ok(Renamed::Done(Box::new(record)))
     }
 
     /// Removes a record and returns it; `None` where there is no such agent.

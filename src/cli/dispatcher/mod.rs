@@ -1,6 +1,7 @@
 //! `ctrl-exec`: the dispatcher's verbs.
 
 mod approve;
+mod call;
 mod check_config;
 mod deny;
 mod edit_agent;

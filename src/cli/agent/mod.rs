@@ -1,0 +1,78 @@
+//! `ctrl-exec-agent`: the agent's verbs.
+
+mod globals;
+mod pairing_status;
+mod request_pairing;
+mod self_check;
+mod self_ping;
+mod serve;
+mod serve_private;
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+pub use globals::Globals;
+
+use super::{out, parse};
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// Let paired dispatchers run the scripts that this host's allowlist names.
+#[derive(Debug, Parser)]
+#[command(name = "ctrl-exec-agent", version, infer_long_args = true)]
+struct CommandLine {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Serve dispatchers until told to stop
+    Serve,
+    /// Ask a dispatcher to be paired with this host
+    RequestPairing(request_pairing::Args),
+    /// Say whether this host is paired, and until when
+    PairingStatus,
+    /// Check what serving would use, and say what needs hands
+    SelfCheck,
+    /// Call the running agent as a peer would
+    SelfPing,
+    /// Exit 0 if certificate, key and CA are there
+    #[command(hide = true)]
+    Paired,
+    /// The executor; started by serve
+    #[command(hide = true)]
+    ServePrivate(serve_private::Args),
+}
+
+/// Runs the agent's command line. No verb is a question, never a start.
+#[must_use]
+pub fn start(words: &[OsString]) -> Exit {
+    let line: CommandLine = match parse::parse("ctrl-exec-agent", words) {
+        Ok(line) => line,
+        Err(exit) => return exit,
+    };
+    let Some(verb) = line.verb else {
+        out::text(&CommandLine::command().render_help().to_string());
+        return Exit::Success;
+    };
+    run(&verb, &line.globals).unwrap_or_else(|failure| {
+        out::error(format!("Error: {failure}"));
+        failure.exit()
+    })
+}
+
+fn run(verb: &Verb, globals: &Globals) -> Result<Exit, Failure> {
+    match verb {
+        Verb::Serve => serve::run(globals),
+        Verb::RequestPairing(args) => request_pairing::run(args, globals),
+        Verb::PairingStatus => Ok(pairing_status::run(globals)),
+        Verb::SelfCheck => self_check::run(globals),
+        Verb::SelfPing => self_ping::run(globals),
+        Verb::Paired => Ok(pairing_status::paired(globals)),
+        Verb::ServePrivate(args) => serve_private::run(args),
+    }
+}

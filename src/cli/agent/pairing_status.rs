@@ -1,0 +1,40 @@
+//! `pairing-status` and `paired`.
+
+use super::Globals;
+use crate::agent::snapshot;
+use crate::cli::out;
+use crate::exit::Exit;
+
+/// Says whether this host is paired; 1 if not.
+pub fn run(globals: &Globals) -> Exit {
+    match expiry(globals) {
+        Ok(expiry) => {
+            out::line(format!("Paired. Certificate expires: {expiry}"));
+            Exit::Success
+        }
+        Err(reason) => {
+            out::line(format!("Not paired. Reason: {reason}"));
+            Exit::Failed
+        }
+    }
+}
+
+/// Says nothing; 0 if certificate, key and CA are there.
+pub fn paired(globals: &Globals) -> Exit {
+    let settings = snapshot::configuration(&globals.places()).map(|loaded| loaded.settings);
+    let paired = settings.is_ok_and(|settings| snapshot::unpaired(&settings).is_none());
+    if paired { Exit::Success } else { Exit::Failed }
+}
+
+/// The end of the certificate's validity, or why this host is not paired.
+pub fn expiry(globals: &Globals) -> Result<String, String> {
+    let loaded = snapshot::configuration(&globals.places()).map_err(|error| error.to_string())?;
+    if let Some(missing) = snapshot::unpaired(&loaded.settings) {
+        return Err(format!("missing file: {}", missing.display()));
+    }
+    let identity = snapshot::identity(&loaded.settings).map_err(|error| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        format!("{error}{cause}")
+    })?;
+    Ok(identity.certificate().expiry_text())
+}

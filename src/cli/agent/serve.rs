@@ -1,0 +1,72 @@
+//! `serve`: the agent itself.
+
+use std::time::Duration;
+
+use super::Globals;
+use crate::agent::serve::{self, ServeError};
+use crate::agent::snapshot::{Places, SnapshotError};
+use crate::cli::out;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::sys::{host, user};
+
+/// How long the resolver may take to tell the host's own name.
+const NAME: Duration = Duration::from_secs(2);
+
+/// Serves until SIGTERM or SIGINT.
+pub fn run(globals: &Globals) -> Result<Exit, Failure> {
+    let places = globals.places();
+    let fail = |error| failed(error, &places);
+    let settings = serve::settings(&places).map_err(fail)?;
+    serve::drop_root(&settings).map_err(fail)?;
+    if settings.profiles.values().any(|profile| profile.run_as.is_some()) {
+        let (uid, _) = user::current();
+        out::error(format!(
+            "warning: without a root executor every script runs with this agent's own rights (uid {uid}); run_as, caps \
+             and writable of the profiles are not applied"
+        ));
+    }
+    let host = host::fqdn(NAME);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build();
+    let runtime = runtime.map_err(|error| fail(ServeError::Start(error)))?;
+    let warn = |warnings: &crate::conf::Warnings| {
+        if !warnings.is_empty() {
+            out::error(warnings.to_string());
+        }
+    };
+    runtime.block_on(serve::serve(places.clone(), host, &warn)).map_err(fail)?;
+    Ok(Exit::Success)
+}
+
+/// Enough to keep handshakes from delaying requests; an agent is not the host's main work.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, 4)
+}
+
+fn failed(error: ServeError, places: &Places) -> Failure {
+    let hint = match &error {
+        ServeError::Snapshot(SnapshotError::Unpaired(_)) => {
+            format!("pair this host first: ctrl-exec-agent request-pairing --dispatcher HOST ({})", places.config.display())
+        }
+        ServeError::Snapshot(SnapshotError::ExecutorSocket) => {
+            format!("remove executor_socket from {}; scripts then run as the agent's user", places.config.display())
+        }
+        ServeError::Snapshot(_) | ServeError::Executor(_) => {
+            format!("the files are {} and {}", places.config.display(), places.allowlist.display())
+        }
+        ServeError::NoAccount(_) | ServeError::RootAccount => {
+            format!("set 'user' in {} to an account without rights, or make the account", places.config.display())
+        }
+        ServeError::Listen(_) => "is another agent running? 'port' and 'bind' in agent.conf decide".to_owned(),
+        ServeError::Drop(_) | ServeError::Start(_) => String::new(),
+    };
+    let exit = match &error {
+        ServeError::Snapshot(_) | ServeError::Executor(_) | ServeError::NoAccount(_) | ServeError::RootAccount => {
+            Exit::Config
+        }
+        ServeError::Listen(_) | ServeError::Start(_) => Exit::Unavailable,
+        ServeError::Drop(_) => Exit::Permission,
+    };
+    let failure = Failure::new(exit, error);
+    if hint.is_empty() { failure } else { failure.hint(hint) }
+}

@@ -1,0 +1,57 @@
+//! `check-config`: everything a verb would find, at once.
+
+use super::Globals;
+use crate::cli::out;
+use crate::dispatcher::site::{Site, SiteError};
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// No arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Checks the configuration, then each file that it names; 78 if anything is wrong.
+pub fn run(_: &Args, globals: &Globals) -> Result<Exit, Failure> {
+    out::line(format!("Checking {}...", globals.config().display()));
+    let site = globals.site()?;
+    out::line("  Config OK");
+    let mut good = true;
+    let mut report = |what: &str, checked: Result<String, SiteError>, remedy: &str| match checked {
+        Ok(text) => out::line(format!("  {what} OK{text}")),
+        Err(error) => {
+            good = false;
+            out::line(format!("  {what}: {}", Failure::new(Exit::Config, error).hint(remedy)));
+        }
+    };
+    report("CA certificate", site.anchor().map(expires_ca), "ctrl-exec setup-ca");
+    report("CA key", ca_key(&site), "ctrl-exec setup-ca; only root reads the key");
+    report("Dispatcher certificate and key", identity(&site), "ctrl-exec setup-ctrl-exec");
+    match &site.settings.auth_hook {
+        Some(hook) if !crate::sys::file::is_executable(hook) => {
+            good = false;
+            out::line(format!("  Auth hook: {} is not executable: every call is denied", hook.display()));
+        }
+        Some(hook) => out::line(format!("  Auth hook OK ({})", hook.display())),
+        None => {}
+    }
+    Ok(if good { Exit::Success } else { Exit::Config })
+}
+
+fn expires_ca(anchor: std::sync::Arc<crate::pki::chain::TrustAnchor>) -> String {
+    format!(" (expires {})", anchor.certificate().expiry_text())
+}
+
+/// The API's user has no right to the CA key, and needs none.
+fn ca_key(site: &Site) -> Result<String, SiteError> {
+    match site.ca() {
+        Ok(_) => Ok(String::new()),
+        Err(SiteError::File(error)) if error.is_permission_denied() => Ok(" (not readable by this user)".to_owned()),
+        Err(error) => Err(error),
+    }
+}
+
+fn identity(site: &Site) -> Result<String, SiteError> {
+    let identity = site.identity()?;
+    let certificate = identity.certificate();
+    Ok(format!(" (serial {}, expires {})", certificate.serial(), certificate.expiry_text()))
+}
