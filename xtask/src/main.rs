@@ -4,7 +4,9 @@
 #![expect(clippy::disallowed_methods, reason = "a build tool starts processes and writes files it can make again")]
 
 mod bench;
+mod check;
 mod code;
+mod deny;
 mod dist;
 mod layers;
 mod place;
@@ -27,6 +29,12 @@ struct Task {
 
 /// Every task, in the order of the help.
 const TASKS: &[Task] = &[
+    Task {
+        name: "check",
+        arguments: "",
+        about: "what CI runs, in CI's order, up to the first failure",
+        start: check::task,
+    },
     Task { name: "tidy", arguments: "", about: "the house rules that no lint checks", start: tidy::task },
     Task { name: "layers", arguments: "", about: "which room may use what, and cycles", start: layers::task },
     Task {

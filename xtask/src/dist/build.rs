@@ -23,12 +23,20 @@ pub(super) fn static_binary(profile: &str) -> Outcome<PathBuf> {
         .without(&["RUSTFLAGS", "CARGO_BUILD_TARGET"])
         .dir(&place::repository());
     if std::env::var_os(&compiler).is_none() {
-        cargo = cargo.env(&compiler, "musl-gcc");
+        cargo = cargo.env(&compiler, musl_gcc(&compiler)?);
     }
     cargo.go()?;
     // Cargo's one exception to "the folder bears the profile's name".
     let kind = if profile == "dev" { "debug" } else { profile };
     Ok(folder.join(target).join(kind).join("ctrl-exec"))
+}
+
+/// The C compiler for the crates that have C in them, asked for here: what the build says of a missing one fills pages.
+fn musl_gcc(variable: &str) -> Outcome<&'static str> {
+    let asked = Run::new("musl-gcc").arg("--version").text();
+    asked.map(|_| "musl-gcc").map_err(|_| {
+        format!("musl-gcc is missing: apt-get install musl-tools, or name another C compiler for musl in {variable}")
+    })
 }
 
 /// With `--target`, these do not reach build scripts and procedural macros, which run here on glibc.
