@@ -39,11 +39,7 @@ pub struct Running {
 
 impl Running {
     /// Gives an order on a fresh connection. The descriptors go with the first byte.
-    pub async fn give(
-        connection: OwnedFd,
-        order: &Order,
-        descriptors: &[BorrowedFd<'_>],
-    ) -> Result<Self, OrderError> {
+    pub async fn give(connection: OwnedFd, order: &Order, descriptors: &[BorrowedFd<'_>]) -> Result<Self, OrderError> {
         let bytes = frame::encode(order, limits::ORDER)?;
         pipe::set_nonblocking(connection.as_fd(), true).map_err(OrderError::Unreachable)?;
         // A fresh socket's buffer is empty, so at least the first byte leaves at once, and the descriptors with it.

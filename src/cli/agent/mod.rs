@@ -1,12 +1,12 @@
 //! `ctrl-exec-agent`: the agent's verbs.
 
-mod globals;
-mod pairing_status;
-mod request_pairing;
-mod self_check;
-mod self_ping;
-mod serve;
-mod serve_private;
+pub mod globals;
+pub mod pairing_status;
+pub mod request_pairing;
+pub mod self_check;
+pub mod self_ping;
+pub mod serve;
+pub mod serve_private;
 
 use std::ffi::OsString;
 

@@ -46,7 +46,10 @@ fn workers() -> usize {
 fn failed(error: ServeError, places: &Places) -> Failure {
     let hint = match &error {
         ServeError::Snapshot(SnapshotError::Unpaired(_)) => {
-            format!("pair this host first: ctrl-exec-agent request-pairing --dispatcher HOST ({})", places.config.display())
+            format!(
+                "pair this host first: ctrl-exec-agent request-pairing --dispatcher HOST ({})",
+                places.config.display()
+            )
         }
         ServeError::Snapshot(SnapshotError::ExecutorSocket) => {
             format!("remove executor_socket from {}; scripts then run as the agent's user", places.config.display())

@@ -45,12 +45,12 @@ pub async fn allowed(site: &Site, globals: &Globals, context: Context) -> Result
 /// The agents that the references name, all or none.
 pub fn targets(site: &Site, references: &[String], port: Option<u16>) -> Result<Vec<Target>, Failure> {
     resolve::resolve(&site.registry, references, port).map_err(|error| match error {
-        ResolveError::Store(store) if store.is_permission_denied() => Failure::new(Exit::Permission, store)
-            .hint("run it with sudo, or as a member of the group ctrl-exec"),
+        ResolveError::Store(store) if store.is_permission_denied() => {
+            Failure::new(Exit::Permission, store).hint("run it with sudo, or as a member of the group ctrl-exec")
+        }
         ResolveError::Store(store) => Failure::new(Exit::Unavailable, store),
-        unknown @ ResolveError::Unknown { .. } => Failure::new(Exit::Failed, unknown).hint(
-            "Only registered agents can be addressed - run 'ctrl-exec-dispatcher list-agents' to see them.",
-        ),
+        unknown @ ResolveError::Unknown { .. } => Failure::new(Exit::Failed, unknown)
+            .hint("Only registered agents can be addressed - run 'ctrl-exec-dispatcher list-agents' to see them."),
     })
 }
 

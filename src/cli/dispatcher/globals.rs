@@ -59,9 +59,8 @@ impl Globals {
 #[must_use]
 pub fn failed(error: SiteError) -> Failure {
     match &error {
-        SiteError::File(file) if file.is_permission_denied() => {
-            Failure::new(Exit::Permission, error).hint("run it as root, with sudo, or as a member of the group ctrl-exec")
-        }
+        SiteError::File(file) if file.is_permission_denied() => Failure::new(Exit::Permission, error)
+            .hint("run it as root, with sudo, or as a member of the group ctrl-exec"),
         SiteError::File(file) if file.is_not_found() => {
             Failure::new(Exit::Config, error).hint("'ctrl-exec check-config' shows what is missing and how to make it")
         }

@@ -1,20 +1,20 @@
 //! `ctrl-exec`: the dispatcher's verbs.
 
-mod approve;
-mod call;
-mod check_config;
-mod deny;
-mod edit_agent;
-mod globals;
-mod list_agents;
-mod list_requests;
-mod pairing_mode;
-mod ping;
-mod results;
-mod run;
-mod setup_ca;
-mod setup_ctrl_exec;
-mod unpair;
+pub mod approve;
+pub mod call;
+pub mod check_config;
+pub mod deny;
+pub mod edit_agent;
+pub mod globals;
+pub mod list_agents;
+pub mod list_requests;
+pub mod pairing_mode;
+pub mod ping;
+pub mod results;
+pub mod run;
+pub mod setup_ca;
+pub mod setup_ctrl_exec;
+pub mod unpair;
 
 use std::ffi::OsString;
 

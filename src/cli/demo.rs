@@ -1,0 +1,12 @@
+//! stub
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// Args.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Run.
+pub fn run(_: &Args) -> Result<Exit, Failure> {
+    Ok(Exit::Bug)
+}
