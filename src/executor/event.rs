@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::audit::{Event, Level};
 use crate::wire::name::RequestId;
 use crate::wire::order::Order;
 use crate::wire::outcome::Outcome;
@@ -49,3 +50,64 @@ pub enum ExecEvent<'a> {
 
 /// Where events go.
 pub(super) type Audit<'a> = &'a dyn Fn(&ExecEvent<'_>);
+
+impl ExecEvent<'_> {
+    /// The event as it is logged.
+    pub fn line(&self) -> Event {
+        let about = |level, action, request: &RequestId| Event::new(level, action).field("REQID", request);
+        match self {
+            Self::Ended { order, profile, pid, outcome } => {
+                ended(*order, outcome).maybe("PROFILE", *profile).maybe("PID", *pid)
+            }
+            Self::StatusLost { request, reason } => {
+                about(Level::Error, "exec-status-fail", request).field("ERROR", reason)
+            }
+            Self::Lingering { request } => {
+                about(Level::Warning, "exec-lingering", request).field("REASON", "descendants survive being killed")
+            }
+            Self::Ignored { reason } => Event::new(Level::Warning, "exec-ignored").field("REASON", reason),
+            Self::Reloaded => Event::new(Level::Info, "exec-reload"),
+            Self::ReloadFailed { text } => Event::new(Level::Error, "exec-reload-fail").field("ERROR", text),
+        }
+    }
+}
+
+/// `exec`, with the same number as the caller sees and, where the number says too little, the reason.
+fn ended(order: Option<&Order>, outcome: &Outcome) -> Event {
+    let (level, kind) = match outcome {
+        Outcome::Exited { .. } => (Level::Info, "exited"),
+        Outcome::Signalled { .. } => (Level::Warning, "signalled"),
+        Outcome::TimedOut { .. } => (Level::Warning, "timed-out"),
+        Outcome::Cancelled => (Level::Info, "cancelled"),
+        Outcome::Refused(_) => (Level::Warning, "refused"),
+        Outcome::NotStarted { .. } => (Level::Error, "not-started"),
+    };
+    let event = Event::new(level, "exec").field("OUTCOME", kind).field("EXIT", outcome.exit());
+    let event = event.maybe("REQID", order.map(Order::request)).maybe("SCRIPT", order.map(Order::script));
+    event.maybe("REASON", outcome.reason())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::name::ScriptName;
+    use crate::wire::order::Mode;
+
+    #[test]
+    fn an_order_is_one_line_without_its_arguments() {
+        let request = RequestId::from_random([1; 8]);
+        let order = Order::new(ScriptName::parse("disk").unwrap(), vec!["secret".into()], request, Mode::Attached);
+        let order = order.unwrap();
+        let outcome = Outcome::TimedOut { limit_ms: 5 };
+        let event = ExecEvent::Ended { order: Some(&order), profile: Some("default"), pid: Some(7), outcome: &outcome };
+        let line = "ACTION=exec EXIT=126 OUTCOME=timed-out PID=7 PROFILE=default \
+            REASON=\"time limit of 5 ms passed\" REQID=0101010101010101 SCRIPT=disk";
+        assert_eq!(event.line().line(), line);
+    }
+
+    #[test]
+    fn a_list_of_faults_stays_one_line() {
+        let line = ExecEvent::ReloadFailed { text: "one\ntwo" }.line().line();
+        assert!(line.starts_with("ACTION=exec-reload-fail ERROR=") && !line.contains('\n'), "{line}");
+    }
+}

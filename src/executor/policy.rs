@@ -1,12 +1,17 @@
 //! What may run on this host: the part of the configuration that the executor decides by, as one snapshot.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::conf::agent::{Profile, Settings};
-use crate::conf::scripts::{Allowlist, Entry};
+use crate::conf::agent::{self, Loaded, Profile};
+use crate::conf::scripts::Entry;
+use crate::conf::{Root, Source};
+use crate::sys::file;
 use crate::wire::name::ScriptName;
+
+/// Largest configuration file that is read, in bytes: more than the parser takes, so that the parser says so.
+const LIMIT: usize = 2 * 1024 * 1024;
 
 /// One snapshot of `agent.conf` and `scripts.conf`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,21 +24,6 @@ pub struct Policy {
     pub profiles: BTreeMap<String, ProfileLimits>,
     /// Most scripts at the same time.
     pub max_children: usize,
-}
-
-impl Policy {
-    /// The executor's part of the two configuration files.
-    #[must_use]
-    pub fn of(settings: &Settings, allowlist: &Allowlist) -> Self {
-        let script = |entry: &Entry| Script { path: entry.path().to_owned(), profile: entry.profile().to_string() };
-        let limits = |profile: &Profile| ProfileLimits { timeout: profile.timeout, kill_grace: profile.kill_grace };
-        Self {
-            scripts: allowlist.iter().map(|entry| (entry.name().clone(), script(entry))).collect(),
-            script_dirs: settings.script_dirs.clone(),
-            profiles: settings.profiles.iter().map(|(name, profile)| (name.to_string(), limits(profile))).collect(),
-            max_children: settings.max_children,
-        }
-    }
 }
 
 /// A script of the allowlist.
@@ -52,4 +42,82 @@ pub struct ProfileLimits {
     pub timeout: Option<Duration>,
     /// Time between asking a script to end and killing it.
     pub kill_grace: Duration,
+}
+
+impl Policy {
+    /// Reads both files as one snapshot.
+    ///
+    /// # Errors
+    /// Every fault of either file with its place, for people.
+    pub fn load(config: &Path, allowlist: &Path, root: &Root) -> Result<Self, String> {
+        let read = |path: &Path| match file::read_bounded(path, LIMIT) {
+            Ok(bytes) => Ok(Source::new(path, bytes)),
+            Err(error) => Err(format!("{error}: {}", source_of(&error))),
+        };
+        let loaded = agent::load(&read(config)?, &read(allowlist)?, root);
+        loaded.map(|loaded| Self::of(&loaded)).map_err(|errors| errors.to_string())
+    }
+
+    fn of(loaded: &Loaded) -> Self {
+        let script = |entry: &Entry| {
+            let script = Script { path: entry.path().to_owned(), profile: entry.profile().to_string() };
+            (entry.name().clone(), script)
+        };
+        let limits = |profile: &Profile| {
+            let limits = ProfileLimits { timeout: profile.timeout, kill_grace: profile.kill_grace };
+            (profile.name.to_string(), limits)
+        };
+        Self {
+            scripts: loaded.allowlist.iter().map(script).collect(),
+            script_dirs: loaded.settings.script_dirs.clone(),
+            profiles: loaded.settings.profiles.values().map(limits).collect(),
+            max_children: loaded.settings.max_children,
+        }
+    }
+}
+
+/// The causes of an error in one line.
+fn source_of(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::file::{Access, write_atomic};
+
+    const AGENT: &str = "port = 7443\ncert = /c\nkey = /k\nca = /a\nmax_children = 3\nscript_dirs = /opt:/srv\n\
+        [profile default]\n[profile slow]\ntimeout = 9\nkill_grace = 2\n";
+
+    fn loaded(agent: &str, scripts: &str) -> Result<Policy, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let (config, allowlist) = (dir.path().join("agent.conf"), dir.path().join("scripts.conf"));
+        write_atomic(&config, agent.as_bytes(), Access::public()).unwrap();
+        write_atomic(&allowlist, scripts.as_bytes(), Access::public()).unwrap();
+        Policy::load(&config, &allowlist, &Root::new(None))
+    }
+
+    #[test]
+    fn both_files_become_one_policy() {
+        let policy = loaded(AGENT, "a = /opt/a\nb = /opt/b profile=slow\n").unwrap();
+        let slow = &policy.scripts[&ScriptName::parse("b").unwrap()];
+        assert_eq!((slow.path.as_path(), slow.profile.as_str()), (Path::new("/opt/b"), "slow"));
+        assert_eq!(policy.scripts[&ScriptName::parse("a").unwrap()].profile, "default");
+        let limits = ProfileLimits { timeout: Some(Duration::from_secs(9)), kill_grace: Duration::from_secs(2) };
+        assert_eq!(policy.profiles["slow"], limits);
+        assert_eq!(policy.profiles["default"].timeout, None);
+        assert_eq!((policy.max_children, policy.script_dirs.unwrap().len()), (3, 2));
+    }
+
+    #[test]
+    fn a_fault_in_either_is_told_with_its_place() {
+        let text = loaded(AGENT, "a = relative\n").unwrap_err();
+        assert!(text.contains("scripts.conf:1:"), "{text}");
+        let text = loaded("nonsense\n", "a = /opt/a\n").unwrap_err();
+        assert!(text.contains("agent.conf:1:"), "{text}");
+        let none = Path::new("/nonexistent/agent.conf");
+        let text = Policy::load(none, none, &Root::new(None)).unwrap_err();
+        assert!(text.starts_with("cannot open /nonexistent/agent.conf: No such file"), "{text}");
+    }
 }

@@ -19,13 +19,15 @@ pub struct LocalTime {
 /// A moment too far off for the C library is the first of January.
 #[must_use]
 pub fn at(epoch: i64) -> LocalTime {
-    // SAFETY: an all-zero `tm` is a valid value: integers, and a zone pointer that may be null.
-    #[expect(unsafe_code, reason = "the C library's structure has no constructor")]
-    let mut fields: libc::tm = unsafe { std::mem::zeroed() };
-    // SAFETY: both pointers are to live values of the right type for the time of the call; localtime_r keeps neither.
-    // It reads the environment, which nothing in this program changes.
+    // SAFETY: an all-zero `tm` is a valid value: integers, and a zone pointer that may be null. Both pointers are to
+    // live values of the right type for the time of the call; localtime_r keeps neither. It reads the environment,
+    // which nothing in this program changes.
     #[expect(unsafe_code, reason = "nothing else knows the system's time zone")]
-    let known = unsafe { !libc::localtime_r(&raw const epoch, &raw mut fields).is_null() };
+    let (known, fields) = unsafe {
+        let mut fields: libc::tm = std::mem::zeroed();
+        let known = !libc::localtime_r(&raw const epoch, &raw mut fields).is_null();
+        (known, fields)
+    };
     let small = |value: libc::c_int| u8::try_from(value).unwrap_or(0);
     if !known {
         return LocalTime { month: 1, day: 1, hour: 0, minute: 0, second: 0 };

@@ -97,7 +97,7 @@ fn a_connection_that_closes_ends_an_attached_script() {
     let Run { connection, mut stdout, .. } = run;
     drop(connection);
     assert_eq!(stdout.read_to_end(&mut Vec::new()).unwrap(), 0);
-    until("the audit line", || executor.log().contains("outcome: Cancelled"));
+    until("the audit line", || executor.log().contains("OUTCOME=cancelled"));
 }
 
 #[test]

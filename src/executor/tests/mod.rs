@@ -46,7 +46,7 @@ fn executor(control: OwnedFd, directory: &Path) {
     let mut file = OpenOptions::new().write(true).open(directory.join("pid")).unwrap();
     write!(file, "{}", std::process::id()).unwrap();
     let log = OpenOptions::new().append(true).open(directory.join("log")).unwrap();
-    let audit = |event: &ExecEvent<'_>| writeln!(&log, "{event:?}").unwrap();
+    let audit = |event: &ExecEvent<'_>| writeln!(&log, "{}", event.line().line()).unwrap();
     let result = serve_private(control, || load(&directory.join("policy")), audit);
     process::end(result.map_or_else(
         |error| {

@@ -83,8 +83,8 @@ fn an_order_that_stalls_is_given_up_and_others_are_not_held_up() {
 fn every_order_leaves_one_line_without_arguments() {
     let executor = Executor::start();
     executor.shell("exit 9", &["secret-argument"]).outcome();
-    super::harness::until("the audit line", || executor.log().contains("Ended"));
+    super::harness::until("the audit line", || executor.log().contains("ACTION=exec "));
     let log = executor.log();
-    assert!(log.contains("code: 9") && log.contains("default"), "{log}");
+    assert!(log.contains("EXIT=9") && log.contains("PROFILE=default") && !log.contains("secret"), "{log}");
     assert_eq!(log.lines().count(), 1);
 }

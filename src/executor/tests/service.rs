@@ -39,7 +39,7 @@ fn a_reload_takes_all_of_the_new_or_keeps_all_of_the_old() {
     assert!(matches!(executor.shell("exit 1", &[]).outcome(), Outcome::Refused(_)));
     assert_eq!(executor.run(&order("new", &[], Mode::Attached)).outcome(), Outcome::Exited { code: 0 });
     let log = executor.log();
-    assert!(log.contains("ReloadFailed") && log.contains("Reloaded"), "{log}");
+    assert!(log.contains("ACTION=exec-reload-fail ") && log.contains("ACTION=exec-reload\n"), "{log}");
 }
 
 #[test]

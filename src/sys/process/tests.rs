@@ -178,6 +178,45 @@ fn a_chain_of_sessions_is_killed_to_the_last_member() {
     assert_eq!(text, "[Signalled(9), Signalled(9), Signalled(9), Signalled(9)]");
 }
 
+/// Each process of the line starts the next in a new session and ends. It stops by itself after a while, so that a
+/// failing test does not go on for ever.
+fn succession(generations: u32) {
+    for _ in 0..generations {
+        match fork().unwrap() {
+            Fork::Parent(_) => end(0),
+            Fork::Child => own_session().unwrap(),
+        }
+    }
+    end(0);
+}
+
+#[test]
+fn lines_of_succession_as_fast_as_the_kernel_allows_are_killed() {
+    let text = in_a_process("succession", || {
+        adopt_orphans().unwrap();
+        for _ in 0..4 {
+            if let Fork::Child = fork().unwrap() {
+                succession(100_000);
+            }
+        }
+        let mut killed = 0;
+        for calls in 1.. {
+            freeze_and_kill().unwrap();
+            loop {
+                match reap().unwrap() {
+                    Reaped::Child(_, End::Signalled(9)) => killed += 1,
+                    Reaped::Child(..) => {}
+                    Reaped::Running => break,
+                    Reaped::Nobody => return format!("{} {killed} in {calls} calls", killed >= 4),
+                }
+            }
+        }
+        "never".to_owned()
+    });
+    // At least one of each line was alive to be killed; none came to its natural end.
+    assert!(text.starts_with("true "), "{text}");
+}
+
 #[test]
 fn stopped_processes_are_woken_to_end_by_themselves() {
     let text = in_a_process("stopped", || {
