@@ -75,6 +75,7 @@ pub fn judge(peer: &Peer, snapshot: &Snapshot) -> Result<TrustedPeer, Rejection>
 
 impl Rejection {
     /// The documented 403 and its log line; `path` decides between the two documented forms.
+    #[must_use]
     pub fn answer(self, peer: &Peer, path: &str, log: &Logger) -> Answer {
         if self == Self::Revoked {
             let event = Event::new(Level::Warning, "revoked-cert");

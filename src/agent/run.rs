@@ -22,6 +22,7 @@ use crate::wire::order::{Mode, Order};
 use crate::wire::outcome::Outcome;
 use crate::wire::refusal::Refusal;
 use crate::wire::run::{Output, RunReply, RunRequest};
+use crate::wire::stamp;
 
 /// Runs an allowlisted script and answers when it has ended.
 pub async fn run(agent: &Agent, peer: &TrustedPeer, body: &[u8]) -> Answer {
@@ -147,7 +148,7 @@ fn context(peer: &TrustedPeer, request: &RunRequest) -> RunContext {
         username: request.username.clone(),
         token: request.token.clone(),
         dispatcher: peer.id().to_string(),
-        timestamp: clock::utc_now(),
+        timestamp: stamp::utc(clock::unix_now()),
     }
 }
 

@@ -56,9 +56,9 @@ pub enum SelfPingError {
 pub async fn ping(settings: &Settings, address: SocketAddr) -> Result<Pong, SelfPingError> {
     let identity = IdentitySlot::new(snapshot::identity(settings)?);
     let config = tls::dispatcher_client(identity, &snapshot::anchor(settings)?)?;
-    let closed = |_| SelfPingError::Closed(address);
-    let stream = timeout(PATIENCE, TcpStream::connect(address)).await.map_err(|_| closed(()))?;
-    let stream = stream.map_err(|_| closed(()))?;
+    let closed = || SelfPingError::Closed(address);
+    let stream = timeout(PATIENCE, TcpStream::connect(address)).await.map_err(|_| closed())?;
+    let stream = stream.map_err(|_| closed())?;
     let handshake = TlsConnector::from(config).connect(tls::any_name(), stream);
     let late = |_| SelfPingError::Handshake("no answer within 5 s".to_owned());
     let handshake = timeout(PATIENCE, handshake).await.map_err(late)?;

@@ -16,6 +16,7 @@ use crate::hook::{Context, Decision, record};
 use crate::net::rate::{Budget, Judgement, Limiter, Verdict};
 use crate::net::slots::Slots;
 use crate::sys::clock;
+use crate::wire::stamp;
 
 /// Handshakes under way at once, in all and from one address. A handshake costs memory and CPU before anything is
 /// known of the peer.
@@ -140,7 +141,7 @@ impl Agent {
             source_ip: peer.address().to_string(),
             dispatcher: peer.id().to_string(),
             dispatcher_serial: peer.serial().to_string(),
-            timestamp: clock::utc_now(),
+            timestamp: stamp::utc(clock::unix_now()),
             ..context
         };
         let decision = hook.ask(&context).await;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::agent;
 use super::diagnostic::{ConfErrors, Diagnostic, Findings, Warnings, shown};
 use super::lexer::{self, Setting, Span};
 use super::names::ProfileName;
@@ -60,7 +59,7 @@ impl Entry {
 }
 
 impl Allowlist {
-    /// Reads the file alone. Whether its profiles exist is for [`check_profiles`].
+    /// Reads the file alone. Whether its profiles exist is for [`super::agent::load`].
     ///
     /// # Errors
     /// Every line that is neither blank nor a comment nor a right entry.
@@ -117,15 +116,6 @@ impl Allowlist {
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
-}
-
-/// Whether every script's profile is defined. An empty allowlist needs none.
-///
-/// # Errors
-/// One error that names every script with an undefined profile, and the lines to add.
-pub fn check_profiles(settings: &agent::Settings, allowlist: &Allowlist) -> Result<(), ConfErrors> {
-    let undefined = undefined_profiles(allowlist, &settings.file, |name| settings.profiles.contains_key(name));
-    undefined.map_or(Ok(()), |error| Err(error.into()))
 }
 
 /// The error about profiles that `defined` denies.

@@ -6,9 +6,22 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value};
 
 use super::answer::HostResult;
+use super::connect::Dialer;
 use super::failure::CallError;
 use super::fanout;
 use super::resolve::Target;
+use crate::audit::Logger;
+
+/// What calls to many agents share.
+#[derive(Clone)]
+pub struct Fleet {
+    /// Connections to agents.
+    pub dialer: Dialer,
+    /// Where each call is logged.
+    pub log: Logger,
+    /// Most calls under way at once.
+    pub most: usize,
+}
 
 /// One finished call.
 #[derive(Debug)]

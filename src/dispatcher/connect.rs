@@ -52,7 +52,7 @@ impl Dialer {
     /// Anything but a complete answer of status 2xx.
     pub async fn call(&self, target: &Target, method: Method, path: &str, body: Vec<u8>) -> Result<Reply, CallError> {
         let stream = self.connect(target).await?;
-        let lost = |error: hyper::Error| CallError::Lost { host: target.address().to_owned(), detail: chain(&error) };
+        let lost = |error: hyper::Error| broken(target, &error);
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
         let driver = tokio::spawn(connection);
         let asked = async {
@@ -99,8 +99,7 @@ impl Dialer {
         let (head, mut stream) = response.into_parts();
         let mut body = Vec::new();
         while let Some(frame) = timeout(self.patience, stream.frame()).await.map_err(|_| self.out_of_patience())? {
-            let lost = |error| CallError::Lost { host: target.address().to_owned(), detail: chain(&error) };
-            let Ok(data) = frame.map_err(lost)?.into_data() else { continue };
+            let Ok(data) = frame.map_err(|error| broken(target, &error))?.into_data() else { continue };
             if body.len() + data.len() > self.most {
                 return Err(CallError::AnswerTooLarge(self.most));
             }
@@ -157,6 +156,21 @@ fn judge_status(status: StatusCode, body: &[u8]) -> Result<(), CallError> {
         status if status.is_success() => Ok(()),
         status => Err(CallError::Status(status.to_string())),
     }
+}
+
+/// A connection that broke. In TLS 1.3 the client's handshake is over before the server has judged its certificate, so
+/// a refusal arrives here, as an alert instead of the answer.
+fn broken(target: &Target, error: &hyper::Error) -> CallError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>()
+            && io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+        {
+            return CallError::of_handshake(target.address(), io);
+        }
+        cause = error.source();
+    }
+    CallError::Lost { host: target.address().to_owned(), detail: chain(error) }
 }
 
 /// An error with its causes on one line.

@@ -3,6 +3,7 @@
 use crate::dispatcher::site::Site;
 use crate::hook::{Context, Decision, Hook, record};
 use crate::sys::clock;
+use crate::wire::stamp;
 
 /// The hook said no.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,7 +18,7 @@ pub struct Denied {
 /// Asks the hook about a command-line call; without a hook the command line is allowed, since who can use it can read
 /// the dispatcher's key anyway.
 pub async fn ask_for_cli(site: &Site, context: Context) -> Result<(), Denied> {
-    let context = Context { source_ip: "127.0.0.1".to_owned(), timestamp: clock::utc_now(), ..context };
+    let context = Context { source_ip: "127.0.0.1".to_owned(), timestamp: stamp::utc(clock::unix_now()), ..context };
     let Some(path) = &site.settings.auth_hook else {
         record::no_hook(&site.log, &context, "no-hook-cli");
         return Ok(());

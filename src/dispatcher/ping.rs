@@ -4,25 +4,18 @@ use hyper::Method;
 use serde_json::{Map, Value};
 
 use super::answer::{self, HostResult};
-use super::call::{self, Call};
+use super::call::{self, Call, Fleet};
 use super::connect::{Dialer, Reply};
 use super::failure::CallError;
 use super::resolve::Target;
 use crate::audit::{Event, Level, Logger};
 use crate::wire::ping::PingCall;
 
-/// Pings every target, at most `most` at a time; results are in the order of the targets.
-pub async fn ping(
-    dialer: Dialer,
-    log: &Logger,
-    targets: Vec<Target>,
-    most: usize,
-    reqid: &str,
-    done: impl FnMut(&HostResult),
-) -> Vec<HostResult> {
-    let ask = |target| ask(dialer.clone(), reqid.to_owned(), target);
-    let (log, reqid) = (log.clone(), reqid.to_owned());
-    call::each(targets, most, ask, move |call| finish(&log, &reqid, &call), done).await
+/// Pings every target; results are in the order of the targets.
+pub async fn ping(fleet: &Fleet, targets: Vec<Target>, reqid: &str, done: impl FnMut(&HostResult)) -> Vec<HostResult> {
+    let ask = |target| ask(fleet.dialer.clone(), reqid.to_owned(), target);
+    let (log, reqid) = (fleet.log.clone(), reqid.to_owned());
+    call::each(targets, fleet.most, ask, move |call| finish(&log, &reqid, &call), done).await
 }
 
 async fn ask(dialer: Dialer, reqid: String, target: Target) -> Result<Map<String, Value>, CallError> {

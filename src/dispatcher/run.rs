@@ -6,7 +6,7 @@ use hyper::Method;
 use serde_json::{Map, Value};
 
 use super::answer::{self, HostResult};
-use super::call::{self, Call};
+use super::call::{self, Call, Fleet};
 use super::connect::{Dialer, Reply};
 use super::failure::CallError;
 use super::resolve::Target;
@@ -14,18 +14,16 @@ use crate::audit::{Event, Level, Logger};
 use crate::wire::limits;
 use crate::wire::run::RunCall;
 
-/// Runs `order` on every target, at most `most` at a time. Results are in the order of the targets; `done` sees each
+/// Runs `order` on every target. Results are in the order of the targets; `done` sees each
 /// as it completes.
 pub async fn run(
-    dialer: Dialer,
-    log: &Logger,
+    fleet: &Fleet,
     targets: Vec<Target>,
-    most: usize,
     order: RunCall,
     done: impl FnMut(&HostResult),
 ) -> Vec<HostResult> {
     let hosts: Vec<&str> = targets.iter().map(|target| target.name().as_str()).collect();
-    log.emit(
+    fleet.log.emit(
         Event::new(Level::Info, "dispatch")
             .field("HOSTS", hosts.join(","))
             .field("MODE", "sync")
@@ -33,9 +31,9 @@ pub async fn run(
             .field("SCRIPT", &order.script),
     );
     let order = Arc::new(order);
-    let ask = |target| ask(dialer.clone(), Arc::clone(&order), target);
-    let (log, finished) = (log.clone(), Arc::clone(&order));
-    call::each(targets, most, ask, move |call| finish(&log, &finished, &call), done).await
+    let ask = |target| ask(fleet.dialer.clone(), Arc::clone(&order), target);
+    let (log, finished) = (fleet.log.clone(), Arc::clone(&order));
+    call::each(targets, fleet.most, ask, move |call| finish(&log, &finished, &call), done).await
 }
 
 async fn ask(dialer: Dialer, order: Arc<RunCall>, target: Target) -> Result<Map<String, Value>, CallError> {

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use time::OffsetDateTime;
+
 use super::site::{Site, SiteError};
 use crate::pki::ca::{Ca, CaError, DEFAULT_DAYS, DEFAULT_NAME};
 use crate::pki::csr::{self, CsrError, ExpectedName};
 use crate::pki::key::{self, KeyError};
 use crate::pki::serial::{self, RandomError};
 use crate::store::StoreError;
-use crate::sys::clock;
 use crate::sys::file::{self, Access, FileError};
 use crate::sys::user::{self, Account};
 use crate::wire::name::AgentName;
@@ -71,7 +72,7 @@ pub fn setup_ca(dir: &Path) -> Result<CaFiles, SetupError> {
     if files.key.exists() {
         return Err(SetupError::Exists(files.key));
     }
-    let ca = Ca::create(DEFAULT_NAME, DEFAULT_DAYS, &serial::fresh()?, clock::now())?;
+    let ca = Ca::create(DEFAULT_NAME, DEFAULT_DAYS, &serial::fresh()?, OffsetDateTime::now_utc())?;
     file::write_atomic(&files.cert, ca.certificate().to_pem().as_bytes(), Access::public())?;
     // Ours are random; the counter is there for a return to the original, which reads it.
     file::write_atomic(&dir.join("ca.serial"), b"01\n", Access::private())?;
@@ -105,7 +106,7 @@ pub fn setup_ctrl_exec(site: &Site) -> Result<(), SetupError> {
     let key = key::generate()?;
     let request = csr::make(&key, &AgentName::parse(DISPATCHER_NAME)?)?;
     let request = csr::check(&request, ExpectedName::Exactly(DISPATCHER_NAME))?;
-    let cert = ca.sign_dispatcher(&request, &serial::fresh()?, settings.lifetimes.days, clock::now())?;
+    let cert = ca.sign_dispatcher(&request, &serial::fresh()?, settings.lifetimes.days, OffsetDateTime::now_utc())?;
     let mut access = Access::private();
     if user::is_root()
         && let Ok(Some(account)) = Account::by_name(&settings.service_user)

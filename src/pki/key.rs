@@ -44,7 +44,8 @@ pub enum KeyError {
     Encrypted,
     /// Damaged, of an unknown kind, or too short.
     #[error(
-        "the private key is damaged or of a kind that is not supported (RSA from {LEAST_RSA_BITS} bits, ECDSA P-256, P-384 or P-521, Ed25519)"
+        "the private key is damaged or of a kind that is not supported (RSA from {LEAST_RSA_BITS} bits, ECDSA P-256, \
+         P-384 or P-521, Ed25519)"
     )]
     Unusable,
     /// A public key of an unknown algorithm.

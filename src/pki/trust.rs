@@ -177,7 +177,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(entries in proptest::collection::btree_map("[1-9a-f][0-9a-f]{0,39}", "[a-z0-9][a-zA-Z0-9._-]{0,63}", 0..8)) {
+        fn what_is_written_is_read_back(
+            entries in
+                proptest::collection::btree_map("[1-9a-f][0-9a-f]{0,39}", "[a-z0-9][a-zA-Z0-9._-]{0,63}", 0..8)
+        ) {
             let mut map = TrustMap::default();
             for (number, id) in entries {
                 map.insert(serial(&number), DispatcherId::parse(&id).unwrap());

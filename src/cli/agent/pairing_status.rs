@@ -6,6 +6,7 @@ use crate::cli::out;
 use crate::exit::Exit;
 
 /// Says whether this host is paired; 1 if not.
+#[must_use]
 pub fn run(globals: &Globals) -> Exit {
     match expiry(globals) {
         Ok(expiry) => {
@@ -20,6 +21,7 @@ pub fn run(globals: &Globals) -> Exit {
 }
 
 /// Says nothing; 0 if certificate, key and CA are there.
+#[must_use]
 pub fn paired(globals: &Globals) -> Exit {
     let settings = snapshot::configuration(&globals.places()).map(|loaded| loaded.settings);
     let paired = settings.is_ok_and(|settings| snapshot::unpaired(&settings).is_none());

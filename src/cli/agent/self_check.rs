@@ -12,7 +12,7 @@ use crate::sys::file;
 /// Checks; 1 if serving would fail, a script cannot be executed, or nobody is trusted.
 pub fn run(globals: &Globals) -> Result<Exit, Failure> {
     out::line("Checking config...");
-    let loaded = snapshot::configuration(&globals.places()).map_err(broken)?;
+    let loaded = snapshot::configuration(&globals.places()).map_err(|error| broken(&error))?;
     if !loaded.warnings.is_empty() {
         out::error(loaded.warnings.to_string());
     }
@@ -27,7 +27,7 @@ pub fn run(globals: &Globals) -> Result<Exit, Failure> {
     Ok(if good { Exit::Success } else { Exit::Failed })
 }
 
-fn broken(error: SnapshotError) -> Failure {
+fn broken(error: &SnapshotError) -> Failure {
     Failure::new(Exit::Failed, format!("Config error: {error}"))
 }
 

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{Globals, globals};
 use crate::cli::out;
+use crate::dispatcher::call::Fleet;
 use crate::dispatcher::gate;
 use crate::dispatcher::resolve::{self, ResolveError, Target};
 use crate::dispatcher::site::Site;
@@ -61,6 +62,7 @@ pub fn request_id() -> Result<RequestId, Failure> {
 }
 
 /// The connections of this site.
-pub fn dialer(site: &Site) -> Result<crate::dispatcher::connect::Dialer, Failure> {
-    site.dialer().map_err(globals::failed)
+pub fn fleet(site: &Site) -> Result<Fleet, Failure> {
+    let dialer = site.dialer().map_err(globals::failed)?;
+    Ok(Fleet { dialer, log: site.log.clone(), most: site.settings.max_parallel })
 }

@@ -5,6 +5,8 @@ use crate::cli::out;
 use crate::dispatcher::site::{Site, SiteError};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::pki::chain::TrustAnchor;
+use crate::sys::file;
 
 /// No arguments.
 #[derive(Debug, clap::Args)]
@@ -23,11 +25,11 @@ pub fn run(_: &Args, globals: &Globals) -> Result<Exit, Failure> {
             out::line(format!("  {what}: {}", Failure::new(Exit::Config, error).hint(remedy)));
         }
     };
-    report("CA certificate", site.anchor().map(expires_ca), "ctrl-exec setup-ca");
+    report("CA certificate", site.anchor().map(|anchor| expires(&anchor)), "ctrl-exec setup-ca");
     report("CA key", ca_key(&site), "ctrl-exec setup-ca; only root reads the key");
     report("Dispatcher certificate and key", identity(&site), "ctrl-exec setup-ctrl-exec");
     match &site.settings.auth_hook {
-        Some(hook) if !crate::sys::file::is_executable(hook) => {
+        Some(hook) if !file::is_executable(hook) => {
             good = false;
             out::line(format!("  Auth hook: {} is not executable: every call is denied", hook.display()));
         }
@@ -37,7 +39,7 @@ pub fn run(_: &Args, globals: &Globals) -> Result<Exit, Failure> {
     Ok(if good { Exit::Success } else { Exit::Config })
 }
 
-fn expires_ca(anchor: std::sync::Arc<crate::pki::chain::TrustAnchor>) -> String {
+fn expires(anchor: &TrustAnchor) -> String {
     format!(" (expires {})", anchor.certificate().expiry_text())
 }
 

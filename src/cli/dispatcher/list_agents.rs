@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use time::OffsetDateTime;
 
 use super::Globals;
 use crate::cli::out;
@@ -12,7 +13,6 @@ use crate::failure::Failure;
 use crate::pki::{cert, renewal};
 use crate::store::record::AgentRecord;
 use crate::store::registry::Registry;
-use crate::sys::clock;
 
 const TABLE: Table<7> = Table::new([30, 16, 5, 8, 22, 24, 0]);
 
@@ -66,7 +66,7 @@ fn print(records: &[AgentRecord]) {
     for record in records {
         let or = |text: &str| if text.is_empty() { "?".to_owned() } else { text.to_owned() };
         let days = cert::parse_openssl_time(&record.expiry)
-            .map_or_else(|| "?".to_owned(), |end| renewal::days_left(end, clock::now()).to_string());
+            .map_or_else(|| "?".to_owned(), |end| renewal::days_left(end, OffsetDateTime::now_utc()).to_string());
         let (ip, port, paired, expiry) =
             (or(&record.ip), record.port.to_string(), or(&record.paired), or(&record.expiry));
         let lookup = record.lookup_by.0.as_str();

@@ -31,18 +31,17 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
             return Ok(exit);
         }
         let targets = call::targets(&site, &args.hosts, globals.port)?;
-        let dialer = call::dialer(&site)?;
+        let fleet = call::fleet(&site)?;
         if !globals.json {
             out::line(TABLE.row(["HOST", "STATUS", "RTT", "CERT EXPIRY", "VERSION"]));
             out::line(table::rule(85));
         }
-        let most = site.settings.max_parallel;
         let show = |result: &HostResult| {
             if !globals.json {
                 out::text(&row(result));
             }
         };
-        let results = ping::ping(dialer, &site.log, targets, most, reqid.as_str(), show).await;
+        let results = ping::ping(&fleet, targets, reqid.as_str(), show).await;
         let good = results.iter().all(|result| result.text("status") == "ok");
         if globals.json {
             let results: Vec<Value> = results.into_iter().map(|result| Value::Object(result.fields)).collect();
@@ -61,7 +60,9 @@ fn row(result: &HostResult) -> String {
     let (status, rtt, expiry) = (cell("status", "error"), cell("rtt", "?"), cell("expiry", "?"));
     let mut text = TABLE.row([result.host.as_str(), &status, &rtt, &expiry, &cell("version", "?")]) + "\n";
     if !result.text("error").is_empty() {
-        text += &format!("    ERROR: {}\n", result.text("error"));
+        text.push_str("    ERROR: ");
+        text.push_str(result.text("error"));
+        text.push('\n');
     }
     text
 }

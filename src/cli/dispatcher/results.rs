@@ -14,7 +14,7 @@ pub fn block(result: &HostResult) -> String {
     let mut text = format!("==> {}{reported}  [{status}  exit:{exit}  {rtt}  req:{reqid}]\n", result.host);
     for (label, key) in [("ERROR", "error"), ("REASON", "reason"), ("HINT", "hint")] {
         if !result.text(key).is_empty() {
-            text += &format!("    {label}: {}\n", result.text(key));
+            text.push_str(&labelled(label, result.text(key)));
         }
     }
     let stdout = result.text("stdout");
@@ -26,12 +26,16 @@ pub fn block(result: &HostResult) -> String {
     }
     let stderr = result.text("stderr");
     if !stderr.trim().is_empty() {
-        text += &format!("    STDERR: {stderr}\n");
+        text.push_str(&labelled("STDERR", stderr));
     }
     if result.fields.get("truncated").is_some_and(|cut| cut == true) {
         text += "    TRUNCATED: the output is larger than max_output\n";
     }
     text
+}
+
+fn labelled(label: &str, text: &str) -> String {
+    format!("    {label}: {text}\n")
 }
 
 #[cfg(test)]

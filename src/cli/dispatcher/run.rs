@@ -49,13 +49,12 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
             username: globals.username.clone(),
             token: globals.token.clone(),
         };
-        let most = site.settings.max_parallel;
         let show = |result: &HostResult| {
             if !globals.json {
                 out::text(&results::block(result));
             }
         };
-        let results = run::run(call::dialer(&site)?, &site.log, targets, most, order, show).await;
+        let results = run::run(&call::fleet(&site)?, targets, order, show).await;
         let good = results.iter().all(|result| result.exit() == 0);
         if globals.json {
             let results: Vec<Value> = results.into_iter().map(|result| Value::Object(result.fields)).collect();

@@ -27,6 +27,7 @@ pub fn run(_: &Args, globals: &Globals) -> Result<Exit, Failure> {
 }
 
 /// How the process ends when a setup fails.
+#[must_use]
 pub fn failed(error: SetupError) -> Failure {
     match error {
         SetupError::File(file) if file.is_permission_denied() => {

@@ -42,7 +42,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         room: "pki",
         rooms: &["wire", "sys"],
-        crates: &["rcgen", "x509_parser", "aws_lc_rs", "rustls::pki_types", "time", "thiserror"],
+        crates: &["rcgen", "x509_parser", "aws_lc_rs", "rustls::pki_types", "base64", "time", "thiserror"],
     },
     Row {
         room: "tls",
@@ -66,7 +66,7 @@ pub(super) const ROWS: &[Row] = &[
             "thiserror",
         ],
     },
-    Row { room: "hook", rooms: &["wire", "sys"], crates: &["tokio", "serde_json", "thiserror"] },
+    Row { room: "hook", rooms: &["wire", "sys", "audit"], crates: &["tokio", "serde", "serde_json", "thiserror"] },
     Row { room: "store", rooms: &["wire", "sys"], crates: &["serde", "serde_json", "thiserror", "time"] },
     // Runs as root: small, synchronous, nothing of the network.
     Row { room: "executor", rooms: &["wire", "conf", "audit", "sys"], crates: &["serde_json", "thiserror"] },

@@ -1,0 +1,203 @@
+//! The demo's processes: this program, under another name.
+
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use super::host::Host;
+use crate::cli::out;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::sys::signal;
+
+/// How long a daemon may take to be ready.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One command.
+#[derive(Debug)]
+pub struct Step {
+    name: &'static str,
+    words: Vec<String>,
+    command: Command,
+    quiet: bool,
+    log: PathBuf,
+}
+
+impl Step {
+    /// A command of one of the two roles, its audit lines kept beside the host's files.
+    pub fn new(host: &Host, name: &'static str, role: &str, words: &[&str]) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "the demo is made of this program's own processes")]
+        let mut command = Command::new("/proc/self/exe");
+        command.arg(role).arg("--root").arg(host.root()).args(words).stdin(Stdio::null());
+        command.env_remove("NOTIFY_SOCKET");
+        Self {
+            name,
+            words: words.iter().map(ToString::to_string).collect(),
+            command,
+            quiet: false,
+            log: host.log(name),
+        }
+    }
+
+    /// The program as one types it.
+    pub const fn name(&self) -> &str {
+        self.name
+    }
+
+    /// The words behind it.
+    pub fn words(&self) -> &[String] {
+        &self.words
+    }
+
+    /// Does not show what it prints.
+    pub const fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
+
+    /// Runs it to its end and shows what it prints; fails if it does.
+    pub fn run(self) -> Result<(), Failure> {
+        let (name, words) = (self.name, self.words.join(" "));
+        if self.status()? { Ok(()) } else { Err(Failure::new(Exit::Failed, format!("'{name} {words}' failed"))) }
+    }
+
+    /// Runs it to its end, shows what it prints, and says whether it succeeded.
+    pub fn status(mut self) -> Result<bool, Failure> {
+        let output = self.command.output().map_err(|error| Failure::new(Exit::Unavailable, error))?;
+        let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let (audit, told): (Vec<&str>, Vec<&str>) = errors.lines().partition(|line| line.contains("ACTION="));
+        if !self.quiet {
+            text.lines().chain(told.iter().copied()).for_each(|line| out::line(format!("   {line}")));
+        }
+        append(&self.log, &audit)?;
+        Ok(output.status.success())
+    }
+
+    /// Starts it with its output readable line by line.
+    pub fn spawn(mut self) -> Result<Asking, Failure> {
+        let log = OpenOptions::new().create(true).append(true).open(&self.log);
+        let log = log.map_err(|error| Failure::new(Exit::Unavailable, error))?;
+        let child = self.command.stdout(Stdio::piped()).stderr(log).spawn();
+        let mut child = child.map_err(|error| Failure::new(Exit::Unavailable, error))?;
+        let lines = child.stdout.take().map(BufReader::new);
+        Ok(Asking { child, lines, log: self.log })
+    }
+}
+
+fn append(log: &PathBuf, lines: &[&str]) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let fail = |error| Failure::new(Exit::Unavailable, error);
+    let mut file = OpenOptions::new().create(true).append(true).open(log).map_err(fail)?;
+    lines.iter().try_for_each(|line| writeln!(file, "{line}")).map_err(fail)
+}
+
+/// A command that waits for somebody else.
+#[derive(Debug)]
+pub struct Asking {
+    child: Child,
+    lines: Option<BufReader<ChildStdout>>,
+    log: PathBuf,
+}
+
+impl Asking {
+    /// Reads its output up to the line that begins so, and returns the rest of that line.
+    pub fn line_after(&mut self, start: &str) -> Result<String, Failure> {
+        let lines = self.lines.as_mut().into_iter().flat_map(|reader| reader.lines()).map_while(Result::ok);
+        for line in lines {
+            if let Some(rest) = line.strip_prefix(start) {
+                return Ok(rest.trim().to_owned());
+            }
+        }
+        Err(Failure::new(Exit::Failed, format!("the pairing request ended early; {} says why", self.log.display())))
+    }
+
+    /// Shows the rest of its output and waits for its end.
+    pub fn finish(mut self) -> Result<(), Failure> {
+        for line in self.lines.take().into_iter().flat_map(BufRead::lines).map_while(Result::ok) {
+            if line.starts_with("Pairing complete") {
+                out::line(format!("   {line}"));
+            }
+        }
+        let status = self.child.wait().map_err(|error| Failure::new(Exit::Unavailable, error))?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(Failure::new(Exit::Failed, format!("pairing failed; {} says why", self.log.display())))
+    }
+}
+
+/// A process that serves until it is told to stop. Killed when dropped.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Option<Child>,
+    port: u16,
+}
+
+impl Daemon {
+    /// Starts it and waits until it says that it is ready.
+    pub fn start(host: &Host, who: &str, mut step: Step) -> Result<Self, Failure> {
+        let fail = |error| Failure::new(Exit::Unavailable, error);
+        let place = host.root().join(format!("{who}.notify"));
+        let notify = UnixDatagram::bind(&place).map_err(fail)?;
+        // Started as root, the agent tells it as nobody.
+        std::fs::set_permissions(&place, PermissionsExt::from_mode(0o777)).map_err(fail)?;
+        notify.set_read_timeout(Some(PATIENCE)).map_err(fail)?;
+        let log = OpenOptions::new().create(true).append(true).open(host.log(who)).map_err(fail)?;
+        let child = step.command.env("NOTIFY_SOCKET", &place).stdout(Stdio::null()).stderr(log).spawn();
+        let mut daemon = Self { child: Some(child.map_err(fail)?), port: 0 };
+        daemon.port = announced(&notify).ok_or_else(|| {
+            let text = format!("{who} did not start; {} says why", host.log(who).display());
+            Failure::new(Exit::Unavailable, text)
+        })?;
+        Ok(daemon)
+    }
+
+    /// The port it listens on.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
+    /// Asks it to end and waits until it has.
+    pub fn stop(mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = signal::ask_to_end(child.id());
+            let _ = child.wait();
+        }
+    }
+
+    /// Leaves it running.
+    pub fn leave(mut self) {
+        self.child = None;
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Reads notifications (sd_notify(3)) up to the one that says READY and the address.
+fn announced(notify: &UnixDatagram) -> Option<u16> {
+    let mut buffer = [0; 4096];
+    loop {
+        let size = notify.recv(&mut buffer).ok()?;
+        let text = String::from_utf8_lossy(buffer.get(..size)?).into_owned();
+        if text.lines().any(|line| line == "READY=1") {
+            let address = text.lines().find_map(|line| line.strip_prefix("X_CTRL_EXEC_ADDRESS="))?;
+            return address.rsplit_once(':')?.1.parse().ok();
+        }
+    }
+}
