@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Both hosts. Removed when dropped.
 #[derive(Debug)]
-pub struct Host {
+pub(super) struct Host {
     root: PathBuf,
     agent_name: String,
     keep: bool,
@@ -29,7 +29,7 @@ pub struct Host {
 
 impl Host {
     /// Writes the files of a fresh installation.
-    pub fn create() -> Result<Self, Failure> {
+    pub(super) fn create() -> Result<Self, Failure> {
         let id = random::bytes::<4>().map_err(failed)?;
         let root = std::env::temp_dir().join(format!("ctrl-exec-demo-{}", hex::encode(&id)));
         std::fs::create_dir(&root).map_err(|error| Failure::new(Exit::Unavailable, error))?;
@@ -68,34 +68,34 @@ impl Host {
     }
 
     /// The directory.
-    pub fn root(&self) -> &Path {
+    pub(super) fn root(&self) -> &Path {
         &self.root
     }
 
     /// The name the agent was registered under.
-    pub fn agent_name(&self) -> &str {
+    pub(super) fn agent_name(&self) -> &str {
         &self.agent_name
     }
 
     /// A dispatcher's command.
-    pub fn dispatcher(&self, words: &[&str]) -> Step {
+    pub(super) fn dispatcher(&self, words: &[&str]) -> Step {
         Step::new(self, "ctrl-exec", "dispatcher", words)
     }
 
     /// An agent's command.
-    pub fn agent(&self, words: &[&str]) -> Step {
+    pub(super) fn agent(&self, words: &[&str]) -> Step {
         Step::new(self, "ctrl-exec-agent", "agent", words)
     }
 
     /// SHA-256 of the CA certificate.
-    pub fn ca_fingerprint(&self) -> Result<String, Failure> {
+    pub(super) fn ca_fingerprint(&self) -> Result<String, Failure> {
         let bytes = file::read_bounded(&self.root.join("etc/ctrl-exec/ca.crt"), 65_536).map_err(failed)?;
         let certificate = Certificate::from_pem_file(&String::from_utf8_lossy(&bytes)).map_err(failed)?;
         Ok(hex::encode(&certificate.sha256()))
     }
 
     /// Id and code of the request that waits at the dispatcher.
-    pub fn pending(&self) -> Result<(String, String), Failure> {
+    pub(super) fn pending(&self) -> Result<(String, String), Failure> {
         let queue = Queue::new(self.root.join("var/lib/ctrl-exec/pairing"));
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
@@ -108,23 +108,23 @@ impl Host {
     }
 
     /// Learns the name that the agent was registered under.
-    pub fn find_agent(&mut self) -> Result<(), Failure> {
+    pub(super) fn find_agent(&mut self) -> Result<(), Failure> {
         let registry = Registry::new(self.root.join("var/lib/ctrl-exec/agents"));
         let records = registry.list().map_err(failed)?.records;
         let record = records.first().ok_or_else(|| Failure::new(Exit::Failed, "no agent was registered"))?;
         self.agent_name = record.hostname.to_string();
         // The host's own name need not resolve to loopback.
         let words = ["edit-agent", record.hostname.as_str(), "--lookup-by", "ip", "--ip", "127.0.0.1"];
-        self.dispatcher(&words).quiet().run().map(|_| ())
+        self.dispatcher(&words).quiet().run()
     }
 
     /// Where a process's standard error goes.
-    pub fn log(&self, who: &str) -> PathBuf {
+    pub(super) fn log(&self, who: &str) -> PathBuf {
         self.root.join(format!("{who}.log"))
     }
 
     /// Every audit line so far: the dispatcher's, then the agent's.
-    pub fn audit_lines(&self) -> Vec<String> {
+    pub(super) fn audit_lines(&self) -> Vec<String> {
         let read = |who: &str| file::read_bounded(&self.log(who), 1024 * 1024).unwrap_or_default();
         let texts = ["ctrl-exec", "pairing", "ctrl-exec-agent", "agent"].map(read);
         let text = texts.iter().map(|bytes| String::from_utf8_lossy(bytes)).collect::<String>();
@@ -134,7 +134,7 @@ impl Host {
     }
 
     /// Leaves the directory behind.
-    pub fn leave(mut self) {
+    pub(super) fn leave(mut self) {
         self.keep = true;
     }
 }

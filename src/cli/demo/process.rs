@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One command.
 #[derive(Debug)]
-pub struct Step {
+pub(super) struct Step {
     name: &'static str,
     words: Vec<String>,
     command: Command,
@@ -29,7 +29,7 @@ pub struct Step {
 
 impl Step {
     /// A command of one of the two roles, its audit lines kept beside the host's files.
-    pub fn new(host: &Host, name: &'static str, role: &str, words: &[&str]) -> Self {
+    pub(super) fn new(host: &Host, name: &'static str, role: &str, words: &[&str]) -> Self {
         #[expect(clippy::disallowed_methods, reason = "the demo is made of this program's own processes")]
         let mut command = Command::new("/proc/self/exe");
         command.arg(role).arg("--root").arg(host.root()).args(words).stdin(Stdio::null());
@@ -44,29 +44,29 @@ impl Step {
     }
 
     /// The program as one types it.
-    pub const fn name(&self) -> &str {
+    pub(super) const fn name(&self) -> &str {
         self.name
     }
 
     /// The words behind it.
-    pub fn words(&self) -> &[String] {
+    pub(super) fn words(&self) -> &[String] {
         &self.words
     }
 
     /// Does not show what it prints.
-    pub const fn quiet(mut self) -> Self {
+    pub(super) const fn quiet(mut self) -> Self {
         self.quiet = true;
         self
     }
 
     /// Runs it to its end and shows what it prints; fails if it does.
-    pub fn run(self) -> Result<(), Failure> {
+    pub(super) fn run(self) -> Result<(), Failure> {
         let (name, words) = (self.name, self.words.join(" "));
         if self.status()? { Ok(()) } else { Err(Failure::new(Exit::Failed, format!("'{name} {words}' failed"))) }
     }
 
     /// Runs it to its end, shows what it prints, and says whether it succeeded.
-    pub fn status(mut self) -> Result<bool, Failure> {
+    pub(super) fn status(mut self) -> Result<bool, Failure> {
         let output = self.command.output().map_err(|error| Failure::new(Exit::Unavailable, error))?;
         let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         let (audit, told): (Vec<&str>, Vec<&str>) = errors.lines().partition(|line| line.contains("ACTION="));
@@ -78,7 +78,7 @@ impl Step {
     }
 
     /// Starts it with its output readable line by line.
-    pub fn spawn(mut self) -> Result<Asking, Failure> {
+    pub(super) fn spawn(mut self) -> Result<Asking, Failure> {
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
         let log = log.map_err(|error| Failure::new(Exit::Unavailable, error))?;
         let child = self.command.stdout(Stdio::piped()).stderr(log).spawn();
@@ -97,7 +97,7 @@ fn append(log: &PathBuf, lines: &[&str]) -> Result<(), Failure> {
 
 /// A command that waits for somebody else.
 #[derive(Debug)]
-pub struct Asking {
+pub(super) struct Asking {
     child: Child,
     lines: Option<BufReader<ChildStdout>>,
     log: PathBuf,
@@ -105,8 +105,8 @@ pub struct Asking {
 
 impl Asking {
     /// Reads its output up to the line that begins so, and returns the rest of that line.
-    pub fn line_after(&mut self, start: &str) -> Result<String, Failure> {
-        let lines = self.lines.as_mut().into_iter().flat_map(|reader| reader.lines()).map_while(Result::ok);
+    pub(super) fn line_after(&mut self, start: &str) -> Result<String, Failure> {
+        let lines = self.lines.as_mut().into_iter().flat_map(BufRead::lines).map_while(Result::ok);
         for line in lines {
             if let Some(rest) = line.strip_prefix(start) {
                 return Ok(rest.trim().to_owned());
@@ -116,7 +116,7 @@ impl Asking {
     }
 
     /// Shows the rest of its output and waits for its end.
-    pub fn finish(mut self) -> Result<(), Failure> {
+    pub(super) fn finish(mut self) -> Result<(), Failure> {
         for line in self.lines.take().into_iter().flat_map(BufRead::lines).map_while(Result::ok) {
             if line.starts_with("Pairing complete") {
                 out::line(format!("   {line}"));
@@ -132,14 +132,14 @@ impl Asking {
 
 /// A process that serves until it is told to stop. Killed when dropped.
 #[derive(Debug)]
-pub struct Daemon {
+pub(super) struct Daemon {
     child: Option<Child>,
     port: u16,
 }
 
 impl Daemon {
     /// Starts it and waits until it says that it is ready.
-    pub fn start(host: &Host, who: &str, mut step: Step) -> Result<Self, Failure> {
+    pub(super) fn start(host: &Host, who: &str, mut step: Step) -> Result<Self, Failure> {
         let fail = |error| Failure::new(Exit::Unavailable, error);
         let place = host.root().join(format!("{who}.notify"));
         let notify = UnixDatagram::bind(&place).map_err(fail)?;
@@ -157,17 +157,17 @@ impl Daemon {
     }
 
     /// The port it listens on.
-    pub const fn port(&self) -> u16 {
+    pub(super) const fn port(&self) -> u16 {
         self.port
     }
 
     /// Its process id.
-    pub fn id(&self) -> u32 {
+    pub(super) fn id(&self) -> u32 {
         self.child.as_ref().map_or(0, Child::id)
     }
 
     /// Asks it to end and waits until it has.
-    pub fn stop(mut self) {
+    pub(super) fn stop(mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = signal::ask_to_end(child.id());
             let _ = child.wait();
@@ -175,7 +175,7 @@ impl Daemon {
     }
 
     /// Leaves it running.
-    pub fn leave(mut self) {
+    pub(super) fn leave(mut self) {
         self.child = None;
     }
 }
@@ -189,7 +189,7 @@ impl Drop for Daemon {
     }
 }
 
-/// Reads notifications (sd_notify(3)) up to the one that says READY and the address.
+/// Reads notifications (`sd_notify(3)`) up to the one that says READY and the address.
 fn announced(notify: &UnixDatagram) -> Option<u16> {
     let mut buffer = [0; 4096];
     loop {
