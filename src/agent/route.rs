@@ -25,10 +25,13 @@ pub async fn answer(
     request: Request<Incoming>,
     proven: impl FnOnce(),
 ) -> Result<Answer, Infallible> {
-    let Ok(_place) = agent.requests.try_acquire() else {
-        let event = Event::new(Level::Warning, "overload").field("LIVE", agent.live());
-        agent.log().emit(event.field("PEER", peer.address));
-        return Ok(answer::error(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once"));
+    let _place = match agent.begin() {
+        Ok(place) => place,
+        Err(live) => {
+            let event = Event::new(Level::Warning, "overload").field("LIVE", live);
+            agent.log().emit(event.field("PEER", peer.address));
+            return Ok(answer::error(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once"));
+        }
     };
     let snapshot = agent.snapshot();
     let trusted = match gate::judge(&peer, &snapshot) {

@@ -2,10 +2,9 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
-
-use tokio::sync::Semaphore;
 
 use super::gate::TrustedPeer;
 use super::orders::{ExecutorError, Orders};
@@ -36,10 +35,18 @@ pub struct Agent {
     pub handshakes: Arc<Slots>,
     /// Held until a connection ends.
     pub connections: Arc<Slots>,
-    /// Held while a request is served.
-    pub requests: Semaphore,
-    most_requests: usize,
+    requests: AtomicUsize,
     started: Instant,
+}
+
+/// A place among the requests under way.
+#[derive(Debug)]
+pub struct Place<'a>(&'a AtomicUsize);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A reload that did not happen; the old snapshot stays in force.
@@ -57,7 +64,6 @@ impl Agent {
     /// An agent with its first snapshot.
     #[must_use]
     pub fn new(places: Places, log: Logger, orders: Orders, snapshot: Snapshot) -> Arc<Self> {
-        let most_requests = snapshot.settings.max_children;
         let limiter = Mutex::new(limiter(&snapshot));
         Arc::new(Self {
             places,
@@ -67,8 +73,7 @@ impl Agent {
             limiter,
             handshakes: Slots::new(HANDSHAKES.0, HANDSHAKES.1),
             connections: Slots::new(CONNECTIONS.0, CONNECTIONS.1),
-            requests: Semaphore::new(most_requests),
-            most_requests,
+            requests: AtomicUsize::new(0),
             started: Instant::now(),
         })
     }
@@ -91,10 +96,13 @@ impl Agent {
         &self.orders
     }
 
-    /// Requests being served now.
-    #[must_use]
-    pub fn live(&self) -> usize {
-        self.most_requests.saturating_sub(self.requests.available_permits())
+    /// Takes a place among the requests under way, if `max_children` leaves one; else says how many there are. The
+    /// place is free again when it is dropped.
+    pub fn begin(&self) -> Result<Place<'_>, usize> {
+        let most = self.snapshot().settings.max_children;
+        let place = Place(&self.requests);
+        let others = self.requests.fetch_add(1, Ordering::Relaxed);
+        if others < most { Ok(place) } else { Err(others) }
     }
 
     /// Replaces the snapshot by what the files say now, and forgets rate blocks; or changes nothing.
@@ -105,9 +113,21 @@ impl Agent {
         let (fresh, warnings) = Snapshot::load(&self.places, &host, &self.log)?;
         self.orders.reload().await?;
         log_warnings(&self.log, &warnings);
+        self.warn_of_restart(&fresh);
         *self.limiter() = limiter(&fresh);
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
         Ok(())
+    }
+
+    /// What a process settles at its start, a reload cannot change; the operator should not have to find out.
+    fn warn_of_restart(&self, fresh: &Snapshot) {
+        let (old, new) = (&self.snapshot().settings, &fresh.settings);
+        let changed =
+            [("port", *old.port != *new.port), ("bind", *old.bind != *new.bind), ("user", *old.user != *new.user)];
+        for (key, _) in changed.iter().filter(|(_, changed)| *changed) {
+            let event = Event::new(Level::Warning, "config-warn").field("KEY", key);
+            self.log.emit(event.field("MSG", "takes effect at the next restart"));
+        }
     }
 
     /// Judges a new connection by address, before it costs a handshake.

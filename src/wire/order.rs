@@ -81,7 +81,7 @@ impl Order {
         &self.script
     }
 
-    /// The argument vector behind argv[0].
+    /// The argument vector behind `argv[0]`.
     #[must_use]
     pub fn args(&self) -> &[String] {
         &self.args

@@ -11,7 +11,7 @@ use super::outcome::{EXIT_NOTHING_RAN, Outcome};
 pub struct RunCall {
     /// Script name, as the operator typed it; the agent judges it.
     pub script: String,
-    /// Argument vector behind argv[0].
+    /// Argument vector behind `argv[0]`.
     pub args: Vec<String>,
     /// One id for all hosts of a run.
     pub reqid: String,

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::process::Step;
+use super::process::{self, Step};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::pki::cert::Certificate;
@@ -79,12 +79,12 @@ impl Host {
 
     /// A dispatcher's command.
     pub(super) fn dispatcher(&self, words: &[&str]) -> Step {
-        Step::new(self, "ctrl-exec", "dispatcher", words)
+        Step::new(&self.root, "ctrl-exec", "dispatcher", words)
     }
 
     /// An agent's command.
     pub(super) fn agent(&self, words: &[&str]) -> Step {
-        Step::new(self, "ctrl-exec-agent", "agent", words)
+        Step::new(&self.root, "ctrl-exec-agent", "agent", words)
     }
 
     /// SHA-256 of the CA certificate.
@@ -118,14 +118,9 @@ impl Host {
         self.dispatcher(&words).quiet().run()
     }
 
-    /// Where a process's standard error goes.
-    pub(super) fn log(&self, who: &str) -> PathBuf {
-        self.root.join(format!("{who}.log"))
-    }
-
     /// Every audit line so far: the dispatcher's, then the agent's.
     pub(super) fn audit_lines(&self) -> Vec<String> {
-        let read = |who: &str| file::read_bounded(&self.log(who), 1024 * 1024).unwrap_or_default();
+        let read = |who: &str| file::read_bounded(&process::log(&self.root, who), 1024 * 1024).unwrap_or_default();
         let texts = ["ctrl-exec", "pairing", "ctrl-exec-agent", "agent"].map(read);
         let text = texts.iter().map(|bytes| String::from_utf8_lossy(bytes)).collect::<String>();
         let mut seen: Vec<String> = text.lines().filter(|line| line.contains("ACTION=")).map(str::to_owned).collect();

@@ -51,7 +51,7 @@ fn prepare(host: &Host) -> Result<(), Failure> {
 fn pair(host: &mut Host) -> Result<(), Failure> {
     out::line("\n== Pairing: the managed host asks, the operator compares the code and approves");
     out::line("   $ ctrl-exec pairing-mode                                  (control host)");
-    let session = Daemon::start(host, "pairing", host.dispatcher(&["pairing-mode", "--port", "0"]))?;
+    let session = Daemon::start(host.root(), "pairing", host.dispatcher(&["pairing-mode", "--port", "0"]))?;
     let port = session.port().to_string();
     out::line("   $ ctrl-exec-agent request-pairing --dispatcher HOST       (managed host)");
     let fingerprint = host.ca_fingerprint()?;
@@ -73,7 +73,7 @@ fn pair(host: &mut Host) -> Result<(), Failure> {
 fn serve(host: &Host) -> Result<Daemon, Failure> {
     out::line("\n== Managed host: the agent serves; its allowlist names one script");
     out::line("   $ ctrl-exec-agent serve");
-    let agent = Daemon::start(host, "agent", host.agent(&["serve"]))?;
+    let agent = Daemon::start(host.root(), "agent", host.agent(&["serve"]))?;
     out::line(format!("   listening on 127.0.0.1:{}", agent.port()));
     Ok(agent)
 }

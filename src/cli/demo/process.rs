@@ -4,11 +4,10 @@ use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use super::host::Host;
 use crate::cli::out;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -16,6 +15,11 @@ use crate::sys::signal;
 
 /// How long a daemon may take to be ready.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Where the audit lines of a process are kept.
+pub(super) fn log(root: &Path, who: &str) -> PathBuf {
+    root.join(format!("{who}.log"))
+}
 
 /// One command.
 #[derive(Debug)]
@@ -29,17 +33,17 @@ pub(super) struct Step {
 
 impl Step {
     /// A command of one of the two roles, its audit lines kept beside the host's files.
-    pub(super) fn new(host: &Host, name: &'static str, role: &str, words: &[&str]) -> Self {
+    pub(super) fn new(root: &Path, name: &'static str, role: &str, words: &[&str]) -> Self {
         #[expect(clippy::disallowed_methods, reason = "the demo is made of this program's own processes")]
         let mut command = Command::new("/proc/self/exe");
-        command.arg(role).arg("--root").arg(host.root()).args(words).stdin(Stdio::null());
+        command.arg(role).arg("--root").arg(root).args(words).stdin(Stdio::null());
         command.env_remove("NOTIFY_SOCKET");
         Self {
             name,
             words: words.iter().map(ToString::to_string).collect(),
             command,
             quiet: false,
-            log: host.log(name),
+            log: log(root, name),
         }
     }
 
@@ -139,18 +143,18 @@ pub(super) struct Daemon {
 
 impl Daemon {
     /// Starts it and waits until it says that it is ready.
-    pub(super) fn start(host: &Host, who: &str, mut step: Step) -> Result<Self, Failure> {
+    pub(super) fn start(root: &Path, who: &str, mut step: Step) -> Result<Self, Failure> {
         let fail = |error| Failure::new(Exit::Unavailable, error);
-        let place = host.root().join(format!("{who}.notify"));
+        let place = root.join(format!("{who}.notify"));
         let notify = UnixDatagram::bind(&place).map_err(fail)?;
         // Started as root, the agent tells it as nobody.
         std::fs::set_permissions(&place, PermissionsExt::from_mode(0o777)).map_err(fail)?;
         notify.set_read_timeout(Some(PATIENCE)).map_err(fail)?;
-        let log = OpenOptions::new().create(true).append(true).open(host.log(who)).map_err(fail)?;
-        let child = step.command.env("NOTIFY_SOCKET", &place).stdout(Stdio::null()).stderr(log).spawn();
+        let errors = OpenOptions::new().create(true).append(true).open(log(root, who)).map_err(fail)?;
+        let child = step.command.env("NOTIFY_SOCKET", &place).stdout(Stdio::null()).stderr(errors).spawn();
         let mut daemon = Self { child: Some(child.map_err(fail)?), port: 0 };
         daemon.port = announced(&notify).ok_or_else(|| {
-            let text = format!("{who} did not start; {} says why", host.log(who).display());
+            let text = format!("{who} did not start; {} says why", log(root, who).display());
             Failure::new(Exit::Unavailable, text)
         })?;
         Ok(daemon)
