@@ -1,10 +1,4 @@
-//! The command line: definitions, tables, JSON. The only room that prints.
-//!
-//! A verb is a file with its clap arguments and one function that returns how the process ends.
+//! The command line.
 
-pub mod agent;
-pub mod demo;
-pub mod dispatcher;
 pub mod out;
-pub mod parse;
 pub mod table;
