@@ -5,6 +5,7 @@ pub mod call;
 pub mod connect;
 pub mod failure;
 pub mod fanout;
+pub mod pairing;
 pub mod pin;
 pub mod ping;
 pub mod resolve;

@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use nix::unistd::{AccessFlags, access};
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, access, faccessat};
 
 use super::FileError;
 
@@ -47,6 +48,13 @@ pub fn age(path: &Path) -> Result<Option<Duration>, FileError> {
 #[must_use]
 pub fn is_executable(path: &Path) -> bool {
     path.is_file() && access(path, AccessFlags::X_OK).is_ok()
+}
+
+/// Whether this process may make files in the directory at `path`, as the process that it is now (eaccess(3)).
+#[must_use]
+pub fn is_writable_dir(path: &Path) -> bool {
+    let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
+    path.is_dir() && faccessat(AT_FDCWD, path, wanted, AtFlags::AT_EACCESS).is_ok()
 }
 
 #[cfg(test)]

@@ -32,6 +32,21 @@ pub fn lock_exclusive(path: &Path, mode: u32) -> Result<LockGuard, FileError> {
     }
 }
 
+/// Waits until nobody holds the lock on `path` exclusively, and takes a share of it. Others may share it too.
+///
+/// # Errors
+/// As [`lock_exclusive`].
+pub fn lock_shared(path: &Path, mode: u32) -> Result<LockGuard, FileError> {
+    let file = open(path, mode).map_err(|source| FileError::new(path, "open the lock file", source))?;
+    loop {
+        match file.lock_shared() {
+            Ok(()) => return Ok(LockGuard { _file: file }),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(FileError::new(path, "lock", error)),
+        }
+    }
+}
+
 /// Takes the lock on `path` if nobody holds it; `None` if somebody does.
 ///
 /// # Errors

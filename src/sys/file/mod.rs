@@ -11,10 +11,10 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-pub use facts::{age, create_dir, is_executable};
-pub use lock::{LockGuard, lock_exclusive, try_lock_exclusive};
+pub use facts::{age, create_dir, is_executable, is_writable_dir};
+pub use lock::{LockGuard, lock_exclusive, lock_shared, try_lock_exclusive};
 pub use trusted::{TrustError, open_trusted};
-pub use write::{Access, write_atomic, write_new};
+pub use write::{Access, overwrite, write_atomic, write_new};
 
 /// A file operation that failed: which file, which step, and the system's reason as the source.
 #[derive(Debug, thiserror::Error)]

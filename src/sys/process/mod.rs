@@ -1,5 +1,6 @@
 //! Processes: making them, waiting for them, ending whole trees of them.
 
+mod detached;
 mod private;
 mod signals;
 mod spawn;
@@ -11,6 +12,7 @@ use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::unistd::{self, ForkResult};
 
+pub use detached::{Launch, launch, report_ready};
 pub use nix::sys::signal::Signal;
 pub use nix::unistd::Pid;
 pub use private::{control_from_stdin, spawn_private};
