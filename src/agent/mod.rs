@@ -1,1 +1,3 @@
 //! The agent front-end.
+
+pub mod pairing;

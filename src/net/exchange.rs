@@ -21,7 +21,7 @@ pub enum ExchangeError {
     Closed,
     /// The peer closed within a message, or the connection broke.
     #[error("the connection was lost")]
-    Lost(#[source] io::Error),
+    Lost(#[from] io::Error),
     /// It is larger than the limit.
     #[error("request too large")]
     TooLarge,

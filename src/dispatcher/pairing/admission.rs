@@ -68,7 +68,7 @@ impl Admission {
         }
     }
 
-    /// The operator answered the request, or there was never anything to compare a code with.
+    /// The operator of this end answered the request, or never saw a code of it.
     pub fn answered(&mut self) {
         self.fruitless = self.fruitless.saturating_sub(1);
     }

@@ -73,7 +73,10 @@ pub(super) async fn serve(shared: &Arc<Shared>, stream: TlsStream<TcpStream>, pe
 async fn enter(shared: &Arc<Shared>, talk: &mut Talk, peer: IpAddr) -> Result<Place, Rejection> {
     let (applicant, code) = agree(shared, talk, peer).await?;
     let entry = Entry { applicant, nonce: String::new(), code, form: Form::Strong };
-    let place = Place::take(shared, peer, entry).await?;
+    let place = Place::take(shared, peer, entry).await.inspect_err(|_| {
+        // No code was shown for this one, so it was no guess.
+        shared.admission().answered();
+    })?;
     let pending = DispatcherMessage::Pending { reqid: place.id().to_string() };
     talk.say(&pending).await.map_err(unheard)?;
     Ok(place)
@@ -138,8 +141,6 @@ async fn wait(shared: &Shared, talk: &mut Talk, place: &Place) {
         }
         Fate::Ended => talk.deny(ENDED).await,
         Fate::Interrupted(Ok(AgentMessage::Refused { reason })) => {
-            // Its operator compared the codes: that was an answer too.
-            shared.admission().answered();
             place.lost("agent-refused", &reason);
             talk.0.close().await;
         }

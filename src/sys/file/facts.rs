@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
-use nix::unistd::{AccessFlags, access, faccessat};
+use nix::unistd::{AccessFlags, Gid, Uid, access, faccessat, fchownat};
 
 use super::FileError;
 
@@ -55,6 +55,15 @@ pub fn is_executable(path: &Path) -> bool {
 pub fn is_writable_dir(path: &Path) -> bool {
     let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
     path.is_dir() && faccessat(AT_FDCWD, path, wanted, AtFlags::AT_EACCESS).is_ok()
+}
+
+/// Gives a file or directory to another user and group, which only root may. A symbolic link is not followed.
+///
+/// # Errors
+/// It does not exist, or we are not root.
+pub fn give(path: &Path, owner: Uid, group: Gid) -> Result<(), FileError> {
+    let given = fchownat(AT_FDCWD, path, Some(owner), Some(group), AtFlags::AT_SYMLINK_NOFOLLOW);
+    given.map_err(|errno| FileError::new(path, "change the owner of", errno.into()))
 }
 
 #[cfg(test)]

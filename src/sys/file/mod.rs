@@ -11,8 +11,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-pub use facts::{age, create_dir, is_executable, is_writable_dir};
-pub use lock::{LockGuard, lock_exclusive, lock_shared, try_lock_exclusive};
+pub use facts::{age, create_dir, give, is_executable, is_writable_dir};
+pub use lock::{LockGuard, lock_directory, lock_exclusive, lock_shared, try_lock_exclusive};
 pub use trusted::{TrustError, open_trusted};
 pub use write::{Access, overwrite, write_atomic, write_new};
 
