@@ -173,6 +173,7 @@ impl Agent {
             ip: None,
             original: false,
             confirm,
+            patience: None,
         };
         let progress = Arc::new(Mutex::new(Vec::new()));
         let (places, seen) = (places.clone(), Arc::clone(&progress));

@@ -68,6 +68,9 @@ pub enum PairFailure {
     /// The operator there said no.
     #[error("{0}")]
     Denied(String),
+    /// Nobody there said anything.
+    #[error("nobody at the dispatcher approved or denied the request within {0} s: nothing was stored")]
+    TimedOut(u64),
     /// The operator here said no.
     #[error("the codes differ: nothing was stored. Somebody may be posing as the dispatcher")]
     CodeRefused,

@@ -38,8 +38,10 @@ mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use time::OffsetDateTime;
+use tokio::time::timeout;
 
 pub use failure::PairFailure;
 use places::Places;
@@ -66,7 +68,12 @@ pub struct Request {
     pub original: bool,
     /// How it is made sure that the dispatcher is the right one.
     pub confirm: Confirm,
+    /// Longest wait for the dispatcher's operator; without one, as long as the dispatcher's session lasts.
+    pub patience: Option<Duration>,
 }
+
+/// Longest wait for the dispatcher's operator in any case: the longest session, and a minute.
+const OPERATOR: Duration = Duration::from_secs(660);
 
 /// Asks the operator whether the dispatcher shows this code; blocks.
 pub type Question = Arc<dyn Fn(&str) -> bool + Send + Sync>;
@@ -168,6 +175,12 @@ impl Applying<'_> {
             port: Some(self.places.agent_port),
             ip: self.request.ip.or(local),
         }
+    }
+
+    /// Gives up a wait for the dispatcher's operator when it has lasted long enough.
+    async fn patiently<T>(&self, wait: impl Future<Output = Result<T, PairFailure>>) -> Result<T, PairFailure> {
+        let patience = self.request.patience.unwrap_or(OPERATOR);
+        timeout(patience, wait).await.unwrap_or(Err(PairFailure::TimedOut(patience.as_secs())))
     }
 
     /// Checks the answer and stores it.

@@ -26,8 +26,6 @@ use crate::wire::pair::{OriginalAnswer, OriginalRequest};
 
 /// Longest wait for the first answer. The original's looks up names before it answers.
 const FIRST: Duration = Duration::from_secs(30);
-/// Longest wait for the dispatcher's operator: the original waits 600 seconds.
-const OPERATOR: Duration = Duration::from_secs(660);
 
 type Talk = Exchange<TlsStream<TcpStream>>;
 
@@ -53,7 +51,7 @@ pub(super) async fn pair(applying: &Applying<'_>, stream: TlsStream<TcpStream>) 
         _ => return Err(PairFailure::Rejected(shown(&first.reason.unwrap_or_else(|| "no reason given".to_owned())))),
     };
     (applying.progress)(Progress::Pending(reqid));
-    let second = answer(applying, &mut talk, OPERATOR).await?;
+    let second = applying.patiently(answer(applying, &mut talk, Duration::MAX)).await?;
     if second.status != "approved" {
         return Err(PairFailure::Denied(shown(&second.reason.unwrap_or_else(|| "denied".to_owned()))));
     }

@@ -25,8 +25,6 @@ use crate::wire::{frame, hex};
 
 /// Longest wait for an answer that no person has to give.
 const PROMPTLY: Duration = Duration::from_secs(20);
-/// Longest wait for the dispatcher's operator: the longest session, and a minute.
-const OPERATOR: Duration = Duration::from_secs(660);
 
 /// The operator's approval, as sent.
 struct Approved {
@@ -53,7 +51,7 @@ pub(super) async fn pair(applying: &Applying<'_>, stream: TlsStream<TcpStream>) 
     let reqid = RequestId::parse(&reqid).map_err(|_| talk.protocol("its request id is none"))?;
     (applying.progress)(Progress::Code(talk.code.clone(), false));
     (applying.progress)(Progress::Pending(reqid));
-    let approved = talk.wait().await?;
+    let approved = applying.patiently(talk.wait()).await?;
     talk.finish(&approved).await
 }
 
@@ -134,7 +132,7 @@ impl Talk<'_> {
                         return Err(self.refuse(PairFailure::CodeRefused, "the agent's operator sees another code").await);
                     }
                 }
-                message = hear(self.applying, &mut self.exchange, OPERATOR) => match message? {
+                message = hear(self.applying, &mut self.exchange, Duration::MAX) => match message? {
                     DispatcherMessage::Approved { cert, dispatcher_serial, dispatcher_id } if approved.is_none() => {
                         approved = Some(Approved { cert, dispatcher_serial, dispatcher_id });
                     }

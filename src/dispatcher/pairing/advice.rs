@@ -33,7 +33,9 @@ pub enum Advice {
 pub fn advice(request: &QueuedRequest) -> Advice {
     let agent = request.hostname.to_string();
     let name = request.reverse_dns.trim_end_matches('.').to_owned();
-    if request.reverse_confirmed == 0 || name.is_empty() {
+    // Every host calls itself localhost.
+    let nobody = name.is_empty() || name.to_ascii_lowercase().starts_with("localhost");
+    if request.reverse_confirmed == 0 || nobody {
         Advice::ByAddress { agent, source: request.source_ip }
     } else if name.eq_ignore_ascii_case(&agent) {
         Advice::HostnameWorks
@@ -105,7 +107,7 @@ mod tests {
         assert_eq!(advice(&request("WEB.example", 1)), Advice::HostnameWorks);
         let renamed = advice(&request("www.example", 1));
         assert!(renamed.to_string().contains("edit-agent web.example --rename www.example"));
-        for unknown in [request("", 0), request("www.example", 0), request("", 1)] {
+        for unknown in [request("", 0), request("www.example", 0), request("", 1), request("localhost", 1)] {
             let text = advice(&unknown).to_string();
             assert!(text.contains("--lookup-by ip --ip 192.0.2.1"), "{text}");
         }

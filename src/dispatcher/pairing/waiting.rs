@@ -20,6 +20,8 @@ use crate::wire::pair::Applicant;
 const LOOK: Duration = Duration::from_millis(100);
 /// Longest time that the resolver may take.
 const RESOLVER: Duration = Duration::from_secs(2);
+/// Longest explanation taken from an agent, in bytes.
+const DETAIL: usize = 500;
 /// What waiting agents hear when the session ends.
 pub(super) const ENDED: &str = "pairing mode ended";
 
@@ -163,6 +165,7 @@ impl Place {
 
     /// The agent went away, or took it back.
     pub(super) fn lost(&self, reason: &str, detail: &str) {
+        let detail = detail.get(..detail.floor_char_boundary(DETAIL)).unwrap_or_default();
         let agent = self.request.hostname.as_str();
         let event = Event::new(Level::Info, "pair-reject").field("IP", self.peer).field("REASON", reason);
         let event = event.field("AGENT", agent).field("REQID", &self.request.id);

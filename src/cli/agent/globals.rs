@@ -1,0 +1,37 @@
+//! Options that stand anywhere on the agent's command line.
+
+use std::path::PathBuf;
+
+use crate::conf::Root;
+use crate::conf::agent::Settings;
+
+/// Options of every verb.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Globals {
+    /// Configuration file [default: /etc/ctrl-exec-agent/agent.conf]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// Directory that stands for / in every default path
+    #[arg(long, global = true, value_name = "DIR", env = Root::ENV)]
+    pub root: Option<PathBuf>,
+    /// The dispatcher to pair with
+    #[arg(long, global = true, value_name = "HOST")]
+    pub dispatcher: Option<String>,
+    /// The dispatcher's pairing port
+    #[arg(long, global = true, value_name = "N")]
+    pub port: Option<u16>,
+}
+
+impl Globals {
+    /// The prefix of default paths.
+    #[must_use]
+    pub fn root(&self) -> Root {
+        Root::new(self.root.clone())
+    }
+
+    /// `agent.conf`.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| self.root().path(Settings::DEFAULT_PATH))
+    }
+}

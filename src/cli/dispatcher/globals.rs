@@ -1,0 +1,69 @@
+//! Options that stand anywhere on the dispatcher's command line.
+
+use std::path::PathBuf;
+
+use crate::cli::out;
+use crate::conf::Root;
+use crate::conf::dispatcher::Settings;
+use crate::dispatcher::site::{Site, SiteError};
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// Options of every verb.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Globals {
+    /// Configuration file [default: /etc/ctrl-exec/ctrl-exec.conf]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// Directory that stands for / in every default path
+    #[arg(long, global = true, value_name = "DIR", env = Root::ENV)]
+    pub root: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Port of agents that are registered with the default port; of the listener in pairing-mode
+    #[arg(long, global = true, value_name = "N")]
+    pub port: Option<u16>,
+    /// Name for hooks and scripts; a claim, not an identity
+    #[arg(long, global = true, value_name = "S", env = "USER", default_value = "", hide_env_values = true)]
+    pub username: String,
+    /// Token for hooks and scripts; better given in the environment, where other users cannot see it
+    #[arg(long, global = true, value_name = "S", env = "ENVEXEC_TOKEN", default_value = "", hide_env_values = true)]
+    pub token: String,
+}
+
+impl Globals {
+    /// The prefix of default paths.
+    #[must_use]
+    pub fn root(&self) -> Root {
+        Root::new(self.root.clone())
+    }
+
+    /// The configuration file.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| self.root().path(Settings::DEFAULT_PATH))
+    }
+
+    /// Loads the configuration; warnings go to standard error.
+    pub fn site(&self) -> Result<Site, Failure> {
+        let (site, warnings) = Site::load(&self.config(), &self.root()).map_err(failed)?;
+        if !warnings.is_empty() {
+            out::error(warnings.to_string());
+        }
+        Ok(site)
+    }
+}
+
+/// How a process ends that cannot use its site.
+#[must_use]
+pub fn failed(error: SiteError) -> Failure {
+    match &error {
+        SiteError::File(file) if file.is_permission_denied() => Failure::new(Exit::Permission, error)
+            .hint("run it as root, with sudo, or as a member of the group ctrl-exec"),
+        SiteError::File(file) if file.is_not_found() => {
+            Failure::new(Exit::Config, error).hint("'ctrl-exec check-config' shows what is missing and how to make it")
+        }
+        _ => Failure::new(Exit::Config, error),
+    }
+}
