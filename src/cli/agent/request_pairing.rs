@@ -203,7 +203,10 @@ fn logger(root: &Root) -> Logger {
 fn log_complete(log: &Logger, request: &Request, paired: &Paired) {
     let event = Event::new(Level::Info, "pair-complete").field("STATUS", "approved");
     let event = event.field("DISPATCHER_HOST", request.dispatcher.host());
-    let event = event.field("CONFIRMED", request.confirm.as_str());
+    // The original's code confirms nothing, whoever compared it.
+    let by_code = matches!(request.confirm, Confirm::Code(_));
+    let confirmed = if paired.original && by_code { "no" } else { request.confirm.as_str() };
+    let event = event.field("CONFIRMED", confirmed);
     let event = event.maybe("DISPATCHER", paired.dispatcher.as_ref());
     log.emit(event.maybe("FORM", paired.original.then_some("original")));
 }

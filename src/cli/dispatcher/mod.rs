@@ -2,7 +2,7 @@
 
 pub mod approve;
 pub mod deny;
-mod globals;
+pub mod globals;
 pub mod list_requests;
 pub mod pairing_mode;
 mod pairing_prompt;
