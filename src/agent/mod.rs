@@ -11,6 +11,7 @@ pub mod connection;
 pub mod gate;
 pub mod order;
 pub mod orders;
+pub mod pairing;
 pub mod ping;
 pub mod route;
 pub mod run;

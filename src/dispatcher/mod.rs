@@ -7,6 +7,7 @@ pub mod edit;
 pub mod failure;
 pub mod fanout;
 pub mod gate;
+pub mod pairing;
 pub mod pin;
 pub mod ping;
 pub mod resolve;

@@ -20,6 +20,11 @@ use crate::wire::pair::{LookupBy, OriginalAnswer};
 pub const STALE: Duration = Duration::from_mins(10);
 /// Requests hold a nonce and answers a certificate: operators' business only.
 const MODE: u32 = 0o640;
+/// Root's command line and members of the group work with the same queue.
+const DIR_MODE: u32 = 0o2770;
+const LOCK_MODE: u32 = 0o660;
+/// Shared by every session that serves the queue.
+const SESSION_LOCK: &str = ".session.lock";
 
 /// Which exchange a request came by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +104,32 @@ impl Queue {
     #[must_use]
     pub const fn new(dir: PathBuf) -> Self {
         Self { dir }
+    }
+
+    /// Declares that a session serves this queue, until the guard is dropped or the process ends. The first session
+    /// empties the queue: who asked an earlier one has gone with it, and can no longer be answered.
+    pub fn serve(&self) -> Result<LockGuard, StoreError> {
+        file::create_dir(&self.dir, DIR_MODE)?;
+        let path = self.dir.join(SESSION_LOCK);
+        if let Some(alone) = file::try_lock_exclusive(&path, LOCK_MODE)? {
+            let _lock = self.lock()?;
+            for id in self.ids()? {
+                self.remove_files(&id)?;
+            }
+            drop(alone);
+        }
+        // A lock cannot be turned from exclusive into shared in one step (flock(2)). Whoever comes first in between
+        // empties the queue again, before anything was queued.
+        Ok(file::lock_shared(&path, LOCK_MODE)?)
+    }
+
+    /// Whether a session serves this queue.
+    pub fn is_served(&self) -> Result<bool, StoreError> {
+        match file::try_lock_exclusive(&self.dir.join(SESSION_LOCK), LOCK_MODE) {
+            Ok(nobody) => Ok(nobody.is_none()),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Queues a request unless `most` wait already; says whether it did.
@@ -193,8 +224,8 @@ impl Queue {
     }
 
     fn lock(&self) -> Result<LockGuard, FileError> {
-        file::create_dir(&self.dir, 0o2770)?;
-        file::lock_exclusive(&self.dir.join(".queue.lock"), 0o660)
+        file::create_dir(&self.dir, DIR_MODE)?;
+        file::lock_exclusive(&self.dir.join(".queue.lock"), LOCK_MODE)
     }
 
     fn path(&self, id: &RequestId, kind: &str) -> PathBuf {
@@ -267,6 +298,20 @@ mod tests {
         assert_eq!(queue.answered(&id).unwrap(), Some(Answer::Denied("rejected by operator".into())));
         queue.remove(&id).unwrap();
         assert!(queue.list().unwrap().is_empty() && queue.answered(&id).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_new_session_forgets_whom_nobody_serves_any_more_but_a_second_one_does_not() {
+        let (_dir, queue) = queue();
+        assert!(!queue.is_served().unwrap());
+        queue.add(&request("a"), 9).unwrap();
+        let first = queue.serve().unwrap();
+        assert!(queue.list().unwrap().is_empty() && queue.is_served().unwrap());
+        queue.add(&request("b"), 9).unwrap();
+        let second = queue.serve().unwrap();
+        assert_eq!(queue.list().unwrap().len(), 1);
+        drop((first, second));
+        assert!(!queue.is_served().unwrap());
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! What this host calls itself.
-#![expect(unsafe_code, reason = "getaddrinfo has no safe binding here")]
+#![expect(unsafe_code, reason = "getaddrinfo and getnameinfo have no safe binding here")]
 
 use std::ffi::{CStr, CString};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::ptr;
 use std::sync::mpsc;
 use std::time::Duration;
+
+use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 
 /// The kernel's host name; `localhost` if it is unset or not text.
 #[must_use]
@@ -26,6 +29,62 @@ pub fn fqdn(limit: Duration) -> String {
     });
     let found = resolving.ok().and_then(|_| receiver.recv_timeout(limit).ok()).flatten();
     found.filter(|name| is_more(name, &short)).unwrap_or(short)
+}
+
+/// What the resolver says about an address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reverse {
+    /// The name that the address has; empty where it has none.
+    pub name: String,
+    /// Whether that name leads back to the address.
+    pub confirmed: bool,
+}
+
+/// Looks an address up, and the name that is found. Never takes longer than `limit`; without an answer by then there is
+/// no name. A resolver that hangs costs one thread, which ends when the resolver does.
+#[must_use]
+pub fn reverse(address: IpAddr, limit: Duration) -> Reverse {
+    let (sender, receiver) = mpsc::channel();
+    let asking = std::thread::Builder::new().name("reverse-dns".to_owned()).spawn(move || {
+        // Nobody listens any more when the limit has passed.
+        drop(sender.send(look_back(address)));
+    });
+    asking.ok().and_then(|_| receiver.recv_timeout(limit).ok()).unwrap_or_default()
+}
+
+fn look_back(address: IpAddr) -> Reverse {
+    let Some(name) = name_of(address) else { return Reverse::default() };
+    let found = (name.as_str(), 0).to_socket_addrs();
+    let confirmed = found.is_ok_and(|mut found| found.any(|one| one.ip().to_canonical() == address.to_canonical()));
+    Reverse { name, confirmed }
+}
+
+/// The name of an address (getnameinfo(3), `NI_NAMEREQD`); only one that is fit to be shown.
+fn name_of(address: IpAddr) -> Option<String> {
+    let address = SockaddrStorage::from(SocketAddr::new(address.to_canonical(), 0));
+    // `NI_MAXHOST`.
+    let mut name = [0_u8; 1025];
+    let size = libc::socklen_t::try_from(name.len()).unwrap_or(0);
+    // SAFETY: the address and its length come from one live value; the buffer is live, writable and of the given size;
+    // no service name is asked for, and the call keeps none of the pointers.
+    let failed = unsafe {
+        libc::getnameinfo(
+            address.as_ptr(),
+            address.len(),
+            name.as_mut_ptr().cast(),
+            size,
+            ptr::null_mut(),
+            0,
+            libc::NI_NAMEREQD,
+        )
+    };
+    if failed != 0 {
+        return None;
+    }
+    let text = CStr::from_bytes_until_nul(&name).ok()?.to_str().ok()?;
+    // Whoever runs the zone chose these bytes, and an operator's terminal will show them.
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    (!text.is_empty() && text.bytes().all(plain)).then(|| text.to_owned())
 }
 
 /// Whether the resolver's answer is a better name than the short one: qualified, and not the loopback's.
@@ -75,5 +134,13 @@ mod tests {
         assert!(is_more("web.example.org", "web"));
         assert!(!is_more("localhost.localdomain", "web"));
         assert!(!is_more("web", "web"));
+    }
+
+    #[test]
+    fn the_loopback_address_has_a_name_that_leads_back_or_none_within_the_limit() {
+        let started = std::time::Instant::now();
+        let found = reverse(IpAddr::from([127, 0, 0, 1]), Duration::from_secs(2));
+        assert!(started.elapsed() < Duration::from_secs(4));
+        assert!(!found.confirmed || !found.name.is_empty());
     }
 }

@@ -14,6 +14,19 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC)?)
 }
 
+/// Lets standard input, output and error lead nowhere from now on, and so closes what they led to: whoever waits for
+/// their end stops waiting.
+///
+/// # Errors
+/// `/dev/null` cannot be opened.
+pub fn silence_stdio() -> io::Result<()> {
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&null)?;
+    nix::unistd::dup2_stderr(&null)?;
+    Ok(())
+}
+
 /// Switches a descriptor between waiting and returning `WouldBlock`. The switch belongs to the open file, so every
 /// process that shares it is affected: never use it on an end that a script holds.
 ///

@@ -143,6 +143,13 @@ pub enum AgentMessage {
         /// Hex, [`NONCE`] bytes.
         nonce: String,
     },
+    /// Last: certificate, key, CA and trust are checked and stored. Only now may the agent be registered.
+    Stored,
+    /// Instead of [`AgentMessage::Stored`], at any time after the pending answer: nothing was stored.
+    Refused {
+        /// Why: the operator said no, or the answer did not hold.
+        reason: String,
+    },
 }
 
 /// What a dispatcher sends in the strong form.
@@ -161,7 +168,7 @@ pub enum DispatcherMessage {
         /// Its id.
         reqid: String,
     },
-    /// Last: the operator approved.
+    /// The operator approved.
     Approved {
         /// The agent's certificate, PEM.
         cert: String,
@@ -170,6 +177,8 @@ pub enum DispatcherMessage {
         /// The dispatcher's stable id.
         dispatcher_id: String,
     },
+    /// Last: the agent stands in the registry.
+    Registered,
     /// At any point: no.
     Denied {
         /// Why.
@@ -228,5 +237,10 @@ mod tests {
         let hello = AgentMessage::Hello { applicant, commitment: "00".into() };
         let text = serde_json::to_string(&hello).unwrap();
         assert_eq!(serde_json::from_str::<AgentMessage>(&text).unwrap(), hello);
+        assert_eq!(serde_json::to_string(&AgentMessage::Stored).unwrap(), r#"{"message":"stored"}"#);
+        assert_eq!(
+            serde_json::from_str::<DispatcherMessage>(r#"{"message":"registered"}"#).unwrap(),
+            DispatcherMessage::Registered
+        );
     }
 }

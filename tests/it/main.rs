@@ -1,1 +1,3 @@
 //! One test binary, a file a capability.
+
+mod pairing_ends;

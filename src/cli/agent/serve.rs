@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Globals;
+use crate::agent::pairing::{self, keep};
 use crate::agent::serve::{self, ServeError};
 use crate::agent::snapshot::{Places, SnapshotError};
 use crate::cli::out;
@@ -17,6 +18,7 @@ const NAME: Duration = Duration::from_secs(2);
 pub fn run(globals: &Globals) -> Result<Exit, Failure> {
     let places = globals.places();
     let fail = |error| failed(error, &places);
+    finish_pairing(globals)?;
     let settings = serve::settings(&places).map_err(fail)?;
     serve::drop_root(&settings).map_err(fail)?;
     if settings.profiles.values().any(|profile| profile.run_as.is_some()) {
@@ -36,6 +38,15 @@ pub fn run(globals: &Globals) -> Result<Exit, Failure> {
     };
     runtime.block_on(serve::serve(places.clone(), host, &warn)).map_err(fail)?;
     Ok(Exit::Success)
+}
+
+/// A pairing that was killed while it was stored is completed first, or certificate and key would not fit.
+fn finish_pairing(globals: &Globals) -> Result<(), Failure> {
+    let (files, _) = pairing::places::Places::load(&globals.config(), &globals.root());
+    if keep::recover(&files).map_err(|error| Failure::new(Exit::Config, error))? {
+        out::error("An earlier pairing was interrupted while it was stored; it is complete now.");
+    }
+    Ok(())
 }
 
 /// Enough to keep handshakes from delaying requests; an agent is not the host's main work.

@@ -9,6 +9,7 @@ pub mod globals;
 pub mod list_agents;
 pub mod list_requests;
 pub mod pairing_mode;
+pub mod pairing_prompt;
 pub mod ping;
 pub mod results;
 pub mod run;

@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use nix::unistd::{AccessFlags, access};
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, Gid, Uid, access, faccessat, fchownat};
 
 use super::FileError;
 
@@ -47,6 +48,22 @@ pub fn age(path: &Path) -> Result<Option<Duration>, FileError> {
 #[must_use]
 pub fn is_executable(path: &Path) -> bool {
     path.is_file() && access(path, AccessFlags::X_OK).is_ok()
+}
+
+/// Whether this process may make files in the directory at `path`, as the process that it is now (eaccess(3)).
+#[must_use]
+pub fn is_writable_dir(path: &Path) -> bool {
+    let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
+    path.is_dir() && faccessat(AT_FDCWD, path, wanted, AtFlags::AT_EACCESS).is_ok()
+}
+
+/// Gives a file or directory to another user and group, which only root may. A symbolic link is not followed.
+///
+/// # Errors
+/// It does not exist, or we are not root.
+pub fn give(path: &Path, owner: Uid, group: Gid) -> Result<(), FileError> {
+    let given = fchownat(AT_FDCWD, path, Some(owner), Some(group), AtFlags::AT_SYMLINK_NOFOLLOW);
+    given.map_err(|errno| FileError::new(path, "change the owner of", errno.into()))
 }
 
 #[cfg(test)]

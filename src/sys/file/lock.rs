@@ -32,6 +32,39 @@ pub fn lock_exclusive(path: &Path, mode: u32) -> Result<LockGuard, FileError> {
     }
 }
 
+/// Waits until nobody holds the lock on `path` exclusively, and takes a share of it. Others may share it too.
+///
+/// # Errors
+/// As [`lock_exclusive`].
+pub fn lock_shared(path: &Path, mode: u32) -> Result<LockGuard, FileError> {
+    let file = open(path, mode).map_err(|source| FileError::new(path, "open the lock file", source))?;
+    loop {
+        match file.lock_shared() {
+            Ok(()) => return Ok(LockGuard { _file: file }),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(FileError::new(path, "lock", error)),
+        }
+    }
+}
+
+/// Waits for the lock on a directory and takes it. Unlike a file of its own it needs no owner that all its users agree
+/// on: whoever may list the directory may lock it.
+///
+/// # Errors
+/// It is no directory, or may not be listed.
+pub fn lock_directory(path: &Path) -> Result<LockGuard, FileError> {
+    let flags = libc::O_DIRECTORY | libc::O_CLOEXEC;
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let file = opened.map_err(|source| FileError::new(path, "open", source))?;
+    loop {
+        match file.lock() {
+            Ok(()) => return Ok(LockGuard { _file: file }),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(FileError::new(path, "lock", error)),
+        }
+    }
+}
+
 /// Takes the lock on `path` if nobody holds it; `None` if somebody does.
 ///
 /// # Errors

@@ -12,11 +12,11 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-pub use facts::{age, create_dir, is_executable};
+pub use facts::{age, create_dir, give, is_executable, is_writable_dir};
 pub use identity::{Identity, Resolved, path_of, resolve};
-pub use lock::{LockGuard, lock_exclusive, try_lock_exclusive};
+pub use lock::{LockGuard, lock_directory, lock_exclusive, lock_shared, try_lock_exclusive};
 pub use trusted::{TrustError, open_trusted};
-pub use write::{Access, write_atomic, write_new};
+pub use write::{Access, overwrite, write_atomic, write_new};
 
 /// A file operation that failed: which file, which step, and the system's reason as the source.
 #[derive(Debug, thiserror::Error)]

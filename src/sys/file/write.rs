@@ -80,6 +80,22 @@ pub fn write_new(path: &Path, bytes: &[u8], access: Access) -> Result<(), FileEr
     sync_directory(path)
 }
 
+/// Writes `bytes` into an existing file, which stays the same file: for one whose lock (flock(2)) others wait for. A
+/// crash in between can leave a mixture, so only for what can be made again.
+///
+/// # Errors
+/// Any step; the content is then unknown.
+pub fn overwrite(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let write = || {
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+        let mut file = OpenOptions::new().write(true).custom_flags(flags).open(path)?;
+        file.write_all(bytes)?;
+        file.set_len(u64::try_from(bytes.len()).unwrap_or(u64::MAX))?;
+        file.sync_all()
+    };
+    write().map_err(|source| FileError::new(path, "write", source))
+}
+
 /// A complete and synced file under a name of its own, removed unless it was moved into place.
 struct Temporary {
     path: PathBuf,

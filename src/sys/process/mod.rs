@@ -1,5 +1,6 @@
 //! Processes: making them, waiting for them, ending whole trees of them.
 
+mod detached;
 mod private;
 mod signals;
 mod spawn;
@@ -12,6 +13,7 @@ use nix::sys::prctl;
 use nix::sys::signal::killpg;
 use nix::unistd::{self, ForkResult};
 
+pub use detached::{Launch, launch, report_ready};
 pub use nix::sys::signal::Signal;
 pub use nix::unistd::Pid;
 pub use private::{control_from_stdin, spawn_private};

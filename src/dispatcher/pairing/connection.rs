@@ -1,0 +1,71 @@
+//! One connection: its handshake, and which form of the exchange follows.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use super::session::Shared;
+use super::{original, strong};
+use crate::audit::{Event, Level};
+use crate::net::slots::Slot;
+use crate::tls::{self, peer as tls_peer};
+
+/// Longest handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Why a request is not queued: a word for the log, and words for the agent.
+#[derive(Debug)]
+pub(super) struct Rejection {
+    /// `REASON` in the log.
+    pub(super) code: &'static str,
+    /// What the agent is told.
+    pub(super) text: String,
+    /// Whose request it was, where that is known.
+    pub(super) agent: Option<String>,
+}
+
+impl Rejection {
+    pub(super) fn new(code: &'static str, text: impl Into<String>) -> Self {
+        Self { code, text: text.into(), agent: None }
+    }
+
+    pub(super) fn of(self, agent: impl ToString) -> Self {
+        Self { agent: Some(agent.to_string()), ..self }
+    }
+}
+
+/// Serves one connection to its end.
+pub(super) async fn serve(
+    shared: &Arc<Shared>,
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+    (peer, slot): (IpAddr, Slot),
+) {
+    let handshake = async {
+        // The original's agent looks whether the port is open and goes away again: not worth a word.
+        if stream.peek(&mut [0]).await.ok()? == 0 {
+            return None;
+        }
+        Some(acceptor.accept(stream).await)
+    };
+    let shaken = tokio::select! {
+        shaken = timeout(HANDSHAKE, handshake) => shaken,
+        () = shared.ended() => return,
+    };
+    match shaken {
+        Ok(Some(Ok(stream))) if tls_peer::is_own_pairing(stream.get_ref().1) => {
+            strong::serve(shared, stream, peer, slot).await;
+        }
+        Ok(Some(Ok(stream))) => original::serve(shared, stream, peer, slot).await,
+        Ok(Some(Err(error))) => {
+            let event = Event::new(Level::Info, "pair-reject").field("IP", peer).field("REASON", "handshake");
+            shared.log.emit(event.field("ERROR", tls::explain_io(&error)));
+        }
+        Ok(None) => {}
+        Err(_) => shared.log_rejection(peer, "handshake-timeout", None),
+    }
+}
