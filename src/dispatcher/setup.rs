@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use time::OffsetDateTime;
 
 use super::site::{Site, SiteError};
-use crate::pki::ca::{Ca, CaError, DEFAULT_DAYS, DEFAULT_NAME};
+use crate::pki::ca::{Ca, CaError, DEFAULT_DAYS, DEFAULT_NAME, DISPATCHER_CN};
 use crate::pki::csr::{self, CsrError, ExpectedName};
 use crate::pki::key::{self, KeyError};
 use crate::pki::serial::{self, RandomError};
@@ -13,9 +13,6 @@ use crate::store::StoreError;
 use crate::sys::file::{self, Access, FileError};
 use crate::sys::user::{self, Account};
 use crate::wire::name::AgentName;
-
-/// The common name of every dispatcher's certificate, as the original has it.
-const DISPATCHER_NAME: &str = "ctrl-exec-dispatcher";
 
 /// Something that could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -104,8 +101,8 @@ pub fn setup_ctrl_exec(site: &Site) -> Result<(), SetupError> {
     let settings = &site.settings;
     let ca = site.ca()?;
     let key = key::generate()?;
-    let request = csr::make(&key, &AgentName::parse(DISPATCHER_NAME)?)?;
-    let request = csr::check(&request, ExpectedName::Exactly(DISPATCHER_NAME))?;
+    let request = csr::make(&key, &AgentName::parse(DISPATCHER_CN)?)?;
+    let request = csr::check(&request, ExpectedName::Exactly(DISPATCHER_CN))?;
     let cert = ca.sign_dispatcher(&request, &serial::fresh()?, settings.lifetimes.days, OffsetDateTime::now_utc())?;
     let mut access = Access::private();
     if user::is_root()

@@ -13,6 +13,9 @@ use super::serial::FreshSerial;
 pub const DEFAULT_NAME: &str = "ctrl-exec CA";
 /// Validity of a new CA, in days.
 pub const DEFAULT_DAYS: u32 = 3650;
+/// The common name in every dispatcher's certificate, the original's too. No agent may have it: agents and dispatchers
+/// are of one CA, and this name is what tells them apart while an agent is paired.
+pub const DISPATCHER_CN: &str = "ctrl-exec-dispatcher";
 /// How far before `now` a certificate's validity begins, in minutes: hosts whose clocks run behind accept it at once.
 const CLOCK_SKEW_MINUTES: i64 = 5;
 

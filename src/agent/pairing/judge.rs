@@ -2,6 +2,7 @@
 
 use time::OffsetDateTime;
 
+use crate::pki::ca::DISPATCHER_CN;
 use crate::pki::cert::{CertError, Certificate};
 use crate::pki::chain::{self, ChainError, TrustAnchor, Usage};
 use crate::pki::key::PublicKey;
@@ -77,6 +78,9 @@ pub enum Unsound {
     /// The dispatcher's own certificate.
     #[error("the certificate that the dispatcher shows was not issued by the CA in its answer")]
     Dispatcher(#[source] ChainError),
+    /// The certificate at the other end is an agent's.
+    #[error("the other end shows the certificate of {0}, which is no dispatcher's")]
+    NoDispatcher(String),
     /// No serial, or none that is one.
     #[error("the serial to trust, {0:?}, is none")]
     Serial(String),
@@ -110,9 +114,14 @@ pub fn judge(
     Ok(Sound { certificate, ca: answer.ca.certificate().clone(), trusted: trusted(answer)? })
 }
 
-/// Whether the dispatcher's end of the connection holds a certificate of this CA. It will call with the same one.
+/// Whether the dispatcher's end of the connection holds a dispatcher's certificate of this CA. It will call with the
+/// same one. Every agent has a certificate of the CA too: only the name tells that this one is no agent's.
 pub fn dispatcher(shown: &Certificate, ca: &TrustAnchor, now: OffsetDateTime) -> Result<(), Unsound> {
-    chain::verify(shown.der(), ca, Usage::Client, now).map(drop).map_err(Unsound::Dispatcher)
+    chain::verify(shown.der(), ca, Usage::Client, now).map_err(Unsound::Dispatcher)?;
+    if shown.common_name() == Some(DISPATCHER_CN) {
+        return Ok(());
+    }
+    Err(Unsound::NoDispatcher(shown.subject_text().chars().take(200).collect()))
 }
 
 fn trusted(answer: &Answer<'_>) -> Result<Option<(Serial, DispatcherId)>, Unsound> {

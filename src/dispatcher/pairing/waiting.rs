@@ -10,6 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::connection::Rejection;
 use super::session::{Notice, Shared};
 use crate::audit::{Event, Level};
+use crate::pki::ca::DISPATCHER_CN;
 use crate::pki::csr::{self, ExpectedName};
 use crate::store::queue::{Answer, Approval, Form, QueuedRequest};
 use crate::sys::{clock, host, random};
@@ -58,6 +59,10 @@ pub(super) struct Entry {
 
 /// Judges the certificate request: its key, its signature, and that it asks for the name it comes with.
 pub(super) fn judge(applicant: &Applicant) -> Result<(), Rejection> {
+    if applicant.hostname.as_str().eq_ignore_ascii_case(DISPATCHER_CN) {
+        let text = format!("invalid hostname: '{DISPATCHER_CN}' is the name of dispatchers, not of agents");
+        return Err(Rejection::new("invalid-hostname", text).of(&applicant.hostname));
+    }
     let expected = ExpectedName::Exactly(applicant.hostname.as_str());
     let judged = csr::check(&applicant.csr, expected);
     judged.map(drop).map_err(|error| Rejection::new("csr", error.to_string()).of(&applicant.hostname))
