@@ -17,7 +17,7 @@ use crate::wire::name::{AgentName, RequestId};
 use crate::wire::pair::{LookupBy, OriginalAnswer};
 
 /// A request that nobody answered is deleted after this time.
-pub const STALE: Duration = Duration::from_secs(600);
+pub const STALE: Duration = Duration::from_mins(10);
 /// Requests hold a nonce and answers a certificate: operators' business only.
 const MODE: u32 = 0o640;
 /// Root's command line and members of the group work with the same queue.
