@@ -37,7 +37,8 @@ pub enum KeepError {
     #[error("the new pairing cannot be written: nothing was changed")]
     Begin(#[source] FileError),
     /// Behind it: the new pairing is safe in the journal.
-    #[error("the new pairing is complete in {}, but not in place: repeat 'ctrl-exec-agent request-pairing' as root, which finishes it first", journal.display())]
+    #[error("the new pairing is complete in {}, but not in place: repeat 'ctrl-exec-agent request-pairing' as root, which finishes \
+         it first", journal.display())]
     Finish {
         /// The journal.
         journal: PathBuf,
@@ -218,7 +219,8 @@ mod tests {
             }
             if steps == 4 {
                 trust_file::update(&places.trust, |map| {
-                    drop(map.insert(Serial::parse_hex("a2").unwrap(), DispatcherId::parse("new").unwrap()))
+                    let (serial, id) = new.trusted.clone().unwrap();
+                    map.insert(serial, id);
                 })
                 .unwrap();
             }

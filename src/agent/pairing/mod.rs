@@ -5,14 +5,18 @@
 //! The exchange is described in [`crate::pki::code`]. Both ends show the same code, and *both* operators have to
 //! compare it, because each end has an attacker of its own:
 //!
-//! | attack | what the attacker gains | what stops it |
-//! |---|---|---|
-//! | a relay between agent and dispatcher | a certificate under the agent's name, or the agent itself | the codes of the two ends differ: the TLS exporter is in them, and a commitment keeps the relay from trying |
-//! | a false dispatcher, alone | an agent that obeys it | nobody else has to approve, so the *agent's* operator has to look: the question of [`Confirm`], or a pinned CA |
-//! | a false agent | a certificate under a name that is not its own | the *dispatcher's* operator, who finds no agent that shows its code |
-//! | another certificate, key or CA in the answer | an agent that fails, or trusts a stranger | [`judge`]: everything is checked against everything before a byte is written |
-//! | a dispatcher that says whose serial to trust | trust for somebody else's certificate | the serial must be that of the certificate shown on this very connection, and the CA must have signed it |
-//! | "we are both of the original" | the weak form, whose code can be forged in seconds | the original's form needs `--original-pairing` here and its counterpart there |
+//! - *A relay between agent and dispatcher* wants a certificate under the agent's name, or the agent itself. The codes of
+//!   the two ends differ: the TLS exporter is in them, and a commitment keeps the relay from trying.
+//! - *A false dispatcher, alone,* wants an agent that obeys it. It needs nobody's approval but its own, so the *agent's*
+//!   operator has to look: the question of [`Confirm`], or a pinned CA.
+//! - *A false agent* wants a certificate under a name that is not its own. The *dispatcher's* operator finds no agent
+//!   that shows its code.
+//! - *Another certificate, key or CA in the answer* would make an agent that fails, or trusts a stranger: [`judge`] checks
+//!   everything against everything before a byte is written.
+//! - *Another serial to trust* would let somebody else's certificate in: it must be that of the certificate shown on this
+//!   very connection, and the CA must have signed that one.
+//! - *"We are of the original"* would lead to the weak form, whose code can be forged in seconds: it needs
+//!   `--original-pairing` here and its counterpart there.
 //!
 //! With a pinned CA (`--ca-fingerprint`) nobody is asked here: only a holder of a certificate of that CA can then pose
 //! as the dispatcher, and it still cannot get this agent's certificate signed without the dispatcher's operator, who
@@ -73,7 +77,7 @@ pub struct Request {
 }
 
 /// Longest wait for the dispatcher's operator in any case: the longest session, and a minute.
-const OPERATOR: Duration = Duration::from_secs(660);
+const OPERATOR: Duration = Duration::from_mins(11);
 
 /// Asks the operator whether the dispatcher shows this code; blocks.
 pub type Question = Arc<dyn Fn(&str) -> bool + Send + Sync>;

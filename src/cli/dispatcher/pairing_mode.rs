@@ -158,7 +158,7 @@ fn serve(site: &Site, options: &Options, detached: bool) -> Result<Exit, Failure
     let runtime = runtime.map_err(unavailable)?;
     let end = runtime.block_on(async {
         let mut stopping = stopping().map_err(unavailable)?;
-        let (session, notices) = Session::open(site, options).await.map_err(session_failure)?;
+        let (session, notices) = Session::open(site, options).map_err(session_failure)?;
         announce(site, &session, options, detached).map_err(unavailable)?;
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tokio::spawn(session.run(async move {

@@ -182,20 +182,16 @@ fn single(waiting: &Waiting) -> String {
 }
 
 fn numbered(waiting: &[Waiting]) -> String {
-    let mut text = format!("\n{} pending pairing requests:\n", waiting.len());
+    let mut lines = vec![String::new(), format!("{} pending pairing requests:", waiting.len())];
     for (index, one) in waiting.iter().enumerate() {
         let request = &one.request;
         let (host, ip) = (request.hostname.as_str(), request.source_ip.to_string());
-        text += &format!("  [{}] {host:<30}  {ip:<16}  code: {}  {}", index + 1, request.code, request.received);
-        if request.form == Form::Original {
-            text += "  (original: the code covers the request only)";
-        }
-        text += "\n";
-        if let Some(old) = &one.replaces {
-            text += &format!("      {}\n", approve::replaces(old));
-        }
+        let weak = if request.form == Form::Original { "  (original: the code covers the request only)" } else { "" };
+        let (code, received) = (&request.code, &request.received);
+        lines.push(format!("  [{}] {host:<30}  {ip:<16}  code: {code}  {received}{weak}", index + 1));
+        lines.extend(one.replaces.as_ref().map(|old| format!("      {}", approve::replaces(old))));
     }
-    text + "Command (a1/d1/a2/d2/list/quit): "
+    lines.join("\n") + "\nCommand (a1/d1/a2/d2/list/quit): "
 }
 
 fn plain(text: &str) -> String {

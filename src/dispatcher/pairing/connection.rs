@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::session::Shared;
+use super::shared::Shared;
 use super::{original, strong};
 use crate::audit::{Event, Level};
 use crate::net::slots::Slot;
@@ -16,27 +16,6 @@ use crate::tls::{self, peer as tls_peer};
 
 /// Longest handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-
-/// Why a request is not queued: a word for the log, and words for the agent.
-#[derive(Debug)]
-pub(super) struct Rejection {
-    /// `REASON` in the log.
-    pub(super) code: &'static str,
-    /// What the agent is told.
-    pub(super) text: String,
-    /// Whose request it was, where that is known.
-    pub(super) agent: Option<String>,
-}
-
-impl Rejection {
-    pub(super) fn new(code: &'static str, text: impl Into<String>) -> Self {
-        Self { code, text: text.into(), agent: None }
-    }
-
-    pub(super) fn of(self, agent: impl ToString) -> Self {
-        Self { agent: Some(agent.to_string()), ..self }
-    }
-}
 
 /// Serves one connection to its end.
 pub(super) async fn serve(

@@ -30,6 +30,7 @@ pub mod decide;
 mod original;
 pub mod prompt;
 pub mod session;
+mod shared;
 pub mod sign;
 mod strong;
 mod waiting;

@@ -11,8 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
-use super::connection::Rejection;
-use super::session::Shared;
+use super::shared::{Rejection, Shared};
 use super::waiting::{ENDED, Entry, Fate, Place, judge};
 use crate::net::exchange::{Exchange, ExchangeError};
 use crate::net::slots::Slot;
@@ -59,7 +58,7 @@ pub(super) async fn serve(shared: &Arc<Shared>, stream: TlsStream<TcpStream>, pe
 }
 
 async fn enter(shared: &Arc<Shared>, talk: &mut Talk, peer: IpAddr) -> Result<Place, Rejection> {
-    let body = talk.http_body(PAIRING_BODY).await.map_err(unheard)?;
+    let body = talk.http_body(PAIRING_BODY).await.map_err(|error| unheard(&error))?;
     if !shared.original {
         return Err(Rejection::new("original-form", NOT_ACCEPTED));
     }
@@ -76,11 +75,11 @@ async fn enter(shared: &Arc<Shared>, talk: &mut Talk, peer: IpAddr) -> Result<Pl
         reqid: Some(place.id().to_string()),
         ..OriginalAnswer::default()
     };
-    talk.send(&http(&pending)).await.map_err(|error| unheard(ExchangeError::Lost(error)))?;
+    talk.send(&http(&pending)).await.map_err(|error| unheard(&ExchangeError::Lost(error)))?;
     Ok(place)
 }
 
-fn unheard(error: ExchangeError) -> Rejection {
+fn unheard(error: &ExchangeError) -> Rejection {
     match error {
         ExchangeError::Closed | ExchangeError::Lost(_) => Rejection::new("client-left", "request incomplete"),
         ExchangeError::TooLarge => Rejection::new("body-too-large", "request too large"),

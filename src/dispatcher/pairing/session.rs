@@ -1,7 +1,7 @@
 //! One pairing session: the open port, its time limit, and what ends with it.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
@@ -13,21 +13,18 @@ use tokio_rustls::TlsAcceptor;
 
 use super::admission::Admission;
 use super::connection;
-use crate::audit::{Event, Level, Logger};
+pub use super::shared::Notice;
+use super::shared::Shared;
+use crate::audit::{Event, Level};
 use crate::dispatcher::site::{Site, SiteError};
 use crate::net::listen::{ListenError, Listener};
 use crate::net::rate::Verdict;
 use crate::net::slots::{Slot, Slots};
-use crate::pki::cert::Certificate;
 use crate::pki::chain::{self, ChainError, Usage};
 use crate::store::StoreError;
-use crate::store::queue::{Queue, QueuedRequest};
-use crate::store::record::AgentRecord;
-use crate::store::registry::Registry;
 use crate::sys::file::LockGuard;
 use crate::tls::identity::IdentitySlot;
 use crate::tls::{self, PairingPeers};
-use crate::wire::name::RequestId;
 
 /// The default port.
 pub const PORT: u16 = 7444;
@@ -57,7 +54,8 @@ pub enum SessionError {
     Site(#[from] SiteError),
     /// `ca` and `ca_dir` are of two CAs.
     #[error(
-        "the CA certificate in `ca` is not the one in `ca_dir`: agents would get certificates that nobody accepts. Let both name the same CA"
+        "the CA certificate in `ca` is not the one in `ca_dir`: agents would get certificates that nobody accepts. Let both \
+         name the same CA"
     )]
     TwoCas,
     /// The dispatcher's certificate would be refused by every agent.
@@ -69,17 +67,6 @@ pub enum SessionError {
     /// The port.
     #[error(transparent)]
     Listen(#[from] ListenError),
-}
-
-/// What the operator wants to hear of while the session lasts.
-#[derive(Clone, Debug)]
-pub enum Notice {
-    /// A request waits.
-    Queued(Box<QueuedRequest>),
-    /// A request is over without an answer: its agent left, refused, or could not be registered.
-    Gone(RequestId, String),
-    /// An agent has its certificate and is registered; the record it replaced.
-    Registered(Box<AgentRecord>, Option<Box<AgentRecord>>),
 }
 
 /// How a session ended.
@@ -97,58 +84,19 @@ pub struct Session {
     listener: Listener,
     acceptor: TlsAcceptor,
     slots: Arc<Slots>,
+    started: Instant,
     close: watch::Sender<bool>,
     timeout: Duration,
     // Until the session is dropped, operators' commands know that somebody delivers.
     _served: LockGuard,
 }
 
-/// What every connection of a session uses.
-pub(super) struct Shared {
-    pub(super) queue: Queue,
-    pub(super) registry: Registry,
-    pub(super) log: Logger,
-    /// The CA's certificate.
-    pub(super) ca: Certificate,
-    /// The certificate that this session shows.
-    pub(super) own: Certificate,
-    pub(super) original: bool,
-    pub(super) max_queue: usize,
-    closing: watch::Receiver<bool>,
-    pub(super) notices: mpsc::UnboundedSender<Notice>,
-    admission: Mutex<Admission>,
-    started: Instant,
-}
-
-impl Shared {
-    /// Nothing panics while the lock is held.
-    pub(super) fn admission(&self) -> MutexGuard<'_, Admission> {
-        self.admission.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns when the session is over.
-    pub(super) async fn ended(&self) {
-        let mut closing = self.closing.clone();
-        // A sender that is gone has gone with its session.
-        drop(closing.wait_for(|closing| *closing).await);
-    }
-
-    /// Tells the operator. Nobody may be listening, which is fine.
-    pub(super) fn notify(&self, notice: Notice) {
-        let _ = self.notices.send(notice);
-    }
-
-    /// Logs a request that was not queued, or went away.
-    pub(super) fn log_rejection(&self, peer: IpAddr, reason: &str, agent: Option<&str>) {
-        let event = Event::new(Level::Info, "pair-reject").field("IP", peer).field("REASON", reason);
-        self.log.emit(event.maybe("AGENT", agent));
-    }
-}
-
 impl Session {
     /// Opens the port. Everything that a later approval needs is looked at now, so that the operator learns at once what
     /// is missing.
-    pub async fn open(site: &Site, options: &Options) -> Result<(Self, mpsc::UnboundedReceiver<Notice>), SessionError> {
+    ///
+    /// Called within a runtime, which the listener needs.
+    pub fn open(site: &Site, options: &Options) -> Result<(Self, mpsc::UnboundedReceiver<Notice>), SessionError> {
         let (identity, anchor, ca) = (site.identity()?, site.anchor()?, site.ca()?);
         if ca.certificate().der() != anchor.certificate().der() {
             return Err(SessionError::TwoCas);
@@ -177,10 +125,11 @@ impl Session {
             closing,
             notices,
             admission: Mutex::new(Admission::new(site.settings.pairing.rate_limit)),
-            started: Instant::now(),
         });
         let slots = Slots::new(CONNECTIONS.0, CONNECTIONS.1);
-        let session = Self { shared, listener, acceptor, slots, close, timeout: options.timeout, _served: served };
+        let started = Instant::now();
+        let session =
+            Self { shared, listener, acceptor, slots, started, close, timeout: options.timeout, _served: served };
         session.log_start();
         Ok((session, heard))
     }
@@ -240,7 +189,7 @@ impl Session {
 
     fn admit(&self, peer: IpAddr) -> Option<Slot> {
         let shared = &self.shared;
-        let judgement = shared.admission().connection(peer, shared.started.elapsed().as_secs());
+        let judgement = shared.admit().connection(peer, self.started.elapsed().as_secs());
         if judgement.evicted {
             shared.log.emit(Event::new(Level::Warning, "rate-evict").field("COUNT", crate::net::rate::CAPACITY));
         }

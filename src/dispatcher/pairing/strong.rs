@@ -8,8 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 
-use super::connection::Rejection;
-use super::session::Shared;
+use super::shared::{Rejection, Shared};
 use super::waiting::{ENDED, Entry, Fate, Place, judge};
 use crate::net::exchange::{Exchange, ExchangeError};
 use crate::net::slots::Slot;
@@ -75,10 +74,10 @@ async fn enter(shared: &Arc<Shared>, talk: &mut Talk, peer: IpAddr) -> Result<Pl
     let entry = Entry { applicant, nonce: String::new(), code, form: Form::Strong };
     let place = Place::take(shared, peer, entry).await.inspect_err(|_| {
         // No code was shown for this one, so it was no guess.
-        shared.admission().answered();
+        shared.admit().answered();
     })?;
     let pending = DispatcherMessage::Pending { reqid: place.id().to_string() };
-    talk.say(&pending).await.map_err(unheard)?;
+    talk.say(&pending).await.map_err(|error| unheard(&error))?;
     Ok(place)
 }
 
@@ -86,28 +85,28 @@ async fn enter(shared: &Arc<Shared>, talk: &mut Talk, peer: IpAddr) -> Result<Pl
 async fn agree(shared: &Shared, talk: &mut Talk, peer: IpAddr) -> Result<(Applicant, String), Rejection> {
     let broken = || Rejection::new("tls", "no confirmation code can be bound to this connection");
     let exporter = tls_peer::exporter(talk.0.stream().get_ref().1, EXPORTER_LABEL, &[]).map_err(|_| broken())?;
-    let AgentMessage::Hello { applicant, commitment } = talk.hear().await.map_err(unheard)? else {
+    let AgentMessage::Hello { applicant, commitment } = talk.hear().await.map_err(|error| unheard(&error))? else {
         return Err(Rejection::new("invalid-request", "invalid request: a hello comes first"));
     };
     let agent = applicant.hostname.to_string();
     judge(&applicant)?;
     let commitment = hex::decode::<HASH>(&commitment)
         .ok_or_else(|| Rejection::new("invalid-request", "invalid request: this is no commitment").of(&agent))?;
-    if !shared.admission().committed(peer) {
+    if !shared.admit().committed(peer) {
         let text = "too many pairing attempts from this address came to nothing: start pairing mode again and retry";
         return Err(Rejection::new("unopened-commitments", text).of(&agent));
     }
     let mine: [u8; NONCE] = random::bytes().map_err(|_| broken())?;
     let challenge = DispatcherMessage::Challenge { nonce: hex::encode(&mine), ca: shared.ca.to_pem() };
-    talk.say(&challenge).await.map_err(unheard)?;
-    let AgentMessage::Open { nonce } = talk.hear().await.map_err(unheard)? else {
+    talk.say(&challenge).await.map_err(|error| unheard(&error))?;
+    let AgentMessage::Open { nonce } = talk.hear().await.map_err(|error| unheard(&error))? else {
         return Err(Rejection::new("invalid-request", "invalid request: the nonce comes second").of(&agent));
     };
     let nonce = hex::decode::<NONCE>(&nonce).filter(|nonce| code::opens(&commitment, &exporter, &applicant.csr, nonce));
     let Some(agent_nonce) = nonce else {
         return Err(Rejection::new("commitment", "the nonce does not open the commitment").of(&agent));
     };
-    shared.admission().opened(peer);
+    shared.admit().opened(peer);
     let transcript = Transcript {
         exporter: &exporter,
         agent_nonce: &agent_nonce,
@@ -120,7 +119,7 @@ async fn agree(shared: &Shared, talk: &mut Talk, peer: IpAddr) -> Result<(Applic
     Ok((applicant, code))
 }
 
-fn unheard(error: ExchangeError) -> Rejection {
+fn unheard(error: &ExchangeError) -> Rejection {
     let code = match error {
         ExchangeError::Closed | ExchangeError::Lost(_) => "client-left",
         ExchangeError::TooLarge => "body-too-large",
@@ -132,11 +131,11 @@ fn unheard(error: ExchangeError) -> Rejection {
 async fn wait(shared: &Shared, talk: &mut Talk, place: &Place) {
     match place.fate(talk.hear()).await {
         Fate::Approved(approval) => {
-            shared.admission().answered();
+            shared.admit().answered();
             deliver(shared, talk, place, *approval).await;
         }
         Fate::Denied(reason) => {
-            shared.admission().answered();
+            shared.admit().answered();
             talk.deny(&reason).await;
         }
         Fate::Ended => talk.deny(ENDED).await,

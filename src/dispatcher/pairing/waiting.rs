@@ -7,8 +7,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::connection::Rejection;
-use super::session::{Notice, Shared};
+use super::shared::{Notice, Rejection, Shared};
 use crate::audit::{Event, Level};
 use crate::pki::ca::DISPATCHER_CN;
 use crate::pki::csr::{self, ExpectedName};

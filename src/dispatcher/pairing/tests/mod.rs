@@ -1,5 +1,8 @@
 //! The listener against clients made by hand: agents of ours, agents of the original, and strangers.
 
+mod original;
+mod strangers;
+
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -91,14 +94,14 @@ impl World {
         Self { _dir: dir, site, log }
     }
 
-    async fn open(&self) -> Open {
-        self.open_for(Duration::from_secs(60)).await
+    fn open(&self) -> Open {
+        self.open_for(Duration::from_mins(1))
     }
 
-    async fn open_for(&self, timeout: Duration) -> Open {
+    fn open_for(&self, timeout: Duration) -> Open {
         let bind = vec!["127.0.0.1".parse().unwrap()];
         let options = Options { bind, port: 0, timeout, original: false };
-        let (session, notices) = Session::open(&self.site, &options).await.unwrap();
+        let (session, notices) = Session::open(&self.site, &options).unwrap();
         let address = session.addresses()[0];
         let (stop, stopped) = oneshot::channel::<()>();
         let served = tokio::spawn(session.run(async { drop(stopped.await) }));
@@ -213,124 +216,9 @@ async fn answer(exchange: &mut Exchange<TlsStream<TcpStream>>) -> OriginalAnswer
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn an_agent_of_the_original_is_paired_only_where_the_operator_said_so() {
-    let csr = new_request(&key::generate_rsa().unwrap(), NAME);
-    let closed = World::new("");
-    let open = closed.open().await;
-    let mut agent = Exchange::new(open.tls(false).await);
-    agent.send(&post(&original_body(&csr, NAME))).await.unwrap();
-    let refused = answer(&mut agent).await;
-    assert_eq!(refused.status, "error");
-    assert!(refused.reason.unwrap().contains("pairing-mode --original"));
-    open.close().await;
-    assert!(closed.log.text().contains("ACTION=pair-reject IP=127.0.0.1 REASON=original-form"));
-
-    let world = World::new("pairing_original = yes\n");
-    let mut open = world.open().await;
-    // The original's agent looks first whether anybody is there.
-    drop(TcpStream::connect(open.address).await.unwrap());
-    let mut agent = Exchange::new(open.tls(false).await);
-    agent.send(&post(&original_body(&csr, NAME))).await.unwrap();
-    let pending = answer(&mut agent).await;
-    let request = open.queued().await;
-    assert_eq!((pending.status.as_str(), pending.reqid.unwrap()), ("pending", request.id.to_string()));
-    assert_eq!((request.form, request.code.clone()), (Form::Original, code::original(&csr)));
-    let taken = tokio::spawn(async move { answer(&mut agent).await });
-    let (_, delivery) = approve(&world.site, &request).await;
-    let Delivery::Registered(record) = delivery else { panic!("{delivery:?}") };
-    assert_eq!((record.ip.as_str(), record.port), ("10.1.2.3", 7450));
-    let approved = taken.await.unwrap();
-    assert_eq!(approved.status, "approved");
-    assert_eq!(approved.nonce.as_deref(), Some("0123456789abcdef0123456789abcdef"));
-    assert_eq!(approved.dispatcher_serial.unwrap(), world.site.certificate().unwrap().serial().to_string());
-    assert!(approved.cert.unwrap().ends_with("-----END CERTIFICATE-----\n"));
-    assert!(approved.ca.is_some() && approved.dispatcher_id.is_some());
-    open.close().await;
-    let log = world.log.text();
-    assert!(
-        log.contains("ACTION=pair-request AGENT=web.example FORM=original IP=127.0.0.1 REPORTED_IP=10.1.2.3"),
-        "{log}"
-    );
-    assert!(!log.contains("pair-reject"), "a look at the port is not worth a word: {log}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_the_original_refuses_is_refused_in_its_words() {
-    let world = World::new("pairing_original = yes\npairing_rate_limit_disable = yes\n");
-    let open = world.open().await;
-    let csr = new_request(&key::generate().unwrap(), NAME);
-    let too_large = format!("POST /pair HTTP/1.0\r\nContent-Length: {}\r\n\r\n", PAIRING_BODY + 1).into_bytes();
-    for (message, reason) in [
-        (too_large, "request too large"),
-        (post("{}"), "invalid request"),
-        (post("not json"), "invalid request"),
-        (b"GET / HTTP/1.0\r\n\r\n".to_vec(), "invalid request"),
-        (b"a: b\n".repeat(200), "invalid request"),
-        (post(&original_body(&csr, "../x")), "invalid hostname"),
-        (post(&original_body("-----BEGIN", NAME)), "Invalid CSR format"),
-        (post(&original_body(&csr, "other.example")), "CSR subject CN does not match"),
-    ] {
-        let mut agent = Exchange::new(open.tls(false).await);
-        agent.send(&message).await.unwrap();
-        let refused = answer(&mut agent).await;
-        assert_eq!(refused.status, "error");
-        assert!(refused.reason.as_deref().unwrap().starts_with(reason), "{refused:?}, expected {reason}");
-    }
-    assert!(world.site.queue.list().unwrap().is_empty());
-    open.close().await;
-    for reason in ["body-too-large", "invalid-request", "invalid-hostname", "csr"] {
-        assert!(world.log.text().contains(&format!("REASON={reason}")), "{reason}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_nonce_that_does_not_open_its_commitment_is_refused() {
-    let world = World::new("");
-    let open = world.open().await;
-    let mut agent = Own::connect(&open).await;
-    let csr = new_request(&key::generate().unwrap(), NAME);
-    agent.hello(&csr, NAME).await;
-    assert!(denied(agent.open_with([6; NONCE]).await).contains("commitment"));
-    open.close().await;
-    assert!(world.log.text().contains("ACTION=pair-reject AGENT=web.example IP=127.0.0.1 REASON=commitment"));
-    assert!(world.site.queue.list().unwrap().is_empty());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn an_address_that_leaves_commitments_unopened_is_cut_off_for_the_session() {
-    let world = World::new("pairing_rate_limit_disable = yes\n");
-    let open = world.open().await;
-    let csr = new_request(&key::generate().unwrap(), NAME);
-    for _ in 0..super::admission::UNOPENED {
-        let mut agent = Own::connect(&open).await;
-        assert!(matches!(agent.hello(&csr, NAME).await, DispatcherMessage::Challenge { .. }));
-    }
-    let mut agent = Own::connect(&open).await;
-    assert!(denied(agent.hello(&csr, NAME).await).contains("too many pairing attempts"));
-    open.close().await;
-    assert!(world.log.text().contains("REASON=unopened-commitments"));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn requests_are_judged_before_they_are_queued() {
-    let world = World::new("");
-    let open = world.open().await;
-    let csr = new_request(&key::generate().unwrap(), "other.example");
-    let mut agent = Own::connect(&open).await;
-    assert!(denied(agent.hello(&csr, NAME).await).contains("does not match the expected identity"));
-    let mut agent = Own::connect(&open).await;
-    agent.say(&AgentMessage::Stored).await;
-    assert!(denied(agent.hear().await).contains("invalid request"));
-    let mut agent = Own::connect(&open).await;
-    agent.0.send(&[0x7f, 0xff, 0xff, 0xff]).await.unwrap();
-    assert!(denied(agent.hear().await).contains("too large"));
-    open.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_agent_that_leaves_is_forgotten_at_once_and_never_registered() {
     let world = World::new("pairing_original = yes\n");
-    let mut open = world.open().await;
+    let mut open = world.open();
     let agent = Own::pending(&open).await;
     let request = open.queued().await;
     drop(agent);
@@ -353,7 +241,7 @@ async fn an_agent_that_leaves_is_forgotten_at_once_and_never_registered() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_agent_that_takes_its_certificate_and_leaves_without_a_word_is_not_registered() {
     let world = World::new("");
-    let mut open = world.open().await;
+    let mut open = world.open();
     let mut agent = Own::pending(&open).await;
     let request = open.queued().await;
     let taking = tokio::spawn(async move { matches!(agent.hear().await, DispatcherMessage::Approved { .. }) });
@@ -367,7 +255,7 @@ async fn an_agent_that_takes_its_certificate_and_leaves_without_a_word_is_not_re
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_answer_counts_once_and_ids_are_no_paths() {
     let world = World::new("");
-    let mut open = world.open().await;
+    let mut open = world.open();
     let mut agent = Own::pending(&open).await;
     let request = open.queued().await;
     for id in ["../x", "", "nobody", "../../etc/passwd"] {
@@ -386,7 +274,7 @@ async fn an_answer_counts_once_and_ids_are_no_paths() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_end_of_the_session_is_the_end_of_every_request() {
     let world = World::new("");
-    let mut open = world.open_for(Duration::from_millis(1500)).await;
+    let mut open = world.open_for(Duration::from_millis(1500));
     let mut agent = Own::pending(&open).await;
     let request = open.queued().await;
     // A stranger who says nothing, and one in the middle of a handshake.
@@ -401,69 +289,11 @@ async fn the_end_of_the_session_is_the_end_of_every_request() {
     assert!(world.log.text().contains("ACTION=pairing-mode-timeout PORT="));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn strangers_who_are_silent_or_talk_nonsense_delay_nobody() {
-    let world = World::new("");
-    let mut open = world.open().await;
-    let _silent = TcpStream::connect(open.address).await.unwrap();
-    let mut nonsense = TcpStream::connect(open.address).await.unwrap();
-    nonsense.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-    let mut rest = Vec::new();
-    let _ = nonsense.read_to_end(&mut rest).await;
-    let _half = open.tls(true).await;
-    let started = std::time::Instant::now();
-    let _agent = Own::pending(&open).await;
-    open.queued().await;
-    assert!(started.elapsed() < Duration::from_secs(8), "less than any stranger's deadline");
-    open.close().await;
-    assert!(world.log.text().contains("REASON=handshake"));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_full_queue_and_a_hasty_address_are_told_or_dropped() {
-    let world = World::new("pairing_max_queue = 1\npairing_rate_limit_volume = 3/60/300\n");
-    let mut open = world.open().await;
-    let _first = Own::pending(&open).await;
-    open.queued().await;
-    let mut second = Own::connect(&open).await;
-    let csr = new_request(&key::generate().unwrap(), NAME);
-    second.hello(&csr, NAME).await;
-    assert_eq!(denied(second.open_with([5; NONCE]).await), "pairing queue full");
-    let _third = open.tls(true).await;
-    let mut fourth = TcpStream::connect(open.address).await.unwrap();
-    assert_eq!(fourth.read(&mut [0]).await.unwrap_or(0), 0, "closed without a word");
-    open.close().await;
-    let log = world.log.text();
-    assert!(
-        log.contains("REASON=queue-full") && log.contains("ACTION=rate-block PEER=127.0.0.1 REASON=volume"),
-        "{log}"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn one_address_has_four_places_and_a_waiting_request_needs_none() {
-    let world = World::new("pairing_rate_limit_disable = yes\n");
-    let mut open = world.open().await;
-    let mut waiting = Vec::new();
-    for _ in 0..5 {
-        waiting.push(Own::pending(&open).await);
-        open.queued().await;
-    }
-    let mut idle = Vec::new();
-    for _ in 0..4 {
-        idle.push(open.tls(true).await);
-    }
-    let mut fifth = TcpStream::connect(open.address).await.unwrap();
-    assert_eq!(fifth.read(&mut [0]).await.unwrap_or(0), 0);
-    open.close().await;
-    assert!(world.log.text().contains("REASON=too-many-connections"));
-}
-
 #[tokio::test]
 async fn an_operator_learns_at_once_what_a_later_approval_would_lack() {
     let open = async |world: &World| {
         let options = Options { bind: Vec::new(), port: 0, timeout: Duration::from_secs(1), original: false };
-        Session::open(&world.site, &options).await.map(drop)
+        Session::open(&world.site, &options).map(drop)
     };
     let world = World::new("");
     open(&world).await.unwrap();
@@ -480,7 +310,7 @@ async fn an_operator_learns_at_once_what_a_later_approval_would_lack() {
     settings.ca_dir = world.site.settings.ca_dir.clone();
     let site = Site { settings, ..site };
     let options = Options { bind: Vec::new(), port: 0, timeout: Duration::from_secs(1), original: false };
-    assert!(matches!(Session::open(&site, &options).await.map(drop), Err(SessionError::TwoCas)));
+    assert!(matches!(Session::open(&site, &options).map(drop), Err(SessionError::TwoCas)));
 }
 
 #[test]

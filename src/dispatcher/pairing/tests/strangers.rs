@@ -1,0 +1,106 @@
+//! Strangers, and what each may cost.
+
+use super::*;
+use crate::dispatcher::pairing::admission::UNOPENED;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_nonce_that_does_not_open_its_commitment_is_refused() {
+    let world = World::new("");
+    let open = world.open();
+    let mut agent = Own::connect(&open).await;
+    let csr = new_request(&key::generate().unwrap(), NAME);
+    agent.hello(&csr, NAME).await;
+    assert!(denied(agent.open_with([6; NONCE]).await).contains("commitment"));
+    open.close().await;
+    assert!(world.log.text().contains("ACTION=pair-reject AGENT=web.example IP=127.0.0.1 REASON=commitment"));
+    assert!(world.site.queue.list().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_address_that_leaves_commitments_unopened_is_cut_off_for_the_session() {
+    let world = World::new("pairing_rate_limit_disable = yes\n");
+    let open = world.open();
+    let csr = new_request(&key::generate().unwrap(), NAME);
+    for _ in 0..UNOPENED {
+        let mut agent = Own::connect(&open).await;
+        assert!(matches!(agent.hello(&csr, NAME).await, DispatcherMessage::Challenge { .. }));
+    }
+    let mut agent = Own::connect(&open).await;
+    assert!(denied(agent.hello(&csr, NAME).await).contains("too many pairing attempts"));
+    open.close().await;
+    assert!(world.log.text().contains("REASON=unopened-commitments"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn requests_are_judged_before_they_are_queued() {
+    let world = World::new("");
+    let open = world.open();
+    let csr = new_request(&key::generate().unwrap(), "other.example");
+    let mut agent = Own::connect(&open).await;
+    assert!(denied(agent.hello(&csr, NAME).await).contains("does not match the expected identity"));
+    let mut agent = Own::connect(&open).await;
+    agent.say(&AgentMessage::Stored).await;
+    assert!(denied(agent.hear().await).contains("invalid request"));
+    let mut agent = Own::connect(&open).await;
+    agent.0.send(&[0x7f, 0xff, 0xff, 0xff]).await.unwrap();
+    assert!(denied(agent.hear().await).contains("too large"));
+    open.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn strangers_who_are_silent_or_talk_nonsense_delay_nobody() {
+    let world = World::new("");
+    let mut open = world.open();
+    let _silent = TcpStream::connect(open.address).await.unwrap();
+    let mut nonsense = TcpStream::connect(open.address).await.unwrap();
+    nonsense.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let mut rest = Vec::new();
+    let _ = nonsense.read_to_end(&mut rest).await;
+    let _half = open.tls(true).await;
+    let started = std::time::Instant::now();
+    let _agent = Own::pending(&open).await;
+    open.queued().await;
+    assert!(started.elapsed() < Duration::from_secs(8), "less than any stranger's deadline");
+    open.close().await;
+    assert!(world.log.text().contains("REASON=handshake"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_full_queue_and_a_hasty_address_are_told_or_dropped() {
+    let world = World::new("pairing_max_queue = 1\npairing_rate_limit_volume = 3/60/300\n");
+    let mut open = world.open();
+    let _first = Own::pending(&open).await;
+    open.queued().await;
+    let mut second = Own::connect(&open).await;
+    let csr = new_request(&key::generate().unwrap(), NAME);
+    second.hello(&csr, NAME).await;
+    assert_eq!(denied(second.open_with([5; NONCE]).await), "pairing queue full");
+    let _third = open.tls(true).await;
+    let mut fourth = TcpStream::connect(open.address).await.unwrap();
+    assert_eq!(fourth.read(&mut [0]).await.unwrap_or(0), 0, "closed without a word");
+    open.close().await;
+    let log = world.log.text();
+    assert!(
+        log.contains("REASON=queue-full") && log.contains("ACTION=rate-block PEER=127.0.0.1 REASON=volume"),
+        "{log}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_address_has_four_places_and_a_waiting_request_needs_none() {
+    let world = World::new("pairing_rate_limit_disable = yes\n");
+    let mut open = world.open();
+    let mut waiting = Vec::new();
+    for _ in 0..5 {
+        waiting.push(Own::pending(&open).await);
+        open.queued().await;
+    }
+    let mut idle = Vec::new();
+    for _ in 0..4 {
+        idle.push(open.tls(true).await);
+    }
+    let mut fifth = TcpStream::connect(open.address).await.unwrap();
+    assert_eq!(fifth.read(&mut [0]).await.unwrap_or(0), 0);
+    open.close().await;
+    assert!(world.log.text().contains("REASON=too-many-connections"));
+}
