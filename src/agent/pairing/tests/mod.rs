@@ -205,11 +205,20 @@ async fn an_answer_in_which_anything_was_swapped_stores_nothing() {
 }
 
 #[test]
+fn another_agent_of_the_same_ca_never_poses_as_the_dispatcher() {
+    let ca = new_ca();
+    let csr = request_for("db.example");
+    let agent = ca.sign_agent(&csr, &serial::fresh().unwrap(), 30, now()).unwrap();
+    let judged = super::judge::dispatcher(&agent, ca.anchor(), now());
+    assert!(matches!(judged, Err(Unsound::NoDispatcher(name)) if name.contains("db.example")));
+}
+
+#[test]
 fn a_certificate_for_another_name_is_refused() {
     let ca = new_ca();
     let key = key::generate().unwrap();
     let csr = csr::make(&key, &AgentName::parse("other.example").unwrap()).unwrap();
-    let own = ca.sign_dispatcher(&request_for("d"), &serial::fresh().unwrap(), 30, now()).unwrap();
+    let own = ca.sign_dispatcher(&request_for("ctrl-exec-dispatcher"), &serial::fresh().unwrap(), 30, now()).unwrap();
     let answer = super::judge::Answer {
         cert: &signed(&ca, &checked(&csr)),
         ca: ca.anchor(),

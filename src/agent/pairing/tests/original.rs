@@ -137,7 +137,7 @@ fn an_originals_certificates_and_its_reading_of_its_serial_are_understood() {
     let openssl = Openssl::new();
     openssl.original_ca(2048);
     openssl.run("genrsa -out d.key 2048");
-    openssl.run("req -new -key d.key -out d.csr -subj '/CN=d'");
+    openssl.run("req -new -key d.key -out d.csr -subj '/CN=ctrl-exec-dispatcher'");
     openssl.run("x509 -req -in d.csr -CA ca.crt -CAkey ca.key -set_serial 0x16 -days 30 -out d.crt");
     let key = key::generate_rsa().unwrap();
     openssl.write("a.csr", &csr::make(&key, &AgentName::parse(NAME).unwrap()).unwrap());
