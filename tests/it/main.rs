@@ -11,4 +11,10 @@
 )]
 
 mod harness;
+mod names;
+mod ping;
+mod registry;
 mod run;
+mod self_check;
+mod serve;
+mod setup;

@@ -20,7 +20,7 @@ pub(crate) fn give_to_agent(path: &Path) {
 
 /// Sends a signal to a process that a test started, or that one of those started.
 pub(crate) fn kill(pid: u32, signal: Signal) {
-    drop(signal::kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal));
+    let _ = signal::kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal);
 }
 
 /// Whether a process is there and no zombie.
