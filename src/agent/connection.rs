@@ -1,6 +1,6 @@
 //! One connection: admission, handshake, requests.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -31,18 +31,20 @@ pub async fn serve(agent: Arc<Agent>, stream: TcpStream, address: SocketAddr) {
     if !agent.admits(ip) {
         return;
     }
-    let slots = (agent.handshakes.take(ip), agent.connections.take(ip));
-    let (Some(handshake), Some(connection)) = slots else {
-        let event = Event::new(Level::Warning, "overload").field("LIVE", agent.connections.held());
-        return agent.log().emit(event.field("PEER", ip));
-    };
+    let Some(connection) = agent.connections.take(ip) else { return overloaded(&agent, ip) };
+    let mut place = agent.handshakes.enter(ip);
     let acceptor = TlsAcceptor::from(Arc::clone(&agent.snapshot().tls));
-    let stream = match timeout(HANDSHAKE, acceptor.accept(stream)).await {
+    let handshake = tokio::select! {
+        biased;
+        handshake = timeout(HANDSHAKE, acceptor.accept(stream)) => handshake,
+        () = place.lost() => return overloaded(&agent, ip),
+    };
+    let stream = match handshake {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return agent.failed(ip, &tls::explain_io(&error)),
         Err(_) => return agent.failed(ip, "the handshake took too long"),
     };
-    drop(handshake);
+    drop(place);
     match peer::certificate(stream.get_ref().1) {
         Ok(certificate) => {
             let peer = Peer { address: ip, serial: certificate.serial().clone() };
@@ -51,6 +53,11 @@ pub async fn serve(agent: Arc<Agent>, stream: TcpStream, address: SocketAddr) {
         Err(error) => agent.failed(ip, &error.to_string()),
     }
     drop(connection);
+}
+
+fn overloaded(agent: &Agent, peer: IpAddr) {
+    let event = Event::new(Level::Warning, "overload").field("LIVE", agent.connections.held());
+    agent.log().emit(event.field("PEER", peer));
 }
 
 async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, peer: Peer) {

@@ -12,6 +12,7 @@ use super::snapshot::{Places, Snapshot, SnapshotError};
 use crate::audit::{Event, Level, Logger};
 use crate::conf::RateLimit;
 use crate::hook::{Context, Decision, record};
+use crate::net::handshakes::Handshakes;
 use crate::net::rate::{Budget, Judgement, Limiter, Verdict};
 use crate::net::slots::Slots;
 use crate::sys::clock;
@@ -31,8 +32,8 @@ pub struct Agent {
     orders: Orders,
     snapshot: RwLock<Arc<Snapshot>>,
     limiter: Mutex<Limiter>,
-    /// Held until a handshake is over.
-    pub handshakes: Arc<Slots>,
+    /// A place in it is held until a handshake is over.
+    pub handshakes: Arc<Handshakes>,
     /// Held until a connection ends.
     pub connections: Arc<Slots>,
     requests: AtomicUsize,
@@ -71,7 +72,7 @@ impl Agent {
             orders,
             snapshot: RwLock::new(Arc::new(snapshot)),
             limiter,
-            handshakes: Slots::new(HANDSHAKES.0, HANDSHAKES.1),
+            handshakes: Handshakes::new(HANDSHAKES.0, HANDSHAKES.1),
             connections: Slots::new(CONNECTIONS.0, CONNECTIONS.1),
             requests: AtomicUsize::new(0),
             started: Instant::now(),

@@ -11,6 +11,10 @@ use tokio::time::timeout;
 /// refusal before it meets a reset (RFC 9112 9.6).
 const DRAIN: u64 = 16 * 1024 * 1024;
 
+/// How long a client of such a body may say nothing: one that waits for the refusal before it sends should not wait
+/// long.
+const SILENCE: Duration = Duration::from_secs(1);
+
 /// A body that is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
@@ -46,7 +50,7 @@ pub async fn read(mut body: Incoming, limit: usize, patience: Duration) -> Resul
 
 async fn drain(body: &mut Incoming) -> Result<Bytes, BodyError> {
     let mut left = DRAIN;
-    while let Some(Ok(frame)) = body.frame().await {
+    while let Ok(Some(Ok(frame))) = timeout(SILENCE, body.frame()).await {
         let size = frame.data_ref().map_or(0, |data| u64::try_from(data.len()).unwrap_or(u64::MAX));
         left = left.saturating_sub(size);
         if left == 0 {

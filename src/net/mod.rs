@@ -5,6 +5,7 @@
 
 pub mod body;
 pub mod exchange;
+pub mod handshakes;
 pub mod listen;
 pub mod rate;
 pub mod slots;

@@ -1,4 +1,21 @@
-//! One test binary, a file a capability.
+//! One test binary, a file a capability. Every test drives the real program as processes on loopback, with everything
+//! in a temporary directory.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a step of the harness that fails is a test that fails; it starts processes and writes plain files"
+)]
 
-#[cfg(test)]
+mod harness;
+mod names;
 mod pairing_ends;
+mod ping;
+mod registry;
+mod run;
+mod self_check;
+mod serve;
+mod setup;

@@ -1,0 +1,228 @@
+//! One managed host: a directory that is its `/`, and the agent's process.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::audit::{self, Line};
+use super::notify::Notify;
+use super::pki::Credentials;
+use super::process::{Ran, finish, program};
+use super::{DEADLINE, binary, eventually, host};
+
+/// A managed host.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    pub(crate) name: String,
+    /// Its `/`.
+    pub(crate) root: PathBuf,
+    /// What it shows in handshakes.
+    pub(crate) credentials: Credentials,
+    process: Option<Process>,
+    starts: u32,
+}
+
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    notify: Notify,
+    address: SocketAddr,
+    stderr: PathBuf,
+}
+
+impl Agent {
+    pub(crate) fn new(name: &str, root: PathBuf, credentials: Credentials) -> Self {
+        Self { name: name.to_owned(), root, credentials, process: None, starts: 0 }
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.root.join("etc/ctrl-exec-agent/agent.conf")
+    }
+
+    pub(crate) fn allowlist(&self) -> PathBuf {
+        self.root.join("etc/ctrl-exec-agent/scripts.conf")
+    }
+
+    pub(crate) fn trust(&self) -> PathBuf {
+        self.root.join("var/lib/ctrl-exec-agent/ctrl-exec-dispatchers")
+    }
+
+    pub(crate) fn revoked(&self) -> PathBuf {
+        self.root.join("etc/ctrl-exec-agent/revoked-serials")
+    }
+
+    /// A place that scripts may write to.
+    pub(crate) fn work(&self, name: &str) -> PathBuf {
+        self.root.join("work").join(name)
+    }
+
+    /// What a script has written there, once it is a whole line.
+    pub(crate) fn worked(&self, name: &str) -> String {
+        let path = self.work(name);
+        let look = || std::fs::read_to_string(&path).ok().filter(|text| text.ends_with('\n'));
+        eventually(&format!("{} of {}", name, self.name), look).trim_end().to_owned()
+    }
+
+    /// Puts a script's file in place and returns its path. It is on no allowlist yet.
+    pub(crate) fn write_script(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.root.join("scripts").join(name);
+        write_executable(&path, text);
+        path
+    }
+
+    /// Puts certificate and key in place.
+    pub(crate) fn write_credentials(&mut self, credentials: Credentials) {
+        let dir = self.root.join("etc/ctrl-exec-agent");
+        std::fs::write(dir.join("agent.crt"), &credentials.cert).unwrap();
+        write_key(&dir.join("agent.key"), &credentials.key);
+        self.credentials = credentials;
+    }
+
+    /// The agent's command line, to its end.
+    pub(crate) fn command(&self, words: &[&str]) -> Ran {
+        let mut command = program(&binary());
+        command.args(["agent", "--root"]).arg(&self.root).args(words);
+        finish(command, "")
+    }
+
+    /// Starts `serve` and waits until it is ready.
+    pub(crate) fn start(&mut self) {
+        self.starts += 1;
+        let stderr = self.root.join(format!("stderr.{}", self.starts));
+        let notify = Notify::bind(&self.root.join("notify"));
+        let mut command = program(&binary());
+        command.args(["agent", "--root"]).arg(&self.root).arg("serve").env("NOTIFY_SOCKET", notify.path());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&stderr).unwrap());
+        let mut child = command.spawn().unwrap();
+        let address = announced(&mut child, &notify, &stderr);
+        self.process = Some(Process { child, notify, address, stderr });
+    }
+
+    /// Ends it with SIGTERM and returns the exit status.
+    pub(crate) fn stop(&mut self) -> Option<i32> {
+        let mut process = self.process.take()?;
+        host::kill(process.child.id(), Signal::SIGTERM);
+        eventually("the end of the agent", || process.child.try_wait().unwrap()).code()
+    }
+
+    /// Ends it with SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        let mut process = self.process.take().unwrap();
+        process.child.kill().unwrap();
+        process.child.wait().unwrap();
+    }
+
+    /// SIGHUP, and waits until the reload is over, whichever way it went. Returns its audit line.
+    pub(crate) fn reload(&self) -> Line {
+        let before = self.lines("reload").len();
+        host::kill(self.pid(), Signal::SIGHUP);
+        let process = self.process();
+        let mut reloading = false;
+        eventually("the end of the reload", || {
+            let message = process.notify.receive()?;
+            let has = |key: &str| message.iter().any(|(known, _)| known == key);
+            reloading |= has("RELOADING");
+            (reloading && has("READY")).then_some(())
+        });
+        self.lines("reload").get(before).cloned().expect("an audit line about the reload")
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process().child.id()
+    }
+
+    /// The executor's process.
+    pub(crate) fn executor(&self) -> u32 {
+        eventually("one executor", || match host::children(self.pid())[..] {
+            [executor] => Some(executor),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.process().address
+    }
+
+    /// Everything on standard error so far.
+    pub(crate) fn stderr(&self) -> String {
+        std::fs::read_to_string(&self.process().stderr).unwrap()
+    }
+
+    /// The audit lines of this kind so far.
+    pub(crate) fn lines(&self, action: &str) -> Vec<Line> {
+        audit::lines(&self.stderr()).into_iter().filter(|line| line.action() == action).collect()
+    }
+
+    /// Waits for an audit line.
+    pub(crate) fn line(&self, action: &str) -> Line {
+        self.line_where(action, |_| true)
+    }
+
+    /// Waits for an audit line with something about it.
+    pub(crate) fn line_where(&self, action: &str, mut wanted: impl FnMut(&Line) -> bool) -> Line {
+        let what = format!("an audit line '{action}' of {}", self.name);
+        eventually(&what, || self.lines(action).into_iter().find(|line| wanted(line)))
+    }
+
+    fn process(&self) -> &Process {
+        self.process.as_ref().expect("the agent runs")
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for start in 1..=self.starts {
+                let text = std::fs::read_to_string(self.root.join(format!("stderr.{start}"))).unwrap_or_default();
+                eprintln!("--- standard error of {} ({start})\n{text}", self.name);
+            }
+        }
+        let Some(mut process) = self.process.take() else { return };
+        host::kill(process.child.id(), Signal::SIGTERM);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while matches!(process.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        drop(process.child.kill());
+        drop(process.child.wait());
+    }
+}
+
+/// Waits for `READY=1` and returns the address that came with it.
+fn announced(child: &mut Child, notify: &Notify, stderr: &Path) -> SocketAddr {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let message = notify.receive().unwrap_or_default();
+        if let Some((_, address)) = message.iter().find(|(key, _)| key == "X_CTRL_EXEC_ADDRESS") {
+            return address.parse().unwrap();
+        }
+        let said = || std::fs::read_to_string(stderr).unwrap_or_default();
+        if let Some(status) = child.try_wait().unwrap() {
+            panic!("the agent ended at once, {status}:\n{}", said());
+        }
+        if Instant::now() >= deadline {
+            drop(child.kill());
+            panic!("the agent is not ready:\n{}", said());
+        }
+    }
+}
+
+/// Writes a private key as the agent's installer leaves it: for the agent's account alone.
+pub(crate) fn write_key(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    host::give_to_agent(path);
+}
+
+/// Writes an executable file under its name only when it is complete and closed.
+pub(crate) fn write_executable(path: &Path, text: &str) {
+    let fresh = path.with_extension("new");
+    std::fs::write(&fresh, text).unwrap();
+    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::rename(&fresh, path).unwrap();
+}

@@ -1,0 +1,43 @@
+//! What `/proc` and kill(2) say about processes that the tests have started.
+
+use std::path::Path;
+
+use nix::sys::signal::{self, Signal};
+use nix::unistd::{Pid, User};
+
+/// Whether the tests run as root, where agents become `nobody`.
+pub(crate) fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Gives a file that only its owner may read to the account that agents run as.
+pub(crate) fn give_to_agent(path: &Path) {
+    if is_root() {
+        let nobody = User::from_name("nobody").unwrap().expect("an account nobody");
+        std::os::unix::fs::chown(path, Some(nobody.uid.as_raw()), Some(nobody.gid.as_raw())).unwrap();
+    }
+}
+
+/// Sends a signal to a process that a test started, or that one of those started.
+pub(crate) fn kill(pid: u32, signal: Signal) {
+    let _ = signal::kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal);
+}
+
+/// Whether a process is there and no zombie.
+pub(crate) fn alive(pid: u32) -> bool {
+    stat(pid).is_some_and(|(state, _)| state != 'Z' && state != 'X')
+}
+
+/// Living children of a process.
+pub(crate) fn children(parent: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").unwrap();
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| stat(*pid).is_some_and(|(state, above)| above == parent && state != 'Z')).collect()
+}
+
+/// State and parent, from `/proc/PID/stat` (proc(5)); the name in parentheses may hold anything.
+fn stat(pid: u32) -> Option<(char, u32)> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}

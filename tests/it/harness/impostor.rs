@@ -1,0 +1,79 @@
+//! A server that a dispatcher may meet instead of an agent: it answers by rote and keeps what it was told.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
+
+use ctrl_exec::pki::ca::Ca;
+use ctrl_exec::tls::agent_server;
+use ctrl_exec::tls::identity::{Identity, IdentitySlot};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use super::DEADLINE;
+use super::pki::Credentials;
+
+/// A server on loopback. Its thread ends with the test's process.
+#[derive(Debug)]
+pub(crate) struct Impostor {
+    pub(crate) address: SocketAddr,
+    heard: Arc<Mutex<Vec<u8>>>,
+    connections: Arc<Mutex<usize>>,
+}
+
+impl Impostor {
+    /// Shows `credentials` and answers each request with `answer`, then closes.
+    pub(crate) fn start(ca: &Ca, credentials: &Credentials, answer: &str) -> Self {
+        let identity = IdentitySlot::new(Identity::load(&credentials.cert, &credentials.key).unwrap());
+        Self::with_config(agent_server(identity, ca.anchor()).unwrap(), answer)
+    }
+
+    pub(crate) fn with_config(config: Arc<ServerConfig>, answer: &str) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let impostor = Self { address, heard: Arc::default(), connections: Arc::default() };
+        let (heard, connections) = (Arc::clone(&impostor.heard), Arc::clone(&impostor.connections));
+        let answer = answer.to_owned();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(stream) = stream else { return };
+                stream.set_read_timeout(Some(DEADLINE)).unwrap();
+                *connections.lock().unwrap() += 1;
+                let tls = StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), stream);
+                serve(tls, &heard, &answer);
+            }
+        });
+        impostor
+    }
+
+    /// Every byte of every request so far.
+    pub(crate) fn heard(&self) -> String {
+        String::from_utf8_lossy(&self.heard.lock().unwrap()).into_owned()
+    }
+
+    /// How many connections came.
+    pub(crate) fn connections(&self) -> usize {
+        *self.connections.lock().unwrap()
+    }
+}
+
+/// One request: its head and the body that the head announces.
+fn serve(mut tls: StreamOwned<ServerConnection, std::net::TcpStream>, heard: &Mutex<Vec<u8>>, answer: &str) {
+    let mut request = Vec::new();
+    let mut buffer = [0; 16 * 1024];
+    while !is_whole(&request) {
+        let Ok(count @ 1..) = tls.read(&mut buffer) else { return };
+        request.extend_from_slice(&buffer[..count]);
+        heard.lock().unwrap().extend_from_slice(&buffer[..count]);
+    }
+    drop(tls.write_all(answer.as_bytes()));
+    tls.conn.send_close_notify();
+    drop(tls.flush());
+}
+
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().filter_map(|line| line.split_once(':'));
+    let length = length.filter(|(key, _)| key.eq_ignore_ascii_case("content-length"));
+    length.last().is_none_or(|(_, value)| body.len() >= value.trim().parse().unwrap())
+}

@@ -1,0 +1,83 @@
+//! A TLS client that says whatever a test wants, with any certificate or none.
+
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::Arc;
+
+use ctrl_exec::pki::ca::Ca;
+use ctrl_exec::tls::identity::{Identity, IdentitySlot};
+use ctrl_exec::tls::{any_name, dispatcher_client};
+use rustls::client::ResolvesClientCert;
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, ClientConnection, SignatureScheme, StreamOwned};
+use tokio::net::TcpSocket;
+
+use super::DEADLINE;
+use super::http::Http;
+use super::pki::Credentials;
+
+/// A TLS connection as a client has it.
+pub(crate) type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+/// A TCP connection with deadlines.
+pub(crate) fn tcp(address: SocketAddr) -> TcpStream {
+    prepared(TcpStream::connect(address).unwrap())
+}
+
+/// A TCP connection from one of this host's own addresses.
+pub(crate) fn tcp_from(source: IpAddr, address: SocketAddr) -> TcpStream {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let stream = runtime.block_on(async {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(source, 0)).unwrap();
+        socket.connect(address).await.unwrap().into_std().unwrap()
+    });
+    stream.set_nonblocking(false).unwrap();
+    prepared(stream)
+}
+
+fn prepared(stream: TcpStream) -> TcpStream {
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.set_write_timeout(Some(DEADLINE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+/// A client's configuration. The server's certificate must be of `ca`.
+pub(crate) fn config(ca: &Ca, credentials: Option<&Credentials>) -> ClientConfig {
+    let shown = credentials.cloned().unwrap_or_else(|| super::pki::issue(ca, "nobody"));
+    let identity = IdentitySlot::new(Identity::load(&shown.cert, &shown.key).unwrap());
+    let mut config = ClientConfig::clone(&dispatcher_client(identity, ca.anchor()).unwrap());
+    if credentials.is_none() {
+        config.client_auth_cert_resolver = Arc::new(Nothing);
+    }
+    config
+}
+
+/// The handshake on an open connection. In TLS 1.3 a server that refuses the client's certificate says so only
+/// afterwards.
+pub(crate) fn handshake(config: ClientConfig, mut tcp: TcpStream) -> std::io::Result<Tls> {
+    let mut connection = ClientConnection::new(Arc::new(config), any_name()).unwrap();
+    while connection.is_handshaking() {
+        connection.complete_io(&mut tcp)?;
+    }
+    Ok(StreamOwned::new(connection, tcp))
+}
+
+/// An HTTP connection to an agent.
+pub(crate) fn connect(address: SocketAddr, ca: &Ca, credentials: &Credentials) -> Http<Tls> {
+    Http::new(handshake(config(ca, Some(credentials)), tcp(address)).unwrap())
+}
+
+/// Shows no certificate.
+#[derive(Debug)]
+struct Nothing;
+
+impl ResolvesClientCert for Nothing {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
+}

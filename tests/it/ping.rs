@@ -1,0 +1,97 @@
+//! `ping`: who answers, with what.
+
+use serde_json::json;
+
+use crate::harness::{Site, impostor::Impostor, pki, tls};
+
+#[test]
+fn a_ping_shows_a_table_with_version_and_expiry() {
+    let site = Site::builder().agents(2).start();
+    let ran = site.control(&["ping", "agent2", "agent1"]).exits(0);
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(lines[0], "HOST                            STATUS    RTT       CERT EXPIRY                   VERSION");
+    assert_eq!(lines[1], "-".repeat(85));
+    let mut hosts: Vec<&str> = lines[2..].iter().map(|line| line.split_whitespace().next().unwrap()).collect();
+    hosts.sort_unstable();
+    assert_eq!(hosts, ["agent1", "agent2"]);
+    let expiry = site.agents[0].credentials.certificate().expiry_text();
+    for line in &lines[2..] {
+        assert!(line.contains("  ok        ") && line.contains(&expiry), "{line}");
+        assert!(line.ends_with(env!("CARGO_PKG_VERSION")), "{line}");
+    }
+}
+
+#[test]
+fn json_pings_have_the_documented_keys() {
+    let site = Site::builder().start();
+    let ran = site.control(&["--json", "ping", "agent1"]).exits(0);
+    let result = ran.result();
+    let mut keys: Vec<&str> = result.as_object().unwrap().keys().map(String::as_str).collect();
+    keys.retain(|key| *key != "reported_hostname");
+    keys.sort_unstable();
+    assert_eq!(keys, ["expiry", "host", "reqid", "rtt", "staged", "status", "version"]);
+    assert_eq!(
+        (&result["host"], &result["status"], &result["staged"]),
+        (&json!("agent1"), &json!("ok"), &json!(false))
+    );
+    ran.lines("ping")[0].is(&["ACTION=ping", "REQID=*", "RESULT=ok", "RTT=*", "TARGET=*"]);
+}
+
+#[test]
+fn a_host_that_does_not_answer_is_a_row_with_its_error_and_a_status_of_one() {
+    let mut site = Site::builder().agents(2).start();
+    site.agents[1].stop();
+    let ran = site.control(&["ping", "agent1", "agent2"]).exits(1);
+    assert!(ran.stdout.contains("    ERROR: host '127.0.0.1' did not respond on port "), "{}", ran.stdout);
+    let failed = ran.lines("ping").into_iter().find(|line| line.get("ERROR").is_some()).unwrap();
+    failed.is(&["ACTION=ping", "ERROR=*", "REQID=*", "RTT=*", "TARGET=*"]);
+    let json = site.control(&["--json", "ping", "agent2"]).exits(1).result();
+    assert_eq!((&json["status"], &json["host"]), (&json!("error"), &json!("agent2")), "{json}");
+}
+
+#[test]
+fn an_agent_that_does_not_trust_this_dispatcher_answers_forbidden() {
+    let site = Site::builder().start();
+    std::fs::write(site.agent().trust(), "").unwrap();
+    site.agent().reload();
+    let json = site.control(&["--json", "ping", "agent1"]).exits(1).result();
+    assert_eq!(json["error"], "forbidden: serial mismatch", "{json}");
+}
+
+#[test]
+fn answers_that_are_no_answers_are_errors_of_that_host() {
+    let site = Site::builder().agents(0).start();
+    let ca = site.authority();
+    let credentials = pki::issue(&ca, "odd");
+    for (answer, error) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", "invalid JSON"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n{\"a\"", "invalid JSON"),
+        ("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", "500 Internal Server Error"),
+        ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "404 Not Found"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{", "lost before the answer"),
+        ("not http at all\r\n\r\n", "lost before the answer"),
+        ("", "lost before the answer"),
+    ] {
+        let impostor = Impostor::start(&ca, &credentials, answer);
+        site.register("odd", impostor.address.port(), &credentials);
+        let json = site.control(&["--json", "ping", "odd"]).exits(1).result();
+        assert!(json["error"].as_str().unwrap().contains(error), "{answer:?}: {json}");
+    }
+}
+
+#[test]
+fn a_ping_echoes_its_id_with_its_type() {
+    let site = Site::builder().start();
+    let mut http = tls::connect(site.agent().address(), &site.authority(), &site.dispatcher());
+    for (body, reqid) in [
+        (r#"{"reqid":"abc"}"#, json!("abc")),
+        (r#"{"reqid":42}"#, json!(42)),
+        ("", json!("")),
+        ("[]", json!("")),
+        ("null", json!("")),
+        ("not json", json!("")),
+    ] {
+        let answer = http.post("/ping", body);
+        assert_eq!((answer.status, &answer.json()["reqid"]), (200, &reqid), "{body}");
+    }
+}

@@ -1,0 +1,105 @@
+//! `check-config`, `self-check`, `self-ping`, `pairing-status`, `paired`: what a host says about itself.
+
+use crate::harness::{Site, pki};
+
+#[test]
+fn a_sound_dispatcher_passes_its_check() {
+    let site = Site::builder().agents(0).start();
+    let said = site.control(&["check-config"]).exits(0).stdout;
+    for part in [
+        "  Config OK\n",
+        "  CA certificate OK (expires ",
+        "  CA key OK\n",
+        "  Dispatcher certificate and key OK (serial ",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    assert!(said.contains(&site.dispatcher().serial()), "{said}");
+}
+
+#[test]
+fn a_dispatcher_names_everything_that_is_missing_at_once() {
+    let site = Site::builder().agents(0).dispatcher("auth_hook = /no/such/hook").start();
+    let etc = site.control.join("etc/ctrl-exec");
+    std::fs::remove_file(etc.join("dispatcher.key")).unwrap();
+    std::fs::remove_file(etc.join("ca.key")).unwrap();
+    let said = site.control(&["check-config"]).exits(78).stdout;
+    for part in
+        ["dispatcher.key", "ca.key", "hint: ctrl-exec setup-ctrl-exec", "hint: ctrl-exec setup-ca", "/no/such/hook"]
+    {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[test]
+fn a_broken_dispatcher_configuration_shows_each_error_in_its_place() {
+    let site = Site::builder().agents(0).start();
+    let conf = site.control.join("etc/ctrl-exec/ctrl-exec.conf");
+    std::fs::write(&conf, "max_paralel = 3\nread_timeout = soon # later\n").unwrap();
+    for verb in [&["check-config"][..], &["ping", "x"], &["run", "x", "y"], &["setup-ctrl-exec"]] {
+        let said = site.control(verb).exits(78).stderr;
+        assert!(said.contains("ctrl-exec.conf:1:1: ") && said.contains("ctrl-exec.conf:2:16: "), "{said}");
+        assert!(said.contains("'max_parallel'") && said.contains("^^^"), "{said}");
+    }
+}
+
+#[test]
+fn a_sound_agent_passes_its_check() {
+    let site = Site::builder().sh("ok", "true").start();
+    let said = site.agent().command(&["self-check"]).exits(0).stdout;
+    assert!(said.starts_with("Checking config...\n  Config OK (port 0)\n  Allowlist OK (1 scripts)\n"), "{said}");
+    assert!(said.contains("  Certs OK (expires ") && said.contains("  Trust OK (1 dispatcher serials)\n"), "{said}");
+    assert!(said.contains("  Script 'ok': ") && said.contains("(profile: default) [ok]\n"), "{said}");
+    assert!(said.ends_with("Self-check complete.\n"), "{said}");
+}
+
+#[test]
+fn an_agent_says_what_needs_hands() {
+    let site = Site::builder().allow("missing = /no/such/script").prepare();
+    std::fs::write(site.agent().trust(), "# nobody\n").unwrap();
+    let said = site.agent().command(&["self-check"]).exits(1).stdout;
+    assert!(said.contains("  Script 'missing': /no/such/script  (profile: default) [NOT EXECUTABLE]\n"), "{said}");
+    assert!(said.contains("no trusted dispatchers"), "{said}");
+    std::fs::write(site.agent().config(), "port = 0\nprot = 1\n").unwrap();
+    let ran = site.agent().command(&["self-check"]).exits(1);
+    assert!(ran.stderr.contains("Config error: ") && ran.stderr.contains("agent.conf:2:1: "), "{ran:?}");
+}
+
+#[test]
+fn pairing_status_tells_until_when_or_why_not() {
+    let site = Site::builder().prepare();
+    let agent = site.agent();
+    let expiry = agent.credentials.certificate().expiry_text();
+    let said = agent.command(&["pairing-status"]).exits(0).stdout;
+    assert_eq!(said, format!("Paired. Certificate expires: {expiry}\n"));
+    let silent = agent.command(&["paired"]).exits(0);
+    assert_eq!((silent.stdout, silent.stderr), (String::new(), String::new()));
+    let cert = agent.root.join("etc/ctrl-exec-agent/agent.crt");
+    std::fs::write(&cert, pki::issue(&site.authority(), "other").cert).unwrap();
+    let said = agent.command(&["pairing-status"]).exits(1).stdout;
+    assert!(said.starts_with("Not paired. Reason: ") && said.contains("does not belong"), "{said}");
+    std::fs::remove_file(&cert).unwrap();
+    let said = agent.command(&["pairing-status"]).exits(1).stdout;
+    assert_eq!(said, format!("Not paired. Reason: missing file: {}\n", cert.display()));
+    agent.command(&["paired"]).exits(1);
+}
+
+#[test]
+fn a_self_ping_reaches_the_running_agent() {
+    let mut site = Site::builder().start();
+    let port = site.agent().address().port().to_string();
+    let said = site.agent().command(&["--port", &port, "self-ping"]).exits(0).stdout;
+    assert!(said.contains("  Paired: yes (cert expires ") && said.contains("  mTLS handshake: OK\n"), "{said}");
+    assert!(said.contains("  Ping response: 403 serial mismatch (expected"), "{said}");
+    site.agent_mut().stop();
+    let said = site.agent().command(&["--port", &port, "self-ping"]).exits(1).stdout;
+    assert!(said.contains(&format!("Port {port}: not listening")), "{said}");
+}
+
+#[test]
+fn an_agent_that_is_not_paired_cannot_ping_itself() {
+    let site = Site::builder().prepare();
+    std::fs::remove_file(site.agent().root.join("etc/ctrl-exec-agent/agent.key")).unwrap();
+    let said = site.agent().command(&["self-ping"]).exits(1).stdout;
+    assert!(said.contains("  Paired: no - missing file: ") && said.ends_with("agent not paired.\n"), "{said}");
+}

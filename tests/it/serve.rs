@@ -1,0 +1,139 @@
+//! `serve`: what keeps an agent from starting, and how it ends.
+
+use std::net::TcpListener;
+
+use crate::harness::{Site, agent::write_key, host};
+
+#[test]
+fn an_agent_without_certificate_key_or_ca_is_not_paired() {
+    for file in ["agent.crt", "agent.key", "ca.crt"] {
+        let site = Site::builder().prepare();
+        let path = site.agent().root.join("etc/ctrl-exec-agent").join(file);
+        std::fs::remove_file(&path).unwrap();
+        let ran = site.agent().command(&["serve"]).exits(78);
+        assert!(ran.stderr.contains(&format!("Error: not paired: missing file: {}", path.display())), "{ran:?}");
+        assert!(ran.stderr.contains("\nhint: pair this host first: ctrl-exec-agent request-pairing"), "{ran:?}");
+    }
+}
+
+#[test]
+fn every_error_of_both_files_is_shown_with_its_place_and_a_caret() {
+    let site = Site::builder().prepare();
+    let (config, allowlist) = (site.agent().config(), site.agent().allowlist());
+    std::fs::write(&config, "port = 0\nprot = 7443\nstdin_timeout = ten\n[profile default]\ncaps = CAP_FLY\n").unwrap();
+    std::fs::write(&allowlist, "a = relative/path\nb = /bin/true profile=nope\n[x]\n").unwrap();
+    let ran = site.agent().command(&["serve"]).exits(78);
+    for place in [
+        "agent.conf:2:1: ",
+        "agent.conf:3:17: ",
+        "agent.conf:5:8: ",
+        "scripts.conf:1:5: ",
+        "scripts.conf:2:1: ",
+        "scripts.conf:3:",
+    ] {
+        assert!(ran.stderr.contains(place), "{place}:\n{}", ran.stderr);
+    }
+    for text in ["\n    prot = 7443\n    ^^^^\n", "'port'", "'cert'", "CAP_FLY", "nope"] {
+        assert!(ran.stderr.contains(text), "{text}:\n{}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_profile_that_is_not_defined_is_an_error_at_the_start() {
+    let site = Site::builder().allow("a = /bin/true profile=missing").prepare();
+    let ran = site.agent().command(&["serve"]).exits(78);
+    assert!(ran.stderr.contains("scripts.conf:1:") && ran.stderr.contains("a -> missing"), "{ran:?}");
+}
+
+#[test]
+fn a_script_listed_twice_is_warned_about_and_the_last_line_counts() {
+    let site = Site::builder().allow("say = /bin/false\nsay = /bin/echo").start();
+    assert_eq!(site.result("say", &["last"])["stdout"], "last\n");
+    let stderr = site.agent().stderr();
+    assert!(stderr.contains("scripts.conf:2:1: warning: 'say' is set twice: line 2 replaces line 1"), "{stderr}");
+    site.agent().line("config-warn").is(&["ACTION=config-warn", "ENTRY=*", "MSG=*"]);
+}
+
+#[test]
+fn a_root_executor_s_socket_is_an_error_that_names_the_line_to_remove() {
+    let site = Site::builder().agent("executor_socket = /run/ctrl-exec-agent/exec.sock").prepare();
+    let ran = site.agent().command(&["serve"]).exits(78);
+    assert!(ran.stderr.contains("executor_socket is set"), "{ran:?}");
+    assert!(ran.stderr.contains("\nhint: remove executor_socket from "), "{ran:?}");
+}
+
+#[test]
+fn a_key_that_belongs_to_another_certificate_is_an_error() {
+    let site = Site::builder().agents(2).prepare();
+    let path = site.agents[0].root.join("etc/ctrl-exec-agent/agent.key");
+    write_key(&path, &site.agents[1].credentials.key);
+    let ran = site.agent().command(&["serve"]).exits(78);
+    assert!(ran.stderr.contains("agent.key") && ran.stderr.contains("does not belong to the certificate"), "{ran:?}");
+}
+
+#[test]
+fn a_hook_that_cannot_be_executed_is_an_error_at_the_start() {
+    let site = Site::builder().agent("auth_hook = /no/such/hook").prepare();
+    let ran = site.agent().command(&["serve"]).exits(78);
+    assert!(ran.stderr.contains("auth_hook '/no/such/hook' is not executable"), "{ran:?}");
+}
+
+#[test]
+fn a_port_in_use_is_unavailable_and_named() {
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = taken.local_addr().unwrap();
+    let site = Site::builder().prepare();
+    let text = std::fs::read_to_string(site.agent().config()).unwrap();
+    std::fs::write(site.agent().config(), text.replace("port = 0", &format!("port = {}", address.port()))).unwrap();
+    let ran = site.agent().command(&["serve"]).exits(69);
+    assert!(ran.stderr.contains(&format!("cannot listen on {address}")), "{ran:?}");
+    assert!(ran.stderr.contains("\nhint: is another agent running?"), "{ran:?}");
+}
+
+#[test]
+fn a_root_agent_becomes_its_account_or_does_not_start() {
+    if !host::is_root() {
+        return;
+    }
+    for (user, text) in [("no-such-account", "does not exist"), ("root", "no script runs as root by accident")] {
+        let site = Site::builder().prepare();
+        let config = std::fs::read_to_string(site.agent().config()).unwrap();
+        std::fs::write(site.agent().config(), config.replace("user = nobody", &format!("user = {user}"))).unwrap();
+        let ran = site.agent().command(&["serve"]).exits(78);
+        assert!(ran.stderr.contains(text) && ran.stderr.contains("\nhint: set 'user' in "), "{ran:?}");
+    }
+    let site = Site::builder().allow("id = /usr/bin/id").start();
+    let said = site.result("id", &["-u"])["stdout"].as_str().unwrap().to_owned();
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    assert_eq!(said.trim(), nobody.uid.to_string());
+    let groups = site.result("id", &["-G"])["stdout"].as_str().unwrap().to_owned();
+    assert_eq!(groups.trim(), nobody.gid.to_string());
+}
+
+#[test]
+fn profiles_that_cannot_be_applied_are_warned_about_at_the_start() {
+    let site = Site::builder().section("run_as = nobody").start();
+    assert!(site.agent().stderr().contains("run_as, caps and writable of the profiles are not applied"));
+}
+
+#[test]
+fn sigterm_ends_an_agent_with_success_and_leaves_no_process() {
+    let mut site = Site::builder().start();
+    let (agent, executor) = (site.agent().pid(), site.agent().executor());
+    assert_eq!(site.agent_mut().stop(), Some(0));
+    assert!(!host::alive(agent));
+    crate::harness::eventually("the end of the executor", || (!host::alive(executor)).then_some(()));
+}
+
+#[test]
+fn an_agent_hears_ipv6_and_ipv4_where_bind_says_so() {
+    let mut site = Site::builder().prepare();
+    let text = std::fs::read_to_string(site.agent().config()).unwrap();
+    std::fs::write(site.agent().config(), text.replace("bind = 127.0.0.1", "bind = ::1, 127.0.0.1")).unwrap();
+    site.start(0);
+    site.control(&["ping", "agent1"]).exits(0);
+    site.control(&["edit-agent", "agent1", "--ip", "::1"]).exits(0);
+    let ran = site.control(&["--json", "ping", "agent1"]).exits(0);
+    assert_eq!(ran.lines("ping")[0].get("TARGET").unwrap(), format!("[::1]:{}", site.agent().address().port()));
+    site.agent().line_where("ping", |line| line.get("PEER") == Some("::1"));
+}
