@@ -6,14 +6,18 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::cli;
+use crate::cli::out;
+use crate::exit::Exit;
 
 /// A role of this file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The control host's command line.
-    Dispatcher,
+    /// The control host's command line, and the name it shows in its help.
+    Dispatcher(&'static str),
     /// The managed host's command line.
     Agent,
+    /// A role of the original that this version does not have. It must not be taken for the dispatcher.
+    Missing(String),
 }
 
 /// The role of an argument vector, and the words behind it.
@@ -23,17 +27,20 @@ pub fn of(argv: &[OsString]) -> (Role, Vec<OsString>) {
     let rest = || words.get(1..).unwrap_or_default().to_vec();
     match words.first().and_then(|word| word.to_str()) {
         Some("agent" | "ctrl-exec-agent") => return (Role::Agent, rest()),
-        Some("dispatcher") => return (Role::Dispatcher, rest()),
+        Some("dispatcher") => return (Role::Dispatcher("ctrl-exec"), rest()),
         // One word that serves, for containers.
         Some("serve-agent") => return (Role::Agent, std::iter::once(OsString::from("serve")).chain(rest()).collect()),
         // The agent's own private child, whatever name the file has.
         Some("serve-private") => return (Role::Agent, words.to_vec()),
+        Some(word @ ("serve-api" | "serve-executor" | "mcp")) => return (Role::Missing(word.to_owned()), rest()),
         _ => {}
     }
     let name = argv.first().and_then(|name| Path::new(name).file_name()).and_then(|name| name.to_str());
     let role = match name {
         Some("ctrl-exec-agent" | "cea") => Role::Agent,
-        _ => Role::Dispatcher,
+        Some("ctrl-exec-dispatcher" | "ced") => Role::Dispatcher("ctrl-exec-dispatcher"),
+        Some(name @ ("ctrl-exec-api" | "ctrl-exec-exec" | "ctrl-exec-mcp")) => Role::Missing(name.to_owned()),
+        _ => Role::Dispatcher("ctrl-exec"),
     };
     (role, words.to_vec())
 }
@@ -43,10 +50,26 @@ pub fn of(argv: &[OsString]) -> (Role, Vec<OsString>) {
 pub fn start(argv: &[OsString]) -> ExitCode {
     let (role, words) = of(argv);
     match role {
-        Role::Dispatcher => cli::dispatcher::start(&words),
+        Role::Dispatcher(name) => cli::dispatcher::start(name, &words),
         Role::Agent => cli::agent::start(&words),
+        Role::Missing(name) => missing(&name, &words),
     }
     .into()
+}
+
+/// Says the version where that was the question, and else that the role is not there.
+fn missing(name: &str, words: &[OsString]) -> Exit {
+    if words.iter().any(|word| word == "--version" || word == "-V") {
+        out::line(format!("{name} {}", env!("CARGO_PKG_VERSION")));
+        return Exit::Success;
+    }
+    let text = format!("'{name}' is a role that version {} does not have", env!("CARGO_PKG_VERSION"));
+    if words.iter().any(|word| word == "--help" || word == "-h") {
+        out::line(text);
+        return Exit::Success;
+    }
+    out::error(format!("error: {text}\nhint: 'ctrl-exec --help' and 'ctrl-exec-agent --help' list what it has"));
+    Exit::Unavailable
 }
 
 #[cfg(test)]
@@ -61,7 +84,8 @@ mod tests {
 
     #[test]
     fn the_first_word_wins_over_the_name() {
-        assert_eq!(role(&["ctrl-exec-agent", "dispatcher", "ping"]), (Role::Dispatcher, vec!["ping".into()]));
+        let dispatcher = Role::Dispatcher("ctrl-exec");
+        assert_eq!(role(&["ctrl-exec-agent", "dispatcher", "ping"]), (dispatcher, vec!["ping".into()]));
         assert_eq!(role(&["/tmp/release-x86_64", "agent", "serve"]), (Role::Agent, vec!["serve".into()]));
         assert_eq!(role(&["x", "serve-agent", "--root", "/r"]).1, ["serve", "--root", "/r"]);
     }
@@ -71,9 +95,20 @@ mod tests {
         for name in ["ctrl-exec-agent", "/usr/bin/cea"] {
             assert_eq!(role(&[name, "serve"]).0, Role::Agent, "{name}");
         }
-        for name in ["ctrl-exec", "ctrl-exec-dispatcher", "/usr/bin/ced", "anything", ""] {
-            assert_eq!(role(&[name, "ping"]).0, Role::Dispatcher, "{name}");
+        for name in ["ctrl-exec-dispatcher", "/usr/bin/ced"] {
+            assert_eq!(role(&[name, "ping"]).0, Role::Dispatcher("ctrl-exec-dispatcher"), "{name}");
         }
-        assert_eq!(role(&[]).0, Role::Dispatcher);
+        for name in ["ctrl-exec", "anything", ""] {
+            assert_eq!(role(&[name, "ping"]).0, Role::Dispatcher("ctrl-exec"), "{name}");
+        }
+        assert_eq!(role(&[]).0, Role::Dispatcher("ctrl-exec"));
+    }
+
+    #[test]
+    fn a_role_that_is_not_there_is_never_taken_for_another() {
+        for argv in [&["ctrl-exec-api"][..], &["/usr/sbin/ctrl-exec-exec", "serve"], &["x", "serve-api"], &["x", "mcp"]]
+        {
+            assert!(matches!(role(argv).0, Role::Missing(_)), "{argv:?}");
+        }
     }
 }

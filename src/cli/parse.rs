@@ -10,9 +10,11 @@ use crate::exit::Exit;
 
 /// Parses the words behind the role. `Err` is how the process ends: help and version are successes, anything wrong is
 /// [`Exit::Usage`].
-pub fn parse<T: Parser>(name: &str, words: &[OsString]) -> Result<T, Exit> {
+pub fn parse<T: Parser>(name: &'static str, words: &[OsString]) -> Result<T, Exit> {
     let argv = std::iter::once(OsString::from(name)).chain(words.iter().cloned());
-    T::try_parse_from(argv).map_err(|error| {
+    let command = T::command().name(name).bin_name(name);
+    let parsed = command.try_get_matches_from(argv).and_then(|matches| T::from_arg_matches(&matches));
+    parsed.map_err(|error| {
         let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
         // clap chooses standard output for what was asked for and standard error for the rest.
         if error.print().is_err() {

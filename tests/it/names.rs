@@ -17,8 +17,8 @@ fn every_name_has_its_role_its_version_and_its_help() {
     let dir = tempfile::tempdir().unwrap();
     let cases = [
         ("ctrl-exec", "ctrl-exec"),
-        ("ctrl-exec-dispatcher", "ctrl-exec"),
-        ("ced", "ctrl-exec"),
+        ("ctrl-exec-dispatcher", "ctrl-exec-dispatcher"),
+        ("ced", "ctrl-exec-dispatcher"),
         ("ctrl-exec-agent", "ctrl-exec-agent"),
         ("cea", "ctrl-exec-agent"),
     ];

@@ -69,10 +69,10 @@ enum Verb {
     Demo(demo::Args),
 }
 
-/// Runs the dispatcher's command line.
+/// Runs the dispatcher's command line under one of its names.
 #[must_use]
-pub fn start(words: &[OsString]) -> Exit {
-    let line: CommandLine = match parse::parse("ctrl-exec", words) {
+pub fn start(name: &'static str, words: &[OsString]) -> Exit {
+    let line: CommandLine = match parse::parse(name, words) {
         Ok(line) => line,
         Err(exit) => return exit,
     };
