@@ -2,6 +2,7 @@
 
 mod declared;
 mod lines;
+mod named;
 mod size;
 mod unsafety;
 
@@ -25,6 +26,7 @@ pub(crate) fn task(words: &[String]) -> Outcome {
         found.extend(size::check(source));
     }
     found.extend(declared::check(&sources));
+    found.extend(named::check(&sources));
     found.extend(unsafety::check(&sources));
     println!("{}", size::figures(&sources));
     println!("{}", unsafety::figure(&sources));
