@@ -16,6 +16,7 @@ use super::state::Agent;
 use crate::audit::{Event, Level};
 use crate::hook::Context;
 use crate::sys::{clock, pipe, random};
+use crate::wire::causes;
 use crate::wire::context::RunContext;
 use crate::wire::name::{RequestId, ScriptName};
 use crate::wire::order::{Mode, Order};
@@ -191,8 +192,7 @@ fn refused(agent: &Agent, peer: &TrustedPeer, request: &RunRequest, refusal: &Re
 
 /// The executor broke. The original's form: `exit` -1 with the text on `stderr`.
 fn failed(agent: &Agent, peer: &TrustedPeer, request: &RunRequest, error: &OrderError) -> RunReply {
-    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-    let text = format!("{error}{cause}");
+    let text = causes::on_one_line(error);
     log_run(agent, peer, request, -1);
     let output = Output { text: text.clone(), ..Output::default() };
     RunReply {

@@ -17,6 +17,7 @@ use crate::conf::{Account as Configured, Warnings};
 use crate::net::listen::{ListenError, Listener};
 use crate::sys::notify::Notifier;
 use crate::sys::user::{self, Account, DropError, Uid};
+use crate::wire::causes;
 
 /// Tasks alive at once: every connection is one, admitted or not. Accepting waits when all are taken.
 const TASKS: usize = 8192;
@@ -122,12 +123,7 @@ async fn reload(agent: &Agent, notifier: &Notifier) {
     let event = match agent.reload().await {
         Ok(()) => Event::new(Level::Info, "reload").field("RESULT", "ok"),
         Err(error) => {
-            let mut text = error.to_string();
-            let mut cause = std::error::Error::source(&error);
-            while let Some(error) = cause {
-                text = format!("{text}: {error}");
-                cause = error.source();
-            }
+            let text = causes::on_one_line(&error);
             Event::new(Level::Error, "reload").field("ERROR", text).field("RESULT", "kept the old configuration")
         }
     };

@@ -10,11 +10,12 @@ use crate::conf::agent::{self, Loaded, Settings};
 use crate::conf::scripts::Allowlist;
 use crate::conf::{ConfErrors, Root, Source, Warnings};
 use crate::hook::Hook;
-use crate::pki::chain::{ChainError, TrustAnchor};
+use crate::pki::chain::TrustAnchor;
 use crate::pki::revoked::RevocationList;
 use crate::pki::trust::{LineWarning, TrustMap};
 use crate::sys::file::{self, FileError};
-use crate::tls::identity::{Identity, IdentityError, IdentitySlot};
+use crate::tls::files::{self, CredentialError};
+use crate::tls::identity::{Identity, IdentitySlot};
 use crate::tls::{self, TlsError};
 
 /// Largest file of the agent's configuration, in bytes.
@@ -66,29 +67,9 @@ pub enum SnapshotError {
     /// A file of the certificate, its key or the CA does not exist.
     #[error("not paired: missing file: {}", .0.display())]
     Unpaired(PathBuf),
-    /// A file is not text.
-    #[error("{} is not text", .0.display())]
-    NotText(PathBuf),
-    /// Certificate and key cannot be used.
-    #[error("{} and {} cannot be used", cert.display(), key.display())]
-    Identity {
-        /// The certificate.
-        cert: PathBuf,
-        /// The key.
-        key: PathBuf,
-        /// Why.
-        #[source]
-        source: IdentityError,
-    },
-    /// The CA certificate cannot be used.
-    #[error("{} cannot be used as the CA", path.display())]
-    Anchor {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: ChainError,
-    },
+    /// A certificate, a key or a list.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
     /// The hook is no executable file.
     #[error("auth_hook '{}' is not executable", .0.display())]
     Hook(PathBuf),
@@ -136,20 +117,12 @@ impl Snapshot {
 
 /// The agent's certificate and key.
 pub fn identity(settings: &Settings) -> Result<Identity, SnapshotError> {
-    let (cert, key) = (settings.cert.as_path(), settings.key.as_path());
-    let fail = |source| SnapshotError::Identity { cert: cert.to_owned(), key: key.to_owned(), source };
-    Identity::load(&read_text(cert)?, &read_text(key)?).map_err(fail)
+    Ok(files::identity(&settings.cert, &settings.key)?)
 }
 
 /// The CA that dispatchers must be of.
 pub fn anchor(settings: &Settings) -> Result<TrustAnchor, SnapshotError> {
-    let path = settings.ca.as_path();
-    let fail = |source| SnapshotError::Anchor { path: path.to_owned(), source };
-    TrustAnchor::from_pem_file(&read_text(path)?).map_err(fail)
-}
-
-fn read_text(path: &Path) -> Result<String, SnapshotError> {
-    String::from_utf8(file::read_bounded(path, FILE)?).map_err(|_| SnapshotError::NotText(path.to_owned()))
+    Ok(files::anchor(&settings.ca)?)
 }
 
 /// A missing map trusts nobody; one that cannot be read refuses the snapshot.
@@ -179,7 +152,7 @@ fn optional(path: &Path) -> Result<Option<String>, SnapshotError> {
     match file::read_bounded(path, LIST) {
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error.into()),
-        Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|_| SnapshotError::NotText(path.to_owned())),
+        Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|_| CredentialError::NotText(path.to_owned()).into()),
     }
 }
 

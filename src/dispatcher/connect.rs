@@ -19,6 +19,7 @@ use super::pin::{self, Presented};
 use super::resolve::Target;
 use crate::store::registry::Registry;
 use crate::tls::{self, peer};
+use crate::wire::causes;
 use crate::wire::hex;
 
 /// What every call shares.
@@ -170,16 +171,5 @@ fn broken(target: &Target, error: &hyper::Error) -> CallError {
         }
         cause = error.source();
     }
-    CallError::Lost { host: target.address().to_owned(), detail: chain(error) }
-}
-
-/// An error with its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+    CallError::Lost { host: target.address().to_owned(), detail: causes::on_one_line(error) }
 }

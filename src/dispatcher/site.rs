@@ -9,12 +9,13 @@ use crate::conf::dispatcher::Settings;
 use crate::conf::{ConfErrors, Root, Source, Warnings};
 use crate::pki::ca::{Ca, CaError};
 use crate::pki::cert::{CertError, Certificate};
-use crate::pki::chain::{ChainError, TrustAnchor};
+use crate::pki::chain::TrustAnchor;
 use crate::store::queue::Queue;
 use crate::store::registry::Registry;
 use crate::sys::file::{self, FileError};
 use crate::sys::host;
-use crate::tls::identity::{Identity, IdentityError, IdentitySlot};
+use crate::tls::files::{self, CredentialError};
+use crate::tls::identity::{Identity, IdentitySlot};
 use crate::tls::{self, TlsError};
 use crate::wire::name::DispatcherId;
 
@@ -43,20 +44,9 @@ pub enum SiteError {
     /// The configuration is wrong; every error is listed.
     #[error("{0}")]
     Configuration(ConfErrors),
-    /// The file is no text.
-    #[error("{} is not text", .0.display())]
-    NotText(PathBuf),
-    /// Certificate and key cannot be used.
-    #[error("{} and {} cannot be used", cert.display(), key.display())]
-    Identity {
-        /// The certificate.
-        cert: PathBuf,
-        /// The key.
-        key: PathBuf,
-        /// Why.
-        #[source]
-        source: IdentityError,
-    },
+    /// A certificate or a key.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
     /// The dispatcher's certificate cannot be read.
     #[error("{} is not a certificate", path.display())]
     Certificate {
@@ -65,15 +55,6 @@ pub enum SiteError {
         /// Why.
         #[source]
         source: CertError,
-    },
-    /// The CA certificate cannot be used.
-    #[error("{} cannot be used as the CA", path.display())]
-    Anchor {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: ChainError,
     },
     /// The CA cannot sign.
     #[error("the CA in {} cannot be used", dir.display())]
@@ -87,6 +68,17 @@ pub enum SiteError {
     /// rustls refused.
     #[error(transparent)]
     Tls(#[from] TlsError),
+}
+
+impl SiteError {
+    /// The file operation behind it, if that is what failed.
+    #[must_use]
+    pub const fn file(&self) -> Option<&FileError> {
+        match self {
+            Self::File(error) | Self::Credential(CredentialError::File(error)) => Some(error),
+            _ => None,
+        }
+    }
 }
 
 impl Site {
@@ -111,29 +103,25 @@ impl Site {
 
     /// The dispatcher's certificate and key.
     pub fn identity(&self) -> Result<Identity, SiteError> {
-        let (cert, key) = (self.settings.cert.as_path(), self.settings.key.as_path());
-        let fail = |source| SiteError::Identity { cert: cert.to_owned(), key: key.to_owned(), source };
-        Identity::load(&read_text(cert)?, &read_text(key)?).map_err(fail)
+        Ok(files::identity(&self.settings.cert, &self.settings.key)?)
     }
 
     /// The dispatcher's certificate alone, which needs no right to read the key.
     pub fn certificate(&self) -> Result<Certificate, SiteError> {
         let path = self.settings.cert.as_path();
         let fail = |source| SiteError::Certificate { path: path.to_owned(), source };
-        Certificate::from_pem_file(&read_text(path)?).map_err(fail)
+        Certificate::from_pem_file(&files::text(path)?).map_err(fail)
     }
 
     /// The one CA that peers are verified against.
     pub fn anchor(&self) -> Result<Arc<TrustAnchor>, SiteError> {
-        let path = self.settings.ca.as_path();
-        let fail = |source| SiteError::Anchor { path: path.to_owned(), source };
-        Ok(Arc::new(TrustAnchor::from_pem_file(&read_text(path)?).map_err(fail)?))
+        Ok(Arc::new(files::anchor(&self.settings.ca)?))
     }
 
     /// The CA with its key.
     pub fn ca(&self) -> Result<Ca, SiteError> {
         let dir = self.settings.ca_dir.as_path();
-        let (key, cert) = (read_text(&dir.join("ca.key"))?, read_text(&dir.join("ca.crt"))?);
+        let (key, cert) = (files::text(&dir.join("ca.key"))?, files::text(&dir.join("ca.crt"))?);
         Ca::load(&key, &cert).map_err(|source| SiteError::Ca { dir: dir.to_owned(), source })
     }
 
@@ -143,10 +131,4 @@ impl Site {
         let configured = self.settings.dispatcher_id.clone();
         configured.unwrap_or_else(|| DispatcherId::sanitise(&host::hostname()))
     }
-}
-
-/// Reads a text file of the configuration.
-pub fn read_text(path: &Path) -> Result<String, SiteError> {
-    let bytes = file::read_bounded(path, FILE)?;
-    String::from_utf8(bytes).map_err(|_| SiteError::NotText(path.to_owned()))
 }

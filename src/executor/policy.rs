@@ -8,6 +8,7 @@ use crate::conf::agent::{self, Loaded, Profile};
 use crate::conf::scripts::Entry;
 use crate::conf::{Root, Source};
 use crate::sys::file;
+use crate::wire::causes;
 use crate::wire::name::ScriptName;
 
 /// Largest configuration file that is read, in bytes: more than the parser takes, so that the parser says so.
@@ -52,7 +53,7 @@ impl Policy {
     pub fn load(config: &Path, allowlist: &Path, root: &Root) -> Result<Self, String> {
         let read = |path: &Path| match file::read_bounded(path, LIMIT) {
             Ok(bytes) => Ok(Source::new(path, bytes)),
-            Err(error) => Err(format!("{error}: {}", source_of(&error))),
+            Err(error) => Err(causes::on_one_line(&error)),
         };
         let loaded = agent::load(&read(config)?, &read(allowlist)?, root);
         loaded.map(|loaded| Self::of(&loaded)).map_err(|errors| errors.to_string())
@@ -74,12 +75,6 @@ impl Policy {
             max_children: loaded.settings.max_children,
         }
     }
-}
-
-/// The causes of an error in one line.
-fn source_of(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use rustls::{AlertDescription, CertificateError, Error};
 use time::OffsetDateTime;
 
 use crate::pki::cert::openssl_time;
+use crate::wire::causes;
 
 /// What a TLS error means to an operator.
 #[must_use]
@@ -49,19 +50,9 @@ fn certificate(reason: &CertificateError) -> String {
         CertificateError::BadSignature => "the peer does not hold its key".to_owned(),
         CertificateError::BadEncoding => "it is damaged, or its key is of a kind that is not supported".to_owned(),
         CertificateError::InvalidPurpose => "it was not issued for this use".to_owned(),
-        CertificateError::Other(other) => with_causes(&*other.0),
+        CertificateError::Other(other) => causes::on_one_line(&*other.0),
         other => other.to_string(),
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn received(alert: AlertDescription) -> String {

@@ -17,6 +17,7 @@
 
 mod config;
 mod explain;
+pub mod files;
 pub mod identity;
 pub mod peer;
 mod provider;

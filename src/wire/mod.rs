@@ -4,6 +4,7 @@
 //! of it. The fuzz targets start in this room.
 
 pub mod capabilities;
+pub mod causes;
 pub mod context;
 pub mod control;
 pub mod frame;

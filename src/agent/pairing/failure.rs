@@ -6,6 +6,7 @@ use super::keep::KeepError;
 use super::target::Target;
 use crate::pki::csr::CsrError;
 use crate::pki::key::KeyError;
+use crate::wire::causes;
 
 /// A pairing that came to nothing. Unless [`PairFailure::Keep`] says otherwise, nothing was stored.
 #[derive(Debug, thiserror::Error)]
@@ -99,12 +100,6 @@ impl PairFailure {
     /// The text for a log, with its causes.
     #[must_use]
     pub fn describe(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
-        text
+        causes::on_one_line(self)
     }
 }

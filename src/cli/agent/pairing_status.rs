@@ -4,6 +4,7 @@ use super::Globals;
 use crate::agent::snapshot;
 use crate::cli::out;
 use crate::exit::Exit;
+use crate::wire::causes;
 
 /// Says whether this host is paired; 1 if not.
 #[must_use]
@@ -34,9 +35,6 @@ pub fn expiry(globals: &Globals) -> Result<String, String> {
     if let Some(missing) = snapshot::unpaired(&loaded.settings) {
         return Err(format!("missing file: {}", missing.display()));
     }
-    let identity = snapshot::identity(&loaded.settings).map_err(|error| {
-        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        format!("{error}{cause}")
-    })?;
+    let identity = snapshot::identity(&loaded.settings).map_err(|error| causes::on_one_line(&error))?;
     Ok(identity.certificate().expiry_text())
 }

@@ -6,7 +6,7 @@ use crate::dispatcher::site::{Site, SiteError};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::pki::chain::TrustAnchor;
-use crate::sys::file;
+use crate::sys::file::{self, FileError};
 
 /// No arguments.
 #[derive(Debug, clap::Args)]
@@ -47,7 +47,9 @@ fn expires(anchor: &TrustAnchor) -> String {
 fn ca_key(site: &Site) -> Result<String, SiteError> {
     match site.ca() {
         Ok(_) => Ok(String::new()),
-        Err(SiteError::File(error)) if error.is_permission_denied() => Ok(" (not readable by this user)".to_owned()),
+        Err(error) if error.file().is_some_and(FileError::is_permission_denied) => {
+            Ok(" (not readable by this user)".to_owned())
+        }
         Err(error) => Err(error),
     }
 }

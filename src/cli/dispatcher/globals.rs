@@ -58,12 +58,15 @@ impl Globals {
 /// How a process ends that cannot use its site.
 #[must_use]
 pub fn failed(error: SiteError) -> Failure {
-    match &error {
-        SiteError::File(file) if file.is_permission_denied() => Failure::new(Exit::Permission, error)
-            .hint("run it as root, with sudo, or as a member of the group ctrl-exec"),
-        SiteError::File(file) if file.is_not_found() => {
-            Failure::new(Exit::Config, error).hint("'ctrl-exec check-config' shows what is missing and how to make it")
-        }
-        _ => Failure::new(Exit::Config, error),
+    let (denied, absent) =
+        error.file().map_or((false, false), |file| (file.is_permission_denied(), file.is_not_found()));
+    if denied {
+        let hint = "run it as root, with sudo, or as a member of the group ctrl-exec";
+        Failure::new(Exit::Permission, error).hint(hint)
+    } else if absent {
+        let hint = "'ctrl-exec check-config' shows what is missing and how to make it";
+        Failure::new(Exit::Config, error).hint(hint)
+    } else {
+        Failure::new(Exit::Config, error)
     }
 }

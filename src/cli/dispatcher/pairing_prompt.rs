@@ -11,6 +11,7 @@ use crate::dispatcher::pairing::prompt::{self, Command};
 use crate::dispatcher::pairing::session::Notice;
 use crate::dispatcher::site::Site;
 use crate::store::queue::{Form, QueuedRequest};
+use crate::wire::causes;
 
 /// The operator's side of a session.
 pub(super) struct Prompt {
@@ -199,11 +200,5 @@ fn plain(text: &str) -> String {
 }
 
 fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    plain(&text)
+    plain(&causes::on_one_line(error))
 }

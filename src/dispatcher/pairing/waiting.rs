@@ -13,6 +13,7 @@ use crate::pki::ca::DISPATCHER_CN;
 use crate::pki::csr::{self, ExpectedName};
 use crate::store::queue::{Answer, Approval, Form, QueuedRequest};
 use crate::sys::{clock, host, random};
+use crate::wire::causes;
 use crate::wire::name::RequestId;
 use crate::wire::pair::Applicant;
 use crate::wire::stamp;
@@ -87,7 +88,7 @@ impl Place {
             Ok(None) => Err(Rejection::new("queue-full", "pairing queue full").of(&agent)),
             Err(error) => {
                 let event = Event::new(Level::Error, "pair-queue-error").field("AGENT", &agent);
-                shared.log.emit(event.field("ERROR", describe(&error)));
+                shared.log.emit(event.field("ERROR", causes::on_one_line(&error)));
                 Err(broken(String::new()))
             }
         }
@@ -137,7 +138,7 @@ impl Place {
             Ok(answer) => answer,
             Err(error) => {
                 let event = Event::new(Level::Error, "pair-queue-error").field("REQID", &self.request.id);
-                self.shared.log.emit(event.field("ERROR", describe(&error)));
+                self.shared.log.emit(event.field("ERROR", causes::on_one_line(&error)));
                 None
             }
         }
@@ -156,7 +157,7 @@ impl Place {
                 self.shared.notify(Notice::Registered(Box::new(record), previous.map(Box::new)));
                 true
             }
-            Ok(Err(error)) => self.not_registered(&describe(&error)),
+            Ok(Err(error)) => self.not_registered(&causes::on_one_line(&error)),
             Err(error) => self.not_registered(&error.to_string()),
         }
     }
@@ -187,7 +188,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         if let Err(error) = self.shared.queue.remove(&self.request.id) {
             let event = Event::new(Level::Error, "pair-queue-error").field("REQID", &self.request.id);
-            self.shared.log.emit(event.field("ERROR", describe(&error)));
+            self.shared.log.emit(event.field("ERROR", causes::on_one_line(&error)));
         }
     }
 }
@@ -218,15 +219,4 @@ fn queue(
     };
     shared.queue.remove_stale()?;
     Ok(shared.queue.add(&request, shared.max_queue)?.then_some(request))
-}
-
-/// An error with its causes on one line.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -46,7 +46,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         room: "tls",
-        rooms: &["wire", "pki"],
+        rooms: &["wire", "sys", "pki"],
         crates: &["rustls", "tokio_rustls", "x509_parser", "aws_lc_rs", "thiserror", "time"],
     },
     Row {
