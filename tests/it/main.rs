@@ -10,11 +10,16 @@
     reason = "a step of the harness that fails is a test that fails; it starts processes and writes plain files"
 )]
 
+mod deadlines;
 mod harness;
+mod hostile;
 mod names;
+mod pin;
 mod ping;
+mod rate;
 mod registry;
 mod run;
 mod self_check;
 mod serve;
 mod setup;
+mod trust;
