@@ -44,6 +44,9 @@ async fn routed(agent: &Agent, peer: &TrustedPeer, request: Request<Incoming>) -
     if request.headers().len() > limits::REQUEST_HEADERS {
         return answer::error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many headers");
     }
+    if head_size(&request) > limits::REQUEST_HEAD {
+        return answer::error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "request head too large");
+    }
     let (head, incoming) = request.into_parts();
     let body = match body::read(incoming, limits::REQUEST_BODY, BODY).await {
         Ok(body) => body,
@@ -56,6 +59,12 @@ async fn routed(agent: &Agent, peer: &TrustedPeer, request: Request<Incoming>) -
         (&Method::GET, "/capabilities") => capabilities::capabilities(agent, peer).await,
         _ => answer::error(StatusCode::NOT_FOUND, "not found"),
     }
+}
+
+/// hyper ends what is far beyond the limit, but takes a head that happens to arrive in one piece.
+fn head_size(request: &Request<Incoming>) -> usize {
+    let line = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    request.headers().iter().fold(line, |size, (name, value)| size + name.as_str().len() + value.len() + 4)
 }
 
 fn refused_body(error: BodyError) -> Answer {
