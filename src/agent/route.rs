@@ -18,12 +18,12 @@ use crate::wire::limits;
 /// How long a body may take to arrive.
 const BODY: Duration = Duration::from_secs(30);
 
-/// Answers one request. `proven` is called when the peer turns out to be trusted.
+/// Answers one request. `judged` hears whether the peer is trusted.
 pub async fn answer(
     agent: Arc<Agent>,
     peer: Peer,
     request: Request<Incoming>,
-    proven: impl FnOnce(),
+    judged: impl FnOnce(bool),
 ) -> Result<Answer, Infallible> {
     let Ok(_place) = agent.requests.try_acquire() else {
         let event = Event::new(Level::Warning, "overload").field("LIVE", agent.live());
@@ -31,12 +31,13 @@ pub async fn answer(
         return Ok(answer::error(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once"));
     };
     let snapshot = agent.snapshot();
-    let trusted = match gate::judge(&peer, &snapshot) {
+    let trusted = gate::judge(&peer, &snapshot);
+    drop(snapshot);
+    judged(trusted.is_ok());
+    let trusted = match trusted {
         Ok(trusted) => trusted,
         Err(rejection) => return Ok(rejection.answer(&peer, request.uri().path(), agent.log())),
     };
-    drop(snapshot);
-    proven();
     Ok(routed(&agent, &trusted, request).await)
 }
 
