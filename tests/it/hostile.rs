@@ -73,10 +73,10 @@ fn fifty_peers_that_connect_and_close_end_nothing() {
 }
 
 #[test]
-fn two_hundred_silent_connections_delay_nobody() {
+fn five_hundred_silent_connections_delay_nobody() {
     let site = site().start();
     let address = site.agent().address();
-    let same: Vec<TcpStream> = (0..200).map(|_| tls::tcp(address)).collect();
+    let same: Vec<TcpStream> = (0..300).map(|_| tls::tcp(address)).collect();
     still_serves(&site);
     site.control(&["ping", "agent1"]).exits(0);
     let many = |n: u8| tls::tcp_from(IpAddr::from([127, 0, 1, n % 20 + 1]), address);

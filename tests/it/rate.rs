@@ -66,10 +66,41 @@ fn the_eleventh_connection_that_proves_nothing_is_blocked() {
 fn an_agent_that_is_no_dispatcher_runs_into_the_volume_limit() {
     let site = Site::builder().agents(2).start();
     let (agent, other) = (&site.agents[0], &site.agents[1]);
-    let config = tls::config(&site.authority(), Some(&other.credentials));
-    let served = |_| tls::handshake(config.clone(), tls::tcp(agent.address())).is_ok();
-    assert_eq!((0..12).map(served).filter(|served| *served).count(), 10);
+    for _ in 0..10 {
+        assert_eq!(
+            tls::connect(agent.address(), &site.authority(), &other.credentials).post("/ping", "{}").status,
+            403
+        );
+    }
+    assert!(!is_served(&site, [127, 0, 0, 1], agent.address()));
     agent.line("rate-block");
+}
+
+#[test]
+fn a_connection_that_stays_open_is_no_way_round_the_limit() {
+    let site = Site::builder().agents(2).start();
+    let (agent, other) = (&site.agents[0], &site.agents[1]);
+    let mut http = tls::connect(agent.address(), &site.authority(), &other.credentials);
+    for _ in 0..10 {
+        assert_eq!(http.post("/ping", "{}").status, 403);
+    }
+    assert!(!is_served(&site, [127, 0, 0, 1], agent.address()));
+}
+
+#[test]
+fn a_dispatcher_may_open_a_hundred_connections_at_once() {
+    let site = Site::builder().sh("ok", "true").dispatcher("max_parallel = 100").start();
+    let hosts: Vec<String> = (1..=100).map(|number| format!("host{number}")).collect();
+    for host in &hosts {
+        site.register(host, site.agent().address().port(), &site.agent().credentials);
+    }
+    let words: Vec<&str> = ["run"].into_iter().chain(hosts.iter().map(String::as_str)).chain(["ok"]).collect();
+    for _ in 0..3 {
+        site.control(&words).exits(0);
+    }
+    for action in ["rate-block", "overload", "tls-failure"] {
+        assert!(site.agent().lines(action).is_empty());
+    }
 }
 
 #[test]
