@@ -16,7 +16,7 @@ fn silence_has_an_end_at_every_stage_of_a_connection() {
     let connect = || tls::connect(address, &site.authority(), &site.dispatcher());
     let (mut idle, mut body) = (connect(), connect());
     for http in [&mut idle, &mut body] {
-        http.stream.sock.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        http.stream.sock.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
     }
     body.send("POST /run HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{");
     let mut rest = Vec::new();

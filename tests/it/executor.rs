@@ -54,8 +54,9 @@ fn many_runs_survive_an_executor_that_dies_again_and_again() {
     let runs: Vec<Background> = (0..24).map(start).collect();
     for _ in 0..6 {
         // Between two executors there may be none.
-        let executors = host::children(site.agent().pid());
-        executors.into_iter().for_each(|pid| host::kill(pid, Signal::SIGKILL));
+        for executor in host::children(site.agent().pid()) {
+            host::kill(executor, Signal::SIGKILL);
+        }
         std::thread::yield_now();
     }
     for run in runs {

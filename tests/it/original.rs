@@ -4,7 +4,6 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-use crate::harness::agent::write_key;
 use crate::harness::impostor::Impostor;
 use crate::harness::openssl::Openssl;
 use crate::harness::pki::Credentials;
@@ -130,8 +129,8 @@ fn an_agent_that_answers_in_http_1_0_is_understood() {
     site.register("agent1", agent.address.port(), &credentials("agent1"));
     let result = site.result("ok", &["--flag"]);
     assert_eq!((&result["exit"], &result["stdout"]), (&0.into(), &"from 1.0\n".into()), "{result}");
-    let heard = agent.heard();
-    let (head, body) = heard.split_once("\r\n\r\n").unwrap();
+    let request = agent.heard();
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("POST /run HTTP/1.1\r\n") && head.to_lowercase().contains("connection: close"), "{head}");
     assert!(head.to_lowercase().contains(&format!("content-length: {}", body.len())), "{head}");
     let body: serde_json::Value = serde_json::from_str(body).unwrap();
