@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio::net::unix::pipe::Receiver;
 
+use crate::sys::pipe;
 use crate::wire::run::Output;
 
 /// Bytes taken from a pipe at a time.
@@ -43,33 +44,30 @@ impl Collector {
     pub async fn follow(&self, pipe: &Receiver) {
         let mut chunk = vec![0; CHUNK];
         while pipe.readable().await.is_ok() {
-            match self.take(pipe, &mut chunk) {
+            match pipe.try_read(&mut chunk) {
                 Ok(0) => return,
-                Ok(_) => {}
+                Ok(count) => self.keep(chunk.get(..count).unwrap_or_default()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return,
             }
         }
     }
 
-    /// Takes what is in the pipe now.
+    /// Takes what is in the pipe now. It asks the kernel and not the runtime, which may have seen the script's end
+    /// before it has looked at its pipes again.
     pub fn drain(&self, pipe: &Receiver) {
         let mut chunk = vec![0; CHUNK];
         for _ in 0..LEFTOVER_CHUNKS {
-            if !matches!(self.take(pipe, &mut chunk), Ok(1..)) {
-                return;
-            }
+            let Ok(count @ 1..) = pipe::read(pipe, &mut chunk) else { return };
+            self.keep(chunk.get(..count).unwrap_or_default());
         }
     }
 
-    fn take(&self, pipe: &Receiver, chunk: &mut [u8]) -> io::Result<usize> {
-        let count = pipe.try_read(chunk)?;
+    fn keep(&self, read: &[u8]) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let room = self.limit.saturating_sub(kept.bytes.len());
-        let read = chunk.get(..count).unwrap_or_default();
         kept.bytes.extend_from_slice(read.get(..room).unwrap_or(read));
-        kept.truncated |= count > room;
-        Ok(count)
+        kept.truncated |= read.len() > room;
     }
 
     /// What was collected.
@@ -139,8 +137,8 @@ mod tests {
     #[tokio::test]
     async fn a_pipe_that_is_held_open_delays_nothing() {
         let (pipe, mut writer) = pipe();
+        // The runtime has had no occasion to notice.
         writer.write_all(b"done").unwrap();
-        pipe.readable().await.unwrap();
         let collector = Collector::new(100);
         collector.drain(&pipe);
         assert_eq!(collector.finish().text, "done");

@@ -17,6 +17,8 @@ use super::gate::Peer;
 use super::route;
 use super::state::Agent;
 use crate::audit::{Event, Level};
+use crate::net::handshakes::Place;
+use crate::net::slots::Slot;
 use crate::tls::{self, peer};
 use crate::wire::limits;
 
@@ -25,19 +27,40 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a request head may take to arrive, idle time before it included.
 const HEAD: Duration = Duration::from_secs(30);
 
-/// Serves a connection to its end. Nothing that the peer does is an error here: it is logged and the connection ends.
-pub async fn serve(agent: Arc<Agent>, stream: TcpStream, address: SocketAddr) {
-    let ip = address.ip();
-    if !agent.admits(ip) {
-        return;
+/// What an admitted connection holds: its place among all, and among the handshakes.
+#[derive(Debug)]
+pub struct Admission {
+    connection: Slot,
+    handshake: Place,
+}
+
+/// Judges a new connection by its address.
+///
+/// **Invariant:** called in the order of acceptance, so that the oldest handshake is the one that came first.
+#[must_use]
+pub fn admit(agent: &Agent, peer: IpAddr) -> Option<Admission> {
+    if !agent.admits(peer) {
+        return None;
     }
-    let Some(connection) = agent.connections.take(ip) else { return overloaded(&agent, ip) };
-    let mut place = agent.handshakes.enter(ip);
+    let Some(connection) = agent.connections.take(peer) else {
+        overloaded(agent, peer);
+        return None;
+    };
+    Some(Admission { connection, handshake: agent.handshakes.enter(peer) })
+}
+
+/// Serves a connection to its end. Nothing that the peer does is an error here: it is logged and the connection ends.
+pub async fn serve(agent: Arc<Agent>, admission: Admission, stream: TcpStream, address: SocketAddr) {
+    let ip = address.ip();
+    let Admission { connection, handshake: mut place } = admission;
     let acceptor = TlsAcceptor::from(Arc::clone(&agent.snapshot().tls));
     let handshake = tokio::select! {
         biased;
         handshake = timeout(HANDSHAKE, acceptor.accept(stream)) => handshake,
-        () = place.lost() => return overloaded(&agent, ip),
+        () = place.lost() => {
+            agent.unproven(ip);
+            return overloaded(&agent, ip);
+        }
     };
     let stream = match handshake {
         Ok(Ok(stream)) => stream,
@@ -61,21 +84,26 @@ fn overloaded(agent: &Agent, peer: IpAddr) {
 }
 
 async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, peer: Peer) {
-    let proven = Arc::new(AtomicBool::new(false));
+    let address = peer.address;
+    // Each rejection counts as a connection of its own: one that stays open is no way round the limit.
+    let judged = Arc::new(AtomicBool::new(false));
     let service = service_fn(|request| {
-        let (agent, peer, proven) = (Arc::clone(agent), peer.clone(), Arc::clone(&proven));
+        let (agent, peer, judged) = (Arc::clone(agent), peer.clone(), Arc::clone(&judged));
         async move {
-            let address = peer.address;
-            let give_back = || {
-                if !proven.swap(true, Ordering::Relaxed) {
-                    agent.proven(address);
+            let hear = |trusted: bool| {
+                judged.store(true, Ordering::Relaxed);
+                if !trusted {
+                    agent.unproven(address);
                 }
             };
-            route::answer(Arc::clone(&agent), peer, request, give_back).await
+            route::answer(Arc::clone(&agent), peer, request, hear).await
         }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(limits::REQUEST_HEAD);
     // A broken request is answered by hyper where it can be; there is nobody else to tell.
     let _ = http.serve_connection(TokioIo::new(stream), service).await;
+    if !judged.load(Ordering::Relaxed) {
+        agent.unproven(address);
+    }
 }

@@ -18,12 +18,12 @@ use crate::wire::limits;
 /// How long a body may take to arrive.
 const BODY: Duration = Duration::from_secs(30);
 
-/// Answers one request. `proven` is called when the peer turns out to be trusted.
+/// Answers one request. `judged` hears whether the peer is trusted.
 pub async fn answer(
     agent: Arc<Agent>,
     peer: Peer,
     request: Request<Incoming>,
-    proven: impl FnOnce(),
+    judged: impl FnOnce(bool),
 ) -> Result<Answer, Infallible> {
     let _place = match agent.begin() {
         Ok(place) => place,
@@ -34,18 +34,22 @@ pub async fn answer(
         }
     };
     let snapshot = agent.snapshot();
-    let trusted = match gate::judge(&peer, &snapshot) {
+    let trusted = gate::judge(&peer, &snapshot);
+    drop(snapshot);
+    judged(trusted.is_ok());
+    let trusted = match trusted {
         Ok(trusted) => trusted,
         Err(rejection) => return Ok(rejection.answer(&peer, request.uri().path(), agent.log())),
     };
-    drop(snapshot);
-    proven();
     Ok(routed(&agent, &trusted, request).await)
 }
 
 async fn routed(agent: &Agent, peer: &TrustedPeer, request: Request<Incoming>) -> Answer {
     if request.headers().len() > limits::REQUEST_HEADERS {
         return answer::error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many headers");
+    }
+    if head_size(&request) > limits::REQUEST_HEAD {
+        return answer::error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "request head too large");
     }
     let (head, incoming) = request.into_parts();
     let body = match body::read(incoming, limits::REQUEST_BODY, BODY).await {
@@ -59,6 +63,12 @@ async fn routed(agent: &Agent, peer: &TrustedPeer, request: Request<Incoming>) -
         (&Method::GET, "/capabilities") => capabilities::capabilities(agent, peer).await,
         _ => answer::error(StatusCode::NOT_FOUND, "not found"),
     }
+}
+
+/// hyper ends what is far beyond the limit, but takes a head that happens to arrive in one piece.
+fn head_size(request: &Request<Incoming>) -> usize {
+    let line = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    request.headers().iter().fold(line, |size, (name, value)| size + name.as_str().len() + value.len() + 4)
 }
 
 fn refused_body(error: BodyError) -> Answer {

@@ -19,7 +19,7 @@ use crate::sys::notify::Notifier;
 use crate::sys::user::{self, Account, DropError, Uid};
 use crate::wire::causes;
 
-/// Tasks alive at once: every connection is one, admitted or not. Accepting waits when all are taken.
+/// Tasks alive at once: every admitted connection is one. Accepting waits when all are taken.
 const TASKS: usize = 8192;
 
 /// Why an agent does not serve.
@@ -105,9 +105,10 @@ async fn accept(agent: Arc<Agent>, listener: Listener) {
     loop {
         let (stream, address) = listener.accept(|error| trouble(&agent, error)).await;
         let Ok(place) = Arc::clone(&tasks).acquire_owned().await else { return };
+        let Some(admission) = connection::admit(&agent, address.ip()) else { continue };
         let agent = Arc::clone(&agent);
         tokio::spawn(async move {
-            connection::serve(agent, stream, address).await;
+            connection::serve(agent, admission, stream, address).await;
             drop(place);
         });
     }

@@ -19,8 +19,8 @@ use crate::sys::clock;
 use crate::wire::stamp;
 
 /// Handshakes under way at once, in all and from one address. A handshake costs memory and CPU before anything is
-/// known of the peer.
-const HANDSHAKES: (usize, usize) = (256, 32);
+/// known of the peer; but a dispatcher may well open a hundred connections at once.
+const HANDSHAKES: (usize, usize) = (512, 256);
 /// Connections that finished their handshake, in all and from one address.
 const CONNECTIONS: (usize, usize) = (4096, 2048);
 
@@ -138,7 +138,7 @@ impl Agent {
             self.log.emit(Event::new(Level::Warning, "ip-block").field("PEER", peer));
             return false;
         }
-        let judgement = self.limiter().connection(peer, self.seconds());
+        let judgement = self.limiter().judge(peer, self.seconds());
         self.report(peer, judgement);
         judgement.verdict == Verdict::Allow
     }
@@ -146,13 +146,14 @@ impl Agent {
     /// A handshake failed.
     pub fn failed(&self, peer: IpAddr, reason: &str) {
         self.log.emit(Event::new(Level::Warning, "tls-failure").field("PEER", peer).field("REASON", reason));
+        self.unproven(peer);
         let judgement = self.limiter().failure(peer, self.seconds());
         self.report(peer, judgement);
     }
 
-    /// A connection proved to be a trusted dispatcher's: its place is given back.
-    pub fn proven(&self, peer: IpAddr) {
-        self.limiter().proven(peer);
+    /// A connection, or a request on it, has not proven to be a trusted dispatcher's.
+    pub fn unproven(&self, peer: IpAddr) {
+        self.limiter().unproven(peer, self.seconds());
     }
 
     /// Asks the hook, if there is one; `Err` is the reason of the denial.

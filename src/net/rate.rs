@@ -1,8 +1,9 @@
 //! The rate limiter of the agent and of the pairing listener: per address, in memory, whole seconds.
 //!
 //! Two counters: connections (`volume`) and failed handshakes (`probe`), each `limit/window/block`. The limit-th
-//! connection within the window passes and the next is blocked. A connection that proves to be a trusted dispatcher
-//! is given back, so that a busy dispatcher never blocks itself. The table has a fixed capacity; a full table first
+//! connection within the window passes and the next is blocked. Where connections can prove to be a trusted
+//! dispatcher's, only those that did not are counted, and only when that is known: a busy dispatcher never blocks
+//! itself, however many connections it opens at once. The table has a fixed capacity; a full table first
 //! drops what is no longer needed, then the entry that was blocked the least, so that a flood of addresses grows no
 //! memory.
 
@@ -103,15 +104,29 @@ impl Limiter {
         Self { volume, probe, table: HashMap::new() }
     }
 
-    /// Judges a new connection and counts it where it is allowed.
+    /// Judges a new connection and counts it where it is allowed: for listeners where nobody can prove anything.
     pub fn connection(&mut self, peer: IpAddr, now: u64) -> Judgement {
+        let judgement = self.judge(peer, now);
+        if judgement.verdict == Verdict::Allow {
+            self.unproven(peer, now);
+        }
+        judgement
+    }
+
+    /// Judges a new connection and does not count it: [`Limiter::unproven`] does, if it turns out to be a stranger's.
+    pub fn judge(&mut self, peer: IpAddr, now: u64) -> Judgement {
         let (volume, probe) = (self.volume, self.probe);
         let (entry, evicted) = self.entry(peer, now);
-        let verdict = judge(entry, now, volume, probe);
-        if verdict == Verdict::Allow && volume.limit > 0 {
+        Judgement { verdict: judge(entry, now, volume, probe), evicted }
+    }
+
+    /// Counts a connection that has not proven to be a trusted dispatcher's.
+    pub fn unproven(&mut self, peer: IpAddr, now: u64) {
+        let most = usize_of(self.volume.limit);
+        let (entry, _) = self.entry(peer, now);
+        if entry.connections.len() < most {
             entry.connections.push_back(now);
         }
-        Judgement { verdict, evicted }
     }
 
     /// Counts a failed handshake; says whether it began a block.
@@ -127,13 +142,6 @@ impl Limiter {
         let reached = probe.limit > 0 && entry.failures.len() >= usize_of(probe.limit);
         let verdict = if reached { block(entry, now, probe, Reason::Probe) } else { Verdict::Allow };
         Judgement { verdict, evicted }
-    }
-
-    /// Gives a connection back: it has proven to be a trusted dispatcher.
-    pub fn proven(&mut self, peer: IpAddr) {
-        if let Some(entry) = self.table.get_mut(&peer) {
-            entry.connections.pop_back();
-        }
     }
 
     /// Forgets everything, as on reload.
@@ -224,12 +232,16 @@ mod tests {
     }
 
     #[test]
-    fn a_proven_dispatcher_never_blocks_itself() {
+    fn what_proves_itself_is_never_counted() {
         let mut limiter = Limiter::new(VOLUME, PROBE);
         for _ in 0..10_000 {
-            assert_eq!(limiter.connection(peer(1), 5).verdict, Verdict::Allow);
-            limiter.proven(peer(1));
+            assert_eq!(limiter.judge(peer(1), 5).verdict, Verdict::Allow);
         }
+        for _ in 0..20 {
+            limiter.unproven(peer(1), 5);
+        }
+        assert_eq!(limiter.judge(peer(1), 5).verdict, Verdict::BlockedNow(Reason::Volume));
+        assert_eq!(limiter.judge(peer(1), 305).verdict, Verdict::Allow);
     }
 
     #[test]

@@ -42,6 +42,14 @@ pub fn set_nonblocking(descriptor: impl AsFd, nonblocking: bool) -> io::Result<(
     Ok(())
 }
 
+/// Reads what is there, straight from the descriptor: 0 bytes is the end of the stream.
+///
+/// # Errors
+/// `WouldBlock` where a descriptor that does not wait has nothing now, and whatever else read(2) has to say.
+pub fn read(descriptor: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    Ok(nix::unistd::read(descriptor, buffer)?)
+}
+
 /// What a descriptor refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Thing {

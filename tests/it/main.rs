@@ -10,12 +10,23 @@
     reason = "a step of the harness that fails is a test that fails; it starts processes and writes plain files"
 )]
 
+mod audit;
+mod crash;
+mod deadlines;
+mod executor;
 mod harness;
+mod hook;
+mod hostile;
 mod names;
+mod original;
 mod pairing_ends;
+mod pin;
 mod ping;
+mod rate;
 mod registry;
+mod reload;
 mod run;
 mod self_check;
 mod serve;
 mod setup;
+mod trust;

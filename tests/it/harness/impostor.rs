@@ -74,6 +74,6 @@ fn is_whole(request: &[u8]) -> bool {
     let text = String::from_utf8_lossy(request);
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
     let length = head.lines().filter_map(|line| line.split_once(':'));
-    let length = length.filter(|(key, _)| key.eq_ignore_ascii_case("content-length"));
-    length.last().is_none_or(|(_, value)| body.len() >= value.trim().parse().unwrap())
+    let mut length = length.filter(|(key, _)| key.eq_ignore_ascii_case("content-length"));
+    length.next_back().is_none_or(|(_, value)| body.len() >= value.trim().parse().unwrap())
 }

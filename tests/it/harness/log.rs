@@ -1,5 +1,6 @@
 //! The system's log, as a socket below an agent's root.
 
+use std::cell::RefCell;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -8,7 +9,10 @@ use super::DEADLINE;
 
 /// A listening log daemon.
 #[derive(Debug)]
-pub(crate) struct Log(UnixDatagram);
+pub(crate) struct Log {
+    socket: UnixDatagram,
+    seen: RefCell<Vec<String>>,
+}
 
 impl Log {
     /// Listens at `place` below `root`.
@@ -18,18 +22,19 @@ impl Log {
         let socket = UnixDatagram::bind(&path).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
-        Self(socket)
+        Self { socket, seen: RefCell::default() }
     }
 
-    /// Waits for a datagram that holds this text.
+    /// Waits for a datagram that holds this text; one that came before counts as well.
     pub(crate) fn with(&self, text: &str) -> String {
+        let mut seen = self.seen.borrow_mut();
         let mut buffer = vec![0; 256 * 1024];
         loop {
-            let size = self.0.recv(&mut buffer).expect("a line in the log");
-            let line = String::from_utf8_lossy(&buffer[..size]).into_owned();
-            if line.contains(text) {
-                return line;
+            if let Some(line) = seen.iter().find(|line| line.contains(text)) {
+                return line.clone();
             }
+            let size = self.socket.recv(&mut buffer).expect("a line in the log");
+            seen.push(String::from_utf8_lossy(&buffer[..size]).into_owned());
         }
     }
 }

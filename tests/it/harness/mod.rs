@@ -5,6 +5,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod audit;
+pub(crate) mod background;
 pub(crate) mod host;
 pub(crate) mod http;
 pub(crate) mod impostor;
@@ -19,7 +20,7 @@ pub(crate) mod tls;
 use std::time::{Duration, Instant};
 
 pub(crate) use agent::Agent;
-pub(crate) use process::{Ran, run};
+pub(crate) use process::run;
 pub(crate) use site::Site;
 
 /// How long anything may take before its test fails. Far more than needed, so that a busy machine fails nothing.

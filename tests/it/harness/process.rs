@@ -50,7 +50,7 @@ impl Ran {
     /// Standard error without audit lines.
     pub(crate) fn messages(&self) -> String {
         let plain = |line: &&str| audit::Line::parse(line).is_none();
-        self.stderr.lines().filter(plain).map(|line| format!("{line}\n")).collect()
+        self.stderr.lines().filter(plain).flat_map(|line| [line, "\n"]).collect()
     }
 }
 

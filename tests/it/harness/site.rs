@@ -48,19 +48,19 @@ impl Builder {
 
     /// A line of every agent's `scripts.conf`. `{scripts}` stands for the scripts' directory.
     pub(crate) fn allow(mut self, line: &str) -> Self {
-        self.allowlist += &format!("{line}\n");
+        self.allowlist.extend([line, "\n"]);
         self
     }
 
     /// A setting of every agent.
     pub(crate) fn agent(mut self, line: &str) -> Self {
-        self.settings += &format!("{line}\n");
+        self.settings.extend([line, "\n"]);
         self
     }
 
     /// A section of every agent's configuration.
     pub(crate) fn section(mut self, text: &str) -> Self {
-        self.sections += &format!("{text}\n");
+        self.sections.extend([text, "\n"]);
         self
     }
 
@@ -72,7 +72,7 @@ impl Builder {
 
     /// A setting of the dispatcher.
     pub(crate) fn dispatcher(mut self, line: &str) -> Self {
-        self.dispatcher += &format!("{line}\n");
+        self.dispatcher.extend([line, "\n"]);
         self
     }
 
@@ -121,13 +121,13 @@ impl Builder {
         let etc = site.control.join("etc/ctrl-exec");
         let mut text = format!("dispatcher_id = {DISPATCHER}\n");
         for (key, file) in [("cert", "dispatcher.crt"), ("key", "dispatcher.key"), ("ca", "ca.crt")] {
-            text += &format!("{key} = {}\n", etc.join(file).display());
+            setting(&mut text, key, &etc.join(file));
         }
         if let Some(hook) = &self.hook {
             let path = etc.join("auth-hook");
             let control = site.control.display().to_string();
             agent::write_executable(&path, &format!("#!/bin/sh\n{hook}\n").replace("{work}", &control));
-            text += &format!("auth_hook = {}\n", path.display());
+            setting(&mut text, "auth_hook", &path);
         }
         text += &self.dispatcher;
         std::fs::write(etc.join("ctrl-exec.conf"), text).unwrap();
@@ -146,7 +146,7 @@ impl Builder {
         let mut allowlist = self.allowlist.replace("{scripts}", &agent.root.join("scripts").display().to_string());
         for (name, text) in &self.scripts {
             let path = agent.write_script(name, &text.replace("{work}", &work));
-            allowlist += &format!("{name} = {}\n", path.display());
+            setting(&mut allowlist, name, &path);
         }
         std::fs::write(agent.allowlist(), allowlist).unwrap();
         std::fs::write(agent.config(), self.agent_config(&agent)).unwrap();
@@ -157,13 +157,13 @@ impl Builder {
         let etc = agent.root.join("etc/ctrl-exec-agent");
         let mut text = "port = 0\nbind = 127.0.0.1\nuser = nobody\n".to_owned();
         for (key, file) in [("cert", "agent.crt"), ("key", "agent.key"), ("ca", "ca.crt")] {
-            text += &format!("{key} = {}\n", etc.join(file).display());
+            setting(&mut text, key, &etc.join(file));
         }
         if let Some(hook) = &self.agent_hook {
             let path = etc.join("auth-hook");
             let work = agent.root.join("work").display().to_string();
             agent::write_executable(&path, &format!("#!/bin/sh\n{hook}\n").replace("{work}", &work));
-            text += &format!("auth_hook = {}\n", path.display());
+            setting(&mut text, "auth_hook", &path);
         }
         let scripts = agent.root.join("scripts").display().to_string();
         text += &self.settings.replace("{scripts}", &scripts);
@@ -179,17 +179,13 @@ pub(crate) struct Site {
     /// The dispatcher's `/`.
     pub(crate) control: PathBuf,
     original_records: bool,
+    /// Where all of it is.
     dir: TempDir,
 }
 
 impl Site {
     pub(crate) fn builder() -> Builder {
         Builder { agents: 1, ..Builder::default() }
-    }
-
-    /// The site's own directory.
-    pub(crate) fn dir(&self) -> &Path {
-        self.dir.path()
     }
 
     /// The only agent.
@@ -267,6 +263,11 @@ impl Site {
         }
         self.control(&words).result()
     }
+}
+
+/// Appends `key = path`.
+fn setting(text: &mut String, key: &str, path: &Path) {
+    text.extend([key, " = ", &path.display().to_string(), "\n"]);
 }
 
 fn open_to_all(dir: &Path) {

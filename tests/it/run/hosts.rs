@@ -20,7 +20,7 @@ fn results_come_in_the_order_asked_and_text_as_it_completes() {
         assert_eq!(result["stdout"], result["host"]);
     }
     let text = site.control(&["run", "agent1", "agent2", "agent3", "who"]).exits(0).stdout;
-    let last = text.lines().filter(|line| line.starts_with("==> ")).next_back().unwrap();
+    let last = text.lines().rfind(|line| line.starts_with("==> ")).unwrap();
     assert!(last.starts_with("==> agent1"), "{text}");
 }
 

@@ -1,0 +1,135 @@
+//! The auth hook, at the dispatcher and at the agent: only exit status 0 allows.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Site, eventually, host, tls};
+
+#[test]
+fn a_dispatcher_s_hook_decides_by_its_exit_status() {
+    for (status, code, reason) in
+        [(1, 1, "denied"), (2, 2, "bad credentials"), (3, 3, "insufficient privilege"), (77, 77, "hook exited 77")]
+    {
+        let site = Site::builder().sh("ok", "touch {work}/ran").hook(&format!("exit {status}")).start();
+        for verb in [&["run", "agent1", "ok"][..], &["ping", "agent1"]] {
+            let ran = site.control(verb).exits(1);
+            assert_eq!((ran.stdout.as_str(), ran.messages()), ("", format!("Denied: {reason}\n")));
+            let line = &ran.lines("auth")[0];
+            let action = format!("AUTHACTION={}", verb[0]);
+            let reason = format!("REASON={reason}");
+            line.is(&["ACTION=auth", &action, "IP=127.0.0.1", &reason, "RESULT=deny", "USER=(none)"]);
+            let json = site.control(&[&["--json"], verb].concat()).exits(1).json();
+            assert_eq!(json, json!({"ok": 0, "error": reason.strip_prefix("REASON=").unwrap(), "code": code}));
+        }
+        assert!(!site.agent().work("ran").exists() && site.agent().lines("ping").is_empty());
+    }
+}
+
+#[test]
+fn a_hook_is_told_everything_in_its_environment_and_on_its_input() {
+    let text = "cat > {work}/stdin; env | grep ^ENVEXEC_ | sort > {work}/env";
+    let site = Site::builder().agents(2).sh("ok", "true").hook(text).start();
+    let words = ["--username", "ann", "--token", "t0k", "run", "agent1", "agent2", "ok", "--", "a b", "c"];
+    let ran = site.control(&words).exits(0);
+    ran.lines("auth")[0].is(&["ACTION=auth", "AUTHACTION=run", "IP=127.0.0.1", "RESULT=pass", "USER=ann"]);
+    let env = std::fs::read_to_string(site.control.join("env")).unwrap();
+    for line in [
+        "ENVEXEC_ACTION=run",
+        "ENVEXEC_SCRIPT=ok",
+        "ENVEXEC_HOSTS=agent1,agent2",
+        "ENVEXEC_ARGS=a b c",
+        "ENVEXEC_ARGS_JSON=[\"a b\",\"c\"]",
+        "ENVEXEC_USERNAME=ann",
+        "ENVEXEC_TOKEN=t0k",
+        "ENVEXEC_SOURCE_IP=127.0.0.1",
+    ] {
+        assert!(env.lines().any(|known| known == line), "{line}: {env}");
+    }
+    let stdin: Value = serde_json::from_str(&std::fs::read_to_string(site.control.join("stdin")).unwrap()).unwrap();
+    assert_eq!((&stdin["hosts"], &stdin["args"]), (&json!(["agent1", "agent2"]), &json!(["a b", "c"])));
+    assert_eq!((&stdin["action"], &stdin["token"]), (&json!("run"), &json!("t0k")));
+}
+
+#[test]
+fn a_hook_that_a_signal_kills_denies() {
+    for signal in ["KILL", "SEGV", "TERM"] {
+        let hook = format!("kill -{signal} $$");
+        let site = Site::builder().sh("ok", "touch {work}/ran").hook(&hook).start();
+        let ran = site.control(&["run", "agent1", "ok"]).exits(1);
+        assert_eq!(ran.messages(), "Denied: auth hook was killed by a signal\n");
+        let site = Site::builder().sh("ok", "touch {work}/ran").agent_hook(&hook).start();
+        let result = site.result("ok", &[]);
+        assert_eq!(result["error"], "not authorised: auth hook was killed by a signal", "{result}");
+        assert!(!site.agent().work("ran").exists());
+    }
+}
+
+#[test]
+fn a_hook_that_takes_too_long_denies_and_its_whole_group_is_killed() {
+    let site = Site::builder()
+        .sh("ok", "touch {work}/ran")
+        .agent("auth_hook_timeout = 1")
+        .agent_hook("sleep 300 & echo $! > {work}/hook; wait")
+        .start();
+    let result = site.result("ok", &[]);
+    assert_eq!((&result["exit"], &result["error"]), (&json!(-1), &json!("not authorised: denied")), "{result}");
+    site.agent().line("auth-hook-timeout").is(&["ACTION=auth-hook-timeout", "TIMEOUT=1"]);
+    let pid = site.agent().worked("hook").parse().unwrap();
+    eventually("the end of the hook's child", || (!host::alive(pid)).then_some(()));
+    assert!(!site.agent().work("ran").exists());
+    let site = Site::builder().agents(0).dispatcher("auth_hook_timeout = 1").hook("sleep 300").start();
+    site.register("web", 1, &crate::harness::pki::issue(&site.authority(), "web"));
+    let ran = site.control(&["ping", "web"]).exits(1);
+    assert_eq!(ran.messages(), "Denied: denied\n");
+    ran.lines("auth-hook-timeout")[0].is(&["ACTION=auth-hook-timeout", "TIMEOUT=1"]);
+}
+
+#[test]
+fn a_dispatcher_s_hook_that_is_gone_denies() {
+    let site = Site::builder().dispatcher("auth_hook = /no/such/hook").start();
+    let ran = site.control(&["ping", "agent1"]).exits(1);
+    assert!(ran.messages().contains("auth hook not found or not executable: /no/such/hook"), "{ran:?}");
+    ran.lines("auth")[0].is(&["ACTION=auth", "HOOK=/no/such/hook", "REASON=hook-not-executable", "RESULT=error"]);
+}
+
+#[test]
+fn an_agent_s_hook_decides_about_runs_and_discovery_but_not_pings() {
+    let hook = "[ \"$ENVEXEC_SCRIPT\" = good ] || exit 3\nenv | grep ^ENVEXEC_ > {work}/env";
+    let site = Site::builder().sh("good", "echo good").sh("bad", "touch {work}/ran").agent_hook(hook).start();
+    let agent = site.agent();
+    let ran = site.control(&["--json", "--username", "ann", "run", "agent1", "good"]).exits(0);
+    assert_eq!(ran.result()["stdout"], "good\n");
+    agent.line("auth").is(&["ACTION=auth", "AUTHACTION=run", "IP=127.0.0.1", "RESULT=pass", "USER=ann"]);
+    let env = std::fs::read_to_string(agent.work("env")).unwrap();
+    let serial = format!("ENVEXEC_DISPATCHER_SERIAL={}\n", site.dispatcher().serial());
+    assert!(env.contains(&serial) && env.contains("ENVEXEC_DISPATCHER=control-1\n"), "{env}");
+    let bad = site.result("bad", &[]);
+    assert_eq!((&bad["exit"], &bad["error"]), (&json!(-1), &json!("not authorised: insufficient privilege")), "{bad}");
+    agent.line("deny").is(&[
+        "ACTION=deny",
+        "DISPATCHER=control-1",
+        "PEER=127.0.0.1",
+        "REASON=insufficient privilege",
+        "REQID=*",
+        "SCRIPT=bad",
+    ]);
+    let mut http = tls::connect(agent.address(), &site.authority(), &site.dispatcher());
+    let discovery = http.get("/capabilities");
+    assert_eq!((discovery.status, discovery.json()), (403, json!({"error": "not authorised"})));
+    agent.line("capabilities-deny").is(&[
+        "ACTION=capabilities-deny",
+        "DISPATCHER=control-1",
+        "PEER=127.0.0.1",
+        "REASON=insufficient privilege",
+    ]);
+    assert_eq!(http.post("/ping", "{}").status, 200);
+    assert!(!agent.work("ran").exists());
+}
+
+#[test]
+fn a_hook_s_token_is_in_no_log() {
+    let site = Site::builder().sh("ok", "true").hook("exit 2").agent_hook("exit 2").start();
+    let ran = site.control(&["--token", "s3cr3t", "run", "agent1", "ok"]).exits(1);
+    let mut http = tls::connect(site.agent().address(), &site.authority(), &site.dispatcher());
+    http.post("/run", r#"{"script":"ok","token":"s3cr3t"}"#);
+    assert!(!ran.stderr.contains("s3cr3t") && !site.agent().stderr().contains("s3cr3t"));
+}

@@ -1,0 +1,184 @@
+//! What the original made and how it speaks: RSA keys, X.509 version 1, HTTP/1.0, one request a connection.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use crate::harness::impostor::Impostor;
+use crate::harness::openssl::Openssl;
+use crate::harness::pki::Credentials;
+use crate::harness::process::finish;
+use crate::harness::{Site, pki};
+
+/// Made once for all tests: the original's RSA-4096 CA with a dispatcher's key as PKCS#8 and an agent's as PKCS#1.
+fn made() -> &'static Openssl {
+    static MADE: OnceLock<(tempfile::TempDir, Openssl)> = OnceLock::new();
+    let (_, openssl) = MADE.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let openssl = Openssl::new(dir.path());
+        openssl.original_ca(4096);
+        openssl.original_leaf("dispatcher", "ctrl-exec-dispatcher", false);
+        openssl.original_leaf("agent1", "agent1", true);
+        (dir, openssl)
+    });
+    openssl
+}
+
+fn credentials(name: &str) -> Credentials {
+    Credentials::load(&made().path(&format!("{name}.crt")), &made().path(&format!("{name}.key")))
+}
+
+/// A site whose files are those that the original left behind; agents are still to be started.
+fn site() -> Site {
+    let mut site = Site::builder().original_records().sh("ok", "echo ran").prepare();
+    let etc = site.control.join("etc/ctrl-exec");
+    for file in ["ca.key", "ca.crt", "dispatcher.key", "dispatcher.crt"] {
+        std::fs::write(etc.join(file), made().read(file)).unwrap();
+    }
+    let agent = site.agent_mut();
+    agent.write_credentials(credentials("agent1"));
+    std::fs::write(agent.root.join("etc/ctrl-exec-agent/ca.crt"), made().read("ca.crt")).unwrap();
+    let serial = made().run("x509 -in dispatcher.crt -noout -serial").stdout;
+    let serial = serial.trim().strip_prefix("serial=").unwrap().to_owned();
+    std::fs::write(agent.trust(), format!("# written by the original\n{serial} old-control\n")).unwrap();
+    site
+}
+
+#[test]
+fn keys_and_version_1_certificates_of_the_original_serve_both_ends() {
+    let text = made().run("x509 -in agent1.crt -noout -text").stdout;
+    assert!(text.contains("Version: 1 (0x0)"), "{text}");
+    assert!(made().read("agent1.key").contains("BEGIN RSA PRIVATE KEY"));
+    assert!(made().read("dispatcher.key").contains("BEGIN PRIVATE KEY"));
+    let mut site = site();
+    site.start(0);
+    let result = site.result("ok", &[]);
+    assert_eq!((&result["exit"], &result["stdout"]), (&0.into(), &"ran\n".into()), "{result}");
+    let ping = site.control(&["--json", "ping", "agent1"]).exits(0).result();
+    assert_eq!(ping["expiry"], credentials("agent1").certificate().expiry_text());
+    site.control(&["check-config"]).exits(0);
+    site.agent().command(&["self-check"]).exits(0);
+    site.agent().line_where("run", |line| line.get("DISPATCHER") == Some("old-control"));
+}
+
+#[test]
+fn the_original_s_ca_goes_on_issuing() {
+    let mut site = site();
+    let fresh = pki::issue(&site.authority(), "agent1");
+    site.agent_mut().write_credentials(fresh);
+    site.start(0);
+    assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+    site.agents[0].stop();
+    site.control(&["setup-ctrl-exec"]).exits(0);
+    std::fs::write(site.agent().trust(), format!("{} control-1\n", site.dispatcher().serial())).unwrap();
+    site.start(0);
+    assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+}
+
+/// A request as LWP writes it.
+fn lwp(path: &str, body: &str) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nTE: deflate,gzip;q=0.3\r\nConnection: TE, close\r\nHost: 127.0.0.1:7443\r\n\
+         User-Agent: libwww-perl/6.67\r\nContent-Length: {}\r\nContent-Type: application/json\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+#[test]
+fn the_original_s_dispatcher_is_served_over_either_version_of_tls() {
+    let mut site = site();
+    site.start(0);
+    for version in ["-tls1_2", "-tls1_3"] {
+        let mut command = Command::new("openssl");
+        command.args(["s_client", "-quiet", "-verify_return_error", version, "-connect"]);
+        command.arg(site.agent().address().to_string());
+        for (option, file) in [("-cert", "dispatcher.crt"), ("-key", "dispatcher.key"), ("-CAfile", "ca.crt")] {
+            command.arg(option).arg(made().path(file));
+        }
+        let body = r#"{"args":[],"reqid":"abcd1234","script":"ok","token":null,"username":null}"#;
+        let said = finish(command, &lwp("/run", body)).stdout;
+        assert!(said.starts_with("HTTP/1.1 200 OK\r\n"), "{said}");
+        let (_, body) = said.split_once("\r\n\r\n").unwrap();
+        let json: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!((&json["stdout"], &json["reqid"]), (&"ran\n".into(), &"abcd1234".into()), "{json}");
+    }
+}
+
+#[test]
+fn curl_is_served() {
+    let mut site = site();
+    site.start(0);
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--insecure", "--http1.1", "--data", r#"{"script":"ok"}"#]);
+    for (option, file) in [("--cert", "dispatcher.crt"), ("--key", "dispatcher.key"), ("--cacert", "ca.crt")] {
+        command.arg(option).arg(made().path(file));
+    }
+    command.arg(format!("https://{}/run", site.agent().address()));
+    let json = finish(command, "").exits(0).json();
+    assert_eq!(json["stdout"], "ran\n", "{json}");
+}
+
+/// An agent as the original is one: HTTP/1.0, its three headers, and the end of the connection.
+const ANSWER: &str = "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\nContent-Length: 76\r\n\r\n\
+                      {\"exit\":0,\"reqid\":\"x\",\"script\":\"ok\",\"stderr\":\"\",\"stdout\":\"from 1.0\\n\",\"n\":1}";
+
+#[test]
+fn an_agent_that_answers_in_http_1_0_is_understood() {
+    let site = site();
+    let agent = Impostor::start(&site.authority(), &credentials("agent1"), ANSWER);
+    site.register("agent1", agent.address.port(), &credentials("agent1"));
+    let result = site.result("ok", &["--flag"]);
+    assert_eq!((&result["exit"], &result["stdout"]), (&0.into(), &"from 1.0\n".into()), "{result}");
+    let request = agent.heard();
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("POST /run HTTP/1.1\r\n") && head.to_lowercase().contains("connection: close"), "{head}");
+    assert!(head.to_lowercase().contains(&format!("content-length: {}", body.len())), "{head}");
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!((&body["script"], &body["args"]), (&"ok".into(), &serde_json::json!(["--flag"])));
+}
+
+#[test]
+fn an_agent_that_is_openssl_itself_is_understood_over_either_version_of_tls() {
+    for version in ["-tls1_2", "-tls1_3"] {
+        let site = site();
+        let (mut server, port) = s_server(version);
+        site.register("agent1", port, &credentials("agent1"));
+        let mut out = BufReader::new(server.stdout.take().unwrap());
+        let mut input = server.stdin.take().unwrap();
+        let answering = std::thread::spawn(move || {
+            let mut line = String::new();
+            // The request's body is its last line, and has no end of line.
+            while !line.contains("\r\n\r\n") {
+                let mut byte = [0];
+                out.read_exact(&mut byte).unwrap();
+                line.push(char::from(byte[0]));
+            }
+            input.write_all(ANSWER.as_bytes()).unwrap();
+            (out, input)
+        });
+        let result = site.result("ok", &[]);
+        assert_eq!(result["stdout"], "from 1.0\n", "{version}: {result}");
+        drop(answering.join().unwrap());
+        drop(server.kill());
+        server.wait().unwrap();
+    }
+}
+
+/// `openssl s_server` with the original's files, on a port of its own choice.
+fn s_server(version: &str) -> (Child, u16) {
+    let mut command = Command::new("openssl");
+    command.args(["s_server", "-accept", "127.0.0.1:0", "-Verify", "1", "-naccept", "1", version]);
+    for (option, file) in [("-cert", "agent1.crt"), ("-key", "agent1.key"), ("-CAfile", "ca.crt")] {
+        command.arg(option).arg(made().path(file));
+    }
+    let mut server = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut out = BufReader::new(server.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.starts_with("ACCEPT") {
+        line.clear();
+        assert_ne!(out.read_line(&mut line).unwrap(), 0);
+    }
+    server.stdout = Some(out.into_inner());
+    let port = line.trim().rsplit(':').next().unwrap().parse().unwrap();
+    (server, port)
+}

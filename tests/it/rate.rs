@@ -1,0 +1,136 @@
+//! Rate limits and address lists: what a stranger may try, and what a dispatcher may do.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr};
+
+use crate::harness::{Agent, Site, eventually, tls};
+
+const ELSEWHERE: [u8; 4] = [127, 0, 0, 2];
+
+/// Sends garbage and waits for the end of the connection.
+fn probe(agent: &Agent) {
+    let mut tcp = tls::tcp(agent.address());
+    drop(tcp.write_all(b"GET / HTTP/1.1\r\n\r\n"));
+    let mut rest = Vec::new();
+    drop(tcp.read_to_end(&mut rest));
+}
+
+/// Whether a trusted dispatcher at this address is served.
+fn is_served(site: &Site, source: [u8; 4], address: SocketAddr) -> bool {
+    let config = tls::config(&site.authority(), Some(&site.dispatcher()));
+    tls::handshake(config, tls::tcp_from(IpAddr::from(source), address)).is_ok()
+}
+
+#[test]
+fn three_failed_handshakes_block_their_address_and_no_other() {
+    let site = Site::builder().start();
+    let agent = site.agent();
+    assert!(is_served(&site, [127, 0, 0, 1], agent.address()));
+    for _ in 0..3 {
+        probe(agent);
+    }
+    agent.line("rate-block").is(&["ACTION=rate-block", "PEER=127.0.0.1", "REASON=probe"]);
+    assert_eq!(agent.lines("tls-failure").len(), 3);
+    site.control(&["ping", "agent1"]).exits(1);
+    probe(agent);
+    assert!(is_served(&site, ELSEWHERE, agent.address()));
+    assert_eq!((agent.lines("rate-block").len(), agent.lines("tls-failure").len()), (1, 3), "one line a block");
+}
+
+#[test]
+fn a_reload_forgets_blocks() {
+    let site = Site::builder().start();
+    for _ in 0..3 {
+        probe(site.agent());
+    }
+    site.agent().line("rate-block");
+    site.control(&["ping", "agent1"]).exits(1);
+    site.agent().reload();
+    site.control(&["ping", "agent1"]).exits(0);
+}
+
+#[test]
+fn the_eleventh_connection_that_proves_nothing_is_blocked() {
+    let site = Site::builder().agent("rate_limit_probe = 0/0/0").start();
+    let agent = site.agent();
+    for _ in 0..10 {
+        probe(agent);
+    }
+    assert!(agent.lines("rate-block").is_empty());
+    probe(agent);
+    agent.line("rate-block").is(&["ACTION=rate-block", "PEER=127.0.0.1", "REASON=volume"]);
+    site.control(&["ping", "agent1"]).exits(1);
+}
+
+#[test]
+fn an_agent_that_is_no_dispatcher_runs_into_the_volume_limit() {
+    let site = Site::builder().agents(2).start();
+    let (agent, other) = (&site.agents[0], &site.agents[1]);
+    for _ in 0..10 {
+        assert_eq!(
+            tls::connect(agent.address(), &site.authority(), &other.credentials).post("/ping", "{}").status,
+            403
+        );
+    }
+    assert!(!is_served(&site, [127, 0, 0, 1], agent.address()));
+    agent.line("rate-block");
+}
+
+#[test]
+fn a_connection_that_stays_open_is_no_way_round_the_limit() {
+    let site = Site::builder().agents(2).start();
+    let (agent, other) = (&site.agents[0], &site.agents[1]);
+    let mut http = tls::connect(agent.address(), &site.authority(), &other.credentials);
+    for _ in 0..10 {
+        assert_eq!(http.post("/ping", "{}").status, 403);
+    }
+    assert!(!is_served(&site, [127, 0, 0, 1], agent.address()));
+}
+
+#[test]
+fn a_dispatcher_may_open_a_hundred_connections_at_once() {
+    let site = Site::builder().sh("ok", "true").dispatcher("max_parallel = 100").start();
+    let hosts: Vec<String> = (1..=100).map(|number| format!("host{number}")).collect();
+    for host in &hosts {
+        site.register(host, site.agent().address().port(), &site.agent().credentials);
+    }
+    let words: Vec<&str> = ["run"].into_iter().chain(hosts.iter().map(String::as_str)).chain(["ok"]).collect();
+    for _ in 0..3 {
+        site.control(&words).exits(0);
+    }
+    for action in ["rate-block", "overload", "tls-failure"] {
+        assert!(site.agent().lines(action).is_empty());
+    }
+}
+
+#[test]
+fn a_proven_dispatcher_is_never_blocked() {
+    let site = Site::builder().sh("ok", "true").start();
+    for _ in 0..50 {
+        site.control(&["ping", "agent1"]).exits(0);
+    }
+    assert!(site.agent().lines("rate-block").is_empty());
+}
+
+#[test]
+fn addresses_that_are_not_allowed_get_no_handshake() {
+    let site = Site::builder().agent("allowed_ips = 10.0.0.0/8, 127.0.0.2/32").start();
+    site.control(&["ping", "agent1"]).exits(1);
+    site.agent().line("ip-block").is(&["ACTION=ip-block", "PEER=127.0.0.1"]);
+    assert!(is_served(&site, ELSEWHERE, site.agent().address()));
+    assert!(site.agent().lines("tls-failure").is_empty());
+}
+
+#[test]
+fn limits_of_ones_own_and_none_at_all_are_possible() {
+    let own = Site::builder().agent("rate_limit_probe = 1/600/3600").start();
+    probe(own.agent());
+    own.agent().line("rate-block");
+    let none = Site::builder().agent("rate_limit_disable = 1").start();
+    for _ in 0..15 {
+        probe(none.agent());
+    }
+    let count = || (none.agent().lines("tls-failure").len() == 15).then_some(());
+    eventually("fifteen failures", count);
+    none.control(&["ping", "agent1"]).exits(0);
+}

@@ -1,0 +1,133 @@
+//! SIGHUP: everything is read again and takes effect as one snapshot, or nothing does.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::harness::background::Background;
+use crate::harness::{Agent, Site, pki, tls};
+
+fn replace(path: &Path, from: &str, to: &str) {
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(text.contains(from), "{from}: {text}");
+    std::fs::write(path, text.replace(from, to)).unwrap();
+}
+
+fn append(path: &Path, text: &str) {
+    let before = std::fs::read_to_string(path).unwrap();
+    std::fs::write(path, before + text).unwrap();
+}
+
+fn capabilities(site: &Site, agent: &Agent) -> serde_json::Value {
+    tls::connect(agent.address(), &site.authority(), &site.dispatcher()).get("/capabilities").json()
+}
+
+#[test]
+fn a_reload_changes_scripts_tags_and_limits_at_once() {
+    let site = Site::builder().sh("old", "echo old").agent("max_output = 4096").start();
+    let agent = site.agent();
+    let script = agent.write_script("new", "#!/bin/sh\necho 0123456789; sleep 300\n");
+    std::fs::write(agent.allowlist(), format!("new = {} profile=quick\n", script.display())).unwrap();
+    replace(&agent.config(), "max_output = 4096", "max_output = 1024");
+    append(&agent.config(), "[profile quick]\ntimeout = 1\nkill_grace = 0\n[tags]\nenv = test\n");
+    assert_eq!(site.result("old", &[])["exit"], 0, "nothing changes before the signal");
+    agent.reload().is(&["ACTION=reload", "RESULT=ok"]);
+    assert_eq!(site.result("old", &[])["error"], "script not permitted");
+    let new = site.result("new", &[]);
+    assert_eq!((&new["exit"], &new["reason"]), (&json!(126), &json!("time limit of 1000 ms passed")), "{new}");
+    let seen = capabilities(&site, agent);
+    assert_eq!((&seen["tags"], &seen["scripts"][0]["name"]), (&json!({"env": "test"}), &json!("new")), "{seen}");
+    let executor = crate::harness::audit::lines(&agent.stderr());
+    let executor = executor.into_iter().find(|line| line.action() == "exec-reload").unwrap();
+    assert_eq!(executor.ident, "ctrl-exec-exec");
+    executor.is(&["ACTION=exec-reload", "RESULT=ok"]);
+}
+
+#[test]
+fn a_broken_file_keeps_all_of_the_old_state_and_says_where() {
+    let site = Site::builder().sh("ok", "echo ran").start();
+    let agent = site.agent();
+    for (path, line) in [(agent.config(), "\nprot = 1\n"), (agent.allowlist(), "\nnonsense\n")] {
+        let (sound, trust) = (std::fs::read_to_string(&path).unwrap(), std::fs::read_to_string(agent.trust()).unwrap());
+        append(&path, line);
+        // A change that is right in itself does not slip in beside the broken one.
+        std::fs::write(agent.trust(), "").unwrap();
+        let said = agent.reload();
+        said.is(&["ACTION=reload", "ERROR=*", "RESULT=kept the old configuration"]);
+        let place = format!("{}:{}:", path.display(), sound.lines().count() + 2);
+        assert!(said.get("ERROR").unwrap().contains(&place), "{said:?}");
+        assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+        std::fs::write(&path, sound).unwrap();
+        std::fs::write(agent.trust(), trust).unwrap();
+        agent.reload().is(&["ACTION=reload", "RESULT=ok"]);
+    }
+}
+
+#[test]
+fn whatever_cannot_be_read_refuses_the_reload() {
+    let site = Site::builder().start();
+    let agent = site.agent();
+    let etc = agent.root.join("etc/ctrl-exec-agent");
+    for file in [agent.revoked(), agent.trust(), etc.join("agent.crt"), etc.join("agent.key"), etc.join("ca.crt")] {
+        let kept = std::fs::read(&file).ok();
+        drop(std::fs::remove_file(&file));
+        std::fs::create_dir(&file).unwrap();
+        let said = agent.reload();
+        assert_eq!(said.get("RESULT"), Some("kept the old configuration"), "{}: {said:?}", file.display());
+        assert!(said.get("ERROR").unwrap().contains(&file.display().to_string()), "{said:?}");
+        std::fs::remove_dir(&file).unwrap();
+        if let Some(bytes) = kept {
+            std::fs::write(&file, bytes).unwrap();
+            if file.ends_with("agent.key") {
+                crate::harness::agent::write_key(&file, &agent.credentials.key);
+            }
+        }
+        site.control(&["ping", "agent1"]).exits(0);
+    }
+    assert_eq!(agent.reload().get("RESULT"), Some("ok"));
+}
+
+#[test]
+fn a_renewed_certificate_is_shown_from_the_next_handshake_on() {
+    let mut site = Site::builder().start();
+    let mut open = tls::connect(site.agent().address(), &site.authority(), &site.dispatcher());
+    assert_eq!(open.post("/ping", "{}").status, 200);
+    let renewed = pki::issue(&site.authority(), "agent1");
+    site.agent_mut().write_credentials(renewed.clone());
+    site.agent().reload();
+    let fresh = tls::connect(site.agent().address(), &site.authority(), &site.dispatcher());
+    let shown = fresh.stream.conn.peer_certificates().unwrap()[0].clone();
+    assert_eq!(shown.as_ref(), renewed.certificate().der().as_ref());
+    assert_eq!(open.post("/ping", "{}").status, 200, "an open connection goes on");
+    let refused = site.control(&["--json", "ping", "agent1"]).exits(1).result();
+    assert!(refused["error"].as_str().unwrap().contains("another key than the one it was paired with"), "{refused}");
+}
+
+#[test]
+fn a_run_under_way_finishes_by_the_old_rules() {
+    let text = "echo started > {work}/started; while [ ! -e {work}/go ]; do sleep 0.02; done; echo done";
+    let site = Site::builder().sh("wait", text).start();
+    let agent = site.agent();
+    let run = Background::start(site.control_command(&["--json", "run", "agent1", "wait"]));
+    agent.worked("started");
+    std::fs::write(agent.allowlist(), "").unwrap();
+    for _ in 0..3 {
+        agent.reload().is(&["ACTION=reload", "RESULT=ok"]);
+    }
+    assert_eq!(site.result("wait", &[])["error"], "script not permitted");
+    std::fs::write(agent.work("go"), "").unwrap();
+    assert_eq!(run.end().exits(0).result()["stdout"], "done\n");
+}
+
+#[test]
+fn reloads_under_load_lose_no_request() {
+    let site = Site::builder().sh("ok", "echo ran").start();
+    let load = |_| Background::start(site.control_command(&["--json", "run", "agent1", "ok"]));
+    let runs: Vec<Background> = (0..16).map(load).collect();
+    for _ in 0..8 {
+        site.agent().reload();
+    }
+    for run in runs {
+        assert_eq!(run.end().exits(0).result()["stdout"], "ran\n");
+    }
+}
