@@ -28,7 +28,7 @@ fn the_executor_has_its_own_line_about_each_run() {
     let line = site.agent().line("exec");
     assert_eq!(line.ident, "ctrl-exec-exec");
     let reqid = format!("REQID={}", result["reqid"].as_str().unwrap());
-    line.is(&["ACTION=exec", "EXIT=3", "PID=*", "PROFILE=default", &reqid, "SCRIPT=ok"]);
+    line.is(&["ACTION=exec", "EXIT=3", "OUTCOME=exited", "PID=*", "PROFILE=default", &reqid, "SCRIPT=ok"]);
     assert!(!site.agent().stderr().contains("--secret"), "arguments are in no log");
 }
 
