@@ -34,7 +34,6 @@ pub enum OrderError {
 #[derive(Debug)]
 pub struct Running {
     stream: UnixStream,
-    started: bool,
 }
 
 impl Running {
@@ -48,20 +47,22 @@ impl Running {
         // An executor that refuses (busy, too large) answers and closes before it has read everything: the answer is
         // then waiting, and says more than the broken pipe.
         let _ = stream.write_all(bytes.get(sent..).unwrap_or_default()).await;
-        Ok(Self { stream, started: false })
+        Ok(Self { stream })
     }
 
-    /// Whether the script's program is known to have run.
-    #[must_use]
-    pub const fn started(&self) -> bool {
-        self.started
+    /// Waits until the script's program runs, which has no outcome yet; or for an outcome without that.
+    pub async fn begun(&mut self) -> Result<Option<Outcome>, OrderError> {
+        match self.report().await? {
+            Report::Started { .. } => Ok(None),
+            Report::Ended(outcome) => Ok(Some(outcome)),
+        }
     }
 
     /// Waits for the one outcome.
     pub async fn outcome(&mut self) -> Result<Outcome, OrderError> {
         loop {
             match self.report().await? {
-                Report::Started { .. } => self.started = true,
+                Report::Started { .. } => {}
                 Report::Ended(outcome) => return Ok(outcome),
             }
         }

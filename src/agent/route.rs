@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::{Method, Request, StatusCode};
+use hyper::header::ACCEPT;
+use hyper::{HeaderMap, Method, Request, StatusCode};
 
 use super::answer::{self, Answer};
 use super::gate::{self, Peer, TrustedPeer};
-use super::state::Agent;
+use super::state::{Agent, Place};
 use super::{capabilities, ping, run};
 use crate::audit::{Event, Level};
 use crate::net::body::{self, BodyError};
 use crate::wire::limits;
+use crate::wire::stream::MEDIA_TYPE;
 
 /// How long a body may take to arrive.
 const BODY: Duration = Duration::from_secs(30);
@@ -25,7 +27,7 @@ pub async fn answer(
     request: Request<Incoming>,
     judged: impl FnOnce(bool),
 ) -> Result<Answer, Infallible> {
-    let _place = match agent.begin() {
+    let place = match agent.begin() {
         Ok(place) => place,
         Err(live) => {
             let event = Event::new(Level::Warning, "overload").field("LIVE", live);
@@ -41,10 +43,10 @@ pub async fn answer(
         Ok(trusted) => trusted,
         Err(rejection) => return Ok(rejection.answer(&peer, request.uri().path(), agent.log())),
     };
-    Ok(routed(&agent, &trusted, request).await)
+    Ok(routed(&agent, &trusted, request, place).await)
 }
 
-async fn routed(agent: &Agent, peer: &TrustedPeer, request: Request<Incoming>) -> Answer {
+async fn routed(agent: &Arc<Agent>, peer: &TrustedPeer, request: Request<Incoming>, place: Place) -> Answer {
     if request.headers().len() > limits::REQUEST_HEADERS {
         return answer::error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many headers");
     }
@@ -58,11 +60,18 @@ async fn routed(agent: &Agent, peer: &TrustedPeer, request: Request<Incoming>) -
     };
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
     match (&head.method, path) {
-        (&Method::POST, "/run") => run::run(agent, peer, &body).await,
+        (&Method::POST, "/run") => run::run(agent, peer, &body, wants_stream(&head.headers), place).await,
         (&Method::POST, "/ping") => ping::ping(agent, peer, &body),
         (&Method::GET, "/capabilities") => capabilities::capabilities(agent, peer).await,
         _ => answer::error(StatusCode::NOT_FOUND, "not found"),
     }
+}
+
+/// Whether the caller can read a streamed answer. The original cannot, and does not say so.
+fn wants_stream(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut kinds = values.flat_map(|value| value.split(',')).filter_map(|kind| kind.split(';').next());
+    kinds.any(|kind| kind.trim().eq_ignore_ascii_case(MEDIA_TYPE))
 }
 
 /// hyper ends what is far beyond the limit, but takes a head that happens to arrive in one piece.

@@ -1,71 +1,205 @@
 //! `POST /run`: allowlist, hook, order, output, one reply, one line.
 
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::time::Duration;
+use std::sync::Arc;
 
 use hyper::StatusCode;
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::unix::pipe::{Receiver, Sender};
 
 use super::answer::{self, Answer};
 use super::collect::Collector;
+use super::execute::{Finished, Run};
 use super::gate::TrustedPeer;
-use super::order::{OrderError, Running};
+use super::order::OrderError;
 use super::snapshot::Snapshot;
-use super::state::Agent;
+use super::state::{Agent, Place};
+use super::stream::{Outlet, OutputBody};
 use crate::audit::{Event, Level};
 use crate::hook::Context;
-use crate::sys::{clock, pipe, random};
+use crate::sys::{clock, random};
 use crate::wire::causes;
 use crate::wire::context::RunContext;
 use crate::wire::name::{RequestId, ScriptName};
 use crate::wire::order::{Mode, Order};
-use crate::wire::outcome::Outcome;
+use crate::wire::outcome::{EXIT_KILLED, EXIT_NOTHING_RAN, Outcome};
 use crate::wire::refusal::Refusal;
 use crate::wire::run::{Output, RunReply, RunRequest};
 use crate::wire::stamp;
 
-/// Runs an allowlisted script and answers when it has ended.
-pub async fn run(agent: &Agent, peer: &TrustedPeer, body: &[u8]) -> Answer {
-    let reply = match RunRequest::parse(body) {
-        Ok(request) => judged(agent, peer, &request).await,
-        Err(reply) => *reply,
+/// A call with everything it needs, so that a streamed answer can take it along.
+struct Call {
+    agent: Arc<Agent>,
+    peer: TrustedPeer,
+    snapshot: Arc<Snapshot>,
+    request: RunRequest,
+}
+
+/// What stands before a run: an order to give, or the reply that there is none.
+type Judged = Result<Order, Box<RunReply>>;
+
+/// Runs an allowlisted script. The answer is JSON when it has ended; or, where the caller asked for it and the script
+/// runs, a stream of what it prints. `place` is held until the run is over.
+pub async fn run(agent: &Arc<Agent>, peer: &TrustedPeer, body: &[u8], streamed: bool, place: Place) -> Answer {
+    let request = match RunRequest::parse(body) {
+        Ok(request) => request,
+        Err(reply) => return answer::json(StatusCode::OK, &reply),
     };
+    let call = Call { agent: Arc::clone(agent), peer: peer.clone(), snapshot: agent.snapshot(), request };
+    let order = match call.judge().await {
+        Ok(order) => order,
+        Err(reply) => return answer::json(StatusCode::OK, &reply),
+    };
+    if streamed {
+        return call.streamed(order, place).await;
+    }
+    let reply = call.buffered(&order).await;
+    drop(place);
     answer::json(StatusCode::OK, &reply)
 }
 
-/// The gates in their order, then the run.
-async fn judged(agent: &Agent, peer: &TrustedPeer, request: &RunRequest) -> RunReply {
-    let snapshot = agent.snapshot();
-    let Some(script) = listed(&snapshot, &request.script()) else {
-        deny(agent, peer, request, None);
-        return request.refused("script not permitted");
-    };
-    if let Err(reason) = agent.ask_hook(&snapshot, peer, hook_context(request)).await {
-        deny(agent, peer, request, Some(&reason));
-        return request.refused(format!("not authorised: {reason}"));
-    }
-    if request.detached {
-        return request.refused("async runs are not supported by this agent; run synchronously");
-    }
-    let id = RequestId::parse(&request.reqid()).or_else(|_| fresh_id());
-    let order = match id.and_then(|id| Order::new(script, request.args.clone(), id, Mode::Attached)) {
-        Ok(order) => order,
-        Err(refusal) => return refused(agent, peer, request, &refusal),
-    };
-    match execute(agent, &snapshot, peer, request, &order).await {
-        Ok((Outcome::Refused(refusal), ..)) => refused(agent, peer, request, &refusal),
-        Ok((outcome, stdout, stderr)) => {
-            log_run(agent, peer, request, outcome.exit());
-            request.ran(&outcome, stdout, stderr)
+impl Call {
+    /// The gates in their order.
+    async fn judge(&self) -> Judged {
+        let request = &self.request;
+        let Some(script) = self.listed() else {
+            self.deny(None);
+            return Err(Box::new(request.refused("script not permitted")));
+        };
+        if let Err(reason) = self.agent.ask_hook(&self.snapshot, &self.peer, hook_context(request)).await {
+            self.deny(Some(&reason));
+            return Err(Box::new(request.refused(format!("not authorised: {reason}"))));
         }
-        Err(error) => failed(agent, peer, request, &error),
+        if request.detached {
+            let text = "async runs are not supported by this agent; run synchronously";
+            return Err(Box::new(request.refused(text)));
+        }
+        let id = RequestId::parse(&request.reqid()).or_else(|_| fresh_id());
+        let order = id.and_then(|id| Order::new(script, request.args.clone(), id, Mode::Attached));
+        order.map_err(|refusal| Box::new(self.refused(&refusal)))
     }
-}
 
-fn listed(snapshot: &Snapshot, name: &str) -> Option<ScriptName> {
-    let name = ScriptName::parse(name).ok()?;
-    snapshot.allowlist.get(&name).map(|_| name)
+    fn listed(&self) -> Option<ScriptName> {
+        let name = ScriptName::parse(&self.request.script()).ok()?;
+        self.snapshot.allowlist.get(&name).map(|_| name)
+    }
+
+    async fn buffered(&self, order: &Order) -> RunReply {
+        let limit = usize::try_from(self.snapshot.settings.max_output).unwrap_or(usize::MAX);
+        let collector = Collector::new(limit);
+        let guard = Unfinished::new(self);
+        let finished = async {
+            let run = Run::start(self.agent.orders(), order).await?;
+            run.finish(&self.context(), self.snapshot.settings.stdin_timeout, &collector).await
+        };
+        let finished = finished.await;
+        guard.over();
+        let (stdout, stderr) = collector.finish();
+        self.reply(finished, stdout, stderr)
+    }
+
+    /// Starts the run; streams once the script's program runs.
+    async fn streamed(self, order: Order, place: Place) -> Answer {
+        let guard = Unfinished::new(&self);
+        let begun = async {
+            let mut run = Run::start(self.agent.orders(), &order).await?;
+            Ok::<_, OrderError>(run.begun().await?.map_or(Ok(run), Err))
+        };
+        let begun = begun.await;
+        guard.over();
+        let none = Output::default;
+        match begun {
+            Ok(Ok(run)) => answer::stream(OutputBody::start(|outlet| self.stream(run, outlet, place))),
+            Ok(Err(outcome)) => {
+                let finished = Finished { outcome, unread: None };
+                answer::json(StatusCode::OK, &self.reply(Ok(finished), none(), none()))
+            }
+            Err(error) => answer::json(StatusCode::OK, &self.reply(Err(error), none(), none())),
+        }
+    }
+
+    async fn stream(self, run: Run, outlet: Outlet, place: Place) {
+        let context = self.context();
+        let guard = Unfinished::new(&self);
+        let finished = tokio::select! {
+            finished = run.finish(&context, self.snapshot.settings.stdin_timeout, &outlet) => finished,
+            never = outlet.keep_alive() => match never {},
+        };
+        guard.over();
+        let reply = self.reply(finished, Output::default(), Output::default());
+        // The output was in the frames before.
+        let reply = RunReply { stdout: None, stderr: None, ..reply };
+        outlet.end(serde_json::to_vec(&reply).unwrap_or_else(|_| b"{}".to_vec())).await;
+        drop(place);
+    }
+
+    fn context(&self) -> Vec<u8> {
+        let context = RunContext {
+            script: self.request.script(),
+            args: self.request.args.clone(),
+            reqid: self.request.reqid(),
+            peer_ip: self.peer.address().to_string(),
+            username: self.request.username.clone(),
+            token: self.request.token.clone(),
+            dispatcher: self.peer.id().to_string(),
+            timestamp: stamp::utc(clock::unix_now()),
+        };
+        serde_json::to_vec(&context).unwrap_or_default()
+    }
+
+    fn reply(&self, finished: Result<Finished, OrderError>, stdout: Output, stderr: Output) -> RunReply {
+        match finished {
+            Ok(Finished { outcome: Outcome::Refused(refusal), .. }) => self.refused(&refusal),
+            Ok(Finished { outcome, unread }) => {
+                if let Some(bytes) = unread {
+                    self.agent.log().emit(Event::new(Level::Warning, "stdin-timeout").field("BYTES", bytes));
+                }
+                self.log(outcome.exit(), None);
+                self.request.ran(&outcome, stdout, stderr)
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    /// The executor, or its protocol, refused. Where a script may not run, the caller learns no more than from the
+    /// allowlist.
+    fn refused(&self, refusal: &Refusal) -> RunReply {
+        self.deny(Some(refusal.code()));
+        let hidden = refusal.code().starts_with("script-not-");
+        let text = if hidden { "script not permitted" } else { refusal.text() };
+        RunReply { reason: Some(refusal.code().to_owned()), ..self.request.refused(text) }
+    }
+
+    /// The executor broke. The original's form: `exit` -1 with the text on `stderr`.
+    fn failed(&self, error: &OrderError) -> RunReply {
+        let text = causes::on_one_line(error);
+        self.log(EXIT_NOTHING_RAN, None);
+        RunReply {
+            stdout: Some(String::new()),
+            stderr: Some(text.clone()),
+            error: Some(text),
+            reason: Some("executor-failed".to_owned()),
+            ..self.request.refused("")
+        }
+    }
+
+    fn deny(&self, reason: Option<&str>) {
+        let event = Event::new(Level::Warning, "deny")
+            .maybe("DISPATCHER", reason.map(|_| self.peer.id()))
+            .field("PEER", self.peer.address())
+            .maybe("REASON", reason)
+            .field("REQID", self.request.reqid())
+            .field("SCRIPT", self.request.script());
+        self.agent.log().emit(event);
+    }
+
+    fn log(&self, exit: i32, reason: Option<&str>) {
+        let event = Event::new(Level::Info, "run")
+            .field("DISPATCHER", self.peer.id())
+            .field("EXIT", exit)
+            .field("PEER", self.peer.address())
+            .maybe("REASON", reason)
+            .field("REQID", self.request.reqid())
+            .field("SCRIPT", self.request.script());
+        self.agent.log().emit(event);
+    }
 }
 
 fn fresh_id() -> Result<RequestId, Refusal> {
@@ -84,132 +218,25 @@ fn hook_context(request: &RunRequest) -> Context {
     }
 }
 
-/// Gives the order with three pipes, writes the context, collects the output, waits for the outcome.
-async fn execute(
-    agent: &Agent,
-    snapshot: &Snapshot,
-    peer: &TrustedPeer,
-    request: &RunRequest,
-    order: &Order,
-) -> Result<(Outcome, Output, Output), OrderError> {
-    let (pipes, theirs) = pipes().map_err(OrderError::Unreachable)?;
-    let connection = agent.orders().open().await.map_err(OrderError::Unreachable)?;
-    let descriptors = [theirs.stdin.as_fd(), theirs.stdout.as_fd(), theirs.stderr.as_fd()];
-    let mut running = Running::give(connection, order, &descriptors).await?;
-    // Our copies must go, or the pipes never end.
-    drop(theirs);
-    let limit = usize::try_from(snapshot.settings.max_output).unwrap_or(usize::MAX);
-    let (stdout, stderr) = (Collector::new(limit), Collector::new(limit));
-    let feed = feed(agent, pipes.stdin, context(peer, request), snapshot.settings.stdin_timeout);
-    let outcome = {
-        let io = async { tokio::join!(feed, stdout.follow(&pipes.stdout), stderr.follow(&pipes.stderr)) };
-        tokio::pin!(io);
-        tokio::select! {
-            biased;
-            outcome = running.outcome() => outcome?,
-            _ = &mut io => running.outcome().await?,
+/// Logs a run whose caller went away, which is told by nothing but this being dropped: the script is killed with its
+/// connection, and still every run has its line.
+struct Unfinished<'a>(Option<&'a Call>);
+
+impl<'a> Unfinished<'a> {
+    const fn new(call: &'a Call) -> Self {
+        Self(Some(call))
+    }
+
+    /// The run is over; its line is written elsewhere.
+    fn over(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(call) = self.0 {
+            call.log(EXIT_KILLED, Some("caller-gone"));
         }
-    };
-    stdout.drain(&pipes.stdout);
-    stderr.drain(&pipes.stderr);
-    Ok((outcome, stdout.finish(), stderr.finish()))
-}
-
-struct Ours {
-    stdin: Sender,
-    stdout: Receiver,
-    stderr: Receiver,
-}
-
-struct Theirs {
-    stdin: OwnedFd,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
-}
-
-/// The script's ends stay blocking, as every program expects; ours do not.
-fn pipes() -> std::io::Result<(Ours, Theirs)> {
-    let (stdin_read, stdin_write) = pipe::pipe()?;
-    let (stdout_read, stdout_write) = pipe::pipe()?;
-    let (stderr_read, stderr_write) = pipe::pipe()?;
-    let ours = Ours {
-        stdin: Sender::from_owned_fd(stdin_write)?,
-        stdout: Receiver::from_owned_fd(stdout_read)?,
-        stderr: Receiver::from_owned_fd(stderr_read)?,
-    };
-    Ok((ours, Theirs { stdin: stdin_read, stdout: stdout_write, stderr: stderr_write }))
-}
-
-fn context(peer: &TrustedPeer, request: &RunRequest) -> RunContext {
-    RunContext {
-        script: request.script(),
-        args: request.args.clone(),
-        reqid: request.reqid(),
-        peer_ip: peer.address().to_string(),
-        username: request.username.clone(),
-        token: request.token.clone(),
-        dispatcher: peer.id().to_string(),
-        timestamp: stamp::utc(clock::unix_now()),
     }
-}
-
-/// Writes the context. A script may ignore or close its stdin; one that reads too slowly loses the rest.
-async fn feed(agent: &Agent, mut stdin: Sender, context: RunContext, limit: Duration) {
-    let text = serde_json::to_vec(&context).unwrap_or_default();
-    let mut left = text.as_slice();
-    let writing = async {
-        while !left.is_empty() {
-            match stdin.write(left).await {
-                Ok(count) => left = left.get(count..).unwrap_or_default(),
-                Err(_) => left = &[],
-            }
-        }
-    };
-    let in_time = tokio::time::timeout(limit, writing).await.is_ok();
-    if !in_time {
-        agent.log().emit(Event::new(Level::Warning, "stdin-timeout").field("BYTES", left.len()));
-    }
-}
-
-fn deny(agent: &Agent, peer: &TrustedPeer, request: &RunRequest, reason: Option<&str>) {
-    let event = Event::new(Level::Warning, "deny")
-        .maybe("DISPATCHER", reason.map(|_| peer.id()))
-        .field("PEER", peer.address())
-        .maybe("REASON", reason)
-        .field("REQID", request.reqid())
-        .field("SCRIPT", request.script());
-    agent.log().emit(event);
-}
-
-/// The executor, or its protocol, refused. Where a script may not run, the caller learns no more than from the
-/// allowlist.
-fn refused(agent: &Agent, peer: &TrustedPeer, request: &RunRequest, refusal: &Refusal) -> RunReply {
-    deny(agent, peer, request, Some(refusal.code()));
-    let hidden = refusal.code().starts_with("script-not-");
-    let text = if hidden { "script not permitted" } else { refusal.text() };
-    RunReply { reason: Some(refusal.code().to_owned()), ..request.refused(text) }
-}
-
-/// The executor broke. The original's form: `exit` -1 with the text on `stderr`.
-fn failed(agent: &Agent, peer: &TrustedPeer, request: &RunRequest, error: &OrderError) -> RunReply {
-    let text = causes::on_one_line(error);
-    log_run(agent, peer, request, -1);
-    let output = Output { text: text.clone(), ..Output::default() };
-    RunReply {
-        stdout: Some(String::new()),
-        stderr: Some(output.text),
-        error: Some(text),
-        reason: Some("executor-failed".to_owned()),
-        ..request.refused("")
-    }
-}
-
-fn log_run(agent: &Agent, peer: &TrustedPeer, request: &RunRequest, exit: i32) {
-    let event = Event::new(Level::Info, "run")
-        .field("DISPATCHER", peer.id())
-        .field("EXIT", exit)
-        .field("PEER", peer.address())
-        .field("REQID", request.reqid())
-        .field("SCRIPT", request.script());
-    agent.log().emit(event);
 }

@@ -36,15 +36,15 @@ pub struct Agent {
     pub handshakes: Arc<Handshakes>,
     /// Held until a connection ends.
     pub connections: Arc<Slots>,
-    requests: AtomicUsize,
+    requests: Arc<AtomicUsize>,
     started: Instant,
 }
 
 /// A place among the requests under way.
 #[derive(Debug)]
-pub struct Place<'a>(&'a AtomicUsize);
+pub struct Place(Arc<AtomicUsize>);
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -74,7 +74,7 @@ impl Agent {
             limiter,
             handshakes: Handshakes::new(HANDSHAKES.0, HANDSHAKES.1),
             connections: Slots::new(CONNECTIONS.0, CONNECTIONS.1),
-            requests: AtomicUsize::new(0),
+            requests: Arc::default(),
             started: Instant::now(),
         })
     }
@@ -99,9 +99,9 @@ impl Agent {
 
     /// Takes a place among the requests under way, if `max_children` leaves one; else says how many there are. The
     /// place is free again when it is dropped.
-    pub fn begin(&self) -> Result<Place<'_>, usize> {
+    pub fn begin(&self) -> Result<Place, usize> {
         let most = self.snapshot().settings.max_children;
-        let place = Place(&self.requests);
+        let place = Place(Arc::clone(&self.requests));
         let others = self.requests.fetch_add(1, Ordering::Relaxed);
         if others < most { Ok(place) } else { Err(others) }
     }

@@ -24,7 +24,13 @@ pub fn error(text: impl AsRef<str>) {
     let _ = std::io::stderr().lock().write_all(format!("{}\n", text.as_ref()).as_bytes());
 }
 
-fn bytes(bytes: &[u8]) {
+/// Writes bytes to standard error as they are.
+pub fn error_bytes(bytes: &[u8]) {
+    let _ = std::io::stderr().lock().write_all(bytes);
+}
+
+/// Writes bytes to standard output as they are.
+pub fn bytes(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(bytes).and_then(|()| out.flush());
 }

@@ -36,23 +36,25 @@ pub struct Call {
 
 /// Calls every target, at most `most` at a time. `finish` makes the result of each call, in order of completion, and
 /// sees it before anybody else: the place for the log line. Results are in the order of the targets.
-pub async fn each<F, Fut>(
+pub async fn each<A, F, Asked, Finished>(
     targets: Vec<Target>,
     most: usize,
-    ask: F,
-    finish: impl Fn(Call) -> HostResult + Clone + Send + 'static,
+    ask: A,
+    finish: F,
     done: impl FnMut(&HostResult),
 ) -> Vec<HostResult>
 where
-    F: Fn(Target) -> Fut,
-    Fut: Future<Output = Result<Map<String, Value>, CallError>> + Send + 'static,
+    A: Fn(Target) -> Asked,
+    F: Fn(Call) -> Finished + Clone + Send + 'static,
+    Asked: Future<Output = Result<Map<String, Value>, CallError>> + Send + 'static,
+    Finished: Future<Output = HostResult> + Send,
 {
     let call = |target: Target| {
         let (work, finish) = (ask(target.clone()), finish.clone());
         async move {
             let started = Instant::now();
             let answer = work.await;
-            finish(Call { target, elapsed: started.elapsed(), answer })
+            finish(Call { target, elapsed: started.elapsed(), answer }).await
         }
     };
     fanout::map(targets, most, call, done).await

@@ -1,5 +1,6 @@
 //! One request to one agent: dial, handshake, pin, ask, read the answer. Every wait and every size is bounded.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,9 +8,11 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
+use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -21,6 +24,7 @@ use crate::store::registry::Registry;
 use crate::tls::{self, peer};
 use crate::wire::causes;
 use crate::wire::hex;
+use crate::wire::stream::{Channel, Decoder, Frame, MEDIA_TYPE};
 
 /// What every call shares.
 #[derive(Clone)]
@@ -29,6 +33,28 @@ pub struct Dialer {
     registry: Registry,
     patience: Duration,
     most: usize,
+}
+
+/// What to ask.
+#[derive(Debug)]
+pub struct Ask<'a> {
+    /// The method.
+    pub method: Method,
+    /// The path.
+    pub path: &'a str,
+    /// What answers can be read (RFC 9110 12.5.1).
+    pub accept: &'a str,
+    /// The body, JSON or empty.
+    pub body: Vec<u8>,
+}
+
+/// Drives a connection until it is dropped.
+struct Driver(JoinHandle<()>);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// An agent's answer: 2xx, whole.
@@ -52,19 +78,60 @@ impl Dialer {
     /// # Errors
     /// Anything but a complete answer of status 2xx.
     pub async fn call(&self, target: &Target, method: Method, path: &str, body: Vec<u8>) -> Result<Reply, CallError> {
+        let ask = Ask { method, path, accept: "application/json", body };
+        let (response, _connection) = self.open(target, ask).await?;
+        self.read(target, response).await
+    }
+
+    /// Sends one request whose answer may be a stream, and reads its frames as they come; `each` sees them in order.
+    /// An agent that does not stream answers as to [`Dialer::call`].
+    ///
+    /// # Errors
+    /// As [`Dialer::call`]; and a stream that breaks after the script started.
+    pub async fn stream<F, Fut>(&self, target: &Target, ask: Ask<'_>, mut each: F) -> Result<Reply, CallError>
+    where
+        F: FnMut(Channel, Vec<u8>) -> Fut + Send,
+        Fut: Future<Output = ()> + Send,
+    {
+        let (response, _connection) = self.open(target, ask).await?;
+        let status = response.status();
+        let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        if kind != Some(MEDIA_TYPE) || !status.is_success() {
+            return self.read(target, response).await;
+        }
+        let (mut incoming, mut decoder) = (response.into_body(), Decoder::default());
+        let torn = |detail: String| CallError::Torn { host: target.address().to_owned(), detail };
+        loop {
+            while let Some(frame) = decoder.next_frame().map_err(|error| torn(error.to_string()))? {
+                match frame {
+                    Frame::Output(channel, bytes) => each(channel, bytes).await,
+                    Frame::Idle => {}
+                    Frame::End(json) => return Ok(Reply { status, body: json.into() }),
+                }
+            }
+            let piece = timeout(self.patience, incoming.frame()).await;
+            let piece = piece.map_err(|_| torn(format!("nothing was heard for {}s", self.patience.as_secs())))?;
+            let piece = piece.ok_or_else(|| torn("the agent closed it".to_owned()))?;
+            if let Ok(data) = piece.map_err(|error| torn(causes::on_one_line(&error)))?.into_data() {
+                decoder.push(&data);
+            }
+        }
+    }
+
+    /// Connects, sends a request, and waits for the head of the answer. The connection lives as long as what is
+    /// returned beside it.
+    async fn open(&self, target: &Target, ask: Ask<'_>) -> Result<(Response<Incoming>, Driver), CallError> {
         let stream = self.connect(target).await?;
         let lost = |error: hyper::Error| broken(target, &error);
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
-        let driver = tokio::spawn(connection);
-        let asked = async {
-            let request = request(target, method, path, body)?;
-            let wait = timeout(self.patience, sender.send_request(request));
-            let response = wait.await.map_err(|_| self.out_of_patience())?.map_err(lost)?;
-            self.read(target, response).await
-        };
-        let result = asked.await;
-        driver.abort();
-        result
+        let driver = Driver(tokio::spawn(async move {
+            // What breaks the connection is heard by whoever waits for the answer.
+            let _ = connection.await;
+        }));
+        let request = request(target, ask)?;
+        let wait = timeout(self.patience, sender.send_request(request));
+        let response = wait.await.map_err(|_| self.out_of_patience())?.map_err(lost)?;
+        Ok((response, driver))
     }
 
     /// Dials, completes the handshake, and judges the pin. Not a byte of a request is sent before that.
@@ -133,15 +200,16 @@ async fn dial(host: &str, port: u16) -> Result<TcpStream, CallError> {
 }
 
 /// `Connection: close` and `Content-Length` are what the original's server understands.
-fn request(target: &Target, method: Method, path: &str, body: Vec<u8>) -> Result<Request<Full<Bytes>>, CallError> {
+fn request(target: &Target, ask: Ask<'_>) -> Result<Request<Full<Bytes>>, CallError> {
     Request::builder()
-        .method(method)
-        .uri(path)
+        .method(ask.method)
+        .uri(ask.path)
         .header("host", target.label())
+        .header("accept", ask.accept)
         .header("connection", "close")
         .header("content-type", "application/json")
         .header("user-agent", concat!("ctrl-exec/", env!("CARGO_PKG_VERSION")))
-        .body(Full::new(Bytes::from(body)))
+        .body(Full::new(Bytes::from(ask.body)))
         .map_err(|error| CallError::Status(error.to_string()))
 }
 

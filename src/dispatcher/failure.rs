@@ -62,6 +62,14 @@ pub enum CallError {
         /// The connection's error.
         detail: String,
     },
+    /// A stream ended before the script's end was told.
+    #[error("connection to '{host}' lost after the script started; outcome unknown: {detail}")]
+    Torn {
+        /// As dialled.
+        host: String,
+        /// What broke.
+        detail: String,
+    },
     /// The answer is larger than the dispatcher takes.
     #[error("answer is larger than {0} bytes")]
     AnswerTooLarge(usize),

@@ -1,5 +1,7 @@
 //! `ping`: which agents answer, with which version, and until when their certificates are good.
 
+use std::future::ready;
+
 use hyper::Method;
 use serde_json::{Map, Value};
 
@@ -15,7 +17,7 @@ use crate::wire::ping::PingCall;
 pub async fn ping(fleet: &Fleet, targets: Vec<Target>, reqid: &str, done: impl FnMut(&HostResult)) -> Vec<HostResult> {
     let ask = |target| ask(fleet.dialer.clone(), reqid.to_owned(), target);
     let (log, reqid) = (fleet.log.clone(), reqid.to_owned());
-    call::each(targets, fleet.most, ask, move |call| finish(&log, &reqid, &call), done).await
+    call::each(targets, fleet.most, ask, move |call| ready(finish(&log, &reqid, &call)), done).await
 }
 
 async fn ask(dialer: Dialer, reqid: String, target: Target) -> Result<Map<String, Value>, CallError> {

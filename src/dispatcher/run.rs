@@ -1,27 +1,77 @@
 //! `run`: one script on many hosts.
 
+use std::future::ready;
 use std::sync::Arc;
 
 use hyper::Method;
 use serde_json::{Map, Value};
+use tokio::sync::mpsc;
 
 use super::answer::{self, HostResult};
 use super::call::{self, Call, Fleet};
-use super::connect::{Dialer, Reply};
+use super::connect::{Ask, Dialer, Reply};
 use super::failure::CallError;
 use super::resolve::Target;
 use crate::audit::{Event, Level, Logger};
 use crate::wire::limits;
+use crate::wire::name::AgentName;
 use crate::wire::run::RunCall;
+use crate::wire::stream::Channel;
 
-/// Runs `order` on every target. Results are in the order of the targets; `done` sees each
-/// as it completes.
+/// What happens while a run goes on, in the order in which it happened on its host.
+#[derive(Debug)]
+pub enum Live {
+    /// The script printed.
+    Output {
+        /// Where.
+        host: AgentName,
+        /// To which of its streams.
+        channel: Channel,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// The host's result, without the output that was told before.
+    Ended(HostResult),
+}
+
+/// Runs `order` on every target. Results are in the order of the targets; `done` sees each as it completes.
 pub async fn run(
     fleet: &Fleet,
     targets: Vec<Target>,
     order: RunCall,
     done: impl FnMut(&HostResult),
 ) -> Vec<HostResult> {
+    log_dispatch(fleet, &targets, &order);
+    let order = Arc::new(order);
+    let ask = |target| ask(fleet.dialer.clone(), Arc::clone(&order), target);
+    let (log, finished) = (fleet.log.clone(), Arc::clone(&order));
+    call::each(targets, fleet.most, ask, move |call| ready(finish(&log, &finished, &call)), done).await
+}
+
+/// Runs `order` on every target and tells what is printed while it is printed. `live` is bounded, and a full one holds
+/// the hosts back, each through its own connection. An agent that does not stream tells its output at its end.
+pub async fn run_live(
+    fleet: &Fleet,
+    targets: Vec<Target>,
+    order: RunCall,
+    live: mpsc::Sender<Live>,
+) -> Vec<HostResult> {
+    log_dispatch(fleet, &targets, &order);
+    let order = Arc::new(order);
+    let ask = |target| ask_live(fleet.dialer.clone(), Arc::clone(&order), target, live.clone());
+    let (log, finished, ended) = (fleet.log.clone(), Arc::clone(&order), live.clone());
+    let finish = move |call: Call| {
+        let (result, ended) = (finish(&log, &finished, &call), ended.clone());
+        async move {
+            // Nobody listens any more: the results are returned all the same.
+            let _ = ended.send(Live::Ended(result.clone())).await;
+            result
+        }
+    };
+    call::each(targets, fleet.most, ask, finish, |_| {}).await
+}
+
+fn log_dispatch(fleet: &Fleet, targets: &[Target], order: &RunCall) {
     let hosts: Vec<&str> = targets.iter().map(|target| target.name().as_str()).collect();
     fleet.log.emit(
         Event::new(Level::Info, "dispatch")
@@ -30,20 +80,35 @@ pub async fn run(
             .field("REQID", &order.reqid)
             .field("SCRIPT", &order.script),
     );
-    let order = Arc::new(order);
-    let ask = |target| ask(fleet.dialer.clone(), Arc::clone(&order), target);
-    let (log, finished) = (fleet.log.clone(), Arc::clone(&order));
-    call::each(targets, fleet.most, ask, move |call| finish(&log, &finished, &call), done).await
 }
 
 async fn ask(dialer: Dialer, order: Arc<RunCall>, target: Target) -> Result<Map<String, Value>, CallError> {
-    let body = serde_json::to_vec(order.as_ref()).map_err(|_| CallError::RequestTooLarge)?;
-    // The agent would say the same; not sending it spares every host the transfer.
-    if body.len() > limits::REQUEST_BODY {
-        return Err(CallError::RequestTooLarge);
-    }
-    let Reply { body, .. } = dialer.call(&target, Method::POST, "/run", body).await?;
+    let Reply { body, .. } = dialer.call(&target, Method::POST, "/run", body(&order)?).await?;
     answer::object(&body, "invalid JSON response")
+}
+
+async fn ask_live(
+    dialer: Dialer,
+    order: Arc<RunCall>,
+    target: Target,
+    live: mpsc::Sender<Live>,
+) -> Result<Map<String, Value>, CallError> {
+    let accept = concat!("application/vnd.ctrl-exec.run-stream", ", application/json");
+    let ask = Ask { method: Method::POST, path: "/run", accept, body: body(&order)? };
+    let each = |channel, bytes| {
+        let (live, host) = (live.clone(), target.name().clone());
+        async move {
+            let _ = live.send(Live::Output { host, channel, bytes }).await;
+        }
+    };
+    let Reply { body, .. } = dialer.stream(&target, ask, each).await?;
+    answer::object(&body, "invalid JSON response")
+}
+
+/// The agent would say the same of a body that is too large; not sending it spares every host the transfer.
+fn body(order: &RunCall) -> Result<Vec<u8>, CallError> {
+    let body = serde_json::to_vec(order).map_err(|_| CallError::RequestTooLarge)?;
+    if body.len() > limits::REQUEST_BODY { Err(CallError::RequestTooLarge) } else { Ok(body) }
 }
 
 fn finish(log: &Logger, order: &RunCall, call: &Call) -> HostResult {

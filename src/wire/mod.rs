@@ -19,3 +19,4 @@ pub mod refusal;
 pub mod run;
 pub mod serial;
 pub mod stamp;
+pub mod stream;

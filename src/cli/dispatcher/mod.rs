@@ -8,6 +8,7 @@ pub mod edit_agent;
 pub mod globals;
 pub mod list_agents;
 pub mod list_requests;
+pub mod live;
 pub mod pairing_mode;
 pub mod pairing_prompt;
 pub mod ping;

@@ -90,7 +90,7 @@ pub(super) const ROWS: &[Row] = &[
             "agent",
             "dispatcher",
         ],
-        crates: &["clap", "serde_json", "tokio", "thiserror", "time"],
+        crates: &["clap", "serde_json", "tokio", "thiserror", "time", "base64"],
     },
 ];
 

@@ -1,0 +1,166 @@
+//! Output while it is printed: raw for one host, whole lines with the host before them for several, or JSON lines.
+//!
+//! One thread prints. What waits for it is bounded: a terminal that is slow holds back the hosts, each at its own
+//! pipe, and no host's flood keeps another's line from its turn.
+
+use std::collections::HashMap;
+use std::thread::JoinHandle;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::results;
+use crate::cli::out;
+use crate::dispatcher::answer::HostResult;
+use crate::dispatcher::run::Live;
+use crate::wire::name::AgentName;
+use crate::wire::stream::Channel;
+
+/// Events that may wait for the terminal.
+const WAITING: usize = 16;
+/// Longest line that is kept whole; a longer one is shown in pieces of this size, so that a script that never ends its
+/// line takes no memory.
+const LINE: usize = 64 * 1024;
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// The only host's bytes as they are.
+    Raw,
+    /// Lines, each with its host.
+    Prefixed,
+    /// One JSON event a line.
+    Json,
+}
+
+/// Starts the printing thread. It ends when every sender is gone.
+pub fn start(style: Style) -> std::io::Result<(mpsc::Sender<Live>, JoinHandle<()>)> {
+    let (sender, mut receiver) = mpsc::channel(WAITING);
+    let printing = std::thread::Builder::new().name("print".to_owned()).spawn(move || {
+        let mut printer = Printer { style, open: HashMap::new() };
+        while let Some(event) = receiver.blocking_recv() {
+            printer.event(event);
+        }
+    })?;
+    Ok((sender, printing))
+}
+
+/// What of each stream is not printed yet: the beginning of a line, or of a character.
+struct Printer {
+    style: Style,
+    open: HashMap<(AgentName, Channel), Vec<u8>>,
+}
+
+impl Printer {
+    fn event(&mut self, event: Live) {
+        match event {
+            Live::Output { channel, bytes, .. } if self.style == Style::Raw => write(channel, &bytes),
+            Live::Output { host, channel, bytes } => self.output(host, channel, &bytes),
+            Live::Ended(result) => self.ended(&result),
+        }
+    }
+
+    fn output(&mut self, host: AgentName, channel: Channel, bytes: &[u8]) {
+        let json = self.style == Style::Json;
+        let open = self.open.entry((host.clone(), channel)).or_default();
+        open.extend_from_slice(bytes);
+        let whole = if json { characters(open) } else { lines(open) };
+        let ready: Vec<u8> = open.drain(..whole).collect();
+        self.print(&host, channel, &ready);
+    }
+
+    fn ended(&mut self, result: &HostResult) {
+        for channel in [Channel::Stdout, Channel::Stderr] {
+            if let Some(rest) = self.open.remove(&(result.host.clone(), channel)) {
+                self.print(&result.host, channel, &rest);
+            }
+        }
+        if self.style == Style::Json {
+            let mut fields = result.fields.clone();
+            fields.shift_insert(0, "event".to_owned(), "result".into());
+            out::json(&fields.into());
+        } else {
+            out::text(&results::block(result));
+        }
+    }
+
+    fn print(&self, host: &AgentName, channel: Channel, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        if self.style == Style::Json {
+            return out::json(&event(host, channel, bytes));
+        }
+        let mut text = Vec::with_capacity(bytes.len() + 64);
+        for line in bytes.split_inclusive(|byte| *byte == b'\n').flat_map(|line| line.chunks(LINE)) {
+            text.extend_from_slice(format!("{host}: ").as_bytes());
+            text.extend_from_slice(line);
+            if !line.ends_with(b"\n") {
+                text.push(b'\n');
+            }
+        }
+        write(channel, &text);
+    }
+}
+
+/// A piece of output as an event. Bytes that are no text stand beside the text.
+fn event(host: &AgentName, channel: Channel, bytes: &[u8]) -> serde_json::Value {
+    let text = String::from_utf8_lossy(bytes);
+    let mut event = json!({ "event": "output", "host": host.as_str(), "stream": channel.as_str(), "text": text });
+    if let (std::borrow::Cow::Owned(_), Some(fields)) = (&text, event.as_object_mut()) {
+        fields.insert("base64".to_owned(), STANDARD.encode(bytes).into());
+    }
+    event
+}
+
+/// How much of the beginning is whole lines; all of it where the last line is too long to wait for.
+fn lines(bytes: &[u8]) -> usize {
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+    if bytes.len() - whole > LINE { bytes.len() } else { whole }
+}
+
+/// How much of the beginning is whole characters: all but an unfinished one at the end (at most three bytes).
+fn characters(bytes: &[u8]) -> usize {
+    match std::str::from_utf8(bytes) {
+        Ok(_) => bytes.len(),
+        // Unfinished at the end; anything else that is wrong stays wrong.
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        Err(_) => bytes.len(),
+    }
+}
+
+fn write(channel: Channel, bytes: &[u8]) {
+    match channel {
+        Channel::Stdout => out::bytes(bytes),
+        Channel::Stderr => out::error_bytes(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_held_until_they_are_whole_but_not_for_ever() {
+        assert_eq!(lines(b"one\ntw"), 4);
+        assert_eq!(lines(b"tw"), 0);
+        assert_eq!(lines(&[b'x'; LINE + 1]), LINE + 1);
+    }
+
+    #[test]
+    fn a_character_is_never_cut_in_two() {
+        assert_eq!(characters("aé".as_bytes()), 3);
+        assert_eq!(characters(b"a\xc3"), 1);
+        assert_eq!(characters(b"a\xff"), 2);
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_stand_beside_it() {
+        let host = AgentName::parse("web").unwrap();
+        let event = event(&host, Channel::Stderr, b"a\xff");
+        assert_eq!(event["base64"], "Yf8=");
+        assert_eq!(event["text"], "a\u{FFFD}");
+    }
+}
