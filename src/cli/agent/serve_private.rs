@@ -7,7 +7,7 @@ use crate::conf::{Root, Source, agent};
 use crate::executor::{self, ExecEvent, Policy};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::sys::{file, process};
+use crate::sys::{descriptors, file, process};
 
 /// Largest configuration file, in bytes.
 const FILE: usize = 1024 * 1024;
@@ -18,6 +18,8 @@ pub struct Args {
     config: PathBuf,
     allowlist: PathBuf,
     prefix: PathBuf,
+    /// The limit on descriptors that the agent was started with.
+    descriptors: Option<u64>,
 }
 
 /// Serves the agent at the other end of standard input.
@@ -27,6 +29,9 @@ pub fn run(args: &Args) -> Result<Exit, Failure> {
     let control = process::control_from_stdin().map_err(|error| {
         Failure::new(Exit::Usage, error).hint("this role is started by 'ctrl-exec-agent serve', not by hand")
     })?;
+    if let Some(limit) = args.descriptors {
+        descriptors::put_back(limit).map_err(|error| Failure::new(Exit::Unavailable, error))?;
+    }
     let audit = |event: &ExecEvent<'_>| log.emit(line(event));
     let served = executor::serve_private(control, || policy(args, &root), audit);
     served.map(|()| Exit::Success).map_err(|error| Failure::new(Exit::Config, error))
