@@ -238,9 +238,7 @@ mod tests {
         let cert = Certificate::from_pem(&openssl.read("web-01.example.com.crt")).unwrap();
         assert_eq!(cert.version(), 1);
         assert_eq!(cert.common_name(), Some("web-01.example.com"));
-        // openssl shows whole octets.
         let shown = openssl.run("x509 -in web-01.example.com.crt -noout -serial -enddate");
-        let shown = shown.replacen("serial=0", "serial=", 1);
         assert_eq!(
             shown,
             format!("serial={}\nnotAfter={}\n", cert.serial().as_str().to_uppercase(), cert.expiry_text())
