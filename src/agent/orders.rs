@@ -60,10 +60,12 @@ struct Line {
 }
 
 impl Orders {
-    /// Orders to an executor that reads these two files. Nothing is started yet.
+    /// Orders to an executor that reads these two files and gives its scripts this limit on descriptors. Nothing is
+    /// started yet.
     #[must_use]
-    pub fn new(config: &Path, allowlist: &Path, root: &Path) -> Self {
-        let arguments = ["serve-private".as_ref(), config.as_os_str(), allowlist.as_os_str(), root.as_os_str()];
+    pub fn new(config: &Path, allowlist: &Path, root: &Path, descriptors: u64) -> Self {
+        let limit = OsString::from(descriptors.to_string());
+        let arguments = ["serve-private".as_ref(), config.as_os_str(), allowlist.as_os_str(), root.as_os_str(), &limit];
         Self { arguments: arguments.map(OsStr::to_owned).to_vec(), line: Mutex::new(None) }
     }
 

@@ -15,12 +15,15 @@ use crate::audit::{Event, Ident, Level, Logger, Sockets};
 use crate::conf::agent::Settings;
 use crate::conf::{Account as Configured, Warnings};
 use crate::net::listen::{ListenError, Listener};
+use crate::sys::descriptors;
 use crate::sys::notify::Notifier;
 use crate::sys::user::{self, Account, DropError, Uid};
 use crate::wire::causes;
 
 /// Tasks alive at once: every admitted connection is one. Accepting waits when all are taken.
 const TASKS: usize = 8192;
+/// Descriptors wanted: one for each connection, and four more for each script that runs.
+const DESCRIPTORS: u64 = 16_384;
 
 /// Why an agent does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +78,8 @@ pub async fn serve(places: Places, host: String, warn: Warn<'_>) -> Result<(), S
     warn(&warnings);
     log_warnings(&log, &warnings);
     let listener = Listener::bind(&snapshot.settings.bind, *snapshot.settings.port)?;
-    let orders = Orders::new(&places.config, &places.allowlist, places.root.prefix());
+    let limit = descriptors::raise(DESCRIPTORS).map_err(ServeError::Start)?;
+    let orders = Orders::new(&places.config, &places.allowlist, places.root.prefix(), limit);
     orders.start().await?;
     let notifier = Notifier::from_env().map_err(ServeError::Start)?;
     let agent = Agent::new(places, log, orders, snapshot);

@@ -4,6 +4,7 @@
 //! [`std::os::fd::OwnedFd`], so nothing leaks; every descriptor made here is closed on exec.
 
 pub mod clock;
+pub mod descriptors;
 pub mod fdpass;
 pub mod file;
 pub mod host;

@@ -1,5 +1,6 @@
 //! What the original made and how it speaks: RSA keys, X.509 version 1, HTTP/1.0, one request a connection.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -11,21 +12,30 @@ use crate::harness::process::finish;
 use crate::harness::{Site, pki};
 
 /// Made once for all tests: the original's RSA-4096 CA with a dispatcher's key as PKCS#8 and an agent's as PKCS#1.
-fn made() -> &'static Openssl {
-    static MADE: OnceLock<(tempfile::TempDir, Openssl)> = OnceLock::new();
-    let (_, openssl) = MADE.get_or_init(|| {
+fn made() -> &'static BTreeMap<&'static str, String> {
+    static MADE: OnceLock<BTreeMap<&'static str, String>> = OnceLock::new();
+    MADE.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
         let openssl = Openssl::new(dir.path());
         openssl.original_ca(4096);
         openssl.original_leaf("dispatcher", "ctrl-exec-dispatcher", false);
         openssl.original_leaf("agent1", "agent1", true);
-        (dir, openssl)
-    });
-    openssl
+        let files = ["ca.key", "ca.crt", "dispatcher.key", "dispatcher.crt", "agent1.key", "agent1.crt"];
+        files.into_iter().map(|file| (file, openssl.read(file))).collect()
+    })
 }
 
-fn credentials(name: &str) -> Credentials {
-    Credentials::load(&made().path(&format!("{name}.crt")), &made().path(&format!("{name}.key")))
+fn agent_credentials() -> Credentials {
+    Credentials { cert: made()["agent1.crt"].clone(), key: made()["agent1.key"].clone() }
+}
+
+/// The files, where a program can read them.
+fn files(site: &Site) -> Openssl {
+    let openssl = Openssl::new(&site.control.join("original"));
+    for (file, text) in made() {
+        std::fs::write(openssl.path(file), text).unwrap();
+    }
+    openssl
 }
 
 /// A site whose files are those that the original left behind; agents are still to be started.
@@ -33,29 +43,29 @@ fn site() -> Site {
     let mut site = Site::builder().original_records().sh("ok", "echo ran").prepare();
     let etc = site.control.join("etc/ctrl-exec");
     for file in ["ca.key", "ca.crt", "dispatcher.key", "dispatcher.crt"] {
-        std::fs::write(etc.join(file), made().read(file)).unwrap();
+        std::fs::write(etc.join(file), &made()[file]).unwrap();
     }
-    let agent = site.agent_mut();
-    agent.write_credentials(credentials("agent1"));
-    std::fs::write(agent.root.join("etc/ctrl-exec-agent/ca.crt"), made().read("ca.crt")).unwrap();
-    let serial = made().run("x509 -in dispatcher.crt -noout -serial").stdout;
+    let serial = files(&site).run("x509 -in dispatcher.crt -noout -serial").stdout;
     let serial = serial.trim().strip_prefix("serial=").unwrap().to_owned();
+    let agent = site.agent_mut();
+    agent.write_credentials(agent_credentials());
+    std::fs::write(agent.root.join("etc/ctrl-exec-agent/ca.crt"), &made()["ca.crt"]).unwrap();
     std::fs::write(agent.trust(), format!("# written by the original\n{serial} old-control\n")).unwrap();
     site
 }
 
 #[test]
 fn keys_and_version_1_certificates_of_the_original_serve_both_ends() {
-    let text = made().run("x509 -in agent1.crt -noout -text").stdout;
-    assert!(text.contains("Version: 1 (0x0)"), "{text}");
-    assert!(made().read("agent1.key").contains("BEGIN RSA PRIVATE KEY"));
-    assert!(made().read("dispatcher.key").contains("BEGIN PRIVATE KEY"));
     let mut site = site();
+    let text = files(&site).run("x509 -in agent1.crt -noout -text").stdout;
+    assert!(text.contains("Version: 1 (0x0)"), "{text}");
+    assert!(made()["agent1.key"].contains("BEGIN RSA PRIVATE KEY"));
+    assert!(made()["dispatcher.key"].contains("BEGIN PRIVATE KEY"));
     site.start(0);
     let result = site.result("ok", &[]);
     assert_eq!((&result["exit"], &result["stdout"]), (&0.into(), &"ran\n".into()), "{result}");
     let ping = site.control(&["--json", "ping", "agent1"]).exits(0).result();
-    assert_eq!(ping["expiry"], credentials("agent1").certificate().expiry_text());
+    assert_eq!(ping["expiry"], agent_credentials().certificate().expiry_text());
     site.control(&["check-config"]).exits(0);
     site.agent().command(&["self-check"]).exits(0);
     site.agent().line_where("run", |line| line.get("DISPATCHER") == Some("old-control"));
@@ -87,13 +97,14 @@ fn lwp(path: &str, body: &str) -> String {
 #[test]
 fn the_original_s_dispatcher_is_served_over_either_version_of_tls() {
     let mut site = site();
+    let files = files(&site);
     site.start(0);
     for version in ["-tls1_2", "-tls1_3"] {
         let mut command = Command::new("openssl");
         command.args(["s_client", "-quiet", "-verify_return_error", version, "-connect"]);
         command.arg(site.agent().address().to_string());
         for (option, file) in [("-cert", "dispatcher.crt"), ("-key", "dispatcher.key"), ("-CAfile", "ca.crt")] {
-            command.arg(option).arg(made().path(file));
+            command.arg(option).arg(files.path(file));
         }
         let body = r#"{"args":[],"reqid":"abcd1234","script":"ok","token":null,"username":null}"#;
         let said = finish(command, &lwp("/run", body)).stdout;
@@ -107,11 +118,12 @@ fn the_original_s_dispatcher_is_served_over_either_version_of_tls() {
 #[test]
 fn curl_is_served() {
     let mut site = site();
+    let files = files(&site);
     site.start(0);
     let mut command = Command::new("curl");
     command.args(["--silent", "--show-error", "--insecure", "--http1.1", "--data", r#"{"script":"ok"}"#]);
     for (option, file) in [("--cert", "dispatcher.crt"), ("--key", "dispatcher.key"), ("--cacert", "ca.crt")] {
-        command.arg(option).arg(made().path(file));
+        command.arg(option).arg(files.path(file));
     }
     command.arg(format!("https://{}/run", site.agent().address()));
     let json = finish(command, "").exits(0).json();
@@ -125,8 +137,8 @@ const ANSWER: &str = "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\nConte
 #[test]
 fn an_agent_that_answers_in_http_1_0_is_understood() {
     let site = site();
-    let agent = Impostor::start(&site.authority(), &credentials("agent1"), ANSWER);
-    site.register("agent1", agent.address.port(), &credentials("agent1"));
+    let agent = Impostor::start(&site.authority(), &agent_credentials(), ANSWER);
+    site.register("agent1", agent.address.port(), &agent_credentials());
     let result = site.result("ok", &["--flag"]);
     assert_eq!((&result["exit"], &result["stdout"]), (&0.into(), &"from 1.0\n".into()), "{result}");
     let request = agent.heard();
@@ -141,8 +153,8 @@ fn an_agent_that_answers_in_http_1_0_is_understood() {
 fn an_agent_that_is_openssl_itself_is_understood_over_either_version_of_tls() {
     for version in ["-tls1_2", "-tls1_3"] {
         let site = site();
-        let (mut server, port) = s_server(version);
-        site.register("agent1", port, &credentials("agent1"));
+        let (mut server, port) = s_server(&files(&site), version);
+        site.register("agent1", port, &agent_credentials());
         let mut out = BufReader::new(server.stdout.take().unwrap());
         let mut input = server.stdin.take().unwrap();
         let answering = std::thread::spawn(move || {
@@ -165,11 +177,11 @@ fn an_agent_that_is_openssl_itself_is_understood_over_either_version_of_tls() {
 }
 
 /// `openssl s_server` with the original's files, on a port of its own choice.
-fn s_server(version: &str) -> (Child, u16) {
+fn s_server(files: &Openssl, version: &str) -> (Child, u16) {
     let mut command = Command::new("openssl");
     command.args(["s_server", "-accept", "127.0.0.1:0", "-Verify", "1", "-naccept", "1", version]);
     for (option, file) in [("-cert", "agent1.crt"), ("-key", "agent1.key"), ("-CAfile", "ca.crt")] {
-        command.arg(option).arg(made().path(file));
+        command.arg(option).arg(files.path(file));
     }
     let mut server = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut out = BufReader::new(server.stdout.take().unwrap());

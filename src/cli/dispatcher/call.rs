@@ -13,11 +13,13 @@ use crate::dispatcher::site::Site;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::hook::Context;
-use crate::sys::random;
+use crate::sys::{descriptors, random};
 use crate::wire::name::RequestId;
 
 /// From how many hosts on a second thread is worth its start: a handshake costs a third of a millisecond.
 const MANY: usize = 16;
+/// Descriptors that are needed beside one for each host.
+const SPARE: u64 = 64;
 
 /// A runtime for so many hosts.
 pub fn block_on<T>(hosts: usize, work: impl Future<Output = T>) -> Result<T, Failure> {
@@ -26,6 +28,8 @@ pub fn block_on<T>(hosts: usize, work: impl Future<Output = T>) -> Result<T, Fai
     } else {
         tokio::runtime::Builder::new_current_thread()
     };
+    // Where the limit cannot be raised, the hosts that are too many say so.
+    let _ = descriptors::raise(u64::try_from(hosts).unwrap_or(u64::MAX).saturating_add(SPARE));
     let runtime = builder.enable_all().build().map_err(|error| Failure::new(Exit::Unavailable, error))?;
     Ok(runtime.block_on(work))
 }

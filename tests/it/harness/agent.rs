@@ -95,7 +95,9 @@ impl Agent {
         self.starts += 1;
         let stderr = self.root.join(format!("stderr.{}", self.starts));
         let notify = Notify::bind(&self.root.join("notify"));
-        let mut command = program(&binary());
+        // With the limit on descriptors that service managers and login shells set.
+        let mut command = program(Path::new("/bin/sh"));
+        command.args(["-c", "ulimit -Sn 1024; exec \"$@\"", "sh"]).arg(binary());
         command.args(["agent", "--root"]).arg(&self.root).arg("serve").env("NOTIFY_SOCKET", notify.path());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&stderr).unwrap());
         let mut child = command.spawn().unwrap();

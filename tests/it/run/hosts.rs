@@ -114,3 +114,16 @@ fn the_port_option_stands_in_for_the_default_port_alone() {
     site.control(&["--port", &port.to_string(), "run", "standard", "ok"]).exits(0);
     site.control(&["--port", "1", "run", "agent1", "ok"]).exits(0);
 }
+
+#[test]
+fn two_hundred_runs_at_once_on_one_agent_all_finish() {
+    let site = Site::builder().sh("slow", "sleep 1; ulimit -n").dispatcher("max_parallel = 200").start();
+    let hosts: Vec<String> = (1..=200).map(|number| format!("host{number}")).collect();
+    for host in &hosts {
+        site.register(host, site.agent().address().port(), &site.agent().credentials);
+    }
+    let words: Vec<&str> =
+        ["--json", "run"].into_iter().chain(hosts.iter().map(String::as_str)).chain(["slow"]).collect();
+    let json = site.control(&words).exits(0).json();
+    assert!(json["results"].as_array().unwrap().iter().all(|result| result["stdout"] == "1024\n"));
+}
