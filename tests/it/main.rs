@@ -29,4 +29,5 @@ mod run;
 mod self_check;
 mod serve;
 mod setup;
+mod stream;
 mod trust;

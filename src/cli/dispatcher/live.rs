@@ -39,7 +39,7 @@ pub enum Style {
 pub fn start(style: Style) -> std::io::Result<(mpsc::Sender<Live>, JoinHandle<()>)> {
     let (sender, mut receiver) = mpsc::channel(WAITING);
     let printing = std::thread::Builder::new().name("print".to_owned()).spawn(move || {
-        let mut printer = Printer { style, open: HashMap::new() };
+        let mut printer = Printer { style, mid_line: false, open: HashMap::new() };
         while let Some(event) = receiver.blocking_recv() {
             printer.event(event);
         }
@@ -50,25 +50,32 @@ pub fn start(style: Style) -> std::io::Result<(mpsc::Sender<Live>, JoinHandle<()
 /// What of each stream is not printed yet: the beginning of a line, or of a character.
 struct Printer {
     style: Style,
+    /// Raw output stopped in the middle of a line.
+    mid_line: bool,
     open: HashMap<(AgentName, Channel), Vec<u8>>,
 }
 
 impl Printer {
     fn event(&mut self, event: Live) {
         match event {
-            Live::Output { channel, bytes, .. } if self.style == Style::Raw => write(channel, &bytes),
-            Live::Output { host, channel, bytes } => self.output(host, channel, &bytes),
+            Live::Output { channel, bytes, .. } if self.style == Style::Raw => {
+                write(channel, &bytes);
+                if channel == Channel::Stdout {
+                    self.mid_line = !bytes.ends_with(b"\n");
+                }
+            }
+            Live::Output { host, channel, bytes } => self.output(&host, channel, &bytes),
             Live::Ended(result) => self.ended(&result),
         }
     }
 
-    fn output(&mut self, host: AgentName, channel: Channel, bytes: &[u8]) {
+    fn output(&mut self, host: &AgentName, channel: Channel, bytes: &[u8]) {
         let json = self.style == Style::Json;
         let open = self.open.entry((host.clone(), channel)).or_default();
         open.extend_from_slice(bytes);
         let whole = if json { characters(open) } else { lines(open) };
         let ready: Vec<u8> = open.drain(..whole).collect();
-        self.print(&host, channel, &ready);
+        self.print(host, channel, &ready);
     }
 
     fn ended(&mut self, result: &HostResult) {
@@ -82,7 +89,8 @@ impl Printer {
             fields.shift_insert(0, "event".to_owned(), "result".into());
             out::json(&fields.into());
         } else {
-            out::text(&results::block(result));
+            let next = if std::mem::take(&mut self.mid_line) { "\n" } else { "" };
+            out::text(&format!("{next}{}", results::block(result)));
         }
     }
 
@@ -124,10 +132,9 @@ fn lines(bytes: &[u8]) -> usize {
 /// How much of the beginning is whole characters: all but an unfinished one at the end (at most three bytes).
 fn characters(bytes: &[u8]) -> usize {
     match std::str::from_utf8(bytes) {
-        Ok(_) => bytes.len(),
         // Unfinished at the end; anything else that is wrong stays wrong.
         Err(error) if error.error_len().is_none() => error.valid_up_to(),
-        Err(_) => bytes.len(),
+        _ => bytes.len(),
     }
 }
 
@@ -146,7 +153,7 @@ mod tests {
     fn lines_are_held_until_they_are_whole_but_not_for_ever() {
         assert_eq!(lines(b"one\ntw"), 4);
         assert_eq!(lines(b"tw"), 0);
-        assert_eq!(lines(&[b'x'; LINE + 1]), LINE + 1);
+        assert_eq!(lines(&vec![b'x'; LINE + 1]), LINE + 1);
     }
 
     #[test]

@@ -33,13 +33,13 @@ pub struct Args {
     json_lines: bool,
     /// Arguments of the script, unchanged
     #[arg(last = true, value_name = "ARG")]
-    args: Vec<String>,
+    arguments: Vec<String>,
 }
 
 /// Runs a script; 0 if every host's exit status was 0.
 pub fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let style = style(&args, globals);
-    let Args { mut words, args, .. } = args;
+    let Args { mut words, arguments: args, .. } = args;
     let Some(script) = words.pop().filter(|_| !words.is_empty()) else {
         return Err(Failure::new(Exit::Usage, "Need at least one host and a script name"));
     };
