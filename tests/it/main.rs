@@ -12,6 +12,7 @@
 
 mod harness;
 mod names;
+mod pairing;
 mod pairing_ends;
 mod ping;
 mod registry;

@@ -5,6 +5,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod audit;
+pub(crate) mod background;
 pub(crate) mod host;
 pub(crate) mod http;
 pub(crate) mod impostor;
