@@ -4,6 +4,7 @@ mod answers;
 mod confirm;
 mod live;
 mod prompt;
+mod session;
 mod whole;
 
 use std::process::Command;
