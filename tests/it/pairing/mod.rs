@@ -1,8 +1,10 @@
 //! Pairing between processes: the commands as operators type them on two hosts, with and without a terminal.
 
 mod answers;
+mod background;
 mod confirm;
 mod live;
+mod preflight;
 mod prompt;
 mod session;
 mod whole;
