@@ -3,6 +3,7 @@
 mod answers;
 mod background;
 mod confirm;
+mod downgrade;
 mod live;
 mod preflight;
 mod prompt;
