@@ -4,6 +4,7 @@ mod answers;
 mod background;
 mod confirm;
 mod downgrade;
+mod killed;
 mod live;
 mod preflight;
 mod prompt;
