@@ -109,27 +109,23 @@ impl Queue {
     /// Declares that a session serves this queue, until the guard is dropped or the process ends. The first session
     /// empties the queue: who asked an earlier one has gone with it, and can no longer be answered.
     pub fn serve(&self) -> Result<LockGuard, StoreError> {
-        file::create_dir(&self.dir, DIR_MODE)?;
+        let _lock = self.lock()?;
         let path = self.dir.join(SESSION_LOCK);
         if let Some(alone) = file::try_lock_exclusive(&path, LOCK_MODE)? {
-            let _lock = self.lock()?;
             for id in self.ids()? {
                 self.remove_files(&id)?;
             }
             drop(alone);
         }
-        // A lock cannot be turned from exclusive into shared in one step (flock(2)). Whoever comes first in between
-        // empties the queue again, before anything was queued.
         Ok(file::lock_shared(&path, LOCK_MODE)?)
     }
 
     /// Whether a session serves this queue.
     pub fn is_served(&self) -> Result<bool, StoreError> {
-        match file::try_lock_exclusive(&self.dir.join(SESSION_LOCK), LOCK_MODE) {
-            Ok(nobody) => Ok(nobody.is_none()),
-            Err(error) if error.is_not_found() => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        // Under the queue's lock, as everything that takes the session's lock: to a session that opens meanwhile, this
+        // look would pass for another session.
+        let _lock = self.lock()?;
+        Ok(file::try_lock_exclusive(&self.dir.join(SESSION_LOCK), LOCK_MODE)?.is_none())
     }
 
     /// Queues a request unless `most` wait already; says whether it did.
