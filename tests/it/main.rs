@@ -10,6 +10,7 @@
     reason = "a step of the harness that fails is a test that fails; it starts processes and writes plain files"
 )]
 
+mod demo;
 mod harness;
 mod names;
 mod pairing;
