@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::loose;
 use super::record::AgentRecord;
 use super::{RECORD, StoreError};
 use crate::sys::file::{self, Access, FileError, LockGuard};
@@ -51,23 +52,23 @@ pub struct QueuedRequest {
     /// The certificate request, PEM, as sent.
     pub csr: String,
     /// The original's nonce.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "loose::text")]
     pub nonce: String,
     /// The agent's wish.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "loose::lookup")]
     pub lookup_by: Option<LookupBy>,
     /// The agent's serving port.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "loose::port")]
     pub port: Option<u16>,
     /// When it was queued, UTC.
     pub received: String,
     /// The confirmation code as shown.
     pub code: String,
     /// Name that the source address resolves to; empty where there is none.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "loose::text")]
     pub reverse_dns: String,
     /// 1 where that name resolves back to the source address.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "loose::flag")]
     pub reverse_confirmed: u8,
     /// Which exchange.
     #[serde(default)]
