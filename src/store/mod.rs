@@ -1,5 +1,6 @@
 //! Registry and pairing queue: plain files in the original's formats, replaced atomically, changed only under a lock.
 
+mod loose;
 pub mod queue;
 pub mod record;
 pub mod registry;

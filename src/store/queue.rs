@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::loose;
 use super::record::AgentRecord;
 use super::{RECORD, StoreError};
 use crate::sys::file::{self, Access, FileError, LockGuard};
@@ -51,23 +52,23 @@ pub struct QueuedRequest {
     /// The certificate request, PEM, as sent.
     pub csr: String,
     /// The original's nonce.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "loose::text")]
     pub nonce: String,
     /// The agent's wish.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "loose::lookup")]
     pub lookup_by: Option<LookupBy>,
     /// The agent's serving port.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "loose::port")]
     pub port: Option<u16>,
     /// When it was queued, UTC.
     pub received: String,
     /// The confirmation code as shown.
     pub code: String,
     /// Name that the source address resolves to; empty where there is none.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "loose::text")]
     pub reverse_dns: String,
     /// 1 where that name resolves back to the source address.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "loose::flag")]
     pub reverse_confirmed: u8,
     /// Which exchange.
     #[serde(default)]
@@ -109,27 +110,23 @@ impl Queue {
     /// Declares that a session serves this queue, until the guard is dropped or the process ends. The first session
     /// empties the queue: who asked an earlier one has gone with it, and can no longer be answered.
     pub fn serve(&self) -> Result<LockGuard, StoreError> {
-        file::create_dir(&self.dir, DIR_MODE)?;
+        let _lock = self.lock()?;
         let path = self.dir.join(SESSION_LOCK);
         if let Some(alone) = file::try_lock_exclusive(&path, LOCK_MODE)? {
-            let _lock = self.lock()?;
             for id in self.ids()? {
                 self.remove_files(&id)?;
             }
             drop(alone);
         }
-        // A lock cannot be turned from exclusive into shared in one step (flock(2)). Whoever comes first in between
-        // empties the queue again, before anything was queued.
         Ok(file::lock_shared(&path, LOCK_MODE)?)
     }
 
     /// Whether a session serves this queue.
     pub fn is_served(&self) -> Result<bool, StoreError> {
-        match file::try_lock_exclusive(&self.dir.join(SESSION_LOCK), LOCK_MODE) {
-            Ok(nobody) => Ok(nobody.is_none()),
-            Err(error) if error.is_not_found() => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        // Under the queue's lock, as everything that takes the session's lock: to a session that opens meanwhile, this
+        // look would pass for another session.
+        let _lock = self.lock()?;
+        Ok(file::try_lock_exclusive(&self.dir.join(SESSION_LOCK), LOCK_MODE)?.is_none())
     }
 
     /// Queues a request unless `most` wait already; says whether it did.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::loose;
 use crate::wire::name::AgentName;
 use crate::wire::pair::LookupBy;
 
@@ -18,16 +19,16 @@ pub struct AgentRecord {
     /// Registered name; equals the file name.
     pub hostname: AgentName,
     /// Address to dial where `lookup_by` is `ip`; may be empty.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "loose::text")]
     pub ip: String,
     /// When it was paired, UTC `YYYY-MM-DDTHH:MM:SSZ`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "loose::text")]
     pub paired: String,
     /// End of its certificate's validity, in OpenSSL's form.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "loose::text")]
     pub expiry: String,
     /// Id of its pairing request.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "loose::text")]
     pub reqid: String,
     /// How to find it.
     #[serde(default, deserialize_with = "lookup")]
@@ -36,13 +37,13 @@ pub struct AgentRecord {
     #[serde(default = "default_port", deserialize_with = "port")]
     pub port: u16,
     /// Tags that discovery cached.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "loose::tags")]
     pub tags: BTreeMap<String, Value>,
     /// Serial of the dispatcher certificate that the agent is believed to trust.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "loose::text")]
     pub dispatcher_serial: String,
     /// `current`, `pending`, `stale` or `unknown`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "loose::text")]
     pub serial_status: String,
     /// Common name in its certificate; absent in records of the original.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,18 +99,12 @@ const fn default_port() -> u16 {
 
 /// The original writes anything but `ip` as `hostname` and reads it the same way.
 fn lookup<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Lookup, D::Error> {
-    let word = Value::deserialize(input)?;
-    Ok(Lookup(word.as_str().and_then(LookupBy::parse).unwrap_or(LookupBy::Hostname)))
+    Ok(Lookup(loose::lookup(input)?.unwrap_or(LookupBy::Hostname)))
 }
 
-/// A port as number or text; anything else is the default, as in the original.
+/// What is no port is the default, as in the original.
 fn port<'de, D: serde::Deserializer<'de>>(input: D) -> Result<u16, D::Error> {
-    let port = match Value::deserialize(input)? {
-        Value::Number(number) => number.as_u64().and_then(|number| u16::try_from(number).ok()),
-        Value::String(text) => text.parse().ok(),
-        _ => None,
-    };
-    Ok(port.filter(|port| *port != 0).unwrap_or(DEFAULT_PORT))
+    Ok(loose::port(input)?.unwrap_or(DEFAULT_PORT))
 }
 
 #[cfg(test)]
@@ -137,6 +132,16 @@ mod tests {
         assert_eq!(record.target(7443), "vm:7443");
         record.lookup_by = Lookup(LookupBy::Ip);
         assert_eq!(record.target(7443), "[::1]:7443");
+    }
+
+    #[test]
+    fn what_the_original_typed_loosely_is_read_all_the_same() {
+        let text = r#"{"hostname":"vm","ip":null,"port":null,"reqid":12345,"tags":[],"expiry":null,"paired":false,
+            "dispatcher_serial":4660,"serial_status":null,"lookup_by":null,"serial_broadcast":null}"#;
+        let record: AgentRecord = serde_json::from_str(text).unwrap();
+        assert_eq!((record.port, record.address(), record.reqid.as_str()), (7443, "vm", "12345"));
+        assert_eq!((record.dispatcher_serial.as_str(), record.serial_status.as_str()), ("4660", ""));
+        assert!(record.tags.is_empty() && record.extra["serial_broadcast"].is_null());
     }
 
     #[test]

@@ -6,6 +6,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use serde_json::{Map, Value};
+
 use super::record::AgentRecord;
 use super::{RECORD, StoreError};
 use crate::sys::file::{self, Access, LockGuard};
@@ -57,11 +59,9 @@ impl Registry {
 
     /// The record of this agent, if it is registered.
     pub fn get(&self, name: &AgentName) -> Result<Option<AgentRecord>, StoreError> {
-        match read(&self.path(name)) {
+        match read(&self.path(name), name) {
             Err(StoreError::File(error)) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-            // The file name is the key; a record copied by hand under another name answers to that name.
-            Ok(record) => Ok(Some(AgentRecord { hostname: name.clone(), ..record })),
+            other => other.map(Some),
         }
     }
 
@@ -156,9 +156,16 @@ impl Registry {
     }
 }
 
-fn read(path: &Path) -> Result<AgentRecord, StoreError> {
+/// The file name is the key: a record copied by hand under another name answers to that name, and one without a name
+/// has this one.
+fn read(path: &Path, name: &AgentName) -> Result<AgentRecord, StoreError> {
     let bytes = file::read_bounded(path, RECORD)?;
-    serde_json::from_slice(&bytes).map_err(|source| StoreError::Malformed { path: path.to_owned(), source })
+    let named = |mut fields: Map<String, Value>| {
+        fields.insert("hostname".to_owned(), name.as_str().into());
+        serde_json::from_value(Value::Object(fields))
+    };
+    let record = serde_json::from_slice(&bytes).and_then(named);
+    record.map_err(|source| StoreError::Malformed { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

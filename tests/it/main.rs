@@ -13,12 +13,14 @@
 mod audit;
 mod crash;
 mod deadlines;
+mod demo;
 mod executor;
 mod harness;
 mod hook;
 mod hostile;
 mod names;
 mod original;
+mod pairing;
 mod pairing_ends;
 mod pin;
 mod ping;

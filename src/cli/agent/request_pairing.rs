@@ -56,7 +56,8 @@ pub struct Args {
     detached: bool,
 }
 
-/// Pairs this host. In the background: 0 paired, 2 nobody answered in time, 3 denied.
+/// Pairs this host. In the background: 0 paired, 2 nobody answered in time, 3 denied; in the foreground a denial is a
+/// failure like others, 1.
 pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     let (places, doubt) = Places::load(&globals.config(), &globals.root());
     let patience = seconds(args)?;
@@ -174,8 +175,10 @@ fn foreground(request: &Request, places: &Places, root: &Root) -> Result<Exit, F
         }
         Err(failure) => {
             // The question may still stand on the line.
-            out::error(format!("\nPairing failed: {}", failure.describe()));
-            Ok(status(&failure))
+            let line_end = if matches!(request.confirm, Confirm::Code(_)) { "\n" } else { "" };
+            out::error(format!("{line_end}Pairing failed: {}", failure.describe()));
+            // A denial has a status of its own only in the background, where the reason is in the log alone.
+            Ok(if matches!(failure, PairFailure::Denied(_)) { Exit::Failed } else { status(&failure) })
         }
     }
 }

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::interrupt;
 use super::process::{self, Step};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -31,8 +32,10 @@ impl Host {
     /// Writes the files of a fresh installation.
     pub(super) fn create() -> Result<Self, Failure> {
         let id = random::bytes::<4>().map_err(failed)?;
-        let root = std::env::temp_dir().join(format!("ctrl-exec-demo-{}", hex::encode(&id)));
-        std::fs::create_dir(&root).map_err(|error| Failure::new(Exit::Unavailable, error))?;
+        // Every path below goes into configuration files and to processes that work elsewhere.
+        let parent = std::path::absolute(std::env::temp_dir()).map_err(failed)?;
+        let root = parent.join(format!("ctrl-exec-demo-{}", hex::encode(&id)));
+        std::fs::create_dir(&root).map_err(|error| unusable(&parent, &error))?;
         let host = Self { root, agent_name: String::new(), keep: false };
         host.fill()?;
         Ok(host)
@@ -99,6 +102,7 @@ impl Host {
         let queue = Queue::new(self.root.join("var/lib/ctrl-exec/pairing"));
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
+            interrupt::check()?;
             if let Some(request) = queue.list().map_err(failed)?.into_iter().next() {
                 return Ok((request.id.to_string(), request.code));
             }
@@ -141,6 +145,12 @@ impl Drop for Host {
             let _ = std::fs::remove_dir_all(&self.root);
         }
     }
+}
+
+/// A temporary directory that will not do.
+pub(super) fn unusable(parent: &Path, error: &std::io::Error) -> Failure {
+    let text = format!("the demo cannot use the temporary directory {}: {error}", parent.display());
+    Failure::new(Exit::Unavailable, text).hint("name another one: TMPDIR=/tmp ctrl-exec demo")
 }
 
 /// A port that nobody uses now. Registered with the dispatcher, so it cannot be left to the kernel at each start.

@@ -4,6 +4,7 @@
 //! loopback with the operator's approval, the agent, the run. It shows each command as one would type it on two hosts.
 
 mod host;
+mod interrupt;
 mod process;
 
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ pub struct Args {
 
 /// Shows it all; 0 if the script ran.
 pub fn run(args: &Args) -> Result<Exit, Failure> {
+    interrupt::watch()?;
     let mut host = Host::create()?;
     out::line(format!("Everything below happens on this machine, in {}.\n", host.root().display()));
     prepare(&host)?;

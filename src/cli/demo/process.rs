@@ -6,19 +6,31 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::host::unusable;
+use super::interrupt;
 use crate::cli::out;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::sys::signal;
+use crate::sys::{file, signal};
 
 /// How long a daemon may take to be ready.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long the wait for a daemon's word may last until it is looked whether the daemon still runs.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Where the audit lines of a process are kept.
 pub(super) fn log(root: &Path, who: &str) -> PathBuf {
     root.join(format!("{who}.log"))
+}
+
+/// What a process has said for people. Its log goes with the demo's directory, so a failure has to quote it.
+fn said(log: &Path) -> String {
+    let bytes = file::read_bounded(log, 1024 * 1024).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let lines = text.lines().filter(|line| !line.contains("ACTION="));
+    lines.fold(String::new(), |said, line| said + "\n   " + line)
 }
 
 /// One command.
@@ -71,6 +83,7 @@ impl Step {
 
     /// Runs it to its end, shows what it prints, and says whether it succeeded.
     pub(super) fn status(mut self) -> Result<bool, Failure> {
+        interrupt::check()?;
         let output = self.command.output().map_err(|error| Failure::new(Exit::Unavailable, error))?;
         let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         let (audit, told): (Vec<&str>, Vec<&str>) = errors.lines().partition(|line| line.contains("ACTION="));
@@ -78,6 +91,7 @@ impl Step {
             text.lines().chain(told.iter().copied()).for_each(|line| out::line(format!("   {line}")));
         }
         append(&self.log, &audit)?;
+        interrupt::check()?;
         Ok(output.status.success())
     }
 
@@ -99,7 +113,7 @@ fn append(log: &PathBuf, lines: &[&str]) -> Result<(), Failure> {
     lines.iter().try_for_each(|line| writeln!(file, "{line}")).map_err(fail)
 }
 
-/// A command that waits for somebody else.
+/// A command that waits for somebody else. Killed when dropped.
 #[derive(Debug)]
 pub(super) struct Asking {
     child: Child,
@@ -116,7 +130,7 @@ impl Asking {
                 return Ok(rest.trim().to_owned());
             }
         }
-        Err(Failure::new(Exit::Failed, format!("the pairing request ended early; {} says why", self.log.display())))
+        Err(self.failed())
     }
 
     /// Shows the rest of its output and waits for its end.
@@ -127,10 +141,21 @@ impl Asking {
             }
         }
         let status = self.child.wait().map_err(|error| Failure::new(Exit::Unavailable, error))?;
-        if status.success() {
-            return Ok(());
-        }
-        Err(Failure::new(Exit::Failed, format!("pairing failed; {} says why", self.log.display())))
+        if status.success() { Ok(()) } else { Err(self.failed()) }
+    }
+
+    fn failed(&self) -> Failure {
+        interrupt::check().err().unwrap_or_else(|| {
+            Failure::new(Exit::Failed, format!("the managed host was not paired:{}", said(&self.log)))
+        })
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        // One that has ended is no more than reaped.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -146,18 +171,38 @@ impl Daemon {
     pub(super) fn start(root: &Path, who: &str, mut step: Step) -> Result<Self, Failure> {
         let fail = |error| Failure::new(Exit::Unavailable, error);
         let place = root.join(format!("{who}.notify"));
-        let notify = UnixDatagram::bind(&place).map_err(fail)?;
+        // The path of a socket is limited to some hundred bytes (unix(7)).
+        let notify = UnixDatagram::bind(&place).map_err(|error| unusable(root, &error))?;
         // Started as root, the agent tells it as nobody.
         std::fs::set_permissions(&place, PermissionsExt::from_mode(0o777)).map_err(fail)?;
-        notify.set_read_timeout(Some(PATIENCE)).map_err(fail)?;
-        let errors = OpenOptions::new().create(true).append(true).open(log(root, who)).map_err(fail)?;
+        notify.set_read_timeout(Some(LOOK)).map_err(fail)?;
+        let log = log(root, who);
+        let errors = OpenOptions::new().create(true).append(true).open(&log).map_err(fail)?;
         let child = step.command.env("NOTIFY_SOCKET", &place).stdout(Stdio::null()).stderr(errors).spawn();
         let mut daemon = Self { child: Some(child.map_err(fail)?), port: 0 };
-        daemon.port = announced(&notify).ok_or_else(|| {
-            let text = format!("{who} did not start; {} says why", log(root, who).display());
-            Failure::new(Exit::Unavailable, text)
-        })?;
-        Ok(daemon)
+        if let Some(port) = daemon.announced(&notify) {
+            daemon.port = port;
+            return Ok(daemon);
+        }
+        interrupt::check()?;
+        let text = format!("'{} {}' did not start:{}", step.name, step.words.join(" "), said(&log));
+        Err(Failure::new(Exit::Unavailable, text).hint("TMPDIR=DIR names another place for the demo"))
+    }
+
+    /// Waits for its word that it is ready, while it lives.
+    fn announced(&mut self, notify: &UnixDatagram) -> Option<u16> {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            // Looked at first: what it said before its end still counts.
+            let ended = !matches!(self.child.as_mut()?.try_wait(), Ok(None));
+            if let Some(port) = ready(notify) {
+                return Some(port);
+            }
+            if ended || interrupt::check().is_err() {
+                return None;
+            }
+        }
+        None
     }
 
     /// The port it listens on.
@@ -193,15 +238,13 @@ impl Drop for Daemon {
     }
 }
 
-/// Reads notifications (`sd_notify(3)`) up to the one that says READY and the address.
-fn announced(notify: &UnixDatagram) -> Option<u16> {
+/// The port of a notification (`sd_notify(3)`) that says READY and the address; nothing if the next one is another, or
+/// none comes within a moment.
+fn ready(notify: &UnixDatagram) -> Option<u16> {
     let mut buffer = [0; 4096];
-    loop {
-        let size = notify.recv(&mut buffer).ok()?;
-        let text = String::from_utf8_lossy(buffer.get(..size)?).into_owned();
-        if text.lines().any(|line| line == "READY=1") {
-            let address = text.lines().find_map(|line| line.strip_prefix("X_CTRL_EXEC_ADDRESS="))?;
-            return address.rsplit_once(':')?.1.parse().ok();
-        }
-    }
+    let size = notify.recv(&mut buffer).ok()?;
+    let text = String::from_utf8_lossy(buffer.get(..size)?).into_owned();
+    text.lines().find(|line| *line == "READY=1")?;
+    let address = text.lines().find_map(|line| line.strip_prefix("X_CTRL_EXEC_ADDRESS="))?;
+    address.rsplit_once(':')?.1.parse().ok()
 }

@@ -145,10 +145,11 @@ pub fn deny(site: &Site, id: &str) -> Result<QueuedRequest, DecideError> {
     Ok(request)
 }
 
-/// Waits until the session has delivered an approval, at most for `patience`.
+/// Waits until the session has delivered an approval, at most for `patience`. A session that is killed delivers nothing
+/// any more.
 pub fn delivered(site: &Site, approved: &Approved, patience: Duration) -> Result<Delivery, StoreError> {
     let start = Instant::now();
-    while site.queue.get(&approved.request.id)?.is_some() {
+    while site.queue.get(&approved.request.id)?.is_some() && site.queue.is_served()? {
         if start.elapsed() >= patience {
             return Ok(Delivery::Waiting);
         }

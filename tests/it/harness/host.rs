@@ -1,6 +1,8 @@
 //! What `/proc` and kill(2) say about processes that the tests have started.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
+use std::process::Command;
 
 use nix::sys::signal::{self, Signal};
 use nix::unistd::{Pid, User};
@@ -16,6 +18,31 @@ pub(crate) fn give_to_agent(path: &Path) {
         let nobody = User::from_name("nobody").unwrap().expect("an account nobody");
         std::os::unix::fs::chown(path, Some(nobody.uid.as_raw()), Some(nobody.gid.as_raw())).unwrap();
     }
+}
+
+/// The same command as an account without rights, where the tests have some to give up. That account need not reach
+/// the directory that the program was built in, so the program is copied to `dir`.
+pub(crate) fn unprivileged(command: &Command, dir: &Path) -> Command {
+    let mut copy = command.get_program().to_owned();
+    if is_root() {
+        copy = dir.join("ctrl-exec").into_os_string();
+        // By another process: this one's forks would otherwise inherit the file while it is open for writing.
+        let copied = Command::new("install").args(["-m", "755"]).arg(command.get_program()).arg(&copy).status();
+        assert!(copied.unwrap().success());
+    }
+    let mut changed = Command::new(copy);
+    changed.args(command.get_args()).current_dir("/");
+    for (key, value) in command.get_envs() {
+        match value {
+            Some(value) => changed.env(key, value),
+            None => changed.env_remove(key),
+        };
+    }
+    if is_root() {
+        let nobody = User::from_name("nobody").unwrap().expect("an account nobody");
+        changed.uid(nobody.uid.as_raw()).gid(nobody.gid.as_raw());
+    }
+    changed
 }
 
 /// Sends a signal to a process that a test started, or that one of those started.

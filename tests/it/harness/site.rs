@@ -188,6 +188,11 @@ impl Site {
         Builder { agents: 1, ..Builder::default() }
     }
 
+    /// The directory that holds all of it.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// The only agent.
     pub(crate) fn agent(&self) -> &Agent {
         &self.agents[0]

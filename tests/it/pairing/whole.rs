@@ -1,0 +1,126 @@
+//! The main job: pair, serve, ping, run.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+use ctrl_exec::tls::identity::Identity;
+
+use super::*;
+use crate::harness::host::is_root;
+use crate::harness::pki::Credentials;
+use crate::harness::site::DISPATCHER;
+
+#[test]
+fn a_host_is_paired_and_then_serves_pings_and_runs() {
+    let mut world = World::new();
+    let session = world.session(&[]);
+    let mut asking = world.ask(&session, &[]);
+    let code = asking.line_after("Pairing code: ");
+    let id = reqid(&mut asking);
+    assert!(world.site.control(&["list-requests"]).exits(0).stdout.contains(&code), "both ends show one code");
+    world.approve(&id, &["--lookup-by", "ip"]).exits(0);
+    let paired = asking.ends().exits(0);
+    session.close();
+
+    let start = format!(
+        "Connecting to ctrl-exec at 127.0.0.1 for pairing...\nGenerating key and CSR for '{}'...\n\
+         Pairing code: {code}\nVerify that the dispatcher shows the same code before it is approved there.\n\n\
+         Waiting for approval: request {id}.\nPairing complete. Certificates stored.\n\n",
+        world.name
+    );
+    assert!(paired.stdout.starts_with(&start), "{}", paired.stdout);
+    assert!(paired.stdout.ends_with("Then verify with: ctrl-exec-agent self-ping\n"), "{}", paired.stdout);
+    assert!(paired.messages().contains("Warning: nobody can be asked to compare the code here"), "{paired:?}");
+    paired.lines("pair-complete")[0].is(&[
+        "ACTION=pair-complete",
+        "CONFIRMED=no",
+        &format!("DISPATCHER={DISPATCHER}"),
+        "DISPATCHER_HOST=127.0.0.1",
+        "STATUS=approved",
+    ]);
+
+    let name = world.name.clone();
+    world.site.agent_mut().start();
+    let port = world.agent().address().port().to_string();
+    world.site.control(&["edit-agent", &name, "--agent-port", &port]).exits(0);
+    let ping = world.site.control(&["--json", "ping", &name]).exits(0).result();
+    assert_eq!(ping["expiry"], world.record()["expiry"]);
+    let ran = world.site.control(&["--json", "run", &name, "ok"]).exits(0).result();
+    assert_eq!(ran["stdout"], "ran\n");
+    let line = world.agent().line("run");
+    assert_eq!(line.get("DISPATCHER"), Some(DISPATCHER));
+    let port = world.agent().address().port().to_string();
+    world.agent().command(&["--port", &port, "self-ping"]).exits(0);
+}
+
+#[test]
+fn what_is_stored_fits_together_and_belongs_to_the_right_accounts() {
+    let world = World::new();
+    // The directory of the trust map comes with the pairing.
+    let state = world.agent().trust().parent().unwrap().to_owned();
+    std::fs::remove_dir(&state).unwrap();
+    let session = world.session(&[]);
+    world.pair(&session);
+
+    let [cert, key, ca, trust] = files(world.agent());
+    let credentials = Credentials::load(&cert, &key);
+    Identity::load(&credentials.cert, &credentials.key).unwrap();
+    let authority = std::fs::read_to_string(world.site.control.join("etc/ctrl-exec/ca.crt")).unwrap();
+    assert_eq!(std::fs::read_to_string(&ca).unwrap(), authority);
+    let map = std::fs::read_to_string(&trust).unwrap();
+    assert!(map.ends_with(&format!("\n{} {DISPATCHER}\n", world.site.dispatcher().serial())), "{map}");
+    let facts = |path: &std::path::Path| {
+        let found = std::fs::metadata(path).unwrap();
+        (found.permissions().mode() & 0o7777, found.uid(), found.gid())
+    };
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    let (own, group) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let group = if is_root() { nobody.gid.as_raw() } else { group };
+    assert_eq!(facts(&cert), (0o640, own, group));
+    assert_eq!(facts(&key), (0o640, own, group));
+    assert_eq!(facts(&ca), (0o644, own, group));
+    assert_eq!(facts(&trust).0, 0o644);
+    let keeper = if is_root() { nobody.uid.as_raw() } else { own };
+    assert_eq!(facts(&state), (0o750, keeper, group));
+
+    let record = world.record();
+    let certificate = credentials.certificate();
+    let pin = ctrl_exec::wire::hex::encode(&certificate.public_key().sha256());
+    let wanted = [
+        ("hostname", world.name.as_str()),
+        ("ip", "127.0.0.1"),
+        ("lookup_by", "hostname"),
+        ("expiry", &certificate.expiry_text()),
+        ("dispatcher_serial", &world.site.dispatcher().serial()),
+        ("serial_status", "current"),
+        ("cert_cn", &world.name),
+        ("cert_serial", &credentials.serial()),
+        ("cert_key_sha256", &pin),
+    ];
+    for (key, value) in wanted {
+        assert_eq!(record[key], value, "{key}: {record}");
+    }
+    assert_eq!(record["port"], 7443);
+    assert_eq!(world.queued(), Vec::<String>::new());
+    session.close();
+}
+
+#[test]
+fn a_second_dispatcher_is_added_to_the_trust_map_and_replaces_certificate_and_ca() {
+    let (world, other) = (World::new(), World::of(Site::builder().agents(0).prepare()));
+    let first = world.session(&[]);
+    world.pair(&first);
+    first.close();
+    let second = other.session(&[]);
+    let mut asking = Live::start(world.asking(&second.port, &[]), &world.site.dir().join("asking"));
+    let id = reqid(&mut asking);
+    other.approve(&id, &[]).exits(0);
+    asking.ends().exits(0);
+    let [cert, key, ca, trust] = files(world.agent());
+    let map = std::fs::read_to_string(trust).unwrap();
+    for site in [&world.site, &other.site] {
+        assert!(map.contains(&format!("{} {DISPATCHER}\n", site.dispatcher().serial())), "{map}");
+    }
+    assert_eq!(Credentials::load(&cert, &key).serial(), other.record()["cert_serial"].as_str().unwrap());
+    let authority = std::fs::read_to_string(other.site.control.join("etc/ctrl-exec/ca.crt")).unwrap();
+    assert_eq!(std::fs::read_to_string(ca).unwrap(), authority);
+}
