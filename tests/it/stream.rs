@@ -11,10 +11,10 @@ fn spawn(site: &Site, words: &[&str]) -> Child {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Largest resident size so far, KiB.
+/// Largest resident size so far, KiB; 0 for a process that has ended.
 fn peak(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0");
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
@@ -97,7 +97,7 @@ fn a_hundred_megabytes_pass_whole_and_grow_nobody() {
     assert_eq!(zeros, 104_857_600);
     let grown = peak(site.agent().pid()) - before;
     assert!(grown < 16 * 1024, "the agent grew by {grown} KiB");
-    assert!(peaks < 64 * 1024, "the dispatcher took {peaks} KiB");
+    assert!((1..64 * 1024).contains(&peaks), "the dispatcher took {peaks} KiB");
 }
 
 #[test]
@@ -135,15 +135,14 @@ fn a_caller_that_goes_away_in_the_middle_ends_the_script_and_leaves_a_line() {
 
 #[test]
 fn an_agent_that_dies_in_the_middle_is_neither_success_nor_not_run() {
-    let mut site = Site::builder().sh("wait", "echo started; echo $$ > {work}/pid; sleep 300").start();
-    let caller = spawn(&site, &["run", "--stream", "agent1", "wait"]);
-    site.agent().worked("pid");
+    let mut site = Site::builder().sh("wait", "echo started; sleep 300").start();
+    let mut caller = spawn(&site, &["run", "--stream", "agent1", "wait"]);
+    let mut lines = BufReader::new(caller.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.next().unwrap(), "started");
     site.agent_mut().kill();
-    let output = caller.wait_with_output().unwrap();
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    assert!(stdout.starts_with("started\n"), "{stdout}");
-    assert!(stdout.contains("lost after the script started; outcome unknown"), "{stdout}");
-    assert_eq!(output.status.code(), Some(1));
+    let rest: Vec<String> = lines.collect();
+    assert!(rest.iter().any(|line| line.contains("lost after the script started; outcome unknown")), "{rest:?}");
+    assert_eq!(caller.wait().unwrap().code(), Some(1));
 }
 
 #[test]
