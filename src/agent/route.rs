@@ -25,14 +25,6 @@ pub async fn answer(
     request: Request<Incoming>,
     judged: impl FnOnce(bool),
 ) -> Result<Answer, Infallible> {
-    let _place = match agent.begin() {
-        Ok(place) => place,
-        Err(live) => {
-            let event = Event::new(Level::Warning, "overload").field("LIVE", live);
-            agent.log().emit(event.field("PEER", peer.address));
-            return Ok(answer::error(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once"));
-        }
-    };
     let snapshot = agent.snapshot();
     let trusted = gate::judge(&peer, &snapshot);
     drop(snapshot);
@@ -40,6 +32,15 @@ pub async fn answer(
     let trusted = match trusted {
         Ok(trusted) => trusted,
         Err(rejection) => return Ok(rejection.answer(&peer, request.uri().path(), agent.log())),
+    };
+    // Behind the judgement: a dispatcher that is turned away for want of room is no stranger.
+    let _place = match agent.begin() {
+        Ok(place) => place,
+        Err(live) => {
+            let event = Event::new(Level::Warning, "overload").field("LIVE", live);
+            agent.log().emit(event.field("PEER", peer.address));
+            return Ok(answer::error(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once"));
+        }
     };
     Ok(routed(&agent, &trusted, request).await)
 }
