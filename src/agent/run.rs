@@ -103,11 +103,13 @@ async fn execute(
     let feed = feed(agent, pipes.stdin, context(peer, request), snapshot.settings.stdin_timeout);
     let outcome = {
         let io = async { tokio::join!(feed, stdout.follow(&pipes.stdout), stderr.follow(&pipes.stderr)) };
-        tokio::pin!(io);
+        // One wait for the outcome, never a second: what the first had read of a report would be lost with it.
+        let outcome = running.outcome();
+        tokio::pin!(io, outcome);
         tokio::select! {
             biased;
-            outcome = running.outcome() => outcome?,
-            _ = &mut io => running.outcome().await?,
+            outcome = &mut outcome => outcome?,
+            _ = &mut io => outcome.await?,
         }
     };
     stdout.drain(&pipes.stdout);
