@@ -27,14 +27,6 @@ pub async fn answer(
     request: Request<Incoming>,
     judged: impl FnOnce(bool),
 ) -> Result<Answer, Infallible> {
-    let place = match agent.begin() {
-        Ok(place) => place,
-        Err(live) => {
-            let event = Event::new(Level::Warning, "overload").field("LIVE", live);
-            agent.log().emit(event.field("PEER", peer.address));
-            return Ok(answer::error(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once"));
-        }
-    };
     let snapshot = agent.snapshot();
     let trusted = gate::judge(&peer, &snapshot);
     drop(snapshot);
@@ -42,6 +34,15 @@ pub async fn answer(
     let trusted = match trusted {
         Ok(trusted) => trusted,
         Err(rejection) => return Ok(rejection.answer(&peer, request.uri().path(), agent.log())),
+    };
+    // Behind the judgement: a dispatcher that is turned away for want of room is no stranger.
+    let place = match agent.begin() {
+        Ok(place) => place,
+        Err(live) => {
+            let event = Event::new(Level::Warning, "overload").field("LIVE", live);
+            agent.log().emit(event.field("PEER", peer.address));
+            return Ok(answer::error(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once"));
+        }
     };
     Ok(routed(&agent, &trusted, request, place).await)
 }

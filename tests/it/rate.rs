@@ -3,7 +3,10 @@
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
 
-use crate::harness::{Agent, Site, eventually, tls};
+use nix::sys::signal::Signal;
+
+use crate::harness::background::Background;
+use crate::harness::{Agent, Site, eventually, host, tls};
 
 const ELSEWHERE: [u8; 4] = [127, 0, 0, 2];
 
@@ -133,4 +136,25 @@ fn limits_of_ones_own_and_none_at_all_are_possible() {
     let count = || (none.agent().lines("tls-failure").len() == 15).then_some(());
     eventually("fifteen failures", count);
     none.control(&["ping", "agent1"]).exits(0);
+}
+
+#[test]
+fn a_dispatcher_that_is_turned_away_for_want_of_room_is_never_blocked() {
+    let site = Site::builder().agent("max_children = 1").sh("wait", "echo > {work}/up; exec sleep 300").start();
+    let agent = site.agent();
+    let run = Background::start(site.control_command(&["--json", "run", "agent1", "wait"]));
+    agent.worked("up");
+    for _ in 0..12 {
+        let turned_away = tls::connect(agent.address(), &site.authority(), &site.dispatcher()).post("/ping", "{}");
+        assert_eq!(turned_away.status, 503);
+    }
+    assert!(is_served(&site, [127, 0, 0, 1], agent.address()));
+    assert!(agent.lines("rate-block").is_empty());
+    for executor in host::children(agent.pid()) {
+        for monitor in host::children(executor) {
+            host::kill(monitor, Signal::SIGKILL);
+        }
+    }
+    run.end().exits(1);
+    site.control(&["ping", "agent1"]).exits(0);
 }
