@@ -68,6 +68,12 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     if let Some(doubt) = doubt {
         out::error(format!("Warning: {doubt}"));
     }
+    if matches!(request.confirm, Confirm::No) {
+        out::error(
+            "Warning: nobody can be asked to compare the code here, so whoever poses as the dispatcher is obeyed.",
+        );
+        out::error("         Name the CA with --ca-fingerprint, or run this on a terminal.");
+    }
     let failed = |error: keep::KeepError| Failure::new(Exit::Failed, error);
     if keep::recover(&places).map_err(failed)? {
         out::error("An earlier pairing was interrupted while it was stored; it is complete now.");
@@ -94,12 +100,6 @@ fn request(args: &Args, globals: &Globals, places: &Places) -> Result<Request, F
         None if args.background || args.detached || !std::io::stdin().is_terminal() => Confirm::No,
         None => Confirm::Code(Arc::new(ask)),
     };
-    if let (Confirm::No, false) = (&confirm, args.background && !args.detached) {
-        out::error(
-            "Warning: nobody can be asked to compare the code here, so whoever poses as the dispatcher is obeyed.",
-        );
-        out::error("         Name the CA with --ca-fingerprint, or run this on a terminal.");
-    }
     Ok(Request {
         dispatcher,
         // Found out later, since it may take time.
@@ -175,8 +175,21 @@ fn foreground(request: &Request, places: &Places, root: &Root) -> Result<Exit, F
         Err(failure) => {
             // The question may still stand on the line.
             out::error(format!("\nPairing failed: {}", failure.describe()));
+            remedy(&failure).into_iter().for_each(out::error);
             Ok(status(&failure))
         }
+    }
+}
+
+/// What to do about a dispatcher that is not there.
+fn remedy(failure: &PairFailure) -> Option<&'static str> {
+    match failure {
+        PairFailure::Unresolved(_) => Some("hint: check the name behind --dispatcher, or give an address"),
+        PairFailure::Unreachable { .. } | PairFailure::NotListening { .. } => Some(
+            "hint: is pairing mode on there? It is opened with 'ctrl-exec pairing-mode', and closes by itself; --port \
+             names a port other than 7444",
+        ),
+        _ => None,
     }
 }
 
@@ -313,6 +326,7 @@ fn detached(request: &Request, places: &Places, root: &Root) -> Exit {
             };
             log.emit(event.field("REASON", &reason).maybe("REQID", reqid()));
             out::error(format!("Pairing failed: {reason}"));
+            remedy(&failure).into_iter().for_each(out::error);
             exit
         }
     }
