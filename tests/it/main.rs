@@ -13,6 +13,7 @@
 mod audit;
 mod crash;
 mod deadlines;
+mod demo;
 mod executor;
 mod harness;
 mod hook;
