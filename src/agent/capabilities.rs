@@ -11,7 +11,7 @@ use crate::hook::Context;
 use crate::sys::file;
 use crate::wire::capabilities::{Capabilities, ScriptEntry};
 
-/// Answers with the allowlist and the tags, if the hook allows `discovery`.
+/// Answers with what of the allowlist may run, and the tags, if the hook allows `discovery`.
 pub async fn capabilities(agent: &Agent, peer: &TrustedPeer) -> Answer {
     let snapshot = agent.snapshot();
     let context = Context { action: "discovery".to_owned(), ..Context::default() };
@@ -20,7 +20,12 @@ pub async fn capabilities(agent: &Agent, peer: &TrustedPeer) -> Answer {
         agent.log().emit(event.field("PEER", peer.address()).field("REASON", reason));
         return answer::error(StatusCode::FORBIDDEN, "not authorised");
     }
-    let scripts: Vec<ScriptEntry> = snapshot.allowlist.iter().map(describe).collect();
+    let scripts: Vec<ScriptEntry> = snapshot
+        .allowlist
+        .iter()
+        .filter(|entry| entry.is_within(snapshot.settings.script_dirs.as_deref()))
+        .map(describe)
+        .collect();
     let event = Event::new(Level::Info, "capabilities").field("DISPATCHER", peer.id());
     agent.log().emit(event.field("PEER", peer.address()).field("SCRIPTS", scripts.len()));
     let reply = Capabilities {

@@ -136,7 +136,7 @@ pub fn trust(settings: &Settings, log: &Logger) -> Result<TrustMap, SnapshotErro
 
 /// A missing list revokes nobody and is logged; one that cannot be read refuses the snapshot, since dropping it would
 /// let revoked certificates in.
-fn revoked(settings: &Settings, log: &Logger) -> Result<RevocationList, SnapshotError> {
+pub fn revoked(settings: &Settings, log: &Logger) -> Result<RevocationList, SnapshotError> {
     let path = settings.revoked_serials.as_path();
     let Some(text) = optional(path)? else {
         let event = Event::new(Level::Info, "revoked-serials-absent").field("PATH", path.display());

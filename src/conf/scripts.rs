@@ -1,7 +1,7 @@
 //! `scripts.conf`: the scripts that may run, each `name = /absolute/path [profile=NAME]`.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::diagnostic::{ConfErrors, Diagnostic, Findings, Warnings, shown};
 use super::lexer::{self, Setting, Span};
@@ -9,6 +9,7 @@ use super::names::ProfileName;
 use super::nearest::nearest;
 use super::reader::duplicate;
 use super::source::Source;
+use crate::sys::file;
 use crate::wire::name::ScriptName;
 
 const BLANKS: &[char] = &[' ', '\t'];
@@ -43,6 +44,18 @@ impl Entry {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether it lies in one of `dirs`, where there are any: the question that is asked once more, of the file that is
+    /// then executed, at each run. Both sides are taken as the file system resolves them, or as written where it
+    /// cannot.
+    #[must_use]
+    pub fn is_within(&self, dirs: Option<&[PathBuf]>) -> bool {
+        let Some(dirs) = dirs else { return true };
+        let resolved = |path: &Path| file::resolve(path).map_or_else(|_| path.to_owned(), |found| found.path);
+        let path = resolved(&self.path);
+        let climbs = path.components().any(|component| component == Component::ParentDir);
+        !climbs && dirs.iter().any(|dir| path.starts_with(resolved(dir)))
     }
 
     /// The profile it runs in; `default` where none is named.

@@ -22,7 +22,12 @@ pub async fn ping(fleet: &Fleet, targets: Vec<Target>, reqid: &str, done: impl F
 
 async fn ask(dialer: Dialer, reqid: String, target: Target) -> Result<Map<String, Value>, CallError> {
     let body = serde_json::to_vec(&PingCall { reqid }).map_err(|_| CallError::RequestTooLarge)?;
-    let Reply { body, .. } = dialer.call(&target, Method::POST, "/ping", body).await?;
+    let called = dialer.call(&target, Method::POST, "/ping", body).await;
+    let Reply { body, .. } = called.map_err(|error| match error {
+        // Nothing was started that could still be running: to who pings, silence is silence.
+        CallError::ReadTimeout(_) => CallError::TimedOut { host: target.address().to_owned() },
+        other => other,
+    })?;
     answer::object(&body, "invalid JSON")
 }
 

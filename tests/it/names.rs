@@ -86,8 +86,38 @@ fn the_executor_is_not_started_by_hand() {
 fn a_missing_configuration_is_named_with_the_way_out() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().to_str().unwrap();
-    let ran = run(&["--root", root, "ping", "x"]).exits(78);
-    assert!(ran.stderr.contains("etc/ctrl-exec/ctrl-exec.conf") && ran.stderr.contains("\nhint: "), "{ran:?}");
-    let agent = run(&["agent", "--root", root, "serve"]).exits(78);
-    assert!(agent.stderr.contains("etc/ctrl-exec-agent/agent.conf") && agent.stderr.contains("\nhint: "), "{agent:?}");
+    for verb in [&["ping", "x"][..], &["check-config"], &["setup-ctrl-exec"]] {
+        let ran = run(&[&["--root", root], verb].concat()).exits(78);
+        assert!(ran.stderr.contains("etc/ctrl-exec/ctrl-exec.conf"), "{ran:?}");
+        assert!(ran.stderr.contains(&format!("\n    ca = {root}/etc/ctrl-exec/ca.crt\n")), "{ran:?}");
+    }
+    for (verb, status) in [("serve", 78), ("self-check", 1), ("self-ping", 1)] {
+        let agent = run(&["agent", "--root", root, verb]).exits(status);
+        assert!(agent.stderr.contains("etc/ctrl-exec-agent/agent.conf\n  because: No such file"), "{agent:?}");
+        assert!(
+            agent.stderr.contains("\nhint: write it ") && agent.stderr.contains("\n    port = 7443\n"),
+            "{agent:?}"
+        );
+    }
+    let status = run(&["agent", "--root", root, "pairing-status"]).exits(1).stdout;
+    assert!(status.contains("agent.conf: No such file"), "{status}");
+}
+
+#[test]
+fn options_of_a_verb_stand_before_it_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().to_str().unwrap();
+    let cases: [(&[&str], &str); 4] = [
+        (&["--tags", "env", "--root", root, "list-agents"], "invalid tag filter 'env'"),
+        (&["--lookup-by", "luck", "edit-agent", "web"], "--lookup-by must be 'ip' or 'hostname'"),
+        (&["--agent-p", "0", "approve", "0123456789abcdef"], "--agent-port must be a port number (1-65535)"),
+        (
+            &["agent", "--background", "--timeout", "601", "request-pairing", "--dispatcher", "x"],
+            "--timeout must be between 1 and 600",
+        ),
+    ];
+    for (words, text) in cases {
+        let ran = run(words).exits(64);
+        assert!(ran.stderr.contains(text), "{words:?}: {ran:?}");
+    }
 }

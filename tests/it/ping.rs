@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::harness::{Site, impostor::Impostor, pki, tls};
+use crate::harness::impostor::{Impostor, SILENCE};
+use crate::harness::{Site, pki, tls};
 
 #[test]
 fn a_ping_shows_a_table_with_version_and_expiry() {
@@ -94,4 +95,28 @@ fn a_ping_echoes_its_id_with_its_type() {
         let answer = http.post("/ping", body);
         assert_eq!((answer.status, &answer.json()["reqid"]), (200, &reqid), "{body}");
     }
+}
+
+#[test]
+fn the_configured_port_is_for_agents_with_the_default_port() {
+    let site = Site::builder().agents(0).dispatcher("port = 1").start();
+    let credentials = pki::issue(&site.authority(), "web");
+    site.register("web", 7443, &credentials);
+    site.register("db", 2, &credentials);
+    for (words, port) in
+        [(&["ping", "web"][..], 1), (&["ping", "db"], 2), (&["ping", "web:4"], 4), (&["--port", "3", "ping", "web"], 3)]
+    {
+        let ran = site.control(words).exits(1);
+        assert!(ran.stdout.contains(&format!("did not respond on port {port} - connection refused")), "{ran:?}");
+    }
+}
+
+#[test]
+fn an_agent_that_says_nothing_has_timed_out() {
+    let site = Site::builder().agents(0).dispatcher("read_timeout = 1").start();
+    let credentials = pki::issue(&site.authority(), "mute");
+    let mute = Impostor::start(&site.authority(), &credentials, SILENCE);
+    site.register("mute", mute.address.port(), &credentials);
+    let json = site.control(&["--json", "ping", "mute"]).exits(1).result();
+    assert_eq!(json["error"], "host '127.0.0.1' did not respond - connection timed out", "{json}");
 }

@@ -108,8 +108,8 @@ fn a_change_that_is_none_or_wrong_changes_nothing() {
     let cases: [(&[&str], i32, &str); 9] = [
         (&["edit-agent", "web"], 64, "Nothing to change"),
         (&["edit-agent"], 64, "NAME"),
-        (&["edit-agent", "web", "--ip", "10.0.0"], 64, "invalid"),
-        (&["edit-agent", "web", "--agent-port", "0"], 64, "invalid"),
+        (&["edit-agent", "web", "--ip", "10.0.0"], 64, "--ip must be an IPv4 or IPv6 address"),
+        (&["edit-agent", "web", "--agent-port", "0"], 64, "--agent-port must be a port number (1-65535)"),
         (&["edit-agent", "web", "--lookup-by", "luck"], 64, "--lookup-by must be 'ip' or 'hostname'"),
         (&["edit-agent", "web", "--rename", "../x"], 64, "invalid"),
         (&["edit-agent", "../web", "--agent-port", "1"], 64, "invalid"),
@@ -134,4 +134,16 @@ fn unpairing_removes_the_record_and_says_what_stays_valid() {
     assert!(!site.record("web").exists());
     let again = site.control(&["unpair", "web"]).exits(1);
     assert!(again.stderr.contains("Unpair failed: No registry entry for 'web'"), "{again:?}");
+}
+
+#[test]
+fn a_registry_that_cannot_be_used_is_named_with_its_cause() {
+    let site = site();
+    std::fs::write(site.record("web"), "{").unwrap();
+    for (words, text) in
+        [(&["edit-agent", "web", "--agent-port", "1"][..], "Edit failed: "), (&["unpair", "web"], "Unpair failed: ")]
+    {
+        let ran = site.control(words).exits(69);
+        assert!(ran.stderr.contains(text) && ran.stderr.contains("web.json is not a valid record: EOF"), "{ran:?}");
+    }
 }

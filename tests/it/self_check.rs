@@ -1,6 +1,10 @@
 //! `check-config`, `self-check`, `self-ping`, `pairing-status`, `paired`: what a host says about itself.
 
-use crate::harness::{Site, pki};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+
+use crate::harness::process::{finish, program};
+use crate::harness::{Site, binary, host, pki, tls};
 
 #[test]
 fn a_sound_dispatcher_passes_its_check() {
@@ -29,6 +33,33 @@ fn a_dispatcher_names_everything_that_is_missing_at_once() {
     {
         assert!(said.contains(part), "{part}: {said}");
     }
+}
+
+#[test]
+fn what_another_user_may_not_read_is_no_reason_to_make_it_anew() {
+    let site = Site::builder().agents(0).start();
+    if !host::is_root() {
+        return;
+    }
+    // Where this test's own binary lies, another user may have no way to it.
+    let copy = site.control.join("ctrl-exec");
+    let mut cp = program("cp".as_ref());
+    cp.arg(binary()).arg(&copy);
+    finish(cp, "").exits(0);
+    let nobody = |words: &[&str]| {
+        let mut command = program(&copy);
+        command.arg("--root").arg(&site.control).args(words).uid(65534).gid(65534);
+        finish(command, "")
+    };
+    let said = nobody(&["check-config"]).exits(78).stdout;
+    assert!(said.contains("dispatcher.key\n  because: Permission denied") && !said.contains("setup-"), "{said}");
+    std::fs::create_dir_all(site.registry()).unwrap();
+    std::fs::set_permissions(site.registry(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    for verb in [&["edit-agent", "x", "--ip", "::1"][..], &["unpair", "x"], &["ping", "x"], &["list-agents"]] {
+        let ran = nobody(verb).exits(77);
+        assert!(ran.stderr.contains("\nhint: ") && ran.stderr.contains("group ctrl-exec"), "{ran:?}");
+    }
+    nobody(&["setup-ctrl-exec"]).exits(77);
 }
 
 #[test]
@@ -63,6 +94,58 @@ fn an_agent_says_what_needs_hands() {
     std::fs::write(site.agent().config(), "port = 0\nprot = 1\n").unwrap();
     let ran = site.agent().command(&["self-check"]).exits(1);
     assert!(ran.stderr.contains("Config error: ") && ran.stderr.contains("agent.conf:2:1: "), "{ran:?}");
+}
+
+#[test]
+fn whatever_keeps_an_agent_from_serving_fails_its_check() {
+    let site = Site::builder().sh("ok", "true").prepare();
+    let agent = site.agent();
+    let check = |part: &str, hint: &str| {
+        let served = agent.command(&["serve"]).exits(78);
+        let said = agent.command(&["self-check"]).exits(1).stdout;
+        assert!(said.contains(part) && served.stderr.contains(part), "{part}: {said}{served:?}");
+        assert!(said.contains(hint) && served.stderr.contains(hint), "{hint}: {said}{served:?}");
+    };
+    std::fs::create_dir(agent.revoked()).unwrap();
+    check("revoked-serials\n  because: it is not a regular file", "");
+    std::fs::remove_dir(agent.revoked()).unwrap();
+    let ca = agent.root.join("etc/ctrl-exec-agent/ca.crt");
+    let good = std::fs::read(&ca).unwrap();
+    std::fs::write(&ca, "no certificate\n").unwrap();
+    check("ca.crt cannot be used as the CA", "pair this host again");
+    std::fs::write(&ca, good).unwrap();
+    agent.command(&["self-check"]).exits(0);
+}
+
+#[test]
+fn a_file_that_only_root_can_read_fails_the_check() {
+    let site = Site::builder().prepare();
+    if !host::is_root() {
+        return;
+    }
+    let key = site.agent().root.join("etc/ctrl-exec-agent/agent.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::os::unix::fs::chown(&key, Some(0), Some(0)).unwrap();
+    let served = site.agent().command(&["serve"]).exits(78).stderr;
+    assert!(
+        served.contains("Permission denied") && served.contains(&format!("chmod 640 {}", key.display())),
+        "{served}"
+    );
+    let said = site.agent().command(&["self-check"]).exits(1).stdout;
+    assert!(said.contains("  Account OK (checked as 'nobody')\n"), "{said}");
+    assert!(said.contains("agent.key: Permission denied"), "{said}");
+}
+
+#[test]
+fn a_script_outside_script_dirs_is_neither_in_order_nor_advertised() {
+    let site = Site::builder().agent("script_dirs = {scripts}").sh("in", "true").allow("out = /bin/true").start();
+    let said = site.agent().command(&["self-check"]).exits(1).stdout;
+    assert!(said.contains("  Script 'out': /bin/true  (profile: default) [NOT IN script_dirs]\n"), "{said}");
+    assert!(said.contains("(profile: default) [ok]\n"), "{said}");
+    let mut http = tls::connect(site.agent().address(), &site.authority(), &site.dispatcher());
+    let scripts = http.get("/capabilities").json()["scripts"].clone();
+    assert_eq!((scripts.as_array().unwrap().len(), &scripts[0]["name"]), (1, &"in".into()), "{scripts}");
+    assert_eq!(site.result("out", &[])["error"], "script not permitted");
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub fn paired(globals: &Globals) -> Exit {
 
 /// The end of the certificate's validity, or why this host is not paired.
 pub fn expiry(globals: &Globals) -> Result<String, String> {
-    let loaded = snapshot::configuration(&globals.places()).map_err(|error| error.to_string())?;
+    let loaded = snapshot::configuration(&globals.places()).map_err(|error| causes::on_one_line(&error))?;
     if let Some(missing) = snapshot::unpaired(&loaded.settings) {
         return Err(format!("missing file: {}", missing.display()));
     }

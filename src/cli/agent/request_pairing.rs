@@ -69,6 +69,12 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     if let Some(doubt) = doubt {
         out::error(format!("Warning: {doubt}"));
     }
+    if matches!(request.confirm, Confirm::No) {
+        out::error(
+            "Warning: nobody can be asked to compare the code here, so whoever poses as the dispatcher is obeyed.",
+        );
+        out::error("         Name the CA with --ca-fingerprint, or run this on a terminal.");
+    }
     let failed = |error: keep::KeepError| Failure::new(Exit::Failed, error);
     if keep::recover(&places).map_err(failed)? {
         out::error("An earlier pairing was interrupted while it was stored; it is complete now.");
@@ -95,12 +101,6 @@ fn request(args: &Args, globals: &Globals, places: &Places) -> Result<Request, F
         None if args.background || args.detached || !std::io::stdin().is_terminal() => Confirm::No,
         None => Confirm::Code(Arc::new(ask)),
     };
-    if let (Confirm::No, false) = (&confirm, args.background && !args.detached) {
-        out::error(
-            "Warning: nobody can be asked to compare the code here, so whoever poses as the dispatcher is obeyed.",
-        );
-        out::error("         Name the CA with --ca-fingerprint, or run this on a terminal.");
-    }
     Ok(Request {
         dispatcher,
         // Found out later, since it may take time.
@@ -177,9 +177,22 @@ fn foreground(request: &Request, places: &Places, root: &Root) -> Result<Exit, F
             // The question may still stand on the line.
             let line_end = if matches!(request.confirm, Confirm::Code(_)) { "\n" } else { "" };
             out::error(format!("{line_end}Pairing failed: {}", failure.describe()));
+            remedy(&failure).into_iter().for_each(out::error);
             // A denial has a status of its own only in the background, where the reason is in the log alone.
             Ok(if matches!(failure, PairFailure::Denied(_)) { Exit::Failed } else { status(&failure) })
         }
+    }
+}
+
+/// What to do about a dispatcher that is not there.
+fn remedy(failure: &PairFailure) -> Option<&'static str> {
+    match failure {
+        PairFailure::Unresolved(_) => Some("hint: check the name behind --dispatcher, or give an address"),
+        PairFailure::Unreachable { .. } | PairFailure::NotListening { .. } => Some(
+            "hint: is pairing mode on there? It is opened with 'ctrl-exec pairing-mode', and closes by itself; --port \
+             names a port other than 7444",
+        ),
+        _ => None,
     }
 }
 
@@ -316,6 +329,7 @@ fn detached(request: &Request, places: &Places, root: &Root) -> Exit {
             };
             log.emit(event.field("REASON", &reason).maybe("REQID", reqid()));
             out::error(format!("Pairing failed: {reason}"));
+            remedy(&failure).into_iter().for_each(out::error);
             exit
         }
     }

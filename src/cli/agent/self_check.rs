@@ -1,34 +1,109 @@
 //! `self-check`: what serving would find, and what needs hands.
 
-use super::{Globals, pairing_status};
-use crate::agent::snapshot::{self, SnapshotError};
+use std::error::Error;
+use std::fmt;
+
+use super::{Globals, pairing_status, remedy};
+use crate::agent::serve;
+use crate::agent::snapshot::{self, Places, Snapshot, SnapshotError};
 use crate::audit::{Ident, Logger};
 use crate::cli::out;
 use crate::conf::agent::Loaded;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::sys::file;
+use crate::sys::{file, user};
+use crate::wire::causes;
 
 /// Checks; 1 if serving would fail, a script cannot be executed, or nobody is trusted.
+///
+/// **Invariant:** it looks with the eyes of the agent. Started as root it becomes the agent's account, as `serve` does,
+/// or a file that only root can read would seem to be in order; and its last check is the very function that serving
+/// starts with.
 pub fn run(globals: &Globals) -> Result<Exit, Failure> {
     out::line("Checking config...");
-    let loaded = snapshot::configuration(&globals.places()).map_err(|error| broken(&error))?;
+    let places = globals.places();
+    let loaded = snapshot::configuration(&places).map_err(|error| broken(error, &places))?;
     if !loaded.warnings.is_empty() {
         out::error(loaded.warnings.to_string());
     }
     out::line(format!("  Config OK (port {})", *loaded.settings.port));
     out::line(format!("  Allowlist OK ({} scripts)", loaded.allowlist.len()));
-    let mut good = certificates(globals, &loaded);
-    good &= trust(&loaded);
+    let mut good = account(&loaded);
+    good &= certificates(globals, &loaded);
+    good &= trust(&loaded, &places);
+    good &= revocation(&loaded, &places);
     good &= executor(&loaded);
     good &= hook(&loaded);
     good &= scripts(&loaded);
+    good = good && everything(&places);
     out::line("Self-check complete.");
     Ok(if good { Exit::Success } else { Exit::Failed })
 }
 
-fn broken(error: &SnapshotError) -> Failure {
-    Failure::new(Exit::Failed, format!("Config error: {error}"))
+/// A configuration that cannot be used, under the words that the original used for it.
+#[derive(Debug)]
+struct ConfigError(SnapshotError);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Config error: {}", self.0)
+    }
+}
+
+impl Error for ConfigError {
+    /// The words above are this error's own and the snapshot's.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// How a check ends that finds no usable configuration.
+#[must_use]
+pub fn broken(error: SnapshotError, places: &Places) -> Failure {
+    let remedy = remedy::of(&error, places);
+    advised(Failure::new(Exit::Failed, ConfigError(error)), remedy)
+}
+
+fn with_remedy(error: SnapshotError, places: &Places) -> Failure {
+    let remedy = remedy::of(&error, places);
+    advised(Failure::new(Exit::Failed, error), remedy)
+}
+
+fn advised(failure: Failure, remedy: Option<String>) -> Failure {
+    match remedy {
+        Some(remedy) => failure.hint(remedy),
+        None => failure,
+    }
+}
+
+/// Becomes the account that serving would become.
+fn account(loaded: &Loaded) -> bool {
+    if !user::is_root() {
+        return true;
+    }
+    let name = &*loaded.settings.user;
+    match serve::drop_root(&loaded.settings) {
+        Ok(()) => {
+            out::line(format!("  Account OK (checked as '{name}')"));
+            true
+        }
+        Err(error) => {
+            out::line(format!("  Account: {}", causes::on_one_line(&error)));
+            false
+        }
+    }
+}
+
+/// What serving starts with. Its log lines were all seen above.
+fn everything(places: &Places) -> bool {
+    let log = Logger::to_writer(Ident::Agent, Box::new(std::io::sink()));
+    match Snapshot::load(places, "localhost", &log) {
+        Ok(_) => true,
+        Err(error) => {
+            out::line(format!("  Serving: {}", with_remedy(error, places)));
+            false
+        }
+    }
 }
 
 fn certificates(globals: &Globals, loaded: &Loaded) -> bool {
@@ -40,15 +115,18 @@ fn certificates(globals: &Globals, loaded: &Loaded) -> bool {
         }
     }
     if let Err(error) = snapshot::anchor(&loaded.settings) {
-        out::line(format!("  CA: {}", Failure::new(Exit::Config, error)));
+        out::line(format!("  CA: {}", with_remedy(error, &globals.places())));
         return false;
     }
     true
 }
 
-fn trust(loaded: &Loaded) -> bool {
-    let log = Logger::to_writer(Ident::Agent, Box::new(std::io::stderr()));
-    match snapshot::trust(&loaded.settings, &log) {
+fn to_stderr() -> Logger {
+    Logger::to_writer(Ident::Agent, Box::new(std::io::stderr()))
+}
+
+fn trust(loaded: &Loaded, places: &Places) -> bool {
+    match snapshot::trust(&loaded.settings, &to_stderr()) {
         Ok(map) if map.is_empty() => {
             let path = loaded.settings.trusted_dispatchers_path.display();
             out::line(format!("  Trust: no trusted dispatchers in {path}: every request is denied"));
@@ -59,7 +137,24 @@ fn trust(loaded: &Loaded) -> bool {
             true
         }
         Err(error) => {
-            out::line(format!("  Trust: {}", Failure::new(Exit::Config, error)));
+            out::line(format!("  Trust: {}", with_remedy(error, places)));
+            false
+        }
+    }
+}
+
+fn revocation(loaded: &Loaded, places: &Places) -> bool {
+    if !loaded.settings.revoked_serials.exists() {
+        out::line(format!("  Revocation: no list at {}", loaded.settings.revoked_serials.display()));
+        return true;
+    }
+    match snapshot::revoked(&loaded.settings, &to_stderr()) {
+        Ok(_) => {
+            out::line("  Revocation OK");
+            true
+        }
+        Err(error) => {
+            out::line(format!("  Revocation: {}", with_remedy(error, places)));
             false
         }
     }
@@ -87,9 +182,14 @@ fn hook(loaded: &Loaded) -> bool {
 fn scripts(loaded: &Loaded) -> bool {
     let mut good = true;
     for entry in loaded.allowlist.iter() {
-        let executable = file::is_executable(entry.path());
-        good &= executable;
-        let mark = if executable { "ok" } else { "NOT EXECUTABLE" };
+        let mark = if !entry.is_within(loaded.settings.script_dirs.as_deref()) {
+            "NOT IN script_dirs"
+        } else if file::is_executable(entry.path()) {
+            "ok"
+        } else {
+            "NOT EXECUTABLE"
+        };
+        good &= mark == "ok";
         let (name, path, profile) = (entry.name(), entry.path().display(), entry.profile());
         out::line(format!("  Script '{name}': {path}  (profile: {profile}) [{mark}]"));
     }

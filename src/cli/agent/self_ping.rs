@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{Globals, pairing_status};
+use super::{Globals, pairing_status, self_check};
 use crate::agent::self_ping::{self, Pong, SelfPingError};
 use crate::agent::snapshot;
 use crate::cli::out;
@@ -12,8 +12,8 @@ use crate::failure::Failure;
 /// Pings; 0 also where the agent refuses its own serial, since it then is there and enforces its policy.
 pub fn run(globals: &Globals) -> Result<Exit, Failure> {
     out::line("Checking config...");
-    let loaded = snapshot::configuration(&globals.places())
-        .map_err(|error| Failure::new(Exit::Failed, format!("Config error: {error}")))?;
+    let loaded =
+        snapshot::configuration(&globals.places()).map_err(|error| self_check::broken(error, &globals.places()))?;
     let settings = loaded.settings;
     out::line(format!("  Config OK (port {})", *settings.port));
     match pairing_status::expiry(globals) {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::Globals;
+use super::{Globals, remedy};
 use crate::agent::pairing::{self, keep};
 use crate::agent::serve::{self, ServeError};
-use crate::agent::snapshot::{Places, SnapshotError};
+use crate::agent::snapshot::Places;
 use crate::cli::out;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -56,23 +56,12 @@ fn workers() -> usize {
 
 fn failed(error: ServeError, places: &Places) -> Failure {
     let hint = match &error {
-        ServeError::Snapshot(SnapshotError::Unpaired(_)) => {
-            format!(
-                "pair this host first: ctrl-exec-agent request-pairing --dispatcher HOST ({})",
-                places.config.display()
-            )
-        }
-        ServeError::Snapshot(SnapshotError::ExecutorSocket) => {
-            format!("remove executor_socket from {}; scripts then run as the agent's user", places.config.display())
-        }
-        ServeError::Snapshot(_) | ServeError::Executor(_) => {
-            format!("the files are {} and {}", places.config.display(), places.allowlist.display())
-        }
+        ServeError::Snapshot(error) => remedy::of(error, places),
         ServeError::NoAccount(_) | ServeError::RootAccount => {
-            format!("set 'user' in {} to an account without rights, or make the account", places.config.display())
+            Some(format!("set 'user' in {} to an account without rights, or make the account", places.config.display()))
         }
-        ServeError::Listen(_) => "is another agent running? 'port' and 'bind' in agent.conf decide".to_owned(),
-        ServeError::Drop(_) | ServeError::Start(_) => String::new(),
+        ServeError::Listen(_) => Some("is another agent running? 'port' and 'bind' in agent.conf decide".to_owned()),
+        ServeError::Executor(_) | ServeError::Drop(_) | ServeError::Start(_) => None,
     };
     let exit = match &error {
         ServeError::Snapshot(_) | ServeError::Executor(_) | ServeError::NoAccount(_) | ServeError::RootAccount => {
@@ -82,5 +71,8 @@ fn failed(error: ServeError, places: &Places) -> Failure {
         ServeError::Drop(_) => Exit::Permission,
     };
     let failure = Failure::new(exit, error);
-    if hint.is_empty() { failure } else { failure.hint(hint) }
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
 }

@@ -1,8 +1,9 @@
 //! `approve ID`.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Globals, globals};
+use super::{Globals, edit_agent, globals};
 use crate::cli::out;
 use crate::dispatcher::pairing::advice::advice;
 use crate::dispatcher::pairing::decide::{self, Approved, DecideError, Delivery, Overrides};
@@ -23,19 +24,19 @@ pub struct Args {
     #[arg(value_name = "ID")]
     id: String,
     /// How to find the agent: by its registered name or by its address
-    #[arg(long, value_name = "ip|hostname")]
-    lookup_by: Option<String>,
+    #[arg(long, value_name = "ip|hostname", value_parser = edit_agent::lookup)]
+    lookup_by: Option<LookupBy>,
     /// Address to register
-    #[arg(long, value_name = "A")]
-    ip: Option<String>,
+    #[arg(long, value_name = "ADDRESS", value_parser = edit_agent::address)]
+    ip: Option<IpAddr>,
     /// Port to register
-    #[arg(long, value_name = "N")]
-    agent_port: Option<String>,
+    #[arg(long, value_name = "PORT", value_parser = edit_agent::port)]
+    agent_port: Option<u16>,
 }
 
 /// Approves a request, and waits until its agent is registered; 2 if the agent takes its time.
 pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
-    let overrides = overrides(args)?;
+    let overrides = Overrides { lookup_by: args.lookup_by, ip: args.ip, agent_port: args.agent_port };
     let site = globals.site()?;
     let approved = decide::approve(&site, &args.id, overrides).map_err(failure)?;
     out::line(format!("Approved '{}' ({}).", approved.record.hostname, approved.request.id));
@@ -57,18 +58,6 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
             Err(Failure::new(Exit::Failed, error).hint("the log says why; let the agent ask again"))
         }
     }
-}
-
-fn overrides(args: &Args) -> Result<Overrides, Failure> {
-    let wrong = |text: &'static str| Failure::new(Exit::Usage, text);
-    let lookup_by = args.lookup_by.as_deref().map(|word| LookupBy::parse(word).ok_or(()));
-    let ip = args.ip.as_deref().map(str::parse);
-    let port = args.agent_port.as_deref().map(|text| text.parse::<u16>().ok().filter(|port| *port != 0).ok_or(()));
-    Ok(Overrides {
-        lookup_by: lookup_by.transpose().map_err(|()| wrong("--lookup-by must be 'ip' or 'hostname'"))?,
-        ip: ip.transpose().map_err(|_| wrong("--ip must be an IPv4 or IPv6 address"))?,
-        agent_port: port.transpose().map_err(|()| wrong("--agent-port must be a port number (1-65535)"))?,
-    })
 }
 
 /// What was registered, exactly, and how to change it.

@@ -47,9 +47,11 @@ pub async fn allowed(site: &Site, globals: &Globals, context: Context) -> Result
     })
 }
 
-/// The agents that the references name, all or none.
+/// The agents that the references name, all or none. `port`, else the configured one, is for those that are registered
+/// with the default port.
 pub fn targets(site: &Site, references: &[String], port: Option<u16>) -> Result<Vec<Target>, Failure> {
-    resolve::resolve(&site.registry, references, port).map_err(|error| match error {
+    let port = port.unwrap_or(site.settings.port);
+    resolve::resolve(&site.registry, references, Some(port)).map_err(|error| match error {
         ResolveError::Store(store) if store.is_permission_denied() => {
             Failure::new(Exit::Permission, store).hint("run it with sudo, or as a member of the group ctrl-exec")
         }

@@ -22,6 +22,8 @@ pub fn run(_: &Args, globals: &Globals) -> Result<Exit, Failure> {
         Ok(text) => out::line(format!("  {what} OK{text}")),
         Err(error) => {
             good = false;
+            let denied = error.file().is_some_and(FileError::is_permission_denied);
+            let remedy = if denied { "run it as root, with sudo, or as the file's owner" } else { remedy };
             out::line(format!("  {what}: {}", Failure::new(Exit::Config, error).hint(remedy)));
         }
     };

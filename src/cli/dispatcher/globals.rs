@@ -8,6 +8,7 @@ use crate::conf::dispatcher::Settings;
 use crate::dispatcher::site::{Site, SiteError};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::sys::file::FileError;
 
 /// Options of every verb.
 #[derive(Clone, Debug, clap::Args)]
@@ -47,11 +48,24 @@ impl Globals {
 
     /// Loads the configuration; warnings go to standard error.
     pub fn site(&self) -> Result<Site, Failure> {
-        let (site, warnings) = Site::load(&self.config(), &self.root()).map_err(failed)?;
+        let (site, warnings) = Site::load(&self.config(), &self.root()).map_err(|error| match error {
+            absent if absent.file().is_some_and(FileError::is_not_found) => self.no_configuration(absent),
+            other => failed(other),
+        })?;
         if !warnings.is_empty() {
             out::error(warnings.to_string());
         }
         Ok(site)
+    }
+
+    /// The three lines that a configuration must have.
+    fn no_configuration(&self, error: SiteError) -> Failure {
+        let file = |name: &str| self.root().path("/etc/ctrl-exec").join(name).display().to_string();
+        let (cert, key, ca) = (file("dispatcher.crt"), file("dispatcher.key"), file("ca.crt"));
+        Failure::new(Exit::Config, error).hint(format!(
+            "write it (or name another with --config); the lines it must have:\n    cert = {cert}\n    key = {key}\n    ca = \
+             {ca}"
+        ))
     }
 }
 

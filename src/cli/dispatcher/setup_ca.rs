@@ -33,6 +33,7 @@ pub fn failed(error: SetupError) -> Failure {
         SetupError::File(file) if file.is_permission_denied() => {
             Failure::new(Exit::Permission, file).hint("run it as root, or with sudo")
         }
+        SetupError::Store(store) => super::approve::store_failure(store),
         SetupError::Site(site) => super::globals::failed(site),
         missing @ SetupError::NoCa(_) => {
             Failure::new(Exit::Config, missing).hint("make the CA first: ctrl-exec setup-ca")

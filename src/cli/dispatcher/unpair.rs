@@ -1,6 +1,6 @@
 //! `unpair`.
 
-use super::Globals;
+use super::{Globals, edit_agent};
 use crate::cli::out;
 use crate::dispatcher::edit;
 use crate::exit::Exit;
@@ -18,8 +18,7 @@ pub struct Args {
 /// Removes a record. The certificate stays valid, which is said.
 pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     let site = globals.site()?;
-    let record = edit::unpair(&site, &args.name)
-        .map_err(|error| Failure::new(Exit::Failed, format!("Unpair failed: {error}")))?;
+    let record = edit::unpair(&site, &args.name).map_err(|error| edit_agent::failed("Unpair failed", error))?;
     let expiry = if record.expiry.is_empty() { "unknown" } else { &record.expiry };
     out::line(format!("Unregistered '{}'.", args.name));
     out::line(format!("WARNING: Agent certificate remains valid until: {expiry}"));

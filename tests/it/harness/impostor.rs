@@ -12,6 +12,9 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use super::DEADLINE;
 use super::pki::Credentials;
 
+/// As an answer: none, and the connection stays open until the other end closes it.
+pub(crate) const SILENCE: &str = "(silence)";
+
 /// A server on loopback. Its thread ends with the test's process.
 #[derive(Debug)]
 pub(crate) struct Impostor {
@@ -64,6 +67,10 @@ fn serve(mut tls: StreamOwned<ServerConnection, std::net::TcpStream>, heard: &Mu
         let Ok(count @ 1..) = tls.read(&mut buffer) else { return };
         request.extend_from_slice(&buffer[..count]);
         heard.lock().unwrap().extend_from_slice(&buffer[..count]);
+    }
+    if answer == SILENCE {
+        while matches!(tls.read(&mut buffer), Ok(1..)) {}
+        return;
     }
     drop(tls.write_all(answer.as_bytes()));
     tls.conn.send_close_notify();

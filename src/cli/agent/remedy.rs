@@ -1,0 +1,51 @@
+//! What to do about an agent's files that cannot be used.
+
+use crate::agent::snapshot::{Places, SnapshotError};
+use crate::sys::file::FileError;
+use crate::tls::files::CredentialError;
+
+const PAIR: &str = "ctrl-exec-agent request-pairing --dispatcher HOST";
+
+/// What to type next. Errors of the configuration carry their own advice, line by line.
+#[must_use]
+pub fn of(error: &SnapshotError, places: &Places) -> Option<String> {
+    let conf = places.config.display();
+    match error {
+        SnapshotError::Unpaired(_) => Some(format!("pair this host first: {PAIR} ({conf})")),
+        SnapshotError::ExecutorSocket => {
+            Some(format!("remove executor_socket from {conf}; scripts then run as the agent's user"))
+        }
+        SnapshotError::Hook(path) => {
+            let path = path.display();
+            Some(format!("make it executable (chmod 755 {path}), or remove auth_hook from {conf}"))
+        }
+        SnapshotError::File(file) | SnapshotError::Credential(CredentialError::File(file)) => of_file(file, places),
+        SnapshotError::Credential(CredentialError::Identity { .. } | CredentialError::Anchor { .. }) => {
+            Some(format!("put back the files that were made together, or pair this host again: {PAIR}"))
+        }
+        SnapshotError::Credential(CredentialError::NotText(_)) => Some("put back a copy that is text".to_owned()),
+        SnapshotError::Configuration(_) | SnapshotError::Tls(_) => None,
+    }
+}
+
+fn of_file(file: &FileError, places: &Places) -> Option<String> {
+    let (path, conf) = (file.path().display(), places.config.display());
+    if file.is_permission_denied() {
+        return Some(format!(
+            "the agent's account ('user' in {conf}) must be able to read it, and to enter the directories above it: \
+             chgrp ctrl-exec-agent {path}; chmod 640 {path}"
+        ));
+    }
+    if file.is_not_found() && file.path() == places.allowlist {
+        return Some("write it, one line a script: NAME = /absolute/path; it may be empty".to_owned());
+    }
+    if file.is_not_found() && file.path() == places.config {
+        let etc = |name: &str| places.root.path("/etc/ctrl-exec-agent").join(name).display().to_string();
+        let (cert, key, ca) = (etc("agent.crt"), etc("agent.key"), etc("ca.crt"));
+        return Some(format!(
+            "write it (or name another with --config); the lines it must have:\n    port = 7443\n    cert = {cert}\n    \
+             key = {key}\n    ca = {ca}"
+        ));
+    }
+    None
+}
