@@ -13,6 +13,7 @@
 mod demo;
 mod harness;
 mod names;
+mod old_state;
 mod pairing;
 mod pairing_ends;
 mod ping;
