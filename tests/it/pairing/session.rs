@@ -31,6 +31,13 @@ impl Drop for Background {
     }
 }
 
+/// Whether nothing is left of a killed process. Its files stay open until the last of its threads is gone, which may be
+/// after the first one has become a zombie.
+fn is_gone(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    !host::alive(pid) && threads <= 1
+}
+
 fn pidfile(world: &World) -> std::path::PathBuf {
     world.site.control.join("var/lib/ctrl-exec/pairing-mode.pid")
 }
@@ -136,7 +143,7 @@ fn the_pidfile_of_a_killed_session_stands_in_nobodys_way() {
     let world = World::new();
     let (session, _) = Background::start(&world, &[]);
     host::kill(session.pid, Signal::SIGKILL);
-    eventually("its end", || (!host::alive(session.pid)).then_some(()));
+    eventually("its end", || is_gone(session.pid).then_some(()));
     assert!(pidfile(&world).exists());
     assert_eq!(stop(&world), "No background pairing mode is running. (cleared stale pidfile)\n");
     assert!(!pidfile(&world).exists());
