@@ -19,6 +19,7 @@ mod harness;
 mod hook;
 mod hostile;
 mod names;
+mod old_state;
 mod original;
 mod pairing;
 mod pairing_ends;

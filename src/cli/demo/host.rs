@@ -35,7 +35,7 @@ impl Host {
         // Every path below goes into configuration files and to processes that work elsewhere.
         let parent = std::path::absolute(std::env::temp_dir()).map_err(failed)?;
         let root = parent.join(format!("ctrl-exec-demo-{}", hex::encode(&id)));
-        std::fs::create_dir(&root).map_err(|error| unusable(&parent, &error))?;
+        std::fs::create_dir(&root).map_err(|error| process::unusable(&parent, &error))?;
         let host = Self { root, agent_name: String::new(), keep: false };
         host.fill()?;
         Ok(host)
@@ -145,12 +145,6 @@ impl Drop for Host {
             let _ = std::fs::remove_dir_all(&self.root);
         }
     }
-}
-
-/// A temporary directory that will not do.
-pub(super) fn unusable(parent: &Path, error: &std::io::Error) -> Failure {
-    let text = format!("the demo cannot use the temporary directory {}: {error}", parent.display());
-    Failure::new(Exit::Unavailable, text).hint("name another one: TMPDIR=/tmp ctrl-exec demo")
 }
 
 /// A port that nobody uses now. Registered with the dispatcher, so it cannot be left to the kernel at each start.

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::host::unusable;
 use super::interrupt;
 use crate::cli::out;
 use crate::exit::Exit;
@@ -23,6 +22,12 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Where the audit lines of a process are kept.
 pub(super) fn log(root: &Path, who: &str) -> PathBuf {
     root.join(format!("{who}.log"))
+}
+
+/// A temporary directory that will not do.
+pub(super) fn unusable(parent: &Path, error: &std::io::Error) -> Failure {
+    let text = format!("the demo cannot use the temporary directory {}: {error}", parent.display());
+    Failure::new(Exit::Unavailable, text).hint("name another one: TMPDIR=/tmp ctrl-exec demo")
 }
 
 /// What a process has said for people. Its log goes with the demo's directory, so a failure has to quote it.

@@ -53,10 +53,11 @@ fn an_approval_reports_exactly_what_was_registered() {
 
 #[test]
 fn the_operators_word_counts_before_the_agents_and_that_before_the_default() {
+    type Case<'a> = (&'a [&'a str], &'a [&'a str], (&'a str, &'a str, u16));
     let world = World::new();
     let session = world.session(&[]);
     let wishes = ["--lookup-by", "ip", "--ip", "192.0.2.1"];
-    let cases: [(&[&str], &[&str], (&str, &str, u16)); 4] = [
+    let cases: [Case<'_>; 4] = [
         (&[], &[], ("hostname", "127.0.0.1", 7443)),
         (&wishes, &[], ("ip", "192.0.2.1", 7443)),
         (&wishes, &["--lookup-by", "hostname"], ("hostname", "192.0.2.1", 7443)),

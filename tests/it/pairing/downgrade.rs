@@ -80,14 +80,14 @@ fn an_agent_of_the_original_is_marked_wherever_it_is_shown() {
         assert_eq!(approved.lines("pair-approve")[0].get("FORM"), Some("original"));
         let answers = bodies(&agent.join().unwrap());
         assert_eq!((&answers[0]["status"], &answers[0]["reqid"]), (&json!("pending"), &json!(id)));
-        let final_answer = &answers[1];
+        let second = &answers[1];
         assert_eq!(
-            (&final_answer["status"], &final_answer["nonce"]),
+            (&second["status"], &second["nonce"]),
             (&json!("approved"), &json!("00112233445566778899aabbccddeeff"))
         );
-        assert_eq!(final_answer["dispatcher_serial"], json!(world.site.dispatcher().serial()));
+        assert_eq!(second["dispatcher_serial"], json!(world.site.dispatcher().serial()));
         for (file, key) in [("old.crt", "cert"), ("ca.crt", "ca")] {
-            std::fs::write(openssl.path(file), final_answer[key].as_str().unwrap()).unwrap();
+            std::fs::write(openssl.path(file), second[key].as_str().unwrap()).unwrap();
         }
         openssl.run("verify -CAfile ca.crt old.crt");
         Credentials::load(&openssl.path("old.crt"), &openssl.path("old.key"));

@@ -10,7 +10,6 @@ use std::process::{Child, Command, Stdio};
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 
-use crate::harness::audit::{self, Line};
 use crate::harness::process::Ran;
 use crate::harness::{eventually, host};
 
@@ -54,11 +53,6 @@ impl Live {
     /// Standard error so far.
     pub(super) fn err(&self) -> String {
         std::fs::read_to_string(&self.stderr).unwrap()
-    }
-
-    /// The audit lines of this kind so far.
-    pub(super) fn lines(&self, action: &str) -> Vec<Line> {
-        audit::lines(&self.err()).into_iter().filter(|line| line.action() == action).collect()
     }
 
     /// Waits until it has said this on standard output, and returns everything that it has said.

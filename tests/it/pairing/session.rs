@@ -9,23 +9,33 @@ use crate::harness::host;
 use crate::harness::process::Ran;
 
 /// A session in the background. Stopped when dropped.
-struct Background<'a>(&'a World, u32, String);
+struct Background {
+    pid: u32,
+    port: String,
+}
 
-impl<'a> Background<'a> {
-    fn start(world: &'a World, words: &[&str]) -> (Self, Ran) {
+impl Background {
+    fn start(world: &World, words: &[&str]) -> (Self, Ran) {
         let ran = world.site.control(&[&["pairing-mode", "start", "--port", "0"], words].concat()).exits(0);
         let first = ran.stdout.lines().next().unwrap();
         let rest = first.strip_prefix("Pairing mode started in the background on port ").expect(first);
         let (port, rest) = rest.split_once(" (PID ").unwrap();
         let pid = rest.strip_suffix(").").unwrap().parse().unwrap();
-        (Self(world, pid, port.to_owned()), ran)
+        (Self { pid, port: port.to_owned() }, ran)
     }
 }
 
-impl Drop for Background<'_> {
+impl Drop for Background {
     fn drop(&mut self) {
-        host::kill(self.1, Signal::SIGKILL);
+        host::kill(self.pid, Signal::SIGKILL);
     }
+}
+
+/// Whether nothing is left of a killed process. Its files stay open until the last of its threads is gone, which may be
+/// after the first one has become a zombie.
+fn is_gone(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    !host::alive(pid) && threads <= 1
 }
 
 fn pidfile(world: &World) -> std::path::PathBuf {
@@ -41,10 +51,10 @@ fn a_session_in_the_background_pairs_until_it_is_stopped() {
     let world = World::new();
     let (session, ran) = Background::start(&world, &["--timeout", "120"]);
     assert!(ran.stdout.contains("\nIt stops by itself in 120s.\nStop it now with: ctrl-exec pairing-mode stop\n"));
-    assert!(host::alive(session.1), "it outlives the command that started it");
-    assert_eq!(std::fs::read_to_string(pidfile(&world)).unwrap(), format!("{}\n", session.1));
+    assert!(host::alive(session.pid), "it outlives the command that started it");
+    assert_eq!(std::fs::read_to_string(pidfile(&world)).unwrap(), format!("{}\n", session.pid));
     // It could be connected to the moment it was said to be there.
-    let mut asking = Live::start(world.asking(&session.2, &[]), &world.site.dir().join("asking"));
+    let mut asking = Live::start(world.asking(&session.port, &[]), &world.site.dir().join("asking"));
     let id = reqid(&mut asking);
     world.approve(&id, &[]).exits(0);
     asking.ends().exits(0);
@@ -53,19 +63,19 @@ fn a_session_in_the_background_pairs_until_it_is_stopped() {
     let refusal = format!(
         "Error: Pairing mode is already running in the background (PID {}).\nhint: stop it with: ctrl-exec pairing-mode \
          stop\n",
-        session.1
+        session.pid
     );
     assert_eq!(second.stderr, refusal);
-    assert!(host::alive(session.1));
+    assert!(host::alive(session.pid));
 
-    let waiting = Live::start(world.asking(&session.2, &[]), &world.site.dir().join("waiting"));
+    let waiting = Live::start(world.asking(&session.port, &[]), &world.site.dir().join("waiting"));
     eventually("a request", || (!world.queued().is_empty()).then_some(()));
     let stopped = world.site.control(&["pairing-mode", "stop"]).exits(0);
-    assert_eq!(stopped.stdout, format!("Pairing mode stopped (was PID {}); pairing port closed.\n", session.1));
-    stopped.lines("pairing-mode-stop")[0].is(&["ACTION=pairing-mode-stop", &format!("PID={}", session.1)]);
+    assert_eq!(stopped.stdout, format!("Pairing mode stopped (was PID {}); pairing port closed.\n", session.pid));
+    stopped.lines("pairing-mode-stop")[0].is(&["ACTION=pairing-mode-stop", &format!("PID={}", session.pid)]);
     let told = waiting.ends().exits(1);
     assert!(told.stderr.contains("Pairing failed: pairing mode ended"), "{told:?}");
-    assert!(!host::alive(session.1) && !pidfile(&world).exists());
+    assert!(!host::alive(session.pid) && !pidfile(&world).exists());
     assert_eq!(stop(&world), "No background pairing mode is running.\n");
 }
 
@@ -132,8 +142,8 @@ fn options_that_make_no_sense_are_refused() {
 fn the_pidfile_of_a_killed_session_stands_in_nobodys_way() {
     let world = World::new();
     let (session, _) = Background::start(&world, &[]);
-    host::kill(session.1, Signal::SIGKILL);
-    eventually("its end", || (!host::alive(session.1)).then_some(()));
+    host::kill(session.pid, Signal::SIGKILL);
+    eventually("its end", || is_gone(session.pid).then_some(()));
     assert!(pidfile(&world).exists());
     assert_eq!(stop(&world), "No background pairing mode is running. (cleared stale pidfile)\n");
     assert!(!pidfile(&world).exists());
@@ -141,7 +151,7 @@ fn the_pidfile_of_a_killed_session_stands_in_nobodys_way() {
     let stranger = format!("{}\n", std::process::id());
     std::fs::write(pidfile(&world), stranger).unwrap();
     let (session, _) = Background::start(&world, &[]);
-    assert_eq!(std::fs::read_to_string(pidfile(&world)).unwrap(), format!("{}\n", session.1));
+    assert_eq!(std::fs::read_to_string(pidfile(&world)).unwrap(), format!("{}\n", session.pid));
     stop(&world);
 }
 
@@ -158,7 +168,7 @@ fn a_session_ends_with_its_time_and_tells_whoever_waits() {
     world.nothing_came_of_it();
 
     let (session, _) = Background::start(&world, &["--timeout", "1"]);
-    eventually("its end", || (!host::alive(session.1)).then_some(()));
+    eventually("its end", || (!host::alive(session.pid)).then_some(()));
     assert!(!pidfile(&world).exists());
 }
 
