@@ -56,7 +56,8 @@ impl ExecutorError {
 struct Line {
     /// A socket of whole messages; only its readiness is used, sending and receiving carry descriptors.
     control: UnixDatagram,
-    child: Child,
+    /// Until it is waited for.
+    child: Option<Child>,
 }
 
 impl Orders {
@@ -84,6 +85,7 @@ impl Orders {
         {
             return Ok(ours);
         }
+        *line = None;
         let fresh = self.connect().await.map_err(ExecutorError::into_io)?;
         let said = fresh.say(Control::Order, &[theirs.as_fd()]).await;
         *line = Some(fresh);
@@ -96,8 +98,14 @@ impl Orders {
         if let Some(open) = line.as_ref()
             && open.say(Control::Reload, &[]).await.is_ok()
         {
-            return open.answer().await;
+            let answer = open.answer().await;
+            // An answer that comes late would be taken for that to the next question.
+            if !matches!(answer, Ok(()) | Err(ExecutorError::Configuration(_))) {
+                *line = None;
+            }
+            return answer;
         }
+        *line = None;
         *line = Some(self.connect().await?);
         Ok(())
     }
@@ -108,7 +116,7 @@ impl Orders {
         let arguments: Vec<&OsStr> = self.arguments.iter().map(OsString::as_os_str).collect();
         let child = process::spawn_private(&arguments, theirs).map_err(ExecutorError::Start)?;
         let control = UnixDatagram::from_std(ours.into()).map_err(ExecutorError::Start)?;
-        let line = Line { control, child };
+        let line = Line { control, child: Some(child) };
         line.answer().await?;
         Ok(line)
     }
@@ -140,8 +148,13 @@ impl Line {
 }
 
 impl Drop for Line {
-    /// A child that ended is not left behind as a zombie; one that lives ends when the socket closes.
+    /// The child ends when its socket closes, which is a moment from now. Somebody has to wait for it, or it stays a
+    /// zombie as long as this process lives.
     fn drop(&mut self) {
-        let _ = self.child.try_wait();
+        let Some(mut child) = self.child.take() else { return };
+        if !matches!(child.try_wait(), Ok(Some(_))) {
+            // Without a thread the zombie stays; there is nobody to tell.
+            let _ = std::thread::Builder::new().name("reaper".to_owned()).spawn(move || child.wait());
+        }
     }
 }

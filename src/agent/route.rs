@@ -1,4 +1,4 @@
-//! From a request to the verb that answers it. Trust is judged here, before anything of the request is read.
+//! From a request to the verb that answers it. Trust is judged here, before anything of the request is used.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -33,7 +33,10 @@ pub async fn answer(
     judged(trusted.is_ok());
     let trusted = match trusted {
         Ok(trusted) => trusted,
-        Err(rejection) => return Ok(rejection.answer(&peer, request.uri().path(), agent.log())),
+        Err(rejection) => {
+            let answer = rejection.answer(&peer, request.uri().path(), agent.log());
+            return Ok(refused(request, answer).await);
+        }
     };
     // Behind the judgement: a dispatcher that is turned away for want of room is no stranger.
     let place = match agent.begin() {
@@ -41,10 +44,18 @@ pub async fn answer(
         Err(live) => {
             let event = Event::new(Level::Warning, "overload").field("LIVE", live);
             agent.log().emit(event.field("PEER", peer.address));
-            return Ok(answer::error(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once"));
+            let answer = answer::error(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once");
+            return Ok(refused(request, answer).await);
         }
     };
     Ok(routed(&agent, &trusted, request, place).await)
+}
+
+/// An answer that does not depend on the body. The body is read away all the same: a connection that is closed on bytes
+/// that nobody has read is reset, and its client never sees the answer.
+async fn refused(request: Request<Incoming>, answer: Answer) -> Answer {
+    body::discard(request.into_body(), limits::REQUEST_BODY).await;
+    answer
 }
 
 async fn routed(agent: &Arc<Agent>, peer: &TrustedPeer, request: Request<Incoming>, place: Place) -> Answer {

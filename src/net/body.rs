@@ -15,6 +15,9 @@ const DRAIN: u64 = 16 * 1024 * 1024;
 /// long.
 const SILENCE: Duration = Duration::from_secs(1);
 
+/// How long a client that is refused whatever it says may take to say it.
+const FAREWELL: Duration = Duration::from_secs(5);
+
 /// A body that is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
@@ -48,8 +51,22 @@ pub async fn read(mut body: Incoming, limit: usize, patience: Duration) -> Resul
     timeout(patience, work).await.unwrap_or(Err(BodyError::TimedOut))
 }
 
+/// Reads away a body of about `limit` bytes that nobody wants, for the reason given at [`DRAIN`]. A larger or slower one
+/// is left where it is.
+pub async fn discard(mut body: Incoming, limit: usize) {
+    if !body.is_end_stream() {
+        let work = drain_most(&mut body, u64::try_from(limit).unwrap_or(u64::MAX));
+        // Too slow: its client has to do without the refusal.
+        let _ = timeout(FAREWELL, work).await;
+    }
+}
+
 async fn drain(body: &mut Incoming) -> Result<Bytes, BodyError> {
-    let mut left = DRAIN;
+    drain_most(body, DRAIN).await;
+    Err(BodyError::TooLarge)
+}
+
+async fn drain_most(body: &mut Incoming, mut left: u64) {
     while let Ok(Some(Ok(frame))) = timeout(SILENCE, body.frame()).await {
         let size = frame.data_ref().map_or(0, |data| u64::try_from(data.len()).unwrap_or(u64::MAX));
         left = left.saturating_sub(size);
@@ -57,5 +74,4 @@ async fn drain(body: &mut Incoming) -> Result<Bytes, BodyError> {
             break;
         }
     }
-    Err(BodyError::TooLarge)
 }

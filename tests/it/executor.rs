@@ -48,6 +48,23 @@ fn a_killed_executor_is_replaced_at_a_reload_too() {
 }
 
 #[test]
+fn executors_that_cannot_start_leave_no_zombies() {
+    let site = site().start();
+    let agent = site.agent();
+    let config = std::fs::read_to_string(agent.config()).unwrap();
+    std::fs::write(agent.config(), format!("{config}\nnonsense\n")).unwrap();
+    let killed = agent.executor();
+    host::kill(killed, Signal::SIGKILL);
+    dead(killed);
+    for _ in 0..10 {
+        assert_eq!(site.result("ok", &[])["reason"], "executor-failed");
+    }
+    eventually("no zombie", || (host::zombies(agent.pid()) == 0).then_some(()));
+    std::fs::write(agent.config(), config).unwrap();
+    assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+}
+
+#[test]
 fn many_runs_survive_an_executor_that_dies_again_and_again() {
     let site = site().sh("short", "sleep 0.05; echo ran").start();
     let start = |_| Background::start(site.control_command(&["--json", "run", "agent1", "short"]));

@@ -177,3 +177,14 @@ fn several_dispatchers_are_known_by_their_own_ids() {
         agent.line_where("run", |line| line.get("DISPATCHER") == Some(id));
     }
 }
+
+#[test]
+fn a_refusal_is_never_lost_behind_a_large_body() {
+    let site = Site::builder().agents(2).agent("rate_limit_disable = 1").start();
+    let (agent, other) = (&site.agents[0], &site.agents[1]);
+    let body = serde_json::json!({ "script": "ok", "args": vec!["x".repeat(100_000); 9] }).to_string();
+    for _ in 0..20 {
+        let refused = tls::connect(agent.address(), &site.authority(), &other.credentials).post("/run", &body);
+        assert_eq!(refused.status, 403);
+    }
+}

@@ -22,7 +22,7 @@ use super::judge::Sound;
 use super::places::Places;
 use super::trust_file::{self, TrustFileError};
 use crate::pki::key::PrivateKey;
-use crate::sys::file::{self, Access, FileError};
+use crate::sys::file::{self, Access, FileError, LockGuard};
 use crate::sys::user::Uid;
 use crate::wire::name::DispatcherId;
 use crate::wire::serial::Serial;
@@ -89,7 +89,10 @@ impl Bundle {
 }
 
 /// Stores a pairing; returns what the operator should know.
+///
+/// **Invariant:** one at a time. Two that wrote at once could leave the certificate of one beside the key of the other.
 pub fn store(places: &Places, bundle: &Bundle) -> Result<Vec<String>, KeepError> {
+    let _lock = lock(places).map_err(KeepError::Begin)?;
     write_journal(places, bundle)?;
     apply(places, bundle)
 }
@@ -97,13 +100,30 @@ pub fn store(places: &Places, bundle: &Bundle) -> Result<Vec<String>, KeepError>
 /// Finishes a pairing that was interrupted; says whether there was one.
 pub fn recover(places: &Places) -> Result<bool, KeepError> {
     let path = journal(places);
-    let bytes = match file::read_bounded(&path, JOURNAL) {
-        Ok(bytes) => bytes,
-        Err(error) if error.is_not_found() => return Ok(false),
-        Err(source) => return Err(KeepError::Finish { journal: path, source }),
-    };
+    let unfinished = |source| KeepError::Finish { journal: journal(places), source };
+    if read_journal(&path).map_err(unfinished)?.is_none() {
+        return Ok(false);
+    }
+    // Whoever is storing it at this moment finishes it, and then it is no longer there.
+    let _lock = lock(places).map_err(unfinished)?;
+    let Some(bytes) = read_journal(&path).map_err(unfinished)? else { return Ok(false) };
     let bundle = serde_json::from_slice(&bytes).map_err(|source| KeepError::Damaged { path, source })?;
     apply(places, &bundle).map(|_| true)
+}
+
+fn read_journal(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+    match file::read_bounded(path, JOURNAL) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A file of its own: the directory's lock is the trust map's where both lie in one directory.
+fn lock(places: &Places) -> Result<LockGuard, FileError> {
+    let mut name = journal(places).into_os_string();
+    name.push(".lock");
+    file::lock_exclusive(Path::new(&name), 0o600)
 }
 
 /// Where an unfinished pairing is.
@@ -228,6 +248,20 @@ mod tests {
             assert!(is_paired_as(&places, "new"), "after {steps} steps");
             assert!(read(&places.trust).contains("a1 old"));
             assert!(!recover(&places).unwrap());
+        }
+    }
+
+    #[test]
+    fn two_pairings_that_are_stored_at_once_are_never_mixed() {
+        let (_dir, places) = places();
+        for round in 0..30 {
+            std::thread::scope(|scope| {
+                for (name, serial) in [("one", "a1"), ("two", "a2")] {
+                    let places = &places;
+                    scope.spawn(move || store(places, &bundle(name, serial)).unwrap());
+                }
+            });
+            assert!(is_paired_as(&places, "one") || is_paired_as(&places, "two"), "round {round}");
         }
     }
 

@@ -77,11 +77,11 @@ impl Place {
         let id = RequestId::from_random(random::bytes().map_err(|error| broken(error.to_string()))?);
         let work = {
             let shared = Arc::clone(shared);
-            move || queue(&shared, peer, entry, id)
+            // The place is made where the request is queued, so that nobody who stops waiting for this leaves it behind.
+            move || queue(&shared, peer, entry, id).map(|queued| queued.map(|request| Self { shared, peer, request }))
         };
         match spawn_blocking(work).await.map_err(|error| broken(error.to_string()))? {
-            Ok(Some(request)) => {
-                let place = Self { shared: Arc::clone(shared), peer, request };
+            Ok(Some(place)) => {
                 place.announce();
                 Ok(place)
             }

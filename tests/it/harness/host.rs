@@ -57,9 +57,18 @@ pub(crate) fn alive(pid: u32) -> bool {
 
 /// Living children of a process.
 pub(crate) fn children(parent: u32) -> Vec<u32> {
+    all_children(parent).filter(|(_, state)| *state != 'Z').map(|(pid, _)| pid).collect()
+}
+
+/// How many children of a process have ended and were not waited for.
+pub(crate) fn zombies(parent: u32) -> usize {
+    all_children(parent).filter(|(_, state)| *state == 'Z').count()
+}
+
+fn all_children(parent: u32) -> impl Iterator<Item = (u32, char)> {
     let entries = std::fs::read_dir("/proc").unwrap();
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| stat(*pid).is_some_and(|(state, above)| above == parent && state != 'Z')).collect()
+    pids.filter_map(move |pid| stat(pid).filter(|(_, above)| *above == parent).map(|(state, _)| (pid, state)))
 }
 
 /// State and parent, from `/proc/PID/stat` (proc(5)); the name in parentheses may hold anything.

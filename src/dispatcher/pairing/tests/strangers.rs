@@ -104,3 +104,36 @@ async fn one_address_has_four_places_and_a_waiting_request_needs_none() {
     open.close().await;
     assert!(world.log.text().contains("REASON=too-many-connections"));
 }
+
+/// Whether somebody waits for the lock on this file, as the kernel sees it (proc(5), `/proc/locks`).
+fn is_waited_for(path: &std::path::Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let inode = format!(":{} ", std::fs::metadata(path).unwrap().ino());
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    locks.lines().any(|line| line.contains("-> FLOCK") && line.contains(&inode))
+}
+
+#[test]
+fn a_request_that_is_given_up_while_it_is_being_queued_leaves_nothing_in_the_queue() {
+    let world = World::new("");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let held = runtime.block_on(async {
+        let open = world.open();
+        let mut agent = Own::connect(&open).await;
+        let csr = new_request(&key::generate().unwrap(), NAME);
+        agent.hello(&csr, NAME).await;
+        let path = world.site.settings.pairing_dir().join(".queue.lock");
+        let held = file::lock_exclusive(&path, 0o660).unwrap();
+        agent.say(&AgentMessage::Open { nonce: hex::encode(&[5; NONCE]) }).await;
+        while !is_waited_for(&path) {
+            tokio::task::yield_now().await;
+        }
+        // The session gives up the exchange; the work on the queue cannot be interrupted.
+        open.close().await;
+        held
+    });
+    drop(held);
+    // Waits for that work.
+    drop(runtime);
+    assert!(world.site.queue.list().unwrap().is_empty());
+}
