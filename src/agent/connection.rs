@@ -46,7 +46,7 @@ pub fn admit(agent: &Agent, peer: IpAddr) -> Option<Admission> {
         overloaded(agent, peer);
         return None;
     };
-    Some(Admission { connection, handshake: agent.handshakes.enter(peer) })
+    Some(Admission { connection, handshake: agent.handshakes.enter(peer, agent.is_known(peer)) })
 }
 
 /// Serves a connection to its end. Nothing that the peer does is an error here: it is logged and the connection ends.
@@ -58,7 +58,10 @@ pub async fn serve(agent: Arc<Agent>, admission: Admission, stream: TcpStream, a
         biased;
         handshake = timeout(HANDSHAKE, acceptor.accept(stream)) => handshake,
         () = place.lost() => {
-            agent.unproven(ip);
+            // A dispatcher that opens very many connections at once is still no stranger.
+            if !agent.is_known(ip) {
+                agent.unproven(ip);
+            }
             return overloaded(&agent, ip);
         }
     };
@@ -92,7 +95,9 @@ async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, peer: Peer) 
         async move {
             let hear = |trusted: bool| {
                 judged.store(true, Ordering::Relaxed);
-                if !trusted {
+                if trusted {
+                    agent.proven(address);
+                } else {
                     agent.unproven(address);
                 }
             };

@@ -1,5 +1,6 @@
 //! The running agent: the snapshot in force, the counters, the way to the executor.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,6 +25,10 @@ const HANDSHAKES: (usize, usize) = (512, 256);
 /// Connections that finished their handshake, in all and from one address.
 const CONNECTIONS: (usize, usize) = (4096, 2048);
 
+/// Addresses of dispatchers that are remembered, and for how many seconds after the last request.
+const KNOWN: usize = 1024;
+const REMEMBERED: u64 = 600;
+
 /// What every connection shares.
 #[derive(Debug)]
 pub struct Agent {
@@ -32,6 +37,8 @@ pub struct Agent {
     orders: Orders,
     snapshot: RwLock<Arc<Snapshot>>,
     limiter: Mutex<Limiter>,
+    /// Addresses of trusted dispatchers, and when each was heard last.
+    known: Mutex<HashMap<IpAddr, u64>>,
     /// A place in it is held until a handshake is over.
     pub handshakes: Arc<Handshakes>,
     /// Held until a connection ends.
@@ -72,6 +79,7 @@ impl Agent {
             orders,
             snapshot: RwLock::new(Arc::new(snapshot)),
             limiter,
+            known: Mutex::default(),
             handshakes: Handshakes::new(HANDSHAKES.0, HANDSHAKES.1),
             connections: Slots::new(CONNECTIONS.0, CONNECTIONS.1),
             requests: Arc::default(),
@@ -154,6 +162,28 @@ impl Agent {
     /// A connection, or a request on it, has not proven to be a trusted dispatcher's.
     pub fn unproven(&self, peer: IpAddr) {
         self.limiter().unproven(peer, self.seconds());
+    }
+
+    /// A request has proven to be a trusted dispatcher's.
+    pub fn proven(&self, peer: IpAddr) {
+        let now = self.seconds();
+        let mut known = self.known();
+        if known.len() >= KNOWN && !known.contains_key(&peer) {
+            known.retain(|_, seen| *seen + REMEMBERED > now);
+        }
+        if known.len() < KNOWN {
+            known.insert(peer, now);
+        }
+    }
+
+    /// Whether a trusted dispatcher was heard from this address lately. It decides about room alone, never about trust.
+    #[must_use]
+    pub fn is_known(&self, peer: IpAddr) -> bool {
+        self.known().get(&peer).is_some_and(|seen| seen + REMEMBERED > self.seconds())
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<IpAddr, u64>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks the hook, if there is one; `Err` is the reason of the denial.

@@ -26,6 +26,9 @@ use crate::wire::causes;
 use crate::wire::hex;
 use crate::wire::stream::{Channel, Decoder, Frame, MEDIA_TYPE};
 
+/// How many times the patience a whole answer may take behind its head.
+const PIECES: u32 = 10;
+
 /// What every call shares.
 #[derive(Clone)]
 pub struct Dialer {
@@ -80,7 +83,9 @@ impl Dialer {
     pub async fn call(&self, target: &Target, method: Method, path: &str, body: Vec<u8>) -> Result<Reply, CallError> {
         let ask = Ask { method, path, accept: "application/json", body };
         let (response, _connection) = self.open(target, ask).await?;
-        self.read(target, response).await
+        // Each piece may take its time, but not every piece of an answer that comes in drops.
+        let whole = timeout(self.patience.saturating_mul(PIECES), self.read(target, response)).await;
+        whole.map_err(|_| self.out_of_patience())?
     }
 
     /// Sends one request whose answer may be a stream, and reads its frames as they come; `each` sees them in order.
@@ -138,7 +143,7 @@ impl Dialer {
     async fn connect(&self, target: &Target) -> Result<TlsStream<TcpStream>, CallError> {
         let host = target.address();
         let late = || CallError::TimedOut { host: host.to_owned() };
-        let stream = timeout(self.patience, dial(host, target.port)).await.map_err(|_| late())??;
+        let stream = timeout(self.patience, dial(host, target.port, self.patience)).await.map_err(|_| late())??;
         // Names are not matched: the pin is.
         let stream = timeout(self.patience, self.tls.connect(tls::any_name(), stream)).await.map_err(|_| late())?;
         let stream = stream.map_err(|error| CallError::of_handshake(host, &error))?;
@@ -155,9 +160,12 @@ impl Dialer {
         Ok(())
     }
 
-    /// A registry that cannot be read claims everything: the safe answer.
+    /// A registry that cannot be read, or a record in it, claims everything: the safe answer.
     fn claimed_by_another(&self, target: &Target, cn: &str) -> bool {
         self.registry.list().map_or(true, |listing| {
+            if !listing.broken.is_empty() {
+                return true;
+            }
             let mut others = listing.records.iter().filter(|record| record.hostname != *target.name());
             others.any(|record| pin::claims(record, cn))
         })
@@ -182,18 +190,22 @@ impl Dialer {
     }
 }
 
-async fn dial(host: &str, port: u16) -> Result<TcpStream, CallError> {
+/// Tries every address of the name in turn. Each has its share of the time, so that one that swallows packets does not
+/// keep the next from being tried.
+async fn dial(host: &str, port: u16, patience: Duration) -> Result<TcpStream, CallError> {
     let unresolved = || CallError::Unresolved { host: host.to_owned() };
-    let addresses = tokio::net::lookup_host((host, port)).await.map_err(|_| unresolved())?;
+    let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await.map_err(|_| unresolved())?.collect();
+    let share = patience / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
     let mut last = unresolved();
     for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
+        match timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
                 // A socket that refuses TCP_NODELAY is already closed; the handshake says so.
                 let _ = stream.set_nodelay(true);
                 return Ok(stream);
             }
-            Err(error) => last = CallError::of_connect(host, port, &error),
+            Ok(Err(error)) => last = CallError::of_connect(host, port, &error),
+            Err(_) => last = CallError::TimedOut { host: host.to_owned() },
         }
     }
     Err(last)

@@ -66,6 +66,7 @@ pub fn setup_ca(dir: &Path) -> Result<CaFiles, SetupError> {
     let files = CaFiles { key: dir.join("ca.key"), cert: dir.join("ca.crt") };
     file::create_dir(dir, 0o750)?;
     let _lock = file::lock_exclusive(&dir.join(".setup.lock"), 0o600)?;
+    file::sweep(dir);
     if files.key.exists() {
         return Err(SetupError::Exists(files.key));
     }

@@ -57,6 +57,8 @@ pub fn serve_private(
     if user::is_root() {
         return Err(ServeError::Root);
     }
+    // An agent may have been given some to listen on a low port; they are not for its scripts.
+    user::clear_capabilities().map_err(ServeError::Control)?;
     // SIGHUP is for the front-end, which asks for a reload over the socket; here it is only kept from ending us.
     let wanted = [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
     let signals = Signals::collect(&wanted).map_err(ServeError::Control)?;

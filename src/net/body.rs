@@ -51,7 +51,7 @@ pub async fn read(mut body: Incoming, limit: usize, patience: Duration) -> Resul
     timeout(patience, work).await.unwrap_or(Err(BodyError::TimedOut))
 }
 
-/// Reads away a body of about `limit` bytes that nobody wants, for the reason given at [`DRAIN`]. A larger or slower one
+/// Reads away a body of about `limit` bytes that nobody wants, so that the client can read the answer before it meets a reset. A larger or slower one
 /// is left where it is.
 pub async fn discard(mut body: Incoming, limit: usize) {
     if !body.is_end_stream() {

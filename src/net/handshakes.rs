@@ -40,11 +40,13 @@ impl Handshakes {
         Arc::new(Self { total: total.max(1), per_address: per_address.max(1), places: Mutex::default() })
     }
 
-    /// A place for a newcomer; another handshake loses its own for it where there was none left.
+    /// A place for a newcomer; another handshake loses its own for it where there was none left. The ceiling of one
+    /// address does not hold for one that is `known`: a dispatcher may open all its connections at once.
     #[must_use]
-    pub fn enter(self: &Arc<Self>, peer: IpAddr) -> Place {
+    pub fn enter(self: &Arc<Self>, peer: IpAddr, known: bool) -> Place {
         let mut places = self.lock();
-        let same = places.by_address.get(&peer).filter(|same| same.len() >= self.per_address);
+        let most = if known { self.total } else { self.per_address };
+        let same = places.by_address.get(&peer).filter(|same| same.len() >= most);
         let oldest = same.and_then(|same| same.front().copied());
         let first = || places.all.keys().next().copied().filter(|_| places.all.len() >= self.total);
         if let Some(number) = oldest.or_else(first) {
@@ -108,9 +110,9 @@ mod tests {
     #[test]
     fn the_oldest_of_an_address_gives_way_to_its_own_newcomer() {
         let handshakes = Handshakes::new(10, 2);
-        let mut other = handshakes.enter(peer(2));
-        let (mut first, mut second) = (handshakes.enter(peer(1)), handshakes.enter(peer(1)));
-        let mut third = handshakes.enter(peer(1));
+        let mut other = handshakes.enter(peer(2), false);
+        let (mut first, mut second) = (handshakes.enter(peer(1), false), handshakes.enter(peer(1), false));
+        let mut third = handshakes.enter(peer(1), false);
         assert!(is_lost(&mut first));
         assert!(![&mut other, &mut second, &mut third].into_iter().any(is_lost));
     }
@@ -118,8 +120,8 @@ mod tests {
     #[test]
     fn the_oldest_of_all_gives_way_where_all_places_are_taken() {
         let handshakes = Handshakes::new(3, 2);
-        let mut places: Vec<Place> = (1..=3).map(|n| handshakes.enter(peer(n))).collect();
-        let mut newcomer = handshakes.enter(peer(4));
+        let mut places: Vec<Place> = (1..=3).map(|n| handshakes.enter(peer(n), false)).collect();
+        let mut newcomer = handshakes.enter(peer(4), false);
         let lost: Vec<bool> = places.iter_mut().map(is_lost).collect();
         assert_eq!((lost, is_lost(&mut newcomer)), (vec![true, false, false], false));
     }
@@ -127,13 +129,23 @@ mod tests {
     #[test]
     fn a_finished_handshake_leaves_its_place_and_no_trace() {
         let handshakes = Handshakes::new(2, 2);
-        let mut stays = handshakes.enter(peer(1));
+        let mut stays = handshakes.enter(peer(1), false);
         for _ in 0..10 {
-            drop(handshakes.enter(peer(1)));
+            drop(handshakes.enter(peer(1), false));
         }
         assert!(!is_lost(&mut stays));
         drop(stays);
         let places = handshakes.lock();
         assert!(places.all.is_empty() && places.by_address.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_ceiling_of_one_address_does_not_hold_for_a_known_one() {
+        let handshakes = Handshakes::new(4, 2);
+        let mut places: Vec<Place> = (0..4).map(|_| handshakes.enter(peer(1), true)).collect();
+        for place in &mut places {
+            let lost = tokio::time::timeout(std::time::Duration::ZERO, place.lost()).await;
+            assert!(lost.is_err(), "all four stay");
+        }
     }
 }

@@ -184,8 +184,12 @@ fn capabilities_are_empty() -> bool {
         .all(|key| value(key).is_some_and(|set| set.bytes().all(|digit| digit == b'0')))
 }
 
-/// Empties the permitted, effective and inheritable sets; the kernel empties the ambient one with them.
-fn clear_capabilities() -> io::Result<()> {
+/// Gives up every capability of this thread: empties the permitted, effective and inheritable sets, and the kernel
+/// empties the ambient one with them. What is started afterwards by a user who is not root has none either.
+///
+/// # Errors
+/// capset(2) is not allowed here.
+pub fn clear_capabilities() -> io::Result<()> {
     /// `_LINUX_CAPABILITY_VERSION_3`, and 0 for this thread.
     const HEADER: [u32; 2] = [0x2008_0522, 0];
     let (mut header, sets) = (HEADER, [0_u32; 6]);

@@ -107,6 +107,17 @@ fn a_dispatcher_may_open_a_hundred_connections_at_once() {
 }
 
 #[test]
+fn a_known_dispatcher_may_open_hundreds_of_connections_at_once() {
+    let site = Site::builder().dispatcher("max_parallel = 400").start();
+    site.control(&["ping", "agent1"]).exits(0);
+    let words: Vec<&str> = std::iter::once("ping").chain(std::iter::repeat_n("agent1", 400)).collect();
+    let ran = site.control(&words).exits(0);
+    assert_eq!(ran.lines("ping").len(), 400);
+    site.control(&["ping", "agent1"]).exits(0);
+    assert!(site.agent().lines("rate-block").is_empty() && site.agent().lines("overload").is_empty());
+}
+
+#[test]
 fn a_proven_dispatcher_is_never_blocked() {
     let site = Site::builder().sh("ok", "true").start();
     for _ in 0..50 {

@@ -100,6 +100,9 @@ pub fn store(places: &Places, bundle: &Bundle) -> Result<Vec<String>, KeepError>
 /// Finishes a pairing that was interrupted; says whether there was one.
 pub fn recover(places: &Places) -> Result<bool, KeepError> {
     let path = journal(places);
+    for file in [&places.key, &places.trust] {
+        file.parent().into_iter().for_each(file::sweep);
+    }
     let unfinished = |source| KeepError::Finish { journal: journal(places), source };
     if read_journal(&path).map_err(unfinished)?.is_none() {
         return Ok(false);

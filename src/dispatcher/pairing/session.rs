@@ -22,6 +22,7 @@ use crate::net::rate::Verdict;
 use crate::net::slots::{Slot, Slots};
 use crate::pki::chain::{self, ChainError, Usage};
 use crate::store::StoreError;
+use crate::sys::file;
 use crate::sys::file::LockGuard;
 use crate::tls::identity::IdentitySlot;
 use crate::tls::{self, PairingPeers};
@@ -97,6 +98,8 @@ impl Session {
     ///
     /// Called within a runtime, which the listener needs.
     pub fn open(site: &Site, options: &Options) -> Result<(Self, mpsc::UnboundedReceiver<Notice>), SessionError> {
+        file::sweep(site.registry.dir());
+        file::sweep(&site.settings.pairing_dir());
         let (identity, anchor, ca) = (site.identity()?, site.anchor()?, site.ca()?);
         if ca.certificate().der() != anchor.certificate().der() {
             return Err(SessionError::TwoCas);

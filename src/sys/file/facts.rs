@@ -10,6 +10,10 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, Gid, Uid, access, faccessat, fchownat};
 
 use super::FileError;
+use super::write::TEMPORARY;
+
+/// No write takes longer.
+const LEFT_BEHIND: Duration = Duration::from_hours(1);
 
 /// Makes sure that a directory exists; a new one gets exactly `mode`, an existing one keeps its own. Missing parents
 /// are made with the process's umask.
@@ -41,6 +45,18 @@ pub fn age(path: &Path) -> Result<Option<Duration>, FileError> {
         Ok(written) => Ok(Some(SystemTime::now().duration_since(written).unwrap_or_default())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(FileError::new(path, "examine", source)),
+    }
+}
+
+/// Removes what writes that were killed have left behind in `dir`: temporary files older than an hour, which may hold a
+/// key. A directory or a file that cannot be read or removed is left to the next time.
+pub fn sweep(dir: &Path) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.filter_map(Result::ok) {
+        let unfinished = entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes());
+        if unfinished && age(&entry.path()).is_ok_and(|age| age.is_some_and(|age| age > LEFT_BEHIND)) {
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 
@@ -79,6 +95,20 @@ mod tests {
         fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
         create_dir(&path, 0o2770).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o700);
+    }
+
+    #[test]
+    fn what_killed_writes_left_is_swept_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, hours) in [(".tmp-old", 2), (".tmp-young", 0), ("agent.key", 2)] {
+            let file = fs::File::create_new(dir.path().join(name)).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_hours(hours)).unwrap();
+        }
+        sweep(dir.path());
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [".tmp-young", "agent.key"]);
+        sweep(&dir.path().join("nowhere"));
     }
 
     #[test]
