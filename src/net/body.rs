@@ -51,8 +51,8 @@ pub async fn read(mut body: Incoming, limit: usize, patience: Duration) -> Resul
     timeout(patience, work).await.unwrap_or(Err(BodyError::TimedOut))
 }
 
-/// Reads away a body of about `limit` bytes that nobody wants, so that the client can read the answer before it meets a reset. A larger or slower one
-/// is left where it is.
+/// Reads away a body of about `limit` bytes that nobody wants, so that the client can read the answer before it meets a
+/// reset. A larger or slower one is given up.
 pub async fn discard(mut body: Incoming, limit: usize) {
     if !body.is_end_stream() {
         let work = drain_most(&mut body, u64::try_from(limit).unwrap_or(u64::MAX));
