@@ -16,6 +16,8 @@ pub enum Role {
     Dispatcher(&'static str),
     /// The managed host's command line.
     Agent,
+    /// The agent's own executor.
+    PrivateExecutor,
     /// A role of the original that this version does not have. It must not be taken for the dispatcher.
     Missing(String),
 }
@@ -31,7 +33,7 @@ pub fn of(argv: &[OsString]) -> (Role, Vec<OsString>) {
         // One word that serves, for containers.
         Some("serve-agent") => return (Role::Agent, std::iter::once(OsString::from("serve")).chain(rest()).collect()),
         // The agent's own private child, whatever name the file has.
-        Some("serve-private") => return (Role::Agent, words.to_vec()),
+        Some("serve-private") => return (Role::PrivateExecutor, rest()),
         Some(word @ ("serve-api" | "serve-executor" | "mcp")) => return (Role::Missing(word.to_owned()), rest()),
         _ => {}
     }
@@ -52,6 +54,7 @@ pub fn start(argv: &[OsString]) -> ExitCode {
     match role {
         Role::Dispatcher(name) => cli::dispatcher::start(name, &words),
         Role::Agent => cli::agent::start(&words),
+        Role::PrivateExecutor => cli::agent::serve_private::start(&words),
         Role::Missing(name) => missing(&name, &words),
     }
     .into()

@@ -78,7 +78,7 @@ fn what_is_not_understood_is_a_usage_error() {
 
 #[test]
 fn the_executor_is_not_started_by_hand() {
-    let ran = run(&["serve-private", "/a", "/b", "/c"]).exits(64);
+    let ran = run(&["serve-private", "/a", "/b", "/", "1024"]).exits(64);
     assert!(ran.stderr.contains("started by 'ctrl-exec-agent serve'"), "{ran:?}");
 }
 

@@ -44,9 +44,6 @@ enum Verb {
     /// Exit 0 if certificate, key and CA are there
     #[command(hide = true)]
     Paired,
-    /// The executor; started by serve
-    #[command(hide = true)]
-    ServePrivate(serve_private::Args),
 }
 
 /// Runs the agent's command line. No verb is a question, never a start.
@@ -74,6 +71,5 @@ fn run(verb: &Verb, globals: &Globals) -> Result<Exit, Failure> {
         Verb::SelfCheck => self_check::run(globals),
         Verb::SelfPing => self_ping::run(globals),
         Verb::Paired => Ok(pairing_status::paired(globals)),
-        Verb::ServePrivate(args) => serve_private::run(args),
     }
 }

@@ -1,35 +1,41 @@
 //! The executor's process, started by `serve` with the control socket as standard input.
+//!
+//! Its words are read here and not by clap: this process must stay small, and only the agent starts it.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::Path;
 
 use crate::audit::{Ident, Logger, Sockets};
+use crate::cli::out;
 use crate::conf::Root;
 use crate::executor::{self, Policy};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::sys::{descriptors, process};
 
-/// Where the configuration is, as the agent reads it.
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    config: PathBuf,
-    allowlist: PathBuf,
-    prefix: PathBuf,
-    /// The limit on descriptors that the agent was started with.
-    descriptors: Option<u64>,
+/// The executor's role: both configuration files, the prefix, and the limit on descriptors that the agent was started
+/// with.
+#[must_use]
+pub fn start(words: &[OsString]) -> Exit {
+    run(words).unwrap_or_else(|failure| {
+        out::error(format!("Error: {failure}"));
+        failure.exit()
+    })
 }
 
-/// Serves the agent at the other end of standard input.
-pub fn run(args: &Args) -> Result<Exit, Failure> {
-    let root = Root::new(Some(args.prefix.clone()));
+fn run(words: &[OsString]) -> Result<Exit, Failure> {
+    let by_hand =
+        |error| Failure::new(Exit::Usage, error).hint("this role is started by 'ctrl-exec-agent serve', not by hand");
+    let [config, allowlist, prefix, limit] = words else {
+        return Err(by_hand(std::io::Error::other("the executor takes four words")));
+    };
+    let root = Root::new(Some(prefix.into()));
     let log = Logger::open(Ident::Executor, Sockets::new(|place| root.path(place)));
-    let control = process::control_from_stdin().map_err(|error| {
-        Failure::new(Exit::Usage, error).hint("this role is started by 'ctrl-exec-agent serve', not by hand")
-    })?;
-    if let Some(limit) = args.descriptors {
-        descriptors::put_back(limit).map_err(|error| Failure::new(Exit::Unavailable, error))?;
-    }
-    let load = || Policy::load(&args.config, &args.allowlist, &root);
+    let control = process::control_from_stdin().map_err(by_hand)?;
+    let limit = limit.to_str().and_then(|limit| limit.parse().ok());
+    let limit = limit.ok_or_else(|| by_hand(std::io::Error::other("the limit on descriptors is no number")))?;
+    descriptors::put_back(limit).map_err(|error| Failure::new(Exit::Unavailable, error))?;
+    let load = || Policy::load(Path::new(config), Path::new(allowlist), &root);
     let served = executor::serve_private(control, load, |event| log.emit(event.line()));
     served.map(|()| Exit::Success).map_err(|error| Failure::new(Exit::Config, error))
 }
