@@ -67,6 +67,20 @@ fn a_record_of_the_original_takes_no_other_agents_certificate_either() {
 }
 
 #[test]
+fn a_record_that_cannot_be_read_frees_no_name() {
+    let site = Site::builder().agents(0).original_records().start();
+    let ca = site.authority();
+    let (web, www) = (pki::issue(&ca, "web"), pki::issue(&ca, "www"));
+    let impostor = Impostor::start(&ca, &www, ANSWER);
+    site.register("web", impostor.address.port(), &web);
+    // Whose it was, nobody can say: it may have been the one of this very certificate.
+    std::fs::write(site.record("broken"), "{").unwrap();
+    let result = site.control(&["--json", "--token", "s3cr3t", "run", "web", "deploy"]).result();
+    assert!(result["error"].as_str().unwrap().contains("presented the certificate of 'www'"), "{result}");
+    assert!(impostor.heard().is_empty());
+}
+
+#[test]
 fn certificates_that_are_not_of_the_ca_or_over_are_refused() {
     let site = Site::builder().agents(0).start();
     let ca = site.authority();

@@ -151,7 +151,7 @@ impl Session {
 
     /// Serves until the time is over or `stop` is.
     ///
-    /// **Invariant:** when it returns, every connection is closed and every request of this session is out of the queue.
+    /// **Invariant:** when it returns, every connection is closed and each of its requests is out of the queue.
     pub async fn run(self, stop: impl Future<Output = ()>) -> End {
         let mut connections = JoinSet::new();
         let end = self.accept(&mut connections, sleep(self.timeout), stop).await;

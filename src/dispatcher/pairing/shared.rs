@@ -31,7 +31,7 @@ pub(super) struct Shared {
     pub(super) log: Logger,
     /// The CA's certificate.
     pub(super) ca: Certificate,
-    /// The certificate that this session shows.
+    /// The certificate that the listener shows.
     pub(super) own: Certificate,
     pub(super) original: bool,
     pub(super) max_queue: usize,
