@@ -30,12 +30,6 @@ impl Root {
     pub fn prefix(&self) -> &Path {
         &self.0
     }
-
-    /// Whether paths are the real ones, so that what lies outside of configuration (users, units) is ours too.
-    #[must_use]
-    pub fn is_real(&self) -> bool {
-        self.0 == Path::new("/")
-    }
 }
 
 impl Default for Root {
@@ -52,7 +46,7 @@ mod tests {
     fn without_a_prefix_paths_are_literal() {
         let root = Root::new(None);
         assert_eq!(root.path("/etc/ctrl-exec/ctrl-exec.conf"), Path::new("/etc/ctrl-exec/ctrl-exec.conf"));
-        assert!(root.is_real());
+        assert_eq!(root.prefix(), Path::new("/"));
         assert_eq!(Root::new(Some(PathBuf::new())), root);
     }
 
@@ -61,6 +55,6 @@ mod tests {
         let root = Root::new(Some("/tmp/site".into()));
         assert_eq!(root.path("/etc/x"), Path::new("/tmp/site/etc/x"));
         assert_eq!(root.path("//etc/x"), Path::new("/tmp/site/etc/x"));
-        assert!(!root.is_real());
+        assert_eq!(root.prefix(), Path::new("/tmp/site"));
     }
 }

@@ -149,12 +149,6 @@ impl Limiter {
         self.table.clear();
     }
 
-    /// Addresses that are blocked now.
-    #[must_use]
-    pub fn blocked(&self, now: u64) -> usize {
-        self.table.values().filter(|entry| entry.blocked_until > now).count()
-    }
-
     fn entry(&mut self, peer: IpAddr, now: u64) -> (&mut Entry, bool) {
         let evicted = !self.table.contains_key(&peer) && self.table.len() >= CAPACITY && self.make_room(now);
         let (volume, probe) = (self.volume, self.probe);

@@ -87,11 +87,6 @@ impl Certificate {
         Self::from_der(&pem::single(text, LABEL)?)
     }
 
-    /// Reads every certificate of a PEM file, in its order.
-    pub fn all_from_pem_file(text: &str) -> Result<Vec<Self>, CertError> {
-        pem::all(text, LABEL)?.iter().map(|der| Self::from_der(der)).collect()
-    }
-
     pub(super) fn from_parsed(der: &[u8], parsed: &Parsed<'_>) -> Result<Self, CertError> {
         let x509 = &parsed.x509;
         let public_key = PublicKey::from_spki(x509.public_key().raw).map_err(CertError::Key)?;
@@ -247,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn trailing_data_and_second_certificates_are_refused_unless_asked_for() {
+    fn trailing_data_and_second_certificates_are_refused() {
         let openssl = Openssl::new();
         openssl.original_ca(2048);
         let text = openssl.read("ca.crt");
@@ -255,7 +250,6 @@ mod tests {
         assert!(Certificate::from_pem(&format!("subject\n{text}")).is_err());
         assert!(Certificate::from_pem_file(&format!("subject\n{text}")).is_ok());
         assert!(Certificate::from_pem_file(&text.repeat(2)).is_err());
-        assert_eq!(Certificate::all_from_pem_file(&text.repeat(2)).unwrap().len(), 2);
         let mut der = Certificate::from_pem(&text).unwrap().der().to_vec();
         der.push(0);
         assert_eq!(Certificate::from_der(&der), Err(CertError::Damaged));

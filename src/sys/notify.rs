@@ -40,12 +40,6 @@ impl Notifier {
         Ok(Self { target: Some((UnixDatagram::unbound()?, address)) })
     }
 
-    /// Whether somebody asked to be told.
-    #[must_use]
-    pub const fn is_heard(&self) -> bool {
-        self.target.is_some()
-    }
-
     /// Started, or finished reloading. `extra` adds lines of our own, which others ignore.
     ///
     /// # Errors
@@ -54,22 +48,6 @@ impl Notifier {
         let mut lines = vec![("READY", "1"), ("STATUS", status)];
         lines.extend_from_slice(extra);
         self.send(&lines)
-    }
-
-    /// One line for people.
-    ///
-    /// # Errors
-    /// As [`Notifier::ready`].
-    pub fn status(&self, status: &str) -> io::Result<()> {
-        self.send(&[("STATUS", status)])
-    }
-
-    /// Another process is the service's main one from now on.
-    ///
-    /// # Errors
-    /// As [`Notifier::ready`].
-    pub fn main_pid(&self, pid: u32) -> io::Result<()> {
-        self.send(&[("MAINPID", &pid.to_string())])
     }
 
     /// Reloading begins; [`Notifier::ready`] ends it (`Type=notify-reload` compares the time stamp with its own).
@@ -127,12 +105,8 @@ mod tests {
         let notifier = Notifier::new(Some(path.as_os_str())).unwrap();
         notifier.ready("up\nREADY=0", &[("X_CTRL_EXEC_ADDRESS", "127.0.0.1:7443")]).unwrap();
         assert_eq!(heard(&listener), "READY=1\nSTATUS=up READY=0\nX_CTRL_EXEC_ADDRESS=127.0.0.1:7443\n");
-        notifier.main_pid(7).unwrap();
-        assert_eq!(heard(&listener), "MAINPID=7\n");
         notifier.stopping().unwrap();
         assert_eq!(heard(&listener), "STOPPING=1\n");
-        notifier.status("busy").unwrap();
-        assert_eq!(heard(&listener), "STATUS=busy\n");
         notifier.reloading().unwrap();
         let text = heard(&listener);
         let time = text.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap().trim_end().parse::<u64>().unwrap();
@@ -152,9 +126,9 @@ mod tests {
     #[test]
     fn nobody_listening_is_no_error_and_nonsense_is_one() {
         let silent = Notifier::new(None).unwrap();
-        assert!(!silent.is_heard());
+        assert!(silent.target.is_none());
         silent.ready("up", &[]).unwrap();
         assert!(Notifier::new(Some(OsStr::new("relative"))).is_err());
-        assert!(Notifier::new(Some(OsStr::new(""))).is_ok_and(|notifier| !notifier.is_heard()));
+        assert!(Notifier::new(Some(OsStr::new(""))).is_ok_and(|notifier| notifier.target.is_none()));
     }
 }

@@ -52,15 +52,11 @@ pub fn agent_server(identity: Arc<IdentitySlot>, ca: &TrustAnchor) -> Result<Arc
     Ok(served(builder.with_client_cert_verifier(CaVerifier::new(ca)).with_cert_resolver(identity), HTTP_1))
 }
 
-/// The API's listener: clients prove themselves by other means than certificates.
-pub fn api_server(identity: Arc<IdentitySlot>) -> Result<Arc<ServerConfig>, TlsError> {
-    open_server(identity, BOTH, HTTP_1)
-}
-
 /// The pairing listener: clients have no certificate yet. A client that offers no ALPN gets none, and is of the
 /// original; see [`super::peer::is_own_pairing`].
 pub fn pairing_server(identity: Arc<IdentitySlot>, peers: PairingPeers) -> Result<Arc<ServerConfig>, TlsError> {
-    open_server(identity, peers.versions(), PAIRING)
+    let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(peers.versions())?;
+    Ok(served(builder.with_no_client_auth().with_cert_resolver(identity), PAIRING))
 }
 
 /// The dispatcher's, or the self-ping's, end towards an agent: the CA must have signed the agent's certificate. Which
@@ -83,15 +79,6 @@ pub fn pairing_client(peers: PairingPeers) -> Result<Arc<ClientConfig>, TlsError
 #[must_use]
 pub fn any_name() -> ServerName<'static> {
     ServerName::from(std::net::IpAddr::from(Ipv4Addr::UNSPECIFIED))
-}
-
-fn open_server(
-    identity: Arc<IdentitySlot>,
-    versions: &[&'static SupportedProtocolVersion],
-    protocol: &[u8],
-) -> Result<Arc<ServerConfig>, TlsError> {
-    let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions)?;
-    Ok(served(builder.with_no_client_auth().with_cert_resolver(identity), protocol))
 }
 
 fn served(mut config: ServerConfig, protocol: &[u8]) -> Arc<ServerConfig> {

@@ -9,7 +9,6 @@
 //! |---|---|---|
 //! | 7443, dispatcher to agent | [`agent_server`] | [`dispatcher_client`] |
 //! | 7444, pairing | [`pairing_server`] | [`pairing_client`] |
-//! | 7445, the API | [`api_server`] | - |
 //!
 //! Everywhere: TLS 1.3, and 1.2 with ECDHE and AES-GCM only; the post-quantum hybrid X25519MLKEM768 first; no
 //! resumption, no tickets, no early data, no key log. A resumed session would answer for a certificate that has been
@@ -27,8 +26,7 @@ mod verify;
 mod tests;
 
 pub use config::{
-    HTTP_1, PAIRING, PairingPeers, TlsError, agent_server, any_name, api_server, dispatcher_client, pairing_client,
-    pairing_server,
+    HTTP_1, PAIRING, PairingPeers, TlsError, agent_server, any_name, dispatcher_client, pairing_client, pairing_server,
 };
 pub use explain::{explain, explain_io};
 pub use provider::provider;

@@ -170,18 +170,6 @@ impl Settings {
         self.root.path("/var/lib/ctrl-exec/pairing")
     }
 
-    /// Where the locks of running scripts are.
-    #[must_use]
-    pub fn locks_dir(&self) -> PathBuf {
-        self.root.path("/var/lib/ctrl-exec/locks")
-    }
-
-    /// Where the records of runs are.
-    #[must_use]
-    pub fn runs_dir(&self) -> PathBuf {
-        self.root.path("/var/lib/ctrl-exec/runs")
-    }
-
     /// Where a pairing session in the background leaves its process id.
     #[must_use]
     pub fn pairing_pidfile(&self) -> PathBuf {

@@ -41,8 +41,6 @@ fn what_the_file_does_not_say_has_its_default_below_the_root() {
     assert_eq!(s.registry_dir.to_str(), Some("/r/var/lib/ctrl-exec/agents"));
     assert_eq!(s.rotation_file.to_str(), Some("/r/var/lib/ctrl-exec/rotation.json"));
     assert_eq!(s.pairing_dir().to_str(), Some("/r/var/lib/ctrl-exec/pairing"));
-    assert_eq!(s.locks_dir().to_str(), Some("/r/var/lib/ctrl-exec/locks"));
-    assert_eq!(s.runs_dir().to_str(), Some("/r/var/lib/ctrl-exec/runs"));
     assert_eq!(s.pairing_pidfile().to_str(), Some("/r/var/lib/ctrl-exec/pairing-mode.pid"));
 }
 
