@@ -5,9 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -18,14 +15,18 @@ use super::route;
 use super::state::Agent;
 use crate::audit::{Event, Level};
 use crate::net::handshakes::Place;
+use crate::net::serve::{self as net, Bounds};
 use crate::net::slots::Slot;
 use crate::tls::{self, peer};
-use crate::wire::limits;
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a request head may take to arrive, idle time before it included.
 const HEAD: Duration = Duration::from_secs(30);
+/// How long a kept connection may be idle: long enough for a check that comes every minute.
+const IDLE: Duration = Duration::from_mins(5);
+/// Requests of one connection beyond `max_children`: those are answered, with a refusal, instead of waiting unseen.
+const BEYOND: u32 = 32;
 
 /// What an admitted connection holds: its place among all, and among the handshakes.
 #[derive(Debug)]
@@ -90,8 +91,9 @@ async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, peer: Peer) 
     let address = peer.address;
     // Each rejection counts as a connection of its own: one that stays open is no way round the limit.
     let judged = Arc::new(AtomicBool::new(false));
-    let service = service_fn(|request| {
-        let (agent, peer, judged) = (Arc::clone(agent), peer.clone(), Arc::clone(&judged));
+    let (serving, heard) = (Arc::clone(agent), Arc::clone(&judged));
+    let answer = move |request| {
+        let (agent, peer, judged) = (Arc::clone(&serving), peer.clone(), Arc::clone(&heard));
         async move {
             let hear = |trusted: bool| {
                 judged.store(true, Ordering::Relaxed);
@@ -103,12 +105,14 @@ async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, peer: Peer) 
             };
             route::answer(Arc::clone(&agent), peer, request, hear).await
         }
-    });
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(limits::REQUEST_HEAD);
-    // A broken request is answered by hyper where it can be; there is nobody else to tell.
-    let _ = http.serve_connection(TokioIo::new(stream), service).await;
+    };
+    net::serve(stream, bounds(agent), answer).await;
     if !judged.load(Ordering::Relaxed) {
         agent.unproven(address);
     }
+}
+
+fn bounds(agent: &Agent) -> Bounds {
+    let most = u32::try_from(agent.snapshot().settings.max_children).unwrap_or(u32::MAX);
+    Bounds { head: HEAD, idle: IDLE, streams: most.saturating_add(BEYOND) }
 }

@@ -1,6 +1,5 @@
 //! From a request to the verb that answers it. Trust is judged here, before anything of the request is used.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,12 +20,7 @@ use crate::wire::stream::MEDIA_TYPE;
 const BODY: Duration = Duration::from_secs(30);
 
 /// Answers one request. `judged` hears whether the peer is trusted.
-pub async fn answer(
-    agent: Arc<Agent>,
-    peer: Peer,
-    request: Request<Incoming>,
-    judged: impl FnOnce(bool),
-) -> Result<Answer, Infallible> {
+pub async fn answer(agent: Arc<Agent>, peer: Peer, request: Request<Incoming>, judged: impl FnOnce(bool)) -> Answer {
     let snapshot = agent.snapshot();
     let trusted = gate::judge(&peer, &snapshot);
     drop(snapshot);
@@ -35,7 +29,7 @@ pub async fn answer(
         Ok(trusted) => trusted,
         Err(rejection) => {
             let answer = rejection.answer(&peer, request.uri().path(), agent.log());
-            return Ok(refused(request, answer).await);
+            return refused(request, answer).await;
         }
     };
     // Behind the judgement: a dispatcher that is turned away for want of room is no stranger.
@@ -45,10 +39,10 @@ pub async fn answer(
             let event = Event::new(Level::Warning, "overload").field("LIVE", live);
             agent.log().emit(event.field("PEER", peer.address));
             let answer = answer::error(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once");
-            return Ok(refused(request, answer).await);
+            return refused(request, answer).await;
         }
     };
-    Ok(routed(&agent, &trusted, request, place).await)
+    routed(&agent, &trusted, request, place).await
 }
 
 /// An answer that does not depend on the body. The body is read away all the same: a connection that is closed on bytes

@@ -55,7 +55,7 @@ pub enum SelfPingError {
 /// Pings the agent at `address`.
 pub async fn ping(settings: &Settings, address: SocketAddr) -> Result<Pong, SelfPingError> {
     let identity = IdentitySlot::new(snapshot::identity(settings)?);
-    let config = tls::dispatcher_client(identity, &snapshot::anchor(settings)?)?;
+    let config = tls::only_http_1(&*tls::dispatcher_client(identity, &snapshot::anchor(settings)?)?);
     let closed = || SelfPingError::Closed(address);
     let stream = timeout(PATIENCE, TcpStream::connect(address)).await.map_err(|_| closed())?;
     let stream = stream.map_err(|_| closed())?;

@@ -1,4 +1,6 @@
-//! One request to one agent: dial, handshake, pin, ask, read the answer. Every wait and every size is bounded.
+//! One request to one agent: connect, pin, ask, read the answer. Every wait and every size is bounded.
+//!
+//! Between our own ends a connection is kept and shared (`pool`); an agent of the original is dialled for each request.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -7,33 +9,31 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
+use hyper::client::conn::http2::SendRequest;
 use hyper::header::CONTENT_TYPE;
+use hyper::http::request::Builder;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
-use super::failure::CallError;
-use super::pin::{self, Presented};
+use super::dial::{Driver, Line, Shown, Single};
+use super::failure::{self, CallError};
+use super::pin;
+use super::pool::{Dialled, Pool, Way};
 use super::resolve::Target;
 use crate::store::registry::Registry;
-use crate::tls::{self, peer};
 use crate::wire::causes;
-use crate::wire::hex;
 use crate::wire::stream::{Channel, Decoder, Frame, MEDIA_TYPE};
 
 /// How many times the patience a whole answer may take behind its head.
 const PIECES: u32 = 10;
 
-/// What every call shares.
+/// What every call shares. Its copies share their connections.
 #[derive(Clone)]
 pub struct Dialer {
     tls: TlsConnector,
     registry: Registry,
+    pool: Pool,
     patience: Duration,
     most: usize,
 }
@@ -48,16 +48,16 @@ pub struct Ask<'a> {
     /// What answers can be read (RFC 9110 12.5.1).
     pub accept: &'a str,
     /// The body, JSON or empty.
-    pub body: Vec<u8>,
+    pub body: Bytes,
 }
 
-/// Drives a connection until it is dropped.
-struct Driver(JoinHandle<()>);
+/// A request's body.
+pub(super) type Sending = Full<Bytes>;
 
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+/// What keeps the connection of an answer open while the answer is read.
+enum Lifeline {
+    Kept { _sender: SendRequest<Sending> },
+    Single { _driver: Driver },
 }
 
 /// An agent's answer: 2xx, whole.
@@ -73,7 +73,7 @@ impl Dialer {
     /// A dialer that waits at most `patience` for each step and reads answers of at most `most` bytes.
     #[must_use]
     pub fn new(tls: Arc<rustls::ClientConfig>, registry: Registry, patience: Duration, most: usize) -> Self {
-        Self { tls: TlsConnector::from(tls), registry, patience, most }
+        Self { tls: TlsConnector::from(tls), registry, pool: Pool::default(), patience, most }
     }
 
     /// Sends one request and reads the answer.
@@ -81,7 +81,7 @@ impl Dialer {
     /// # Errors
     /// Anything but a complete answer of status 2xx.
     pub async fn call(&self, target: &Target, method: Method, path: &str, body: Vec<u8>) -> Result<Reply, CallError> {
-        let ask = Ask { method, path, accept: "application/json", body };
+        let ask = Ask { method, path, accept: "application/json", body: body.into() };
         let (response, _connection) = self.open(target, ask).await?;
         // Each piece may take its time, but not every piece of an answer that comes in drops.
         let whole = timeout(self.patience.saturating_mul(PIECES), self.read(target, response)).await;
@@ -123,41 +123,56 @@ impl Dialer {
         }
     }
 
-    /// Connects, sends a request, and waits for the head of the answer. The connection lives as long as what is
-    /// returned beside it.
-    async fn open(&self, target: &Target, ask: Ask<'_>) -> Result<(Response<Incoming>, Driver), CallError> {
-        let stream = self.connect(target).await?;
-        let lost = |error: hyper::Error| broken(target, &error);
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
-        let driver = Driver(tokio::spawn(async move {
-            // What breaks the connection is heard by whoever waits for the answer.
-            let _ = connection.await;
-        }));
-        let request = request(target, ask)?;
-        let wait = timeout(self.patience, sender.send_request(request));
-        let response = wait.await.map_err(|_| self.out_of_patience())?.map_err(lost)?;
-        Ok((response, driver))
+    /// Sends a request and waits for the head of the answer. The connection lives as long as what is returned beside it.
+    ///
+    /// A kept connection may have ended unseen, an agent's restart is enough. Where it is certain that the agent has not
+    /// begun to serve the request, it is sent once more, on a connection that is made for it; a request that may have
+    /// been served is never repeated.
+    async fn open(&self, target: &Target, ask: Ask<'_>) -> Result<(Response<Incoming>, Lifeline), CallError> {
+        loop {
+            let way = self.pool.way(target, async || self.connect(target).await).await?;
+            let (kept, fresh) = match way {
+                Way::One(single) => return self.ask_once(target, &ask, single).await,
+                Way::Kept(kept) => (kept, false),
+                Way::Fresh(kept) => (kept, true),
+            };
+            self.judge(target, &kept.shown)?;
+            let mut sender = kept.sender;
+            let waiting = timeout(self.patience, sender.try_send_request(request_2(&ask)?));
+            match waiting.await.map_err(|_| self.out_of_patience())? {
+                Ok(response) => return Ok((response, Lifeline::Kept { _sender: sender })),
+                Err(mut error) => {
+                    let unserved = error.take_message().is_some() || failure::is_unserved(error.error());
+                    if fresh || !unserved {
+                        return Err(failure::of_exchange(target.address(), error.error()));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn ask_once(
+        &self,
+        target: &Target,
+        ask: &Ask<'_>,
+        single: Single,
+    ) -> Result<(Response<Incoming>, Lifeline), CallError> {
+        let Single { mut sender, driver } = single;
+        let wait = timeout(self.patience, sender.send_request(request_1(target, ask)?));
+        let response = wait.await.map_err(|_| self.out_of_patience())?;
+        let response = response.map_err(|error| failure::of_exchange(target.address(), &error))?;
+        Ok((response, Lifeline::Single { _driver: driver }))
     }
 
     /// Dials, completes the handshake, and judges the pin. Not a byte of a request is sent before that.
-    async fn connect(&self, target: &Target) -> Result<TlsStream<TcpStream>, CallError> {
-        let host = target.address();
-        let late = || CallError::TimedOut { host: host.to_owned() };
-        let stream = timeout(self.patience, dial(host, target.port, self.patience)).await.map_err(|_| late())??;
-        // Names are not matched: the pin is.
-        let stream = timeout(self.patience, self.tls.connect(tls::any_name(), stream)).await.map_err(|_| late())?;
-        let stream = stream.map_err(|error| CallError::of_handshake(host, &error))?;
-        self.judge(target, &stream)?;
-        Ok(stream)
+    async fn connect(&self, target: &Target) -> Result<Dialled<Single>, CallError> {
+        let line = Line::open(&self.tls, target, self.patience).await?;
+        self.judge(target, &line.shown)?;
+        line.speak(target).await
     }
 
-    fn judge(&self, target: &Target, stream: &TlsStream<TcpStream>) -> Result<(), CallError> {
-        let unusable = |detail: String| CallError::Tls { host: target.address().to_owned(), detail };
-        let shown = peer::certificate(stream.get_ref().1).map_err(|error| unusable(error.to_string()))?;
-        let key = hex::encode(&shown.public_key().sha256());
-        let presented = Presented { cn: shown.common_name().unwrap_or_default(), key_sha256: &key };
-        pin::judge(&target.record, presented, |cn| self.claimed_by_another(target, cn))?;
-        Ok(())
+    fn judge(&self, target: &Target, shown: &Shown) -> Result<(), CallError> {
+        Ok(pin::judge(&target.record, shown.presented(), |cn| self.claimed_by_another(target, cn))?)
     }
 
     /// A registry that cannot be read, or a record in it, claims everything: the safe answer.
@@ -175,7 +190,9 @@ impl Dialer {
         let (head, mut stream) = response.into_parts();
         let mut body = Vec::new();
         while let Some(frame) = timeout(self.patience, stream.frame()).await.map_err(|_| self.out_of_patience())? {
-            let Ok(data) = frame.map_err(|error| broken(target, &error))?.into_data() else { continue };
+            let Ok(data) = frame.map_err(|error| failure::of_exchange(target.address(), &error))?.into_data() else {
+                continue;
+            };
             if body.len() + data.len() > self.most {
                 return Err(CallError::AnswerTooLarge(self.most));
             }
@@ -190,39 +207,25 @@ impl Dialer {
     }
 }
 
-/// Tries every address of the name in turn. Each has its share of the time, so that one that swallows packets does not
-/// keep the next from being tried.
-async fn dial(host: &str, port: u16, patience: Duration) -> Result<TcpStream, CallError> {
-    let unresolved = || CallError::Unresolved { host: host.to_owned() };
-    let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await.map_err(|_| unresolved())?.collect();
-    let share = patience / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
-    let mut last = unresolved();
-    for address in addresses {
-        match timeout(share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                // A socket that refuses TCP_NODELAY is already closed; the handshake says so.
-                let _ = stream.set_nodelay(true);
-                return Ok(stream);
-            }
-            Ok(Err(error)) => last = CallError::of_connect(host, port, &error),
-            Err(_) => last = CallError::TimedOut { host: host.to_owned() },
-        }
-    }
-    Err(last)
+/// `Connection: close` and `Content-Length` are what the original's server understands.
+fn request_1(target: &Target, ask: &Ask<'_>) -> Result<Request<Sending>, CallError> {
+    request(ask, ask.path, |request| request.header("host", target.label()).header("connection", "close"))
 }
 
-/// `Connection: close` and `Content-Length` are what the original's server understands.
-fn request(target: &Target, ask: Ask<'_>) -> Result<Request<Full<Bytes>>, CallError> {
-    Request::builder()
-        .method(ask.method)
-        .uri(ask.path)
-        .header("host", target.label())
+/// The authority is the same for every agent: nothing is decided by it.
+fn request_2(ask: &Ask<'_>) -> Result<Request<Sending>, CallError> {
+    request(ask, &format!("https://agent{}", ask.path), |request| request)
+}
+
+fn request(ask: &Ask<'_>, uri: &str, more: impl FnOnce(Builder) -> Builder) -> Result<Request<Sending>, CallError> {
+    let request = Request::builder()
+        .method(&ask.method)
+        .uri(uri)
         .header("accept", ask.accept)
-        .header("connection", "close")
         .header("content-type", "application/json")
-        .header("user-agent", concat!("ctrl-exec/", env!("CARGO_PKG_VERSION")))
-        .body(Full::new(Bytes::from(ask.body)))
-        .map_err(|error| CallError::Status(error.to_string()))
+        .header("user-agent", concat!("ctrl-exec/", env!("CARGO_PKG_VERSION")));
+    let request = more(request).body(Full::new(ask.body.clone()));
+    request.map_err(|error| CallError::Status(error.to_string()))
 }
 
 fn judge_status(status: StatusCode, body: &[u8]) -> Result<(), CallError> {
@@ -237,19 +240,4 @@ fn judge_status(status: StatusCode, body: &[u8]) -> Result<(), CallError> {
         status if status.is_success() => Ok(()),
         status => Err(CallError::Status(status.to_string())),
     }
-}
-
-/// A connection that broke. In TLS 1.3 the client's handshake is over before the server has judged its certificate, so
-/// a refusal arrives here, as an alert instead of the answer.
-fn broken(target: &Target, error: &hyper::Error) -> CallError {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<std::io::Error>()
-            && io.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
-        {
-            return CallError::of_handshake(target.address(), io);
-        }
-        cause = error.source();
-    }
-    CallError::Lost { host: target.address().to_owned(), detail: causes::on_one_line(error) }
 }

@@ -1,6 +1,10 @@
 //! Why a call to an agent failed, in the words that operators know.
 
+use std::error::Error;
+use std::io;
+
 use crate::tls;
+use crate::wire::causes;
 
 /// A failed call. `Display` is what stands in `error` of a result and in `ERROR` of the log.
 #[derive(Debug, thiserror::Error)]
@@ -97,4 +101,32 @@ impl CallError {
     pub fn of_handshake(host: &str, error: &std::io::Error) -> Self {
         Self::Tls { host: host.to_owned(), detail: tls::explain_io(error) }
     }
+}
+
+/// A connection that broke while something was asked on it. In TLS 1.3 the client's handshake is over before the server
+/// has judged its certificate, so a refusal arrives here, as an alert instead of the answer.
+pub(super) fn of_exchange(host: &str, error: &hyper::Error) -> CallError {
+    match causes_of(error).find_map(io_error).filter(|error| is_tls(error)) {
+        Some(alert) => CallError::of_handshake(host, alert),
+        None => CallError::Lost { host: host.to_owned(), detail: causes::on_one_line(error) },
+    }
+}
+
+fn is_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<rustls::Error>)
+}
+
+/// Whether an HTTP/2 agent says that it has not begun with the request (RFC 9113 8.7).
+pub(super) fn is_unserved(error: &hyper::Error) -> bool {
+    let refused = |error: &h2::Error| error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    causes_of(error).filter_map(|error| error.downcast_ref::<h2::Error>()).any(refused)
+}
+
+fn causes_of(error: &hyper::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(Some(error as &(dyn Error + 'static)), |error| (*error).source())
+}
+
+/// h2 keeps the error of its connection to itself, unless it is asked.
+fn io_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
+    error.downcast_ref::<io::Error>().or_else(|| error.downcast_ref::<h2::Error>().and_then(h2::Error::get_io))
 }

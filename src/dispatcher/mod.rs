@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod call;
 pub mod connect;
+mod dial;
 pub mod edit;
 pub mod failure;
 pub mod fanout;
@@ -10,6 +11,7 @@ pub mod gate;
 pub mod pairing;
 pub mod pin;
 pub mod ping;
+mod pool;
 pub mod resolve;
 pub mod run;
 pub mod setup;

@@ -94,7 +94,7 @@ async fn ask_live(
     live: mpsc::Sender<Live>,
 ) -> Result<Map<String, Value>, CallError> {
     let accept = concat!("application/vnd.ctrl-exec.run-stream", ", application/json");
-    let ask = Ask { method: Method::POST, path: "/run", accept, body: body(&order)? };
+    let ask = Ask { method: Method::POST, path: "/run", accept, body: body(&order)?.into() };
     let each = |channel, bytes| {
         let (live, host) = (live.clone(), target.name().clone());
         async move {

@@ -8,4 +8,5 @@ pub mod exchange;
 pub mod handshakes;
 pub mod listen;
 pub mod rate;
+pub mod serve;
 pub mod slots;

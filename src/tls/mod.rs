@@ -26,7 +26,8 @@ mod verify;
 mod tests;
 
 pub use config::{
-    HTTP_1, PAIRING, PairingPeers, TlsError, agent_server, any_name, dispatcher_client, pairing_client, pairing_server,
+    HTTP_1, HTTP_2, PAIRING, PairingPeers, TlsError, agent_server, any_name, dispatcher_client, only_http_1,
+    pairing_client, pairing_server,
 };
 pub use explain::{explain, explain_io};
 pub use provider::provider;

@@ -2,7 +2,7 @@
 
 use rustls::{CommonState, ConnectionCommon, ProtocolVersion};
 
-use super::config::PAIRING;
+use super::config::{HTTP_2, PAIRING};
 use crate::pki::cert::{CertError, Certificate};
 
 /// A finished connection that does not tell what was asked.
@@ -34,6 +34,12 @@ pub fn exporter<Data>(connection: &ConnectionCommon<Data>, label: &str, context:
         return Err(PeerError::NotTls13);
     }
     connection.export_keying_material([0; 32], label.as_bytes(), Some(context)).map_err(PeerError::Exporter)
+}
+
+/// Whether both ends agreed on HTTP/2.
+#[must_use]
+pub fn is_http_2(connection: &CommonState) -> bool {
+    connection.alpn_protocol() == Some(HTTP_2)
 }
 
 /// Whether both ends agreed on our own pairing, over TLS 1.3. Otherwise the peer is of the original, or claims to be.

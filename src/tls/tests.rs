@@ -118,7 +118,7 @@ fn our_two_ends_meet_with_the_post_quantum_exchange_and_know_each_other() {
     let met = meet(dispatcher_client(own(&ca, "dispatcher-1"), ca.anchor()).unwrap(), server).finished();
     assert_eq!(met.client.negotiated_key_exchange_group().unwrap().name(), rustls::NamedGroup::X25519MLKEM768);
     assert_eq!(met.client.protocol_version(), Some(ProtocolVersion::TLSv1_3));
-    assert_eq!(met.server.alpn_protocol(), Some(HTTP_1));
+    assert_eq!(met.server.alpn_protocol(), Some(HTTP_2));
     assert_eq!(met.server.server_name(), None, "no SNI");
     assert_eq!(peer::certificate(&met.client).unwrap().common_name(), Some("agent-1"));
     assert_eq!(peer::certificate(&met.server).unwrap().common_name(), Some("dispatcher-1"));

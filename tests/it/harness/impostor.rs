@@ -5,8 +5,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 
 use ctrl_exec::pki::ca::Ca;
-use ctrl_exec::tls::agent_server;
 use ctrl_exec::tls::identity::{Identity, IdentitySlot};
+use ctrl_exec::tls::{HTTP_1, agent_server};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::DEADLINE;
@@ -27,7 +27,9 @@ impl Impostor {
     /// Shows `credentials` and answers each request with `answer`, then closes.
     pub(crate) fn start(ca: &Ca, credentials: &Credentials, answer: &str) -> Self {
         let identity = IdentitySlot::new(Identity::load(&credentials.cert, &credentials.key).unwrap());
-        Self::with_config(agent_server(identity, ca.anchor()).unwrap(), answer)
+        let mut config = ServerConfig::clone(&agent_server(identity, ca.anchor()).unwrap());
+        config.alpn_protocols = vec![HTTP_1.to_vec()];
+        Self::with_config(Arc::new(config), answer)
     }
 
     pub(crate) fn with_config(config: Arc<ServerConfig>, answer: &str) -> Self {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ctrl_exec::pki::ca::Ca;
 use ctrl_exec::tls::identity::{Identity, IdentitySlot};
-use ctrl_exec::tls::{any_name, dispatcher_client};
+use ctrl_exec::tls::{any_name, dispatcher_client, only_http_1};
 use rustls::client::ResolvesClientCert;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ClientConnection, SignatureScheme, StreamOwned};
@@ -46,7 +46,7 @@ fn prepared(stream: TcpStream) -> TcpStream {
 pub(crate) fn config(ca: &Ca, credentials: Option<&Credentials>) -> ClientConfig {
     let shown = credentials.cloned().unwrap_or_else(|| super::pki::issue(ca, "nobody"));
     let identity = IdentitySlot::new(Identity::load(&shown.cert, &shown.key).unwrap());
-    let mut config = ClientConfig::clone(&dispatcher_client(identity, ca.anchor()).unwrap());
+    let mut config = ClientConfig::clone(&only_http_1(&dispatcher_client(identity, ca.anchor()).unwrap()));
     if credentials.is_none() {
         config.client_auth_cert_resolver = Arc::new(Nothing);
     }

@@ -19,6 +19,7 @@ const NETWORK_PROGRAM: &[&str] = &[
     "tokio",
     "tokio_rustls",
     "rustls",
+    "h2",
     "hyper",
     "hyper_util",
     "http_body_util",
