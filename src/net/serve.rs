@@ -154,3 +154,79 @@ impl<B: Body + Unpin> Body for Held<B> {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use http_body_util::{BodyExt as _, Full};
+    use hyper_util::rt::TokioIo;
+    use rustls::ClientConfig;
+    use tokio::net::TcpListener;
+    use tokio::sync::Notify;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::*;
+    use crate::tls::testing::{new_ca, now, own};
+    use crate::tls::{agent_server, any_name, dispatcher_client, only_http_1};
+
+    const BOUNDS: Bounds = Bounds { head: Duration::from_millis(50), idle: Duration::from_millis(50), streams: 10 };
+
+    /// A served connection whose answers wait for the notification.
+    async fn served(
+        go: Arc<Notify>,
+        adapt: fn(&ClientConfig) -> Arc<ClientConfig>,
+    ) -> (tokio_rustls::client::TlsStream<TcpStream>, tokio::task::JoinHandle<()>) {
+        let ca = new_ca(now());
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let acceptor = TlsAcceptor::from(agent_server(own(&ca, "agent"), ca.anchor()).unwrap());
+        let server = tokio::spawn(async move {
+            let stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+            let answer = move |_| {
+                let go = Arc::clone(&go);
+                async move {
+                    go.notified().await;
+                    Response::new(Full::new(Bytes::from_static(b"answer")))
+                }
+            };
+            serve(stream, BOUNDS, answer).await;
+        });
+        let connector = TlsConnector::from(adapt(&dispatcher_client(own(&ca, "dispatcher"), ca.anchor()).unwrap()));
+        let client = connector.connect(any_name(), TcpStream::connect(address).await.unwrap()).await.unwrap();
+        (client, server)
+    }
+
+    fn same(config: &ClientConfig) -> Arc<ClientConfig> {
+        Arc::new(config.clone())
+    }
+
+    #[tokio::test]
+    async fn an_idle_http_2_connection_is_closed_and_one_at_work_is_not() {
+        let go = Arc::new(Notify::new());
+        let (client, server) = served(Arc::clone(&go), same).await;
+        let http = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        let (mut sender, connection) = http.handshake(TokioIo::new(client)).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let started = Instant::now();
+        let request = Request::post("https://agent/").body(Full::<Bytes>::default()).unwrap();
+        let answer = tokio::spawn(sender.send_request(request));
+        // Twice the idle limit at work: time is what is tested.
+        tokio::time::sleep(BOUNDS.idle * 2).await;
+        assert!(!server.is_finished());
+        go.notify_one();
+        let body = answer.await.unwrap().unwrap().into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(&body[..], b"answer");
+        connection.await.unwrap().unwrap();
+        server.await.unwrap();
+        assert!(started.elapsed() >= BOUNDS.idle * 3, "{:?}", started.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_agreed_on_http_2_and_says_nothing_is_parted_with() {
+        for adapt in [same, only_http_1] {
+            let (_client, server) = served(Arc::default(), adapt).await;
+            timeout(Duration::from_secs(10), server).await.unwrap().unwrap();
+        }
+    }
+}

@@ -8,36 +8,14 @@ use std::sync::Arc;
 use rustls::{
     ClientConfig, ClientConnection, ConnectionCommon, Error, ProtocolVersion, ServerConfig, ServerConnection,
 };
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
 use super::identity::{Identity, IdentityError, IdentitySlot};
+use super::testing::{issue, new_ca, now, own};
 use super::*;
-use crate::pki::ca::{Ca, DEFAULT_NAME};
 use crate::pki::chain::TrustAnchor;
-use crate::pki::csr::{self, ExpectedName};
-use crate::pki::key::{self, PrivateKey};
-use crate::pki::serial;
+use crate::pki::key;
 use crate::pki::testing::Openssl;
-use crate::wire::name::AgentName;
-
-fn now() -> OffsetDateTime {
-    OffsetDateTime::now_utc()
-}
-
-fn new_ca(at: OffsetDateTime) -> Ca {
-    Ca::create(DEFAULT_NAME, 3650, &serial::fresh().unwrap(), at).unwrap()
-}
-
-fn issue(ca: &Ca, name: &str, key: &PrivateKey, at: OffsetDateTime) -> Identity {
-    let request = csr::make(key, &AgentName::parse(name).unwrap()).unwrap();
-    let request = csr::check(&request, ExpectedName::Any).unwrap();
-    let certificate = ca.sign_agent(&request, &serial::fresh().unwrap(), 30, at).unwrap();
-    Identity::load(&certificate.to_pem(), &key.to_pem()).unwrap()
-}
-
-fn own(ca: &Ca, name: &str) -> Arc<IdentitySlot> {
-    IdentitySlot::new(issue(ca, name, &key::generate().unwrap(), now()))
-}
 
 /// The original's site: RSA-4096 CA, RSA-2048 version-1 leaves; one key in PKCS#1, one in PKCS#8.
 fn original_site() -> (Openssl, TrustAnchor) {

@@ -1,0 +1,32 @@
+//! A site's certificates, made for one test.
+
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+
+use super::identity::{Identity, IdentitySlot};
+use crate::pki::ca::{Ca, DEFAULT_NAME};
+use crate::pki::csr::{self, ExpectedName};
+use crate::pki::key::{self, PrivateKey};
+use crate::pki::serial;
+use crate::wire::name::AgentName;
+
+pub(crate) fn now() -> OffsetDateTime {
+    OffsetDateTime::now_utc()
+}
+
+pub(crate) fn new_ca(at: OffsetDateTime) -> Ca {
+    Ca::create(DEFAULT_NAME, 3650, &serial::fresh().unwrap(), at).unwrap()
+}
+
+pub(crate) fn issue(ca: &Ca, name: &str, key: &PrivateKey, at: OffsetDateTime) -> Identity {
+    let request = csr::make(key, &AgentName::parse(name).unwrap()).unwrap();
+    let request = csr::check(&request, ExpectedName::Any).unwrap();
+    let certificate = ca.sign_agent(&request, &serial::fresh().unwrap(), 30, at).unwrap();
+    Identity::load(&certificate.to_pem(), &key.to_pem()).unwrap()
+}
+
+/// A certificate of this CA with a key of its own.
+pub(crate) fn own(ca: &Ca, name: &str) -> Arc<IdentitySlot> {
+    IdentitySlot::new(issue(ca, name, &key::generate().unwrap(), now()))
+}
