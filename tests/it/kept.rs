@@ -44,7 +44,7 @@ async fn pinged(fleet: &Fleet, target: &Target) -> HostResult {
     ping::ping(fleet, vec![target.clone()], "1", |_| {}).await.remove(0)
 }
 
-/// Established connections to a port of loopback (proc_net_tcp(5): state 01).
+/// Established connections to a port of loopback (state 01, `proc_net_tcp(5)`).
 fn connections(port: u16) -> usize {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let remote = format!("0100007F:{port:04X}");
@@ -133,7 +133,7 @@ fn a_run_whose_connection_is_lost_is_never_repeated() {
         at.agent_mut().kill();
         let result = calling.await.unwrap();
         assert!(result.text("error").contains("the outcome is unknown"), "{result:?}");
-        assert_eq!(at.agent().worked("ran"), "x\n");
+        assert_eq!(at.agent().worked("ran"), "x");
     });
 }
 
@@ -142,10 +142,10 @@ fn a_caller_who_does_not_read_holds_up_nobody_else_on_the_connection() {
     let at = Site::builder().sh("flood", "exec cat /dev/zero").sh("echo", "echo hello").start();
     let (fleet, target) = (fleet(&at), target(&at));
     in_one_process(async {
-        let (live, mut unread) = mpsc::channel(1);
+        let (sink, mut unread) = mpsc::channel(1);
         let flooded = {
             let (fleet, target) = (fleet.clone(), target.clone());
-            tokio::spawn(async move { run_live(&fleet, vec![target], order("flood"), live).await })
+            tokio::spawn(async move { run_live(&fleet, vec![target], order("flood"), sink).await })
         };
         assert!(matches!(unread.recv().await, Some(Live::Output { .. })));
         // Everything on the way to the one who does not read is full by now, or fills while these are answered.
