@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::run::Run;
-use crate::{Outcome, deny, layers, no_words, place, test, tidy};
+use crate::{Outcome, deny, layers, no_words, place, test, tidy, vm};
 
 /// One step: its name, and what it does.
 type Step = (&'static str, fn() -> Outcome);
@@ -15,6 +15,7 @@ const STEPS: &[Step] = &[
     ("tidy", || tidy::task(&[])),
     ("layers", || layers::task(&[])),
     ("test", || test::task(&[])),
+    ("vm", || vm::task(&[])),
     ("doc", doc),
     ("deny", deny::all),
 ];

@@ -13,6 +13,7 @@ mod place;
 mod run;
 mod test;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -54,6 +55,12 @@ const TASKS: &[Task] = &[
         arguments: "[--profile NAME]",
         about: "the static binary that ships, proven, with checksum and SBOM, in dist/",
         start: dist::task,
+    },
+    Task {
+        name: "vm",
+        arguments: "[TEST FILTERS]",
+        about: "the tests of confinement on Debian's kernel, in a virtual machine",
+        start: vm::task,
     },
     Task { name: "bench", arguments: "", about: "the figures, taken from the binary that ships", start: bench::task },
 ];

@@ -68,12 +68,20 @@ fn the_environment_is_the_documented_one() {
 #[test]
 fn a_script_has_its_own_session_root_as_directory_and_the_usual_umask() {
     let executor = Executor::start();
-    let text = "echo $$ $(cut -d' ' -f5,6 /proc/$$/stat); pwd; umask; grep -E 'Sig(Blk|Ign)' /proc/self/status";
-    let run = executor.shell(text, &[]);
+    let run = executor.shell("echo $$ $(cut -d' ' -f5,6 /proc/$$/stat); pwd; umask", &[]);
     let pid = run.started();
     let (_, out, _) = run.finish();
+    assert_eq!(out, format!("{pid} {pid} {pid}\n/\n0022\n"));
+}
+
+#[test]
+fn a_script_starts_with_no_signal_blocked_or_ignored() {
+    // Without a shell in between: some ignore a signal of their own.
+    let executor = Executor::with(&json!({"scripts": {"grep": "/bin/grep"}}));
+    let signals = order("grep", &["-E", "Sig(Blk|Ign)", "/proc/self/status"], Mode::Attached);
+    let (_, out, _) = executor.run(&signals).finish();
     let none = "0000000000000000";
-    assert_eq!(out, format!("{pid} {pid} {pid}\n/\n0022\nSigBlk:\t{none}\nSigIgn:\t{none}\n"));
+    assert_eq!(out, format!("SigBlk:\t{none}\nSigIgn:\t{none}\n"));
 }
 
 #[test]
@@ -126,7 +134,7 @@ fn argv_zero_is_the_configured_path_and_the_judged_file_is_what_runs() {
     let real = executor.script("real", "#!/bin/sh\necho \"$0\"\n");
     let link = executor.path("link");
     symlink(&real, &link).unwrap();
-    let shell = executor.path("shell");
+    let shell = executor.path("sh");
     symlink("/bin/sh", &shell).unwrap();
     let mut policy = json!({"scripts": {"link": link, "shell": shell}});
     let out = |name: &str, args: &[&str]| executor.run(&order(name, args, Mode::Attached)).finish().1;

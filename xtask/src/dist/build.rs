@@ -7,16 +7,34 @@ use crate::run::Run;
 use crate::{Outcome, place};
 
 /// Builds `ctrl-exec` under `profile` and says where it is.
+pub(super) fn static_binary(profile: &str) -> Outcome<PathBuf> {
+    let (cargo, folder) = for_musl("build", profile)?;
+    cargo.args(["--bin", "ctrl-exec"]).go()?;
+    // Cargo's one exception to "the folder bears the profile's name".
+    let kind = if profile == "dev" { "debug" } else { profile };
+    Ok(folder.join(place::musl_target()).join(kind).join("ctrl-exec"))
+}
+
+/// Builds the tests of the library under `profile` and says where their program is.
+pub(super) fn static_tests(profile: &str) -> Outcome<PathBuf> {
+    let (cargo, _) = for_musl("test", profile)?;
+    let said = cargo.args(["--lib", "--no-run", "--message-format", "json-render-diagnostics"]).text()?;
+    let executable =
+        said.lines().filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next()).next_back();
+    executable.map(PathBuf::from).ok_or_else(|| "cargo built no test program of the library".to_owned())
+}
+
+/// A cargo that builds the product for musl, and its target directory.
 ///
 /// **Invariant:** one target directory for each set of flags. Sharing one mixes crates built against two standard
 /// libraries (rustc's E0464).
-pub(super) fn static_binary(profile: &str) -> Outcome<PathBuf> {
+fn for_musl(command: &str, profile: &str) -> Outcome<(Run, PathBuf)> {
     let target = place::musl_target();
     let std = sysroot::find_or_build(&target)?;
     let folder = place::repository().join("target").join(std.folder());
     let compiler = format!("CC_{}", target.replace('-', "_"));
     let mut cargo = Run::cargo()
-        .args(["build", "--locked", "--package", "ctrl-exec", "--bin", "ctrl-exec"])
+        .args([command, "--locked", "--package", "ctrl-exec"])
         .args(["--profile", profile, "--target", &target, "--target-dir"])
         .arg(&folder)
         .env("CARGO_ENCODED_RUSTFLAGS", flags(&std).join("\u{1f}"))
@@ -25,10 +43,7 @@ pub(super) fn static_binary(profile: &str) -> Outcome<PathBuf> {
     if std::env::var_os(&compiler).is_none() {
         cargo = cargo.env(&compiler, musl_gcc(&compiler)?);
     }
-    cargo.go()?;
-    // Cargo's one exception to "the folder bears the profile's name".
-    let kind = if profile == "dev" { "debug" } else { profile };
-    Ok(folder.join(target).join(kind).join("ctrl-exec"))
+    Ok((cargo, folder))
 }
 
 /// The C compiler for the crates that have C in them, asked for here: what the build says of a missing one fills pages.

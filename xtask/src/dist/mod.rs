@@ -45,6 +45,18 @@ pub(crate) fn quick() -> Outcome<PathBuf> {
     Ok(binary)
 }
 
+/// The tests of the library as one static program, for a machine that has nothing else.
+pub(crate) fn quick_tests() -> Outcome<PathBuf> {
+    let program = build::static_tests("quick")?;
+    proof::is_static(&program)?;
+    Ok(program)
+}
+
+/// Whether a program needs nothing but a kernel.
+pub(crate) fn is_static(program: &Path) -> Outcome {
+    proof::is_static(program)
+}
+
 /// The binary that ships, built now if anything changed.
 pub(crate) fn shipped() -> Outcome<PathBuf> {
     ship("dist")
