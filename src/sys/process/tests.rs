@@ -200,7 +200,7 @@ fn lines_of_succession_as_fast_as_the_kernel_allows_are_killed() {
                 succession(100_000);
             }
         }
-        let mut killed = 0;
+        let (mut killed, mut others) = (0, Vec::new());
         for calls in 1.. {
             freeze_and_kill().unwrap();
             loop {
@@ -208,9 +208,10 @@ fn lines_of_succession_as_fast_as_the_kernel_allows_are_killed() {
                     // A stopped member whose parent ends before it has its own session is hung up on by the kernel
                     // (an orphaned process group with stopped members, setpgid(2)).
                     Reaped::Child(_, End::Signalled(9 | 1)) => killed += 1,
-                    Reaped::Child(..) => {}
+                    Reaped::Child(_, End::Exited(0)) => {}
+                    Reaped::Child(_, end) => others.push(end),
                     Reaped::Running => break,
-                    Reaped::Nobody => return format!("{} {killed} in {calls} calls", killed >= 4),
+                    Reaped::Nobody => return format!("{} {killed} in {calls} calls, others {others:?}", killed >= 4),
                 }
             }
         }
