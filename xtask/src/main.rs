@@ -55,7 +55,12 @@ const TASKS: &[Task] = &[
         about: "the static binary that ships, proven, with checksum and SBOM, in dist/",
         start: dist::task,
     },
-    Task { name: "bench", arguments: "", about: "the figures, taken from the binary that ships", start: bench::task },
+    Task {
+        name: "bench",
+        arguments: "[SCENARIO [SIZE]]",
+        about: "the figures, taken from the binary that ships; `bench help` names the scenarios",
+        start: bench::task,
+    },
 ];
 
 fn main() -> ExitCode {
