@@ -103,9 +103,12 @@ fn number(text: &str) -> u64 {
         "k" => 1_000,
         "M" => 1_000_000,
         "G" => 1_000_000_000,
-        _ => 1,
+        other => {
+            assert_eq!(other, "", "k, M and G are understood");
+            1
+        }
     };
-    digits.parse::<u64>().expect("a number, with k, M or G behind it if need be") * factor
+    digits.parse::<u64>().expect("a number") * factor
 }
 
 fn usage() {

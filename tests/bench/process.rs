@@ -6,6 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::time::float;
+
+/// `USER_HZ` is 100 wherever this runs.
+const MILLIS_A_TICK: f64 = 10.0;
+
 /// Resident memory now, KiB; 0 for a process that has ended.
 pub(crate) fn resident(pid: u32) -> u64 {
     status(pid, "VmRSS:")
@@ -26,6 +31,15 @@ pub(crate) fn sockets(pid: u32) -> u64 {
     let links = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let targets = links.filter_map(|link| std::fs::read_link(link.path()).ok());
     u64::try_from(targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()).unwrap()
+}
+
+/// Processor time of a process and of the children that it has waited for, milliseconds.
+pub(crate) fn processor(pid: u32) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Behind the name in parentheses come the third field and the rest; the times are fields 14 to 17.
+    let fields = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().skip(11).take(4);
+    let ticks: u64 = fields.map(|field| field.parse::<u64>().unwrap()).sum();
+    float(ticks) * MILLIS_A_TICK
 }
 
 /// Its children, whichever of its threads started them.

@@ -21,6 +21,11 @@ impl Spawner {
         Self { child, orders, answers: BufReader::new(answers).lines() }
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Spawns `/bin/true` so often, from so many threads at once: the whole time, and each one's.
     pub(crate) fn spawn(&mut self, count: usize, threads: usize) -> (Duration, Vec<Duration>) {
         writeln!(self.orders, "{count} {threads}").unwrap();
