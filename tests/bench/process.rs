@@ -6,10 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::time::float;
-
 /// `USER_HZ` is 100 wherever this runs.
-const MILLIS_A_TICK: f64 = 10.0;
+const MILLIS_A_TICK: u64 = 10;
 
 /// Resident memory now, KiB; 0 for a process that has ended.
 pub(crate) fn resident(pid: u32) -> u64 {
@@ -34,12 +32,21 @@ pub(crate) fn sockets(pid: u32) -> u64 {
 }
 
 /// Processor time of a process and of the children that it has waited for, milliseconds.
-pub(crate) fn processor(pid: u32) -> f64 {
+pub(crate) fn processor(pid: u32) -> u64 {
+    ticks(pid, 4) * MILLIS_A_TICK
+}
+
+/// Processor time of a process alone, milliseconds.
+pub(crate) fn own_processor(pid: u32) -> u64 {
+    ticks(pid, 2) * MILLIS_A_TICK
+}
+
+/// The first of user and system time, and user and system time of children.
+fn ticks(pid: u32, fields: usize) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // Behind the name in parentheses come the third field and the rest; the times are fields 14 to 17.
-    let fields = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().skip(11).take(4);
-    let ticks: u64 = fields.map(|field| field.parse::<u64>().unwrap()).sum();
-    float(ticks) * MILLIS_A_TICK
+    let values = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().skip(11).take(fields);
+    values.map(|value| value.parse::<u64>().unwrap()).sum()
 }
 
 /// Its children, whichever of its threads started them.

@@ -11,13 +11,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::runtime::{Builder, Runtime};
 
+use crate::process::{Watch, own_processor};
 use crate::{floor, helper};
 
 /// How much is read at once.
 const PIECE: usize = 64 * 1024;
 
-/// Copies so many bytes between two processes.
-pub(crate) fn copy(root: &Path, size: &str) -> Duration {
+/// Copies so many bytes between two processes: how long it takes, and the processor time of both, milliseconds.
+pub(crate) fn copy(root: &Path, size: &str) -> (Duration, u64) {
     let root = root.display().to_string();
     let mut source = helper::start("source", &[&root, size]);
     let mut port = String::new();
@@ -25,8 +26,10 @@ pub(crate) fn copy(root: &Path, size: &str) -> Duration {
     let started = Instant::now();
     let mut sink = helper::start("sink", &[&root, port.trim(), size]);
     drop(sink.stdout.take());
+    let pids = [source.id(), sink.id()];
+    let watch = Watch::start(move || vec![("source", own_processor(pids[0])), ("sink", own_processor(pids[1]))]);
     assert!(sink.wait().unwrap().success() && source.wait().unwrap().success());
-    started.elapsed()
+    (started.elapsed(), watch.end().values().sum())
 }
 
 /// The sending helper: `ROOT SIZE`.

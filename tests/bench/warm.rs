@@ -71,6 +71,6 @@ fn several(site: &Site, spawner: &mut Spawner, report: &mut Report) {
     report.at_least("runs / bare spawns, eight at once", runs / spawns, "x", 0.6);
     let parts = ["bare spawn", "run, from the agent to the script", "run, dispatcher"];
     for ((what, before), after) in parts.into_iter().zip(before).zip(after) {
-        report.fact(&format!("processor time of a {what}"), (after - before) / float(count), "ms");
+        report.fact(&format!("processor time of a {what}"), float(after - before) / float(count), "ms");
     }
 }
