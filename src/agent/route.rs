@@ -53,11 +53,9 @@ async fn refused(request: Request<Incoming>, answer: Answer) -> Answer {
 }
 
 async fn routed(agent: &Arc<Agent>, peer: &TrustedPeer, request: Request<Incoming>, place: Place) -> Answer {
-    if request.headers().len() > limits::REQUEST_HEADERS {
-        return answer::error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many headers");
-    }
-    if head_size(&request) > limits::REQUEST_HEAD {
-        return answer::error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "request head too large");
+    if let Some(text) = oversized_head(&request) {
+        let answer = answer::error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text);
+        return refused(request, answer).await;
     }
     let (head, incoming) = request.into_parts();
     let body = match body::read(incoming, limits::REQUEST_BODY, BODY).await {
@@ -78,6 +76,13 @@ fn wants_stream(headers: &HeaderMap) -> bool {
     let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let mut kinds = values.flat_map(|value| value.split(',')).filter_map(|kind| kind.split(';').next());
     kinds.any(|kind| kind.trim().eq_ignore_ascii_case(MEDIA_TYPE))
+}
+
+fn oversized_head(request: &Request<Incoming>) -> Option<&'static str> {
+    if request.headers().len() > limits::REQUEST_HEADERS {
+        return Some("too many headers");
+    }
+    (head_size(request) > limits::REQUEST_HEAD).then_some("request head too large")
 }
 
 /// hyper ends what is far beyond the limit, but takes a head that happens to arrive in one piece.

@@ -1,6 +1,7 @@
-//! The floor under a cold call: a full mutual handshake of the same TLS library with the same certificates, over
-//! loopback, both ends in this process.
+//! The floor under a connection: a full mutual handshake of the same TLS library with the same certificates, over
+//! loopback.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use ctrl_exec::pki::chain::TrustAnchor;
@@ -12,24 +13,32 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::site::Site;
 
+/// Both ends in this process.
 pub(crate) struct Handshake {
     runtime: tokio::runtime::Runtime,
     acceptor: TlsAcceptor,
     connector: TlsConnector,
 }
 
+/// The ends of a connection of the site in this directory, with the certificates of the agent `web` and of its
+/// dispatcher.
+pub(crate) fn ends(root: &Path) -> (TlsAcceptor, TlsConnector) {
+    let read = |place: &str| std::fs::read_to_string(root.join(place)).unwrap();
+    let anchor = TrustAnchor::from_pem_file(&read("etc/ctrl-exec/ca.crt")).unwrap();
+    let slot = |cert: &str, key: &str| IdentitySlot::new(Identity::load(&read(cert), &read(key)).unwrap());
+    let server = slot("web/etc/ctrl-exec-agent/agent.crt", "web/etc/ctrl-exec-agent/agent.key");
+    let client = slot("etc/ctrl-exec/d.crt", "etc/ctrl-exec/d.key");
+    (
+        TlsAcceptor::from(tls::agent_server(server, &anchor).unwrap()),
+        TlsConnector::from(Arc::clone(&tls::dispatcher_client(client, &anchor).unwrap())),
+    )
+}
+
 impl Handshake {
     pub(crate) fn prepare(site: &Site) -> Self {
-        let anchor = TrustAnchor::from_pem_file(&site.read("etc/ctrl-exec/ca.crt")).unwrap();
-        let slot =
-            |cert: &str, key: &str| IdentitySlot::new(Identity::load(&site.read(cert), &site.read(key)).unwrap());
-        let server = slot("etc/ctrl-exec-agent/agent.crt", "etc/ctrl-exec-agent/agent.key");
-        let client = slot("etc/ctrl-exec/d.crt", "etc/ctrl-exec/d.key");
-        Self {
-            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
-            acceptor: TlsAcceptor::from(tls::agent_server(server, &anchor).unwrap()),
-            connector: TlsConnector::from(Arc::clone(&tls::dispatcher_client(client, &anchor).unwrap())),
-        }
+        let (acceptor, connector) = ends(site.root());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Self { runtime, acceptor, connector }
     }
 
     /// Connects, completes the handshake at both ends, and passes one byte, without which the client's part is not

@@ -50,7 +50,7 @@ fn a_hook_is_told_everything_in_its_environment_and_on_its_input() {
 }
 
 #[test]
-fn a_hook_that_a_signal_kills_denies() {
+fn a_hook_killed_by_a_signal_never_lets_a_script_run() {
     for signal in ["KILL", "SEGV", "TERM"] {
         let hook = format!("kill -{signal} $$");
         let site = Site::builder().sh("ok", "touch {work}/ran").hook(&hook).start();

@@ -38,7 +38,7 @@ fn reaction(site: &Site, bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn bytes_that_are_no_tls_end_their_own_connection_alone() {
+fn bytes_that_are_no_tls_never_end_the_agent() {
     let site = site().start();
     let zeros = vec![0; 100_000];
     let cases: [&[u8]; 6] = [
@@ -64,7 +64,7 @@ fn bytes_that_are_no_tls_end_their_own_connection_alone() {
 }
 
 #[test]
-fn fifty_peers_that_connect_and_close_end_nothing() {
+fn a_plain_connect_and_close_never_ends_the_agent() {
     let site = site().start();
     for _ in 0..50 {
         drop(tls::tcp(site.agent().address()));
@@ -158,7 +158,7 @@ fn a_body_beyond_the_limit_gets_a_readable_refusal() {
 }
 
 #[test]
-fn the_largest_body_is_read_whole() {
+fn a_body_over_one_tls_record_never_fails() {
     let site = site().start();
     let args = vec!["x".repeat(100_000); 10];
     let body = json!({"script": "count", "args": args}).to_string();
@@ -221,7 +221,7 @@ fn a_body_that_never_comes_delays_nobody() {
 }
 
 #[test]
-fn json_that_is_no_object_is_answered() {
+fn json_that_is_no_object_never_goes_unanswered() {
     let site = site().start();
     let mut http = trusted(&site);
     for (body, error) in [
@@ -243,6 +243,9 @@ fn json_that_is_no_object_is_answered() {
         let json = answer.json();
         assert_eq!((answer.status, &json["exit"], &json["error"]), (200, &json!(-1), &json!(error)), "{body}");
     }
+    for body in ["[]", "\"text\"", "42", "null", "", "{"] {
+        assert_eq!(http.post("/ping", body).status, 200, "{body}");
+    }
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     assert_eq!(http.post("/run", &deep).json()["error"], "invalid JSON");
     still_serves(&site);
@@ -259,7 +262,7 @@ fn scripts_and_ids_are_echoed_with_their_types() {
 }
 
 #[test]
-fn an_id_that_tries_to_write_log_lines_stays_one_line() {
+fn a_request_id_never_forges_a_log_line() {
     let site = site().start();
     let evil = "x\"\nctrl-exec-agent: ACTION=run DISPATCHER=evil\u{1b}[31m\u{2028}";
     let body = json!({"script": "ok", "reqid": evil}).to_string();

@@ -15,6 +15,7 @@ mod crash;
 mod deadlines;
 mod demo;
 mod executor;
+mod faults;
 mod harness;
 mod hook;
 mod hostile;

@@ -53,7 +53,7 @@ fn without_a_certificate_of_the_ca_that_is_valid_now_no_request_is_read() {
 }
 
 #[test]
-fn every_endpoint_judges_the_serial() {
+fn another_certificate_of_the_ca_never_reaches_an_endpoint() {
     let site = site().agents(2).start();
     let (agent, other) = (&site.agents[0], &site.agents[1]);
     let mut http = tls::connect(agent.address(), &site.authority(), &other.credentials);

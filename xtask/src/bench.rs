@@ -1,11 +1,11 @@
 //! `bench`: the figures, taken from the binary that ships.
 
 use crate::run::Run;
-use crate::{Outcome, dist, no_words, place};
+use crate::{Outcome, dist, place};
 
-/// Makes the binary of `dist` and runs the bench `floor` with its path in `CTRL_EXEC_BIN`.
+/// Makes the binary of `dist` and runs the bench `figures` with its path in `CTRL_EXEC_BIN`. The words choose a scenario.
 pub(crate) fn task(words: &[String]) -> Outcome {
-    no_words("bench", words)?;
     let binary = dist::shipped()?;
-    Run::cargo().args(["bench", "--bench", "floor"]).env("CTRL_EXEC_BIN", &binary).dir(&place::repository()).go()
+    let bench = Run::cargo().args(["bench", "--bench", "figures", "--"]).args(words);
+    bench.env("CTRL_EXEC_BIN", &binary).dir(&place::repository()).go()
 }

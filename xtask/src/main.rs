@@ -62,7 +62,12 @@ const TASKS: &[Task] = &[
         about: "the tests of confinement on Debian's kernel, in a virtual machine",
         start: vm::task,
     },
-    Task { name: "bench", arguments: "", about: "the figures, taken from the binary that ships", start: bench::task },
+    Task {
+        name: "bench",
+        arguments: "[SCENARIO [SIZE]]",
+        about: "the figures, taken from the binary that ships; `bench help` names the scenarios",
+        start: bench::task,
+    },
 ];
 
 fn main() -> ExitCode {

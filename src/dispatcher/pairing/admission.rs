@@ -1,6 +1,6 @@
 //! Whom the listener lets try, and how often.
 //!
-//! Two budgets beside the slots of [`crate::net::slots`]: connections in a window of time, as configured, and attempts
+//! Two budgets beside the places of [`crate::net::handshakes`]: connections in a window of time, as configured, and attempts
 //! at the strong form that came to nothing. The second is what bounds a relay: it learns what code the dispatcher will
 //! show before it opens its commitment, so it could otherwise try until that code is the one an agent shows. With the
 //! limits here it has [`UNOPENED`] guesses for each address and [`FRUITLESS`] in a session, each one in ten million.
@@ -74,7 +74,8 @@ impl Admission {
     }
 }
 
-fn counted_as(peer: IpAddr) -> IpAddr {
+/// The address under which a peer's attempts are counted.
+pub(super) fn counted_as(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();

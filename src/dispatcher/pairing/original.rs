@@ -11,10 +11,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
-use super::shared::{Rejection, Shared};
+use super::shared::{CROWDED, Rejection, Shared};
 use super::waiting::{ENDED, Entry, Fate, Place, judge};
 use crate::net::exchange::{Exchange, ExchangeError};
-use crate::net::slots::Slot;
+use crate::net::handshakes;
 use crate::pki::code;
 use crate::store::queue::{Approval, Form};
 use crate::wire::limits::PAIRING_BODY;
@@ -31,11 +31,20 @@ const NOT_ACCEPTED: &str = "this dispatcher does not accept the original's way o
 type Talk = Exchange<TlsStream<TcpStream>>;
 
 /// Serves one agent of the original, to the end.
-pub(super) async fn serve(shared: &Arc<Shared>, stream: TlsStream<TcpStream>, peer: IpAddr, slot: Slot) {
+pub(super) async fn serve(
+    shared: &Arc<Shared>,
+    stream: TlsStream<TcpStream>,
+    peer: IpAddr,
+    mut connection: handshakes::Place,
+) {
     let mut talk = Exchange::new(stream);
     let queued = tokio::select! {
         queued = timeout(REQUEST, enter(shared, &mut talk, peer)) => queued,
         () = shared.ended() => return say(&mut talk, &denied(ENDED)).await,
+        () = connection.lost() => {
+            shared.log_rejection(peer, CROWDED, None);
+            return say(&mut talk, &OriginalAnswer::error("too many connections at once")).await;
+        }
     };
     let place = match queued {
         Ok(Ok(place)) => place,
@@ -48,7 +57,7 @@ pub(super) async fn serve(shared: &Arc<Shared>, stream: TlsStream<TcpStream>, pe
             return say(&mut talk, &OriginalAnswer::error("request timed out")).await;
         }
     };
-    drop(slot);
+    drop(connection);
     match place.fate(talk.gone()).await {
         Fate::Approved(approval) => deliver(&mut talk, &place, *approval).await,
         Fate::Denied(reason) => say(&mut talk, &denied(&reason)).await,

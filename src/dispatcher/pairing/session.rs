@@ -11,15 +11,15 @@ use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::admission::Admission;
+use super::admission::{self, Admission};
 use super::connection;
 pub use super::shared::Notice;
 use super::shared::Shared;
 use crate::audit::{Event, Level};
 use crate::dispatcher::site::{Site, SiteError};
+use crate::net::handshakes::{Handshakes, Place};
 use crate::net::listen::{ListenError, Listener};
 use crate::net::rate::Verdict;
-use crate::net::slots::{Slot, Slots};
 use crate::pki::chain::{self, ChainError, Usage};
 use crate::store::StoreError;
 use crate::sys::file;
@@ -29,7 +29,8 @@ use crate::tls::{self, PairingPeers};
 
 /// The default port.
 pub const PORT: u16 = 7444;
-/// Connections that have not got as far as the queue: in all, and of one address.
+/// Connections that have not got as far as the queue: in all, and of one address. Where there are more, the oldest gives
+/// way: an agent is queued within milliseconds, and nobody who keeps silent can keep it out.
 const CONNECTIONS: (usize, usize) = (64, 4);
 /// How long open connections have to hear that the session is over.
 const GOODBYE: Duration = Duration::from_secs(3);
@@ -84,7 +85,7 @@ pub struct Session {
     shared: Arc<Shared>,
     listener: Listener,
     acceptor: TlsAcceptor,
-    slots: Arc<Slots>,
+    places: Arc<Handshakes>,
     started: Instant,
     close: watch::Sender<bool>,
     timeout: Duration,
@@ -129,10 +130,10 @@ impl Session {
             notices,
             admission: Mutex::new(Admission::new(site.settings.pairing.rate_limit)),
         });
-        let slots = Slots::new(CONNECTIONS.0, CONNECTIONS.1);
+        let places = Handshakes::new(CONNECTIONS.0, CONNECTIONS.1);
         let started = Instant::now();
         let session =
-            Self { shared, listener, acceptor, slots, started, close, timeout: options.timeout, _served: served };
+            Self { shared, listener, acceptor, places, started, close, timeout: options.timeout, _served: served };
         session.log_start();
         Ok((session, heard))
     }
@@ -177,20 +178,20 @@ impl Session {
                 () = &mut stop => return End::Stopped,
                 Some(_) = connections.join_next() => {}
                 (stream, peer) = self.listener.accept(trouble) => {
-                    if let Some(slot) = self.admit(peer.ip()) {
-                        connections.spawn(self.serve(stream, peer.ip(), slot));
+                    if let Some(place) = self.admit(peer.ip()) {
+                        connections.spawn(self.serve(stream, peer.ip(), place));
                     }
                 }
             }
         }
     }
 
-    fn serve(&self, stream: TcpStream, peer: IpAddr, slot: Slot) -> impl Future<Output = ()> + use<> {
+    fn serve(&self, stream: TcpStream, peer: IpAddr, place: Place) -> impl Future<Output = ()> + use<> {
         let (shared, acceptor) = (Arc::clone(&self.shared), self.acceptor.clone());
-        async move { connection::serve(&shared, &acceptor, stream, (peer, slot)).await }
+        async move { connection::serve(&shared, &acceptor, stream, (peer, place)).await }
     }
 
-    fn admit(&self, peer: IpAddr) -> Option<Slot> {
+    fn admit(&self, peer: IpAddr) -> Option<Place> {
         let shared = &self.shared;
         let judgement = shared.admit().connection(peer, self.started.elapsed().as_secs());
         if judgement.evicted {
@@ -205,11 +206,7 @@ impl Session {
             }
             Verdict::Allow => {}
         }
-        let slot = self.slots.take(peer);
-        if slot.is_none() {
-            shared.log_rejection(peer, "too-many-connections", None);
-        }
-        slot
+        Some(self.places.enter(admission::counted_as(peer), false))
     }
 
     fn log_start(&self) {

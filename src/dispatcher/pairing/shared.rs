@@ -65,6 +65,9 @@ impl Shared {
     }
 }
 
+/// The log's word for a connection that gave its place to another.
+pub(super) const CROWDED: &str = "too-many-connections";
+
 /// Why a request is not queued: a word for the log, and words for the agent.
 #[derive(Debug)]
 pub(super) struct Rejection {

@@ -8,10 +8,10 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 
-use super::shared::{Rejection, Shared};
+use super::shared::{CROWDED, Rejection, Shared};
 use super::waiting::{ENDED, Entry, Fate, Place, judge};
 use crate::net::exchange::{Exchange, ExchangeError};
-use crate::net::slots::Slot;
+use crate::net::handshakes;
 use crate::pki::code::{self, HASH, Transcript};
 use crate::store::queue::{Approval, Form};
 use crate::sys::random;
@@ -22,6 +22,8 @@ use crate::wire::{frame, hex};
 
 /// Longest time from the handshake to the opened commitment. No person is asked in between.
 const EXCHANGE: Duration = Duration::from_secs(10);
+/// How long an agent that is refused may take to read that and close.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// How long an agent has, once the session is over, to say that it had stored its certificate by then.
 const LAST_WORD: Duration = Duration::from_secs(2);
 
@@ -42,15 +44,26 @@ impl Talk {
         // An agent that is gone needs no reason.
         let _ = self.say(&DispatcherMessage::Denied { reason: reason.to_owned() }).await;
         self.0.close().await;
+        // What it is still sending is read away: otherwise the kernel would reset the connection under the answer.
+        let _ = timeout(FAREWELL, self.0.gone()).await;
     }
 }
 
 /// Serves one agent of ours, to the end.
-pub(super) async fn serve(shared: &Arc<Shared>, stream: TlsStream<TcpStream>, peer: IpAddr, slot: Slot) {
+pub(super) async fn serve(
+    shared: &Arc<Shared>,
+    stream: TlsStream<TcpStream>,
+    peer: IpAddr,
+    mut connection: handshakes::Place,
+) {
     let mut talk = Talk(Exchange::new(stream));
     let queued = tokio::select! {
         queued = timeout(EXCHANGE, enter(shared, &mut talk, peer)) => queued,
         () = shared.ended() => return talk.deny(ENDED).await,
+        () = connection.lost() => {
+            shared.log_rejection(peer, CROWDED, None);
+            return talk.deny("too many connections at once").await;
+        }
     };
     let place = match queued {
         Ok(Ok(place)) => place,
@@ -64,7 +77,7 @@ pub(super) async fn serve(shared: &Arc<Shared>, stream: TlsStream<TcpStream>, pe
         }
     };
     // From here on the queue's own limit holds.
-    drop(slot);
+    drop(connection);
     wait(shared, &mut talk, &place).await;
 }
 

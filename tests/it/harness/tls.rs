@@ -1,7 +1,9 @@
 //! A TLS client that says whatever a test wants, with any certificate or none.
 
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ctrl_exec::pki::ca::Ca;
 use ctrl_exec::tls::identity::{Identity, IdentitySlot};
@@ -18,6 +20,9 @@ use super::pki::Credentials;
 /// A TLS connection as a client has it.
 pub(crate) type Tls = StreamOwned<ClientConnection, TcpStream>;
 
+/// The beginning of a client's hello, without its end.
+pub(crate) const HALF_A_HELLO: [u8; 11] = [22, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
+
 /// A TCP connection with deadlines.
 pub(crate) fn tcp(address: SocketAddr) -> TcpStream {
     prepared(TcpStream::connect(address).unwrap())
@@ -33,6 +38,26 @@ pub(crate) fn tcp_from(source: IpAddr, address: SocketAddr) -> TcpStream {
     });
     stream.set_nonblocking(false).unwrap();
     prepared(stream)
+}
+
+/// Says one byte a second until the other end answers or closes; see [`every_second`].
+pub(crate) fn drip(stream: &mut (impl Read + Write), byte: u8) -> Vec<u8> {
+    let mut seen = vec![0; 4096];
+    loop {
+        match stream.write_all(&[byte]).and_then(|()| stream.flush()).and_then(|()| stream.read(&mut seen)) {
+            Ok(count) => {
+                seen.truncate(count);
+                return seen;
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) => return Vec::new(),
+        }
+    }
+}
+
+/// Lets a read wait for one second.
+pub(crate) fn every_second(tcp: &TcpStream) {
+    tcp.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
 }
 
 fn prepared(stream: TcpStream) -> TcpStream {

@@ -9,6 +9,7 @@ mod live;
 mod preflight;
 mod prompt;
 mod session;
+mod silence;
 mod whole;
 
 use std::process::Command;

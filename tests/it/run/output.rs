@@ -22,7 +22,7 @@ fn five_megabytes_on_both_streams_at_once_arrive_whole() {
 }
 
 #[test]
-fn more_than_a_pipe_holds_on_standard_error_alone_hangs_nothing() {
+fn more_than_a_pipe_on_standard_error_never_hangs_script_or_caller() {
     let site = Site::builder().sh("noise", "head -c 300000 /dev/zero | tr '\\0' e >&2; echo end").start();
     let result = site.result("noise", &[]);
     assert_eq!(result["stderr"].as_str().unwrap().len(), 300_000);
@@ -30,7 +30,7 @@ fn more_than_a_pipe_holds_on_standard_error_alone_hangs_nothing() {
 }
 
 #[test]
-fn bytes_that_are_no_text_come_as_base64_beside_the_text() {
+fn output_that_is_no_utf_8_never_loses_the_answer() {
     let site = Site::builder().sh("bytes", r"printf 'a\377\000b'; printf 'gr\303\274n' >&2").start();
     let result = site.result("bytes", &[]);
     assert_eq!(result["stdout"], "a\u{FFFD}\0b");
@@ -51,7 +51,7 @@ fn output_beyond_max_output_is_cut_and_marked() {
 }
 
 #[test]
-fn a_grandchild_that_holds_the_output_open_delays_no_reply() {
+fn a_grandchild_that_holds_the_output_open_never_delays_the_reply() {
     let site = Site::builder().sh("daemon", "sleep 60 & echo $! > {work}/pid; echo started").start();
     let before = Instant::now();
     assert_eq!(site.result("daemon", &[])["stdout"], "started\n");

@@ -21,7 +21,7 @@ fn the_context_is_one_json_object_with_the_documented_keys() {
 }
 
 #[test]
-fn a_script_may_ignore_its_input_every_time() {
+fn a_script_that_ignores_its_input_never_loses_its_answer() {
     let site = Site::builder().sh("quick", "exit 0").start();
     for _ in 0..25 {
         assert_eq!(site.result("quick", &[])["exit"], 0);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
@@ -127,6 +127,13 @@ impl Open {
     async fn close(self) {
         self.stop.send(()).unwrap();
         assert_eq!(self.served.await.unwrap(), End::Stopped);
+    }
+
+    /// A connection from another of this host's own addresses.
+    async fn tcp_from(&self, source: [u8; 4]) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((source, 0))).unwrap();
+        socket.connect(self.address).await.unwrap()
     }
 
     async fn tls(&self, own: bool) -> TlsStream<TcpStream> {

@@ -87,7 +87,40 @@ async fn a_full_queue_and_a_hasty_address_are_told_or_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn one_address_has_four_places_and_a_waiting_request_needs_none() {
+async fn silent_connections_never_keep_an_agent_from_pairing() {
+    let world = World::new("pairing_rate_limit_disable = yes\n");
+    let mut open = world.open();
+    let mut silent = Vec::new();
+    for address in 0..20_u8 {
+        for _ in 0..4 {
+            silent.push(open.tcp_from([127, 0, 3, address]).await);
+        }
+    }
+    let _agent = Own::pending(&open).await;
+    open.queued().await;
+    open.close().await;
+    assert!(world.log.text().contains("ACTION=pair-reject IP=127.0.3.0 REASON=too-many-connections"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_refusal_of_what_is_too_large_is_never_lost_in_a_reset() {
+    let world = World::new("pairing_original = yes\npairing_rate_limit_disable = yes\n");
+    let open = world.open();
+    let waste = vec![b' '; 1 << 20];
+    for _ in 0..5 {
+        let mut agent = Own::connect(&open).await;
+        agent.0.send(&[&[0, 16, 0, 0], &waste[..]].concat()).await.unwrap();
+        assert!(denied(agent.hear().await).contains("too large"));
+        let mut agent = Exchange::new(open.tls(false).await);
+        let head = format!("POST /pair HTTP/1.0\r\nContent-Length: {}\r\n\r\n", waste.len());
+        agent.send(&[head.as_bytes(), &waste].concat()).await.unwrap();
+        assert_eq!(answer(&mut agent).await.reason.as_deref(), Some("request too large"));
+    }
+    open.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_oldest_of_four_connections_gives_way_and_a_waiting_request_needs_no_place() {
     let world = World::new("pairing_rate_limit_disable = yes\n");
     let mut open = world.open();
     let mut waiting = Vec::new();
@@ -99,8 +132,14 @@ async fn one_address_has_four_places_and_a_waiting_request_needs_none() {
     for _ in 0..4 {
         idle.push(open.tls(true).await);
     }
-    let mut fifth = TcpStream::connect(open.address).await.unwrap();
-    assert_eq!(fifth.read(&mut [0]).await.unwrap_or(0), 0);
+    let _fifth = open.tls(true).await;
+    let mut first = Exchange::new(idle.remove(0));
+    let last: DispatcherMessage = frame::decode(&first.frame(PAIRING_BODY).await.unwrap()).unwrap();
+    assert_eq!(denied(last), "too many connections at once");
+    for request in waiting.drain(..) {
+        drop(request);
+        assert!(matches!(open.notices.recv().await.unwrap(), Notice::Gone(..)), "it was still waiting");
+    }
     open.close().await;
     assert!(world.log.text().contains("REASON=too-many-connections"));
 }
