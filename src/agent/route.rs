@@ -13,6 +13,7 @@ use super::state::{Agent, Place};
 use super::{capabilities, ping, run};
 use crate::audit::{Event, Level};
 use crate::net::body::{self, BodyError};
+use crate::net::serve::Parting;
 use crate::wire::limits;
 use crate::wire::stream::MEDIA_TYPE;
 
@@ -28,7 +29,9 @@ pub async fn answer(agent: Arc<Agent>, peer: Peer, request: Request<Incoming>, j
     let trusted = match trusted {
         Ok(trusted) => trusted,
         Err(rejection) => {
-            let answer = rejection.answer(&peer, request.uri().path(), agent.log());
+            let mut answer = rejection.answer(&peer, request.uri().path(), agent.log());
+            // Its next attempt is a new connection, with all that is judged before one.
+            answer.extensions_mut().insert(Parting);
             return refused(request, answer).await;
         }
     };

@@ -31,29 +31,29 @@ pub struct Outlet {
 }
 
 impl Outlet {
-    async fn send(&self, frame: &Frame) {
+    async fn send(&self, encode: impl FnOnce(&mut Encoder) -> Vec<u8>) {
         let mut encoder = self.encoder.lock().await;
         // A body that is gone takes the run with it; until then there is nothing to do about it.
-        let _ = self.sender.send(Bytes::from(encoder.encode(frame))).await;
+        let _ = self.sender.send(Bytes::from(encode(&mut encoder))).await;
     }
 
     /// Says at intervals that the run is still there; never returns.
     pub async fn keep_alive(&self) -> Infallible {
         loop {
             tokio::time::sleep(IDLE).await;
-            self.send(&Frame::Idle).await;
+            self.send(|encoder| encoder.encode(&Frame::Idle)).await;
         }
     }
 
     /// The last frame.
     pub async fn end(&self, json: Vec<u8>) {
-        self.send(&Frame::End(json)).await;
+        self.send(|encoder| encoder.encode(&Frame::End(json))).await;
     }
 }
 
 impl Sink for Outlet {
     async fn take(&self, channel: Channel, bytes: &[u8]) {
-        self.send(&Frame::Output(channel, bytes.to_vec())).await;
+        self.send(|encoder| encoder.output(channel, bytes)).await;
     }
 }
 

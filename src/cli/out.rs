@@ -1,6 +1,8 @@
 //! Printing. A reader that went away (`| head`) is not an error worth words.
 
+use std::fs::File;
 use std::io::Write as _;
+use std::os::fd::AsFd as _;
 
 use serde_json::Value;
 
@@ -22,6 +24,15 @@ pub fn json(value: &Value) {
 /// Writes a line to standard error.
 pub fn error(text: impl AsRef<str>) {
     let _ = std::io::stderr().lock().write_all(format!("{}\n", text.as_ref()).as_bytes());
+}
+
+/// Standard output past the buffer of [`bytes`], for output that comes in pieces of its own. That buffer looks for the
+/// last line's end in each of them, and is empty between two calls.
+///
+/// # Errors
+/// There is no standard output.
+pub fn raw() -> std::io::Result<File> {
+    Ok(File::from(std::io::stdout().as_fd().try_clone_to_owned()?))
 }
 
 /// Writes bytes to standard error as they are.

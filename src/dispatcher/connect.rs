@@ -107,18 +107,17 @@ impl Dialer {
         let (mut incoming, mut decoder) = (response.into_body(), Decoder::default());
         let torn = |detail: String| CallError::Torn { host: target.address().to_owned(), detail };
         loop {
-            while let Some(frame) = decoder.next_frame().map_err(|error| torn(error.to_string()))? {
+            let piece = timeout(self.patience, incoming.frame()).await;
+            let piece = piece.map_err(|_| torn(format!("nothing was heard for {}s", self.patience.as_secs())))?;
+            let piece = piece.ok_or_else(|| torn("the agent closed it".to_owned()))?;
+            let Ok(data) = piece.map_err(|error| torn(causes::on_one_line(&error)))?.into_data() else { continue };
+            let mut rest = &data[..];
+            while let Some(frame) = decoder.next_frame(&mut rest).map_err(|error| torn(error.to_string()))? {
                 match frame {
                     Frame::Output(channel, bytes) => each(channel, bytes).await,
                     Frame::Idle => {}
                     Frame::End(json) => return Ok(Reply { status, body: json.into() }),
                 }
-            }
-            let piece = timeout(self.patience, incoming.frame()).await;
-            let piece = piece.map_err(|_| torn(format!("nothing was heard for {}s", self.patience.as_secs())))?;
-            let piece = piece.ok_or_else(|| torn("the agent closed it".to_owned()))?;
-            if let Ok(data) = piece.map_err(|error| torn(causes::on_one_line(&error)))?.into_data() {
-                decoder.push(&data);
             }
         }
     }

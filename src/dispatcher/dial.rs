@@ -21,6 +21,8 @@ use crate::wire::hex;
 /// HTTP/2: bytes of one answer in flight, and of all answers on a connection. A caller that reads slowly stops its own
 /// answer at the first and hardly ever the others at the second.
 const WINDOWS: (u32, u32) = (512 * 1024, 64 * 1024 * 1024);
+/// HTTP/2: bytes of a frame, so that a piece of output as the agent reads it is one.
+const FRAME: u32 = 128 * 1024;
 /// HTTP/2: an agent is asked for a sign of life after so much silence, and given so much time for it.
 const SIGN_OF_LIFE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
 
@@ -98,6 +100,7 @@ fn http2() -> http2::Builder<TokioExecutor> {
     http.timer(TokioTimer::new())
         .initial_stream_window_size(WINDOWS.0)
         .initial_connection_window_size(WINDOWS.1)
+        .max_frame_size(FRAME)
         .keep_alive_interval(SIGN_OF_LIFE.0)
         .keep_alive_timeout(SIGN_OF_LIFE.1)
         .keep_alive_while_idle(true);

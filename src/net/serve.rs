@@ -14,13 +14,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 
 use crate::tls::peer;
@@ -43,7 +44,7 @@ const WINDOWS: (u32, u32) = (64 * 1024, 1024 * 1024);
 const UNSENT: usize = 64 * 1024;
 /// HTTP/2: a peer is asked for a sign of life after so much silence, and given so much time for it.
 const SIGN_OF_LIFE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
-/// HTTP/2: how long a peer may take to part, once told to.
+/// How long a peer may take to part, once told to.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Serves a connection to its end. What breaks a connection is nobody's error here: who waits for an answer hears of it.
@@ -57,13 +58,43 @@ where
     if peer::is_http_2(stream.get_ref().1) {
         serve_2(stream, bounds, answer).await;
     } else {
-        let service = service_fn(|request| {
-            let answer = answer(request);
-            async move { Ok::<_, Infallible>(answer.await) }
-        });
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(bounds.head).max_buf_size(limits::REQUEST_HEAD);
-        let _ = http.serve_connection(TokioIo::new(stream), service).await;
+        serve_1(stream, bounds, answer).await;
+    }
+}
+
+/// In an answer's extensions: the peer is told no more on this connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Parting;
+
+fn is_last<B>(answer: &Response<B>) -> bool {
+    answer.extensions().get::<Parting>().is_some()
+}
+
+async fn serve_1<A, F, B>(stream: TlsStream<TcpStream>, bounds: Bounds, answer: A)
+where
+    A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let parting = Notify::new();
+    let service = service_fn(|request| {
+        let (answer, parting) = (answer(request), &parting);
+        async move {
+            let mut answer = answer.await;
+            if is_last(&answer) {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                parting.notify_one();
+            }
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(bounds.head).max_buf_size(limits::REQUEST_HEAD);
+    let connection = http.serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        _ = connection => {}
+        () = async { parting.notified().await; sleep(FAREWELL).await } => {}
     }
 }
 
@@ -75,10 +106,17 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let under_way = Arc::new(watch::Sender::new(0_usize));
-    let watched = under_way.subscribe();
+    let (watched, parting) = (under_way.subscribe(), Arc::new(Notify::new()));
+    let last = Arc::clone(&parting);
     let service = service_fn(move |request| {
-        let (counted, answer) = (Counted::new(&under_way), answer(request));
-        async move { Ok::<_, Infallible>(answer.await.map(|body| Held { body, _counted: counted })) }
+        let (counted, answer, last) = (Counted::new(&under_way), answer(request), Arc::clone(&last));
+        async move {
+            let answer = answer.await;
+            if is_last(&answer) {
+                last.notify_one();
+            }
+            Ok::<_, Infallible>(answer.map(|body| Held { body, _counted: counted }))
+        }
     });
     let mut http = http2::Builder::new(TokioExecutor::new());
     http.timer(TokioTimer::new())
@@ -93,9 +131,10 @@ where
     tokio::select! {
         _ = &mut connection => return,
         () = idle(watched, bounds.idle) => {}
+        () = parting.notified() => {}
     }
     connection.as_mut().graceful_shutdown();
-    // A request that came at the same moment is still answered.
+    // The last answer is still sent, and a request that came at the same moment still answered.
     let _ = timeout(FAREWELL, connection).await;
 }
 

@@ -76,12 +76,24 @@ impl Encoder {
     /// One frame's bytes. A payload is at most [`PAYLOAD`] bytes; the agent reads its pipes in smaller pieces.
     #[must_use]
     pub fn encode(&mut self, frame: &Frame) -> Vec<u8> {
-        let (kind, payload): (u8, &[u8]) = match frame {
-            Frame::Output(Channel::Stdout, bytes) => (STDOUT, bytes),
-            Frame::Output(Channel::Stderr, bytes) => (STDERR, bytes),
-            Frame::Idle => (IDLE, &[]),
-            Frame::End(json) => (END, json),
+        match frame {
+            Frame::Output(channel, bytes) => self.output(*channel, bytes),
+            Frame::Idle => self.frame(IDLE, &[]),
+            Frame::End(json) => self.frame(END, json),
+        }
+    }
+
+    /// As [`Encoder::encode`] of [`Frame::Output`], for bytes that are somebody else's.
+    #[must_use]
+    pub fn output(&mut self, channel: Channel, bytes: &[u8]) -> Vec<u8> {
+        let kind = match channel {
+            Channel::Stdout => STDOUT,
+            Channel::Stderr => STDERR,
         };
+        self.frame(kind, bytes)
+    }
+
+    fn frame(&mut self, kind: u8, payload: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEAD + payload.len());
         bytes.push(kind);
         bytes.extend_from_slice(&self.next.to_be_bytes());
@@ -92,53 +104,99 @@ impl Encoder {
     }
 }
 
-/// Decodes a body that arrives in pieces of any size. It never holds more than one frame and one piece.
+/// Decodes a body that arrives in pieces of any size. Output is handed out as it arrives: nothing of it is kept, and one
+/// frame of it may come out in several parts.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    buffer: Vec<u8>,
+    /// The beginning of a frame's head.
+    head: Vec<u8>,
+    open: Option<Open>,
     next: u64,
     ended: bool,
 }
 
+/// A frame whose payload has not arrived whole.
+#[derive(Debug)]
+enum Open {
+    Output(Channel, usize),
+    End(Vec<u8>, usize),
+}
+
 impl Decoder {
-    /// Takes a piece of the body.
-    pub fn push(&mut self, piece: &[u8]) {
-        self.buffer.extend_from_slice(piece);
+    /// What the piece begins with, which is taken off it; nothing once all of the piece has been taken.
+    ///
+    /// # Errors
+    /// The body is no stream of frames.
+    pub fn next_frame(&mut self, piece: &mut &[u8]) -> Result<Option<Frame>, StreamError> {
+        while !piece.is_empty() {
+            if self.ended {
+                return Err(StreamError::AfterEnd);
+            }
+            let frame = match self.open.take() {
+                None => self.begin(piece)?,
+                Some(Open::Output(channel, left)) => {
+                    let bytes = take(piece, left);
+                    self.open = (bytes.len() < left).then_some(Open::Output(channel, left - bytes.len()));
+                    Some(Frame::Output(channel, bytes.to_vec()))
+                }
+                Some(Open::End(json, left)) => self.end(json, left, piece),
+            };
+            if frame.is_some() {
+                return Ok(frame);
+            }
+        }
+        Ok(None)
     }
 
-    /// The next whole frame, if there is one.
-    pub fn next_frame(&mut self) -> Result<Option<Frame>, StreamError> {
-        if self.ended && !self.buffer.is_empty() {
-            return Err(StreamError::AfterEnd);
-        }
-        let Some((kind, sequence, size)) = self.head() else { return Ok(None) };
+    /// Takes of the head what is there.
+    fn begin(&mut self, piece: &mut &[u8]) -> Result<Option<Frame>, StreamError> {
+        let wanted = HEAD.saturating_sub(self.head.len());
+        self.head.extend_from_slice(take(piece, wanted));
+        let Some((kind, sequence, size)) = whole_head(&self.head) else { return Ok(None) };
+        self.head.clear();
         if size > PAYLOAD {
             return Err(StreamError::TooLarge);
         }
         if sequence != self.next {
             return Err(StreamError::Sequence);
         }
-        let Some(payload) = self.buffer.get(HEAD..HEAD + size).map(<[u8]>::to_vec) else { return Ok(None) };
-        self.buffer.drain(..HEAD + size);
         self.next += 1;
-        let frame = match kind {
-            STDOUT => Frame::Output(Channel::Stdout, payload),
-            STDERR => Frame::Output(Channel::Stderr, payload),
-            IDLE => Frame::Idle,
-            END => Frame::End(payload),
+        let output = |channel| (size > 0).then_some(Open::Output(channel, size));
+        match kind {
+            STDOUT => self.open = output(Channel::Stdout),
+            STDERR => self.open = output(Channel::Stderr),
+            IDLE if size == 0 => return Ok(Some(Frame::Idle)),
+            END => return Ok(self.end(Vec::new(), size, piece)),
             _ => return Err(StreamError::Kind),
-        };
-        self.ended = matches!(frame, Frame::End(_));
-        Ok(Some(frame))
+        }
+        Ok(None)
     }
 
-    fn head(&self) -> Option<(u8, u64, usize)> {
-        let (kind, rest) = self.buffer.split_first()?;
-        let (sequence, rest) = rest.split_first_chunk::<8>()?;
-        let size = rest.first_chunk::<4>()?;
-        let size = usize::try_from(u32::from_be_bytes(*size)).unwrap_or(usize::MAX);
-        Some((*kind, u64::from_be_bytes(*sequence), size))
+    fn end(&mut self, mut json: Vec<u8>, left: usize, piece: &mut &[u8]) -> Option<Frame> {
+        let bytes = take(piece, left);
+        json.extend_from_slice(bytes);
+        if bytes.len() < left {
+            self.open = Some(Open::End(json, left - bytes.len()));
+            return None;
+        }
+        self.ended = true;
+        Some(Frame::End(json))
     }
+}
+
+/// At most `most` bytes off the beginning.
+fn take<'a>(piece: &mut &'a [u8], most: usize) -> &'a [u8] {
+    let (taken, rest) = piece.split_at(most.min(piece.len()));
+    *piece = rest;
+    taken
+}
+
+fn whole_head(head: &[u8]) -> Option<(u8, u64, usize)> {
+    let (kind, rest) = head.split_first()?;
+    let (sequence, rest) = rest.split_first_chunk::<8>()?;
+    let size = rest.first_chunk::<4>()?;
+    let size = usize::try_from(u32::from_be_bytes(*size)).unwrap_or(usize::MAX);
+    Some((*kind, u64::from_be_bytes(*sequence), size))
 }
 
 #[cfg(test)]
@@ -150,7 +208,7 @@ mod tests {
     fn frames() -> Vec<Frame> {
         vec![
             Frame::Output(Channel::Stdout, b"a".to_vec()),
-            Frame::Output(Channel::Stderr, Vec::new()),
+            Frame::Output(Channel::Stderr, b"b".to_vec()),
             Frame::Idle,
             Frame::Output(Channel::Stdout, vec![0xff; PAYLOAD]),
             Frame::End(b"{}".to_vec()),
@@ -159,16 +217,25 @@ mod tests {
 
     fn body() -> Vec<u8> {
         let mut encoder = Encoder::default();
-        frames().iter().flat_map(|frame| encoder.encode(frame)).collect()
+        // A frame without a byte is nothing to anybody.
+        let empty = encoder.output(Channel::Stdout, &[]);
+        empty.into_iter().chain(frames().iter().flat_map(|frame| encoder.encode(frame))).collect()
     }
 
+    /// The frames of a body; parts of output that follow each other are one here.
     fn decode(pieces: impl Iterator<Item = Vec<u8>>) -> Result<Vec<Frame>, StreamError> {
         let (mut decoder, mut found) = (Decoder::default(), Vec::new());
         for piece in pieces {
-            decoder.push(&piece);
-            while let Some(frame) = decoder.next_frame()? {
-                found.push(frame);
+            let mut rest = piece.as_slice();
+            while let Some(frame) = decoder.next_frame(&mut rest)? {
+                match (found.last_mut(), frame) {
+                    (Some(Frame::Output(last, bytes)), Frame::Output(channel, more)) if *last == channel => {
+                        bytes.extend(more);
+                    }
+                    (_, frame) => found.push(frame),
+                }
             }
+            assert!(rest.is_empty());
         }
         Ok(found)
     }
@@ -196,5 +263,7 @@ mod tests {
         assert_eq!(decode(std::iter::once(huge)), Err(StreamError::TooLarge));
         assert_eq!(decode([body(), vec![0]].into_iter()), Err(StreamError::AfterEnd));
         assert_eq!(decode(std::iter::once(vec![9; HEAD])), Err(StreamError::TooLarge));
+        let unknown = [&[9], &[0; HEAD - 1][..]].concat();
+        assert_eq!(decode(std::iter::once(unknown)), Err(StreamError::Kind));
     }
 }

@@ -83,10 +83,15 @@ fn an_agent_that_is_no_dispatcher_runs_into_the_volume_limit() {
 fn a_connection_that_stays_open_is_no_way_round_the_limit() {
     let site = Site::builder().agents(2).start();
     let (agent, other) = (&site.agents[0], &site.agents[1]);
-    let mut http = tls::connect(agent.address(), &site.authority(), &other.credentials);
     for _ in 0..10 {
-        assert_eq!(http.post("/ping", "{}").status, 403);
+        let mut http = tls::connect(agent.address(), &site.authority(), &other.credentials);
+        // All at once; the second is never answered.
+        let ping = "POST /ping HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
+        http.send(ping.repeat(2));
+        assert_eq!(http.answer().unwrap().status, 403);
+        assert!(http.rest().is_empty());
     }
+    assert_eq!(agent.lines("serial-reject").len(), 10);
     assert!(!is_served(&site, [127, 0, 0, 1], agent.address()));
 }
 

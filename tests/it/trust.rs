@@ -56,10 +56,11 @@ fn without_a_certificate_of_the_ca_that_is_valid_now_no_request_is_read() {
 fn another_certificate_of_the_ca_never_reaches_an_endpoint() {
     let site = site().agents(2).start();
     let (agent, other) = (&site.agents[0], &site.agents[1]);
-    let mut http = tls::connect(agent.address(), &site.authority(), &other.credentials);
     for (method, path) in REQUESTS {
+        let mut http = tls::connect(agent.address(), &site.authority(), &other.credentials);
         http.send(format!("{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
         let answer = http.answer().unwrap();
+        assert!(http.rest().is_empty(), "a refused peer's connection is over");
         let body = if path == "/capabilities" {
             json!({"error": "forbidden"})
         } else {
@@ -136,9 +137,9 @@ fn an_empty_or_missing_trust_map_trusts_nobody() {
             std::fs::remove_file(agent.trust()).unwrap();
         }
         agent.reload();
-        let mut http = tls::connect(agent.address(), &site.authority(), &site.dispatcher());
-        assert_eq!(http.post("/ping", "{}").status, 403);
-        assert_eq!(http.get("/capabilities").json(), json!({"error": "forbidden"}));
+        let connect = || tls::connect(agent.address(), &site.authority(), &site.dispatcher());
+        assert_eq!(connect().post("/ping", "{}").status, 403);
+        assert_eq!(connect().get("/capabilities").json(), json!({"error": "forbidden"}));
     }
     let denied = agent.line("capabilities-deny");
     assert_eq!(denied.get("REASON"), Some("no trusted dispatchers stored"));
@@ -156,6 +157,7 @@ fn a_serial_that_is_no_longer_trusted_loses_the_next_request_of_its_open_connect
     assert_eq!(http.post("/run", r#"{"script":"ok"}"#).json()["error"], "serial mismatch");
     std::fs::write(agent.trust(), &trusted).unwrap();
     agent.reload();
+    let mut http = tls::connect(agent.address(), &site.authority(), &site.dispatcher());
     assert_eq!(http.post("/run", r#"{"script":"ok"}"#).json()["stdout"], "ran\n");
     std::fs::write(agent.revoked(), site.dispatcher().serial()).unwrap();
     agent.reload();

@@ -4,6 +4,8 @@
 //! pipe, and no host's flood keeps another's line from its turn.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write as _;
 use std::thread::JoinHandle;
 
 use base64::Engine as _;
@@ -38,8 +40,9 @@ pub enum Style {
 /// Starts the printing thread. It ends when every sender is gone.
 pub fn start(style: Style) -> std::io::Result<(mpsc::Sender<Live>, JoinHandle<()>)> {
     let (sender, mut receiver) = mpsc::channel(WAITING);
+    let stdout = out::raw()?;
     let printing = std::thread::Builder::new().name("print".to_owned()).spawn(move || {
-        let mut printer = Printer { style, mid_line: false, open: HashMap::new() };
+        let mut printer = Printer { style, stdout, mid_line: false, open: HashMap::new() };
         while let Some(event) = receiver.blocking_recv() {
             printer.event(event);
         }
@@ -50,6 +53,7 @@ pub fn start(style: Style) -> std::io::Result<(mpsc::Sender<Live>, JoinHandle<()
 /// What of each stream is not printed yet: the beginning of a line, or of a character.
 struct Printer {
     style: Style,
+    stdout: File,
     /// Raw output stopped in the middle of a line.
     mid_line: bool,
     open: HashMap<(AgentName, Channel), Vec<u8>>,
@@ -59,7 +63,7 @@ impl Printer {
     fn event(&mut self, event: Live) {
         match event {
             Live::Output { channel, bytes, .. } if self.style == Style::Raw => {
-                write(channel, &bytes);
+                self.write(channel, &bytes);
                 if channel == Channel::Stdout {
                     self.mid_line = !bytes.ends_with(b"\n");
                 }
@@ -109,7 +113,15 @@ impl Printer {
                 text.push(b'\n');
             }
         }
-        write(channel, &text);
+        self.write(channel, &text);
+    }
+
+    fn write(&self, channel: Channel, bytes: &[u8]) {
+        match channel {
+            // A reader that went away is not an error worth words.
+            Channel::Stdout => drop((&self.stdout).write_all(bytes)),
+            Channel::Stderr => out::error_bytes(bytes),
+        }
     }
 }
 
@@ -135,13 +147,6 @@ fn characters(bytes: &[u8]) -> usize {
         // Unfinished at the end; anything else that is wrong stays wrong.
         Err(error) if error.error_len().is_none() => error.valid_up_to(),
         _ => bytes.len(),
-    }
-}
-
-fn write(channel: Channel, bytes: &[u8]) {
-    match channel {
-        Channel::Stdout => out::bytes(bytes),
-        Channel::Stderr => out::error_bytes(bytes),
     }
 }
 
