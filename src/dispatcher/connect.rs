@@ -16,10 +16,10 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::dial::{Driver, Line, Shown, Single};
+use super::dial::{Driver, Line, Single};
 use super::failure::{self, CallError};
 use super::pin;
-use super::pool::{Dialled, Pool, Way};
+use super::pool::{Dialled, Pool, Sending, Shown, Way};
 use super::resolve::Target;
 use crate::store::registry::Registry;
 use crate::wire::causes;
@@ -50,9 +50,6 @@ pub struct Ask<'a> {
     /// The body, JSON or empty.
     pub body: Bytes,
 }
-
-/// A request's body.
-pub(super) type Sending = Full<Bytes>;
 
 /// What keeps the connection of an answer open while the answer is read.
 enum Lifeline {

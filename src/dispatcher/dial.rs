@@ -10,10 +10,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::connect::Sending;
 use super::failure::{self, CallError};
-use super::pin::Presented;
-use super::pool::{Dialled, Kept};
+use super::pool::{Dialled, Kept, Sending, Shown};
 use super::resolve::Target;
 use crate::tls::{self, peer};
 use crate::wire::hex;
@@ -25,19 +23,6 @@ const WINDOWS: (u32, u32) = (512 * 1024, 64 * 1024 * 1024);
 const FRAME: u32 = 128 * 1024;
 /// HTTP/2: an agent is asked for a sign of life after so much silence, and given so much time for it.
 const SIGN_OF_LIFE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
-
-/// What an agent proved to be in its handshake.
-#[derive(Clone, Debug)]
-pub(super) struct Shown {
-    cn: String,
-    key_sha256: String,
-}
-
-impl Shown {
-    pub(super) fn presented(&self) -> Presented<'_> {
-        Presented { cn: &self.cn, key_sha256: &self.key_sha256 }
-    }
-}
 
 /// A connection for one request, which drives itself until it is dropped.
 pub(super) struct Single {
@@ -72,7 +57,7 @@ impl Line {
         let unusable = |detail: String| CallError::Tls { host: host.to_owned(), detail };
         let certificate = peer::certificate(stream.get_ref().1).map_err(|error| unusable(error.to_string()))?;
         let cn = certificate.common_name().unwrap_or_default().to_owned();
-        let shown = Shown { cn, key_sha256: hex::encode(&certificate.public_key().sha256()) };
+        let shown = Shown::new(cn, hex::encode(&certificate.public_key().sha256()));
         Ok(Self { stream, shown })
     }
 

@@ -10,11 +10,12 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
+use http_body_util::Full;
 use hyper::client::conn::http2::SendRequest;
 
-use super::connect::Sending;
-use super::dial::Shown;
 use super::failure::CallError;
+use super::pin::Presented;
 use super::resolve::Target;
 use crate::wire::name::AgentName;
 
@@ -26,6 +27,28 @@ const SWEEP: usize = 256;
 pub(super) struct Pool(Arc<Mutex<HashMap<Key, Arc<Slot>>>>);
 
 type Key = (AgentName, String);
+
+/// A request's body.
+pub(super) type Sending = Full<Bytes>;
+
+/// What an agent proved to be in its handshake.
+#[derive(Clone, Debug)]
+pub(super) struct Shown {
+    cn: String,
+    key_sha256: String,
+}
+
+impl Shown {
+    /// A certificate's common name, and the SHA-256 of its key in hex.
+    pub(super) const fn new(cn: String, key_sha256: String) -> Self {
+        Self { cn, key_sha256 }
+    }
+
+    /// For the judgement by the pin.
+    pub(super) fn presented(&self) -> Presented<'_> {
+        Presented { cn: &self.cn, key_sha256: &self.key_sha256 }
+    }
+}
 
 /// A connection that many can use.
 #[derive(Clone, Debug)]
