@@ -19,6 +19,7 @@ pub mod agent;
 pub mod caps;
 pub mod diagnostic;
 pub mod dispatcher;
+mod environment;
 mod lexer;
 mod names;
 mod nearest;

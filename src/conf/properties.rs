@@ -22,6 +22,9 @@ fn line() -> impl Strategy<Value = String> {
         Just("timeout"),
         Just("rate_limit_volume"),
         Just("max_output"),
+        Just("memory_max"),
+        Just("environment"),
+        Just("umask"),
         Just("api_cert"),
         Just("user"),
         Just("prot"),
@@ -33,6 +36,7 @@ fn line() -> impl Strategy<Value = String> {
         Just("1/2/3".to_owned()),
         Just("10.0.0.0/8, ::1".to_owned()),
         Just("CAP_KILL".to_owned()),
+        Just("A=1 B=\"x\\\" y\"".to_owned()),
         "\\PC{0,20}",
         ".{0,20}",
     ];

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use load::{Loaded, load};
-pub use profile::Profile;
+pub use profile::{Profile, Syscalls};
 
 use crate::conf::diagnostic::{ConfErrors, Findings, Warnings};
 use crate::conf::names::{Account, ProfileName};
