@@ -73,9 +73,6 @@ pub enum SnapshotError {
     /// The hook is no executable file.
     #[error("auth_hook '{}' is not executable", .0.display())]
     Hook(PathBuf),
-    /// The root executor's socket is set, and this version cannot use it.
-    #[error("executor_socket is set, and this version runs scripts only with the agent's own rights")]
-    ExecutorSocket,
     /// rustls refused.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -101,9 +98,6 @@ impl Snapshot {
         let Loaded { settings, allowlist, warnings } = configuration(places)?;
         if let Some(missing) = unpaired(&settings) {
             return Err(SnapshotError::Unpaired(missing));
-        }
-        if settings.executor_socket.is_some() {
-            return Err(SnapshotError::ExecutorSocket);
         }
         let identity = identity(&settings)?;
         let expiry = identity.certificate().expiry_text();

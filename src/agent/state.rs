@@ -12,6 +12,7 @@ use super::orders::{ExecutorError, Orders};
 use super::snapshot::{Places, Snapshot, SnapshotError};
 use crate::audit::{Event, Level, Logger};
 use crate::conf::RateLimit;
+use crate::conf::agent::Settings;
 use crate::hook::{Context, Decision, record};
 use crate::net::handshakes::Handshakes;
 use crate::net::rate::{Budget, Judgement, Limiter, Verdict};
@@ -131,8 +132,13 @@ impl Agent {
     /// What a process settles at its start, a reload cannot change; the operator should not have to find out.
     fn warn_of_restart(&self, fresh: &Snapshot) {
         let (old, new) = (&self.snapshot().settings, &fresh.settings);
-        let changed =
-            [("port", *old.port != *new.port), ("bind", *old.bind != *new.bind), ("user", *old.user != *new.user)];
+        let socket = |settings: &Settings| settings.executor_socket.as_ref().map(|path| path.to_path_buf());
+        let changed = [
+            ("port", *old.port != *new.port),
+            ("bind", *old.bind != *new.bind),
+            ("user", *old.user != *new.user),
+            ("executor_socket", socket(old) != socket(new)),
+        ];
         for (key, _) in changed.iter().filter(|(_, changed)| *changed) {
             let event = Event::new(Level::Warning, "config-warn").field("KEY", key);
             self.log.emit(event.field("MSG", "takes effect at the next restart"));

@@ -2,9 +2,10 @@
 //!
 //! # What is judged is what is executed
 //!
-//! Without `script_dirs` no path is judged, and the configured path is executed as it stands. With `script_dirs` the
-//! path is resolved on an opened descriptor and the *resolved* path is compared with the resolved directories. That
-//! path is then executed, so that a symbolic link that is turned elsewhere afterwards changes nothing; and right
+//! A root executor walks the path component by component and refuses what anybody but root could have written or put
+//! there, unless the configuration lifts that. Without that and without `script_dirs` no path is judged, and the
+//! configured path is executed as it stands. Else the path is resolved on an opened descriptor and the *resolved* path
+//! is compared with the resolved directories, if there are any. That path is then executed, so that a symbolic link that is turned elsewhere afterwards changes nothing; and right
 //! before exec the file found there must still have the device and inode that were judged.
 //!
 //! Executing the judged descriptor itself (`execveat`) would close the last gap, but a `#!` script would then see
@@ -20,8 +21,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use super::policy::{Policy, Script};
-use crate::sys::file::{self, Resolved};
+use super::policy::{Paths, Policy, Script};
+use crate::sys::file::{self, Resolved, TrustError};
 use crate::sys::process::Expected;
 use crate::wire::order::{Mode, Order};
 use crate::wire::refusal::Refusal;
@@ -36,8 +37,7 @@ pub fn decide(order: &Order, policy: &Policy, facts: &dyn PathFacts) -> Result<P
     let refuse = |code, text: &str| Refusal::new(code, text);
     let script = policy.scripts.get(order.script());
     let script = script.ok_or_else(|| refuse("script-not-permitted", "script not permitted"))?;
-    let (program, expected) = program(script, policy.script_dirs.as_deref(), facts)
-        .ok_or_else(|| refuse("script-not-in-script-dirs", "script not in script_dirs"))?;
+    let (program, expected) = program(script, policy, facts)?;
     let limits = policy.profiles.get(&script.profile).ok_or_else(|| {
         let name = &script.profile;
         refuse("undefined-profile", &format!("undefined profile '{name}': agent.conf needs a section [profile {name}]"))
@@ -60,6 +60,12 @@ pub trait PathFacts {
     /// # Errors
     /// There is none, or it cannot be looked at.
     fn resolve(&self, path: &Path) -> io::Result<Resolved>;
+
+    /// The same, if root alone can have put it there.
+    ///
+    /// # Errors
+    /// There is none, or what is wrong with it or a directory on the way.
+    fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError>;
 }
 
 /// The facts of this host.
@@ -69,6 +75,10 @@ pub struct OnDisk;
 impl PathFacts for OnDisk {
     fn resolve(&self, path: &Path) -> io::Result<Resolved> {
         file::resolve(path)
+    }
+
+    fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {
+        file::resolve_trusted(path)
     }
 }
 
@@ -130,20 +140,38 @@ impl Plan {
     }
 }
 
-/// The file to execute, and what it must be; nothing if it is in none of the directories.
-fn program(script: &Script, dirs: Option<&[PathBuf]>, facts: &dyn PathFacts) -> Option<(PathBuf, Expected)> {
-    let Some(dirs) = dirs else { return Some((script.path.clone(), Expected::Anything)) };
-    let (path, expected) = match facts.resolve(&script.path) {
-        Ok(found) => (found.path, Expected::File(found.identity)),
+/// The file to execute, and what it must be.
+fn program(script: &Script, policy: &Policy, facts: &dyn PathFacts) -> Result<(PathBuf, Expected), Refusal> {
+    let dirs = policy.script_dirs.as_deref();
+    if dirs.is_none() && policy.paths != Paths::Trusted {
+        return Ok((script.path.clone(), Expected::Anything));
+    }
+    let (path, expected) = match judged(script, policy.paths, facts)? {
+        Some(found) => (found.path, Expected::File(found.identity)),
         // Nothing is there to be judged: if the place is right, exec says so in its own words.
-        Err(_) => (script.path.clone(), Expected::Nothing),
+        None => (script.path.clone(), Expected::Nothing),
     };
     let within = |dir: &PathBuf| {
         let dir = facts.resolve(dir).map_or_else(|_| dir.clone(), |found| found.path);
         path.starts_with(dir)
     };
     let climbs = path.components().any(|component| component == Component::ParentDir);
-    (!climbs && dirs.iter().any(within)).then_some((path, expected))
+    if dirs.is_none_or(|dirs| !climbs && dirs.iter().any(within)) {
+        return Ok((path, expected));
+    }
+    Err(Refusal::new("script-not-in-script-dirs", "script not in script_dirs"))
+}
+
+/// The file that the script's path means; none if there is none.
+fn judged(script: &Script, paths: Paths, facts: &dyn PathFacts) -> Result<Option<Resolved>, Refusal> {
+    if paths != Paths::Trusted {
+        return Ok(facts.resolve(&script.path).ok());
+    }
+    match facts.resolve_trusted(&script.path) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(Refusal::new("script-not-trusted", error.to_string())),
+    }
 }
 
 fn argv(path: &Path, args: &[String]) -> Result<Vec<CString>, Refusal> {
@@ -166,7 +194,7 @@ mod tests {
 
     use super::*;
     use crate::executor::policy::ProfileLimits;
-    use crate::sys::file::Identity;
+    use crate::sys::file::{FileError, Identity};
     use crate::wire::name::{RequestId, ScriptName};
 
     /// Paths and what they resolve to.
@@ -182,6 +210,46 @@ mod tests {
             let (_, to) = found.ok_or(io::ErrorKind::NotFound)?;
             Ok(Resolved { path: PathBuf::from(to), identity: identity() })
         }
+
+        fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {
+            self.resolve(path).map_err(|error| FileError::new(path, "open", error).into())
+        }
+    }
+
+    /// As [`Table`], and a stranger may write to everything below `/srv`.
+    struct Guarded(Table);
+
+    impl PathFacts for Guarded {
+        fn resolve(&self, path: &Path) -> io::Result<Resolved> {
+            self.0.resolve(path)
+        }
+
+        fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {
+            let found = self.0.resolve_trusted(path)?;
+            if found.path.starts_with("/srv") {
+                let (path, why) = (path.to_owned(), "belongs to uid 9 (chown root)".to_owned());
+                return Err(TrustError::Untrusted { path, place: found.path, why });
+            }
+            Ok(found)
+        }
+    }
+
+    #[test]
+    fn with_trusted_paths_the_judged_file_is_executed_or_the_reason_told() {
+        let table = || Guarded(Table(vec![("/opt/good", "/opt/real"), ("/opt/link", "/srv/evil"), ("/srv", "/srv")]));
+        let trusted = |path, dirs| Policy { paths: Paths::Trusted, ..policy(path, dirs) };
+        let decide = |policy: &Policy| decide(&order("x", &[]), policy, &table());
+        let plan = decide(&trusted("/opt/good", None)).unwrap();
+        assert_eq!((plan.program().to_str(), plan.expected()), (Ok("/opt/real"), Expected::File(identity())));
+        assert_eq!(decide(&trusted("/opt/none", None)).unwrap().expected(), Expected::Nothing);
+        for dirs in [None, Some(&["/srv"][..])] {
+            let refusal = decide(&trusted("/opt/link", dirs)).unwrap_err();
+            assert_eq!(refusal.code(), "script-not-trusted");
+            assert!(refusal.text().contains("/srv/evil belongs to uid 9"), "{refusal}");
+        }
+        assert_eq!(decide(&trusted("/opt/good", Some(&["/srv"]))).unwrap_err().code(), "script-not-in-script-dirs");
+        let lifted = Policy { paths: Paths::AnyAsRoot, ..policy("/opt/link", None) };
+        assert_eq!(decide(&lifted).unwrap().expected(), Expected::Anything);
     }
 
     fn policy(path: &str, dirs: Option<&[&str]>) -> Policy {
@@ -192,6 +260,7 @@ mod tests {
             script_dirs: dirs.map(|dirs| dirs.iter().map(PathBuf::from).collect()),
             profiles: BTreeMap::from([("default".to_owned(), limits)]),
             max_children: 1,
+            paths: Paths::Any,
         }
     }
 

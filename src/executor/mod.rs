@@ -10,16 +10,19 @@ mod decide;
 mod environment;
 mod event;
 mod intake;
+mod keeper;
 mod monitor;
 mod policy;
 mod report;
+mod resolve;
 mod serve;
 mod watch;
 
 pub use decide::{OnDisk, PathFacts, Plan, decide};
 pub use event::ExecEvent;
-pub use policy::{Policy, ProfileLimits, Script};
-pub use serve::{ServeError, serve_private};
+pub use policy::{Policy, ProfileLimits, Rights, Script};
+pub use resolve::resolve;
+pub use serve::{Door, Load, ServeError, serve_own, serve_private, serve_socket};
 
 #[cfg(test)]
 mod tests;

@@ -14,39 +14,60 @@ use std::time::{Duration, Instant};
 use super::decide::{OnDisk, Plan, decide};
 use super::environment::environment;
 use super::event::{Audit, ExecEvent};
-use super::intake::{self, Intake};
+use super::intake::{self, Asked, Intake};
 use super::policy::Policy;
 use super::report;
 use super::watch::{Action, Watch};
+use crate::sys::network::HostNetwork;
 use crate::sys::process::{self, End, Failure, Pid, Reaped, Signal, Signals, Spawn, Spawned};
 use crate::sys::{fdpass, poll, user};
+use crate::wire::control::{Control, Reloaded};
 use crate::wire::frame;
 use crate::wire::order::{Command, Mode, Order, Report};
 use crate::wire::outcome::Outcome;
+use crate::wire::refusal::Refusal;
 
 /// How long a front-end may take to send its order.
 const INTAKE: Duration = Duration::from_secs(5);
 /// Largest command, in bytes.
 const COMMAND: usize = 64;
 
-/// Does one order. The process ends afterwards.
-pub(super) fn run(connection: &OwnedFd, policy: &Policy, audit: Audit<'_>) {
+/// What a monitor has from its executor.
+pub(super) struct Means<'a> {
+    /// What it decides by.
+    pub(super) policy: &'a Policy,
+    /// Where it tells its events.
+    pub(super) audit: Audit<'a>,
+    /// The network that the executor has left.
+    pub(super) network: Option<&'a HostNetwork>,
+    /// What it hands the wish for a reload to, where connections are not the executor's own.
+    pub(super) control: Option<OwnedFd>,
+    /// As many scripts as may run (this many) run already.
+    pub(super) full: Option<usize>,
+}
+
+/// Does what a connection asks for. The process ends afterwards.
+pub(super) fn run(connection: &OwnedFd, means: Means<'_>) {
+    let Means { policy, audit, network, control, full } = means;
     let signals = match settle_down() {
         Ok(signals) => signals,
         Err(error) => return Ending::new(connection, audit).tell(&not_started("monitor", &error)),
     };
-    let intake = match intake::take(connection, Instant::now() + INTAKE) {
-        Ok(intake) => intake,
+    let asked = intake::take(connection, Instant::now() + INTAKE);
+    let intake = match asked.and_then(|asked| only_an_order(connection, control, asked)) {
+        Ok(Some(intake)) => intake,
+        Ok(None) => return,
         Err(refusal) => return Ending::new(connection, audit).tell(&Outcome::Refused(refusal)),
     };
     let Intake { order, stdio, status } = intake;
     let mut ending = Ending { order: Some(&order), status, ..Ending::new(connection, audit) };
-    let plan = match decide(&order, policy, &OnDisk) {
+    let refused = |refusal| Outcome::Refused(refusal);
+    let plan = match full.map_or_else(|| decide(&order, policy, &OnDisk), |most| Err(busy(most))) {
         Ok(plan) => plan,
-        Err(refusal) => return ending.tell(&Outcome::Refused(refusal)),
+        Err(refusal) => return ending.tell(&refused(refusal)),
     };
     ending.profile = Some(plan.profile());
-    match start(&plan, stdio) {
+    match start(&plan, stdio, network) {
         Err(error) => ending.tell(&not_started("fork", &error)),
         Ok(spawned) => {
             ending.pid = Some(spawned.pid);
@@ -54,6 +75,33 @@ pub(super) fn run(connection: &OwnedFd, policy: &Policy, audit: Audit<'_>) {
             ending.tell(&outcome);
         }
     }
+}
+
+/// The refusal of one order too many.
+pub(super) fn busy(most: usize) -> Refusal {
+    let text = format!("{most} scripts are running, which is as many as max_children allows: try again later");
+    Refusal::new("busy", text)
+}
+
+/// The order that was asked for; nothing if it was a word of control, which is done then.
+fn only_an_order(connection: &OwnedFd, control: Option<OwnedFd>, asked: Asked) -> Result<Option<Intake>, Refusal> {
+    let (word, Some(control)) = (
+        match asked {
+            Asked::Order(intake) => return Ok(Some(intake)),
+            Asked::Control(word) => word,
+        },
+        control,
+    ) else {
+        return Err(intake::malformed("this connection is for orders alone"));
+    };
+    match word {
+        // A front-end that is gone needs no answer.
+        Control::Hello => drop(report::answer_now(connection, &Reloaded::Done)),
+        // An executor that is gone gives none: the connection closes.
+        Control::Reload => drop(fdpass::send(&control, b"r", &[connection.as_fd()])),
+        Control::Order => return Err(intake::malformed("a connection is an order by itself")),
+    }
+    Ok(None)
 }
 
 /// Leaves everything that could end this process by accident, and becomes the one that orphans fall to.
@@ -64,7 +112,13 @@ fn settle_down() -> std::io::Result<Signals> {
     Signals::collect(&[Signal::SIGCHLD])
 }
 
-fn start(plan: &Plan, stdio: [OwnedFd; 3]) -> std::io::Result<Spawned> {
+/// **Invariant:** nothing runs as root by accident.
+fn start(plan: &Plan, stdio: [OwnedFd; 3], network: Option<&HostNetwork>) -> std::io::Result<Spawned> {
+    if user::is_root() {
+        return Err(std::io::Error::other("its profile cannot be applied"));
+    }
+    // From here on this process and its script have the host's network again.
+    network.map_or(Ok(()), HostNetwork::enter)?;
     let spawn = Spawn {
         path: plan.program().clone(),
         argv: plan.argv().to_vec(),

@@ -8,7 +8,6 @@ pub mod request_pairing;
 pub mod self_check;
 pub mod self_ping;
 pub mod serve;
-pub mod serve_private;
 
 use std::ffi::OsString;
 
@@ -33,7 +32,7 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Serve dispatchers until told to stop
-    Serve,
+    Serve(serve::Args),
     /// Ask a dispatcher to be paired with this host
     RequestPairing(request_pairing::Args),
     /// Say whether this host is paired, and until when
@@ -66,7 +65,7 @@ pub fn start(words: &[OsString]) -> Exit {
 
 fn run(verb: &Verb, globals: &Globals) -> Result<Exit, Failure> {
     match verb {
-        Verb::Serve => serve::run(globals),
+        Verb::Serve(args) => serve::run(args, globals),
         Verb::RequestPairing(args) => request_pairing::run(args, globals),
         Verb::PairingStatus => Ok(pairing_status::run(globals)),
         Verb::SelfCheck => self_check::run(globals),

@@ -6,10 +6,10 @@ use crate::sys::file;
 
 /// Whether a root executor would take the profiles; and what each dangerous capability costs, which is no fault where
 /// the profile says that it is meant.
-pub(super) fn profiles(loaded: &Loaded) -> bool {
+pub(super) fn profiles(loaded: &Loaded, applied: bool) -> bool {
     loaded.settings.profiles.values().for_each(costs);
     // Without a root executor no profile is applied, so none can do harm.
-    if loaded.settings.executor_socket.is_none() {
+    if !applied {
         return true;
     }
     let accounts = loaded.settings.profile_errors();

@@ -19,6 +19,7 @@ use std::time::Duration;
 use nix::sys::wait::{WaitStatus, waitpid};
 use serde_json::Value;
 
+use super::policy::Paths;
 use super::{ExecEvent, Policy, ProfileLimits, Script, serve_private};
 use crate::sys::process::{self, Fork};
 use crate::wire::name::ScriptName;
@@ -72,6 +73,7 @@ fn load(path: &Path) -> Result<Policy, String> {
         scripts: scripts.collect(),
         script_dirs: dirs.map(|dirs| dirs.iter().map(|dir| dir.as_str().unwrap().into()).collect()),
         profiles: BTreeMap::from([("default".to_owned(), limits)]),
+        paths: Paths::Any,
         max_children: value["max_children"].as_u64().map_or(64, |most| usize::try_from(most).unwrap()),
     })
 }
