@@ -8,6 +8,7 @@ pub mod answer;
 pub mod capabilities;
 pub mod collect;
 pub mod connection;
+pub mod digests;
 pub mod execute;
 pub mod gate;
 pub mod order;

@@ -5,8 +5,9 @@
 //! A root executor walks the path component by component and refuses what anybody but root could have written or put
 //! there, unless the configuration lifts that. Without that and without `script_dirs` no path is judged, and the
 //! configured path is executed as it stands. Else the path is resolved on an opened descriptor and the *resolved* path
-//! is compared with the resolved directories, if there are any. That path is then executed, so that a symbolic link that is turned elsewhere afterwards changes nothing; and right
-//! before exec the file found there must still have the device and inode that were judged.
+//! is compared with the resolved directories, if there are any. That path is then executed, so that a symbolic link
+//! that is turned elsewhere afterwards changes nothing; and right before exec the file found there must still have the
+//! device and inode that were judged.
 //!
 //! Executing the judged descriptor itself (`execveat`) would close the last gap, but a `#!` script would then see
 //! `/dev/fd/N` as its `$0` and its interpreter would need the descriptor left open. What remains is an exchange between
@@ -21,6 +22,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use super::pins::{self, Content};
 use super::policy::{Paths, Policy, Script};
 use crate::sys::file::{self, Resolved, TrustError};
 use crate::sys::process::Expected;
@@ -31,13 +33,14 @@ use crate::wire::refusal::Refusal;
 ///
 /// # Errors
 /// The refusal for the caller: the order is not one that any executor would take, the script is not on the
-/// allowlist, not in `script_dirs`, or its profile is not defined.
+/// allowlist, not in `script_dirs`, not what its line pins ([`Pins`](super::Pins)), or its profile is not defined.
 pub fn decide(order: &Order, policy: &Policy, facts: &dyn PathFacts) -> Result<Plan, Refusal> {
     order.check()?;
     let refuse = |code, text: &str| Refusal::new(code, text);
     let script = policy.scripts.get(order.script());
     let script = script.ok_or_else(|| refuse("script-not-permitted", "script not permitted"))?;
     let (program, expected) = program(script, policy, facts)?;
+    let expected = pins::judge(script.pins, order.args(), expected, || facts.content(&program))?;
     let limits = policy.profiles.get(&script.profile).ok_or_else(|| {
         let name = &script.profile;
         refuse("undefined-profile", &format!("undefined profile '{name}': agent.conf needs a section [profile {name}]"))
@@ -66,6 +69,12 @@ pub trait PathFacts {
     /// # Errors
     /// There is none, or what is wrong with it or a directory on the way.
     fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError>;
+
+    /// What is in the file that a path means now, which is asked only for a script that is pinned to its content.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    fn content(&self, path: &Path) -> io::Result<Content>;
 }
 
 /// The facts of this host.
@@ -79,6 +88,10 @@ impl PathFacts for OnDisk {
 
     fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {
         file::resolve_trusted(path)
+    }
+
+    fn content(&self, path: &Path) -> io::Result<Content> {
+        pins::content(path)
     }
 }
 
@@ -193,6 +206,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::executor::pins::Pins;
     use crate::executor::policy::ProfileLimits;
     use crate::sys::file::{FileError, Identity};
     use crate::wire::name::{RequestId, ScriptName};
@@ -214,6 +228,10 @@ mod tests {
         fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {
             self.resolve(path).map_err(|error| FileError::new(path, "open", error).into())
         }
+
+        fn content(&self, path: &Path) -> io::Result<Content> {
+            self.resolve(path).map(|found| (found.identity, [0x11; 32]))
+        }
     }
 
     /// As [`Table`], and a stranger may write to everything below `/srv`.
@@ -231,6 +249,10 @@ mod tests {
                 return Err(TrustError::Untrusted { path, place: found.path, why });
             }
             Ok(found)
+        }
+
+        fn content(&self, path: &Path) -> io::Result<Content> {
+            self.0.content(path)
         }
     }
 
@@ -253,7 +275,7 @@ mod tests {
     }
 
     fn policy(path: &str, dirs: Option<&[&str]>) -> Policy {
-        let script = Script { path: PathBuf::from(path), profile: "default".to_owned() };
+        let script = Script { path: PathBuf::from(path), profile: "default".to_owned(), pins: Pins::default() };
         let limits = ProfileLimits { timeout: Some(Duration::from_mins(1)), kill_grace: Duration::from_secs(5) };
         Policy {
             scripts: BTreeMap::from([(ScriptName::parse("x").unwrap(), script)]),
@@ -330,6 +352,21 @@ mod tests {
         let plan = decide(&order("x", &[]), &policy("/s/none", Some(&["/s"])), &facts).unwrap();
         assert_eq!(plan.expected(), Expected::Nothing);
         assert_eq!(code(&policy("/s/../bin/none", Some(&["/s"])), &facts), "script-not-in-script-dirs");
+    }
+
+    #[test]
+    fn what_a_line_pins_is_judged_on_the_file_that_is_executed() {
+        let facts = Table(vec![("/s/x", "/s/real"), ("/s/real", "/s/real"), ("/s", "/s")]);
+        let mut policy = policy("/s/x", Some(&["/s"]));
+        let pin =
+            |policy: &mut Policy, sha256| policy.scripts.values_mut().for_each(|script| script.pins.sha256 = sha256);
+        pin(&mut policy, Some([0x11; 32]));
+        let plan = decide(&order("x", &[]), &policy, &facts).unwrap();
+        assert_eq!((plan.program().to_str(), plan.expected()), (Ok("/s/real"), Expected::File(identity())));
+        pin(&mut policy, Some([0x22; 32]));
+        assert_eq!(code(&policy, &facts), "script-changed");
+        policy.script_dirs = None;
+        assert_eq!(code(&policy, &Table(vec![])), "script-changed");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod event;
 mod intake;
 mod keeper;
 mod monitor;
+mod pins;
 mod policy;
 mod report;
 mod resolve;
@@ -20,7 +21,8 @@ mod watch;
 
 pub use decide::{OnDisk, PathFacts, Plan, decide};
 pub use event::ExecEvent;
-pub use policy::{Policy, ProfileLimits, Rights, Script};
+pub use pins::{Content, Pins};
+pub use policy::{Paths, Policy, ProfileLimits, Rights, Script};
 pub use resolve::resolve;
 pub use serve::{Door, Load, ServeError, serve_own, serve_private, serve_socket};
 

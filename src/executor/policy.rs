@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::pins::Pins;
 use crate::conf::agent::{self, Loaded, Profile, Settings};
 use crate::conf::scripts::{Allowlist, Entry};
 use crate::conf::{Account as Configured, Root, Source};
@@ -62,6 +63,8 @@ pub struct Script {
     pub path: PathBuf,
     /// Its profile's name.
     pub profile: String,
+    /// What else its line pins.
+    pub pins: Pins,
 }
 
 /// What a profile says about time.
@@ -104,7 +107,8 @@ impl Policy {
     /// What a root executor makes of both files.
     pub(super) fn of(settings: &Settings, allowlist: &Allowlist) -> Self {
         let script = |entry: &Entry| {
-            let script = Script { path: entry.path().to_owned(), profile: entry.profile().to_string() };
+            let pins = Pins { sha256: entry.sha256().copied(), args: entry.args() };
+            let script = Script { path: entry.path().to_owned(), profile: entry.profile().to_string(), pins };
             (entry.name().clone(), script)
         };
         let limits = |profile: &Profile| {

@@ -36,8 +36,11 @@ pub fn resolve(config: &Path, allowlist: &Path, root: &Root, name: &str) -> Resu
     let not_listed = || ("DENY not-allowlisted".to_owned(), None);
     let Ok(name) = ScriptName::parse(name) else { return Ok(not_listed()) };
     let Some(entry) = allowlist.get(&name) else { return Ok(not_listed()) };
-    let decided = Order::new(name, vec![], RequestId::from_random([0; 8]), Mode::Attached)
-        .and_then(|order| decide(&order, &Policy::of(&settings, &allowlist), &OnDisk));
+    let mut policy = Policy::of(&settings, &allowlist);
+    // No arguments are given here, so none are counted.
+    policy.scripts.values_mut().for_each(|script| script.pins.args = None);
+    let order = Order::new(name, vec![], RequestId::from_random([0; 8]), Mode::Attached);
+    let decided = order.and_then(|order| decide(&order, &policy, &OnDisk));
     match (decided, settings.profiles.get(entry.profile())) {
         (Err(refusal), _) => Ok(denied(&refusal)),
         (Ok(_), None) => Ok(("DENY undefined-profile".to_owned(), None)),

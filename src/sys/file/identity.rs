@@ -24,12 +24,15 @@ impl Identity {
     /// # Errors
     /// There is none, or a directory on the way may not be searched.
     pub fn of(path: &Path) -> io::Result<Self> {
-        let facts = std::fs::metadata(path)?;
-        Ok(Self { device: facts.dev(), inode: facts.ino() })
+        std::fs::metadata(path).map(|facts| Self::from_facts(&facts))
+    }
+
+    pub(super) fn from_facts(facts: &std::fs::Metadata) -> Self {
+        Self { device: facts.dev(), inode: facts.ino() }
     }
 
     /// Of the file that fstat(2) has told about.
-    pub(super) const fn from_facts(facts: &FileStat) -> Self {
+    pub(super) const fn from_stat(facts: &FileStat) -> Self {
         Self { device: facts.st_dev, inode: facts.st_ino }
     }
 }
@@ -51,7 +54,7 @@ pub struct Resolved {
 pub fn resolve(path: &Path) -> io::Result<Resolved> {
     let opened = nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
     let facts = fstat(&opened)?;
-    let identity = Identity::from_facts(&facts);
+    let identity = Identity::from_stat(&facts);
     let path = std::fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd()))?;
     if Identity::of(&path)? == identity { Ok(Resolved { path, identity }) } else { Err(Errno::ESTALE.into()) }
 }

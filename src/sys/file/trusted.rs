@@ -70,7 +70,7 @@ pub fn resolve_trusted(path: &Path) -> Result<Resolved, TrustError> {
     match walk.end(OFlag::O_PATH)? {
         End::File(file, place) => {
             let facts = fstat(&file).map_err(|errno| FileError::new(path, "examine", errno.into()))?;
-            Ok(Resolved { path: place, identity: Identity::from_facts(&facts) })
+            Ok(Resolved { path: place, identity: Identity::from_stat(&facts) })
         }
         End::Directory => Err(no_file(path, io::ErrorKind::IsADirectory)),
     }
