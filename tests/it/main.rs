@@ -15,6 +15,7 @@ mod crash;
 mod deadlines;
 mod demo;
 mod executor;
+mod executor_service;
 mod harness;
 mod hook;
 mod hostile;

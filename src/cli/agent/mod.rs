@@ -38,7 +38,7 @@ enum Verb {
     /// Say whether this host is paired, and until when
     PairingStatus,
     /// Check what serving would use, and say what needs hands
-    SelfCheck,
+    SelfCheck(self_check::Args),
     /// Call the running agent as a peer would
     SelfPing,
     /// Exit 0 if certificate, key and CA are there
@@ -68,7 +68,7 @@ fn run(verb: &Verb, globals: &Globals) -> Result<Exit, Failure> {
         Verb::Serve(args) => serve::run(args, globals),
         Verb::RequestPairing(args) => request_pairing::run(args, globals),
         Verb::PairingStatus => Ok(pairing_status::run(globals)),
-        Verb::SelfCheck => self_check::run(globals),
+        Verb::SelfCheck(args) => self_check::run(args, globals),
         Verb::SelfPing => self_ping::run(globals),
         Verb::Paired => Ok(pairing_status::paired(globals)),
     }

@@ -17,12 +17,20 @@ use crate::failure::Failure;
 use crate::sys::{file, user};
 use crate::wire::causes;
 
+/// What `self-check` takes.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Started as root, check what 'serve --unprivileged' would use
+    #[arg(long)]
+    unprivileged: bool,
+}
+
 /// Checks; 1 if serving would fail, a script cannot be executed, or nobody is trusted.
 ///
 /// **Invariant:** it looks with the eyes of the agent. Started as root it becomes the agent's account, as `serve` does,
 /// or a file that only root can read would seem to be in order; and its last check is the very function that serving
 /// starts with.
-pub fn run(globals: &Globals) -> Result<Exit, Failure> {
+pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     out::line("Checking config...");
     let places = globals.places();
     let loaded = snapshot::configuration(&places).map_err(|error| broken(error, &places))?;
@@ -32,7 +40,7 @@ pub fn run(globals: &Globals) -> Result<Exit, Failure> {
     out::line(format!("  Config OK (port {})", *loaded.settings.port));
     out::line(format!("  Allowlist OK ({} scripts)", loaded.allowlist.len()));
     // Asked before the account is taken, since it depends on who starts the agent.
-    let kinship = Kinship::of(&loaded.settings, false);
+    let kinship = Kinship::of(&loaded.settings, args.unprivileged);
     let mut good = profile_check::profiles(&loaded, kinship.applies_profiles());
     good &= account(&loaded);
     good &= certificates(globals, &loaded);

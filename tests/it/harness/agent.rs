@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::audit::{self, Line};
+use super::executor::{Mode, Service};
 use super::notify::Notify;
 use super::pki::Credentials;
 use super::process::{Ran, finish, program};
@@ -23,7 +24,9 @@ pub(crate) struct Agent {
     pub(crate) root: PathBuf,
     /// What it shows in handshakes.
     pub(crate) credentials: Credentials,
+    pub(crate) mode: Mode,
     process: Option<Process>,
+    service: Option<Service>,
     starts: u32,
 }
 
@@ -36,8 +39,29 @@ struct Process {
 }
 
 impl Agent {
-    pub(crate) fn new(name: &str, root: PathBuf, credentials: Credentials) -> Self {
-        Self { name: name.to_owned(), root, credentials, process: None, starts: 0 }
+    pub(crate) fn new(name: &str, root: PathBuf, credentials: Credentials, mode: Mode) -> Self {
+        Self { name: name.to_owned(), root, credentials, mode, process: None, service: None, starts: 0 }
+    }
+
+    /// The socket of the system's executor.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.root.join("exec.sock")
+    }
+
+    /// Starts the system's executor and waits until it is ready.
+    pub(crate) fn start_service(&mut self) {
+        self.starts += 1;
+        self.service = Some(Service::start(&self.root, &self.socket(), self.starts));
+    }
+
+    /// The system's executor.
+    pub(crate) fn service(&self) -> &Service {
+        self.service.as_ref().expect("the executor runs")
+    }
+
+    /// Takes the system's executor away, to end it.
+    pub(crate) fn take_service(&mut self) -> Service {
+        self.service.take().expect("the executor runs")
     }
 
     pub(crate) fn config(&self) -> PathBuf {
@@ -86,19 +110,29 @@ impl Agent {
     /// The agent's command line, to its end.
     pub(crate) fn command(&self, words: &[&str]) -> Ran {
         let mut command = program(&binary());
-        command.args(["agent", "--root"]).arg(&self.root).args(words);
+        command.args(["agent", "--root"]).arg(&self.root).args(words).args(self.flag(words));
         finish(command, "")
+    }
+
+    /// What makes a verb that root starts do without a root executor.
+    fn flag(&self, words: &[&str]) -> Option<&'static str> {
+        let asks = words.iter().any(|word| ["serve", "self-check"].contains(word));
+        (asks && self.mode == Mode::Private).then_some("--unprivileged")
     }
 
     /// Starts `serve` and waits until it is ready.
     pub(crate) fn start(&mut self) {
+        if self.mode == Mode::System && self.service.is_none() {
+            self.start_service();
+        }
         self.starts += 1;
         let stderr = self.root.join(format!("stderr.{}", self.starts));
         let notify = Notify::bind(&self.root.join("notify"));
         // With the limit on descriptors that service managers and login shells set.
         let mut command = program(Path::new("/bin/sh"));
         command.args(["-c", "ulimit -Sn 1024; exec \"$@\"", "sh"]).arg(binary());
-        command.args(["agent", "--root"]).arg(&self.root).arg("serve").env("NOTIFY_SOCKET", notify.path());
+        command.args(["agent", "--root"]).arg(&self.root).arg("serve").args(self.flag(&["serve"]));
+        command.env("NOTIFY_SOCKET", notify.path());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&stderr).unwrap());
         let mut child = command.spawn().unwrap();
         let address = announced(&mut child, &notify, &stderr);
@@ -138,12 +172,20 @@ impl Agent {
         self.process().child.id()
     }
 
-    /// The executor's process.
+    /// The process of the executor's service.
     pub(crate) fn executor(&self) -> u32 {
-        eventually("one executor", || match host::children(self.pid())[..] {
-            [executor] => Some(executor),
-            _ => None,
-        })
+        let only_child = |of: u32| eventually("one executor", || <[u32; 1]>::try_from(host::children(of)).ok())[0];
+        match self.mode {
+            Mode::Private => only_child(self.pid()),
+            Mode::Own => only_child(self.keeper()),
+            Mode::System => self.service().pid(),
+        }
+    }
+
+    /// The process that keeps the agent's own root executor alive.
+    pub(crate) fn keeper(&self) -> u32 {
+        assert_eq!(self.mode, Mode::Own);
+        eventually("one keeper", || <[u32; 1]>::try_from(host::children(self.pid())).ok())[0]
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
