@@ -20,9 +20,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use super::confinement::{Confinement, Person};
 use super::policy::{Policy, Script};
+use crate::conf::Account;
 use crate::sys::file::{self, Resolved};
 use crate::sys::process::Expected;
+use crate::sys::user::{self, Gid, Uid};
 use crate::wire::order::{Mode, Order};
 use crate::wire::refusal::Refusal;
 
@@ -30,8 +33,8 @@ use crate::wire::refusal::Refusal;
 ///
 /// # Errors
 /// The refusal for the caller: the order is not one that any executor would take, the script is not on the
-/// allowlist, not in `script_dirs`, or its profile is not defined.
-pub fn decide(order: &Order, policy: &Policy, facts: &dyn PathFacts) -> Result<Plan, Refusal> {
+/// allowlist, not in `script_dirs`, its profile is not defined, or the profile cannot be applied on this host.
+pub fn decide(order: &Order, policy: &Policy, facts: &dyn HostFacts) -> Result<Plan, Refusal> {
     order.check()?;
     let refuse = |code, text: &str| Refusal::new(code, text);
     let script = policy.scripts.get(order.script());
@@ -42,7 +45,10 @@ pub fn decide(order: &Order, policy: &Policy, facts: &dyn PathFacts) -> Result<P
         let name = &script.profile;
         refuse("undefined-profile", &format!("undefined profile '{name}': agent.conf needs a section [profile {name}]"))
     })?;
+    let confined = policy.confinements.as_ref();
+    let confinement = confined.map(|all| all.of(&script.profile, &program, facts)).transpose()?;
     Ok(Plan {
+        confinement,
         program: text(program.as_os_str().as_bytes())?,
         argv: argv(&script.path, order.args())?,
         expected,
@@ -53,22 +59,44 @@ pub fn decide(order: &Order, policy: &Policy, facts: &dyn PathFacts) -> Result<P
     })
 }
 
-/// What the file system says about a path, so that a decision can be tried without one.
-pub trait PathFacts {
+/// What this host says about paths and accounts, so that a decision can be tried without one.
+pub trait HostFacts {
     /// The file that a path means now.
     ///
     /// # Errors
     /// There is none, or it cannot be looked at.
     fn resolve(&self, path: &Path) -> io::Result<Resolved>;
+
+    /// Who an account is; `None` if there is no such user. A number without a user is a person too.
+    ///
+    /// # Errors
+    /// The user database cannot be read.
+    fn person(&self, account: &Account) -> io::Result<Option<Person>>;
 }
 
 /// The facts of this host.
 #[derive(Clone, Copy, Debug)]
 pub struct OnDisk;
 
-impl PathFacts for OnDisk {
+impl HostFacts for OnDisk {
     fn resolve(&self, path: &Path) -> io::Result<Resolved> {
         file::resolve(path)
+    }
+
+    fn person(&self, account: &Account) -> io::Result<Option<Person>> {
+        let login = match account {
+            Account::Name(name) => user::Account::by_name(name)?,
+            Account::Id(id) => {
+                let (uid, gid) = (Uid::from_raw(*id), Gid::from_raw(*id));
+                return Ok(Some(Person { uid, gid, groups: Vec::new(), login: None }));
+            }
+        };
+        let person = |login: user::Account| {
+            let groups = login.groups()?;
+            let (uid, gid) = (login.uid(), login.gid());
+            Ok(Person { uid, gid, groups, login: Some((login.name().to_owned(), login.home().to_owned())) })
+        };
+        login.map(person).transpose()
     }
 }
 
@@ -84,9 +112,16 @@ pub struct Plan {
     mode: Mode,
     time_limit: Option<Duration>,
     kill_grace: Duration,
+    confinement: Option<Confinement>,
 }
 
 impl Plan {
+    /// What the script is confined to; nothing under a private executor, which has no right to confine anybody.
+    #[must_use]
+    pub const fn confinement(&self) -> Option<&Confinement> {
+        self.confinement.as_ref()
+    }
+
     /// The file to execute.
     #[must_use]
     pub fn program(&self) -> &CString {
@@ -131,7 +166,7 @@ impl Plan {
 }
 
 /// The file to execute, and what it must be; nothing if it is in none of the directories.
-fn program(script: &Script, dirs: Option<&[PathBuf]>, facts: &dyn PathFacts) -> Option<(PathBuf, Expected)> {
+fn program(script: &Script, dirs: Option<&[PathBuf]>, facts: &dyn HostFacts) -> Option<(PathBuf, Expected)> {
     let Some(dirs) = dirs else { return Some((script.path.clone(), Expected::Anything)) };
     let (path, expected) = match facts.resolve(&script.path) {
         Ok(found) => (found.path, Expected::File(found.identity)),
@@ -176,11 +211,15 @@ mod tests {
         Identity::of(Path::new("/")).unwrap()
     }
 
-    impl PathFacts for Table {
+    impl HostFacts for Table {
         fn resolve(&self, path: &Path) -> io::Result<Resolved> {
             let found = self.0.iter().find(|(from, _)| Path::new(from) == path);
             let (_, to) = found.ok_or(io::ErrorKind::NotFound)?;
             Ok(Resolved { path: PathBuf::from(to), identity: identity() })
+        }
+
+        fn person(&self, _: &Account) -> io::Result<Option<Person>> {
+            Ok(None)
         }
     }
 
@@ -192,6 +231,7 @@ mod tests {
             script_dirs: dirs.map(|dirs| dirs.iter().map(PathBuf::from).collect()),
             profiles: BTreeMap::from([("default".to_owned(), limits)]),
             max_children: 1,
+            confinements: None,
         }
     }
 

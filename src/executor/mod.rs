@@ -6,17 +6,25 @@
 //!
 //! **Invariant:** a process of this room has one thread. It forks.
 
+mod confine;
+mod confinement;
 mod decide;
 mod environment;
 mod event;
+mod init;
 mod intake;
+mod limits;
 mod monitor;
 mod policy;
 mod report;
+mod rights;
 mod serve;
+mod tree;
 mod watch;
 
-pub use decide::{OnDisk, PathFacts, Plan, decide};
+pub use confine::prepare;
+pub use confinement::{Confinement, Confinements, Person};
+pub use decide::{HostFacts, OnDisk, Plan, decide};
 pub use event::ExecEvent;
 pub use policy::{Policy, ProfileLimits, Script};
 pub use serve::{ServeError, serve_private};

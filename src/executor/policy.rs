@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::confinement::Confinements;
 use crate::conf::agent::{self, Loaded, Profile};
 use crate::conf::scripts::Entry;
 use crate::conf::{Root, Source};
@@ -25,6 +26,8 @@ pub struct Policy {
     pub profiles: BTreeMap<String, ProfileLimits>,
     /// Most scripts at the same time.
     pub max_children: usize,
+    /// What a root executor applies; nothing under a private one.
+    pub confinements: Option<Confinements>,
 }
 
 /// A script of the allowlist.
@@ -51,12 +54,17 @@ impl Policy {
     /// # Errors
     /// Every fault of either file with its place, for people.
     pub fn load(config: &Path, allowlist: &Path, root: &Root) -> Result<Self, String> {
-        let read = |path: &Path| match file::read_bounded(path, LIMIT) {
-            Ok(bytes) => Ok(Source::new(path, bytes)),
-            Err(error) => Err(causes::on_one_line(&error)),
-        };
-        let loaded = agent::load(&read(config)?, &read(allowlist)?, root);
-        loaded.map(|loaded| Self::of(&loaded)).map_err(|errors| errors.to_string())
+        read(config, allowlist, root).map(|loaded| Self::of(&loaded))
+    }
+
+    /// As [`Policy::load`], for a root executor.
+    ///
+    /// # Errors
+    /// As [`Policy::load`], and every profile that a root executor must not apply.
+    pub fn load_confined(config: &Path, allowlist: &Path, root: &Root) -> Result<Self, String> {
+        let loaded = read(config, allowlist, root)?;
+        let confinements = Confinements::new(&loaded, allowlist)?;
+        Ok(Self { confinements: Some(confinements), ..Self::of(&loaded) })
     }
 
     fn of(loaded: &Loaded) -> Self {
@@ -73,8 +81,17 @@ impl Policy {
             script_dirs: loaded.settings.script_dirs.clone(),
             profiles: loaded.settings.profiles.values().map(limits).collect(),
             max_children: loaded.settings.max_children,
+            confinements: None,
         }
     }
+}
+
+fn read(config: &Path, allowlist: &Path, root: &Root) -> Result<Loaded, String> {
+    let read = |path: &Path| match file::read_bounded(path, LIMIT) {
+        Ok(bytes) => Ok(Source::new(path, bytes)),
+        Err(error) => Err(causes::on_one_line(&error)),
+    };
+    agent::load(&read(config)?, &read(allowlist)?, root).map_err(|errors| errors.to_string())
 }
 
 #[cfg(test)]
