@@ -22,10 +22,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use super::confinement::{Confinement, Person};
 use super::pins::{self, Content};
 use super::policy::{Paths, Policy, Script};
+use crate::conf::Account;
 use crate::sys::file::{self, Resolved, TrustError};
 use crate::sys::process::Expected;
+use crate::sys::user::{self, Gid, Uid};
 use crate::wire::order::{Mode, Order};
 use crate::wire::refusal::Refusal;
 
@@ -33,8 +36,9 @@ use crate::wire::refusal::Refusal;
 ///
 /// # Errors
 /// The refusal for the caller: the order is not one that any executor would take, the script is not on the
-/// allowlist, not in `script_dirs`, not what its line pins ([`Pins`](super::Pins)), or its profile is not defined.
-pub fn decide(order: &Order, policy: &Policy, facts: &dyn PathFacts) -> Result<Plan, Refusal> {
+/// allowlist, not in `script_dirs`, not what its line pins ([`Pins`](super::Pins)), its profile is not defined, or the
+/// profile cannot be applied on this host.
+pub fn decide(order: &Order, policy: &Policy, facts: &dyn HostFacts) -> Result<Plan, Refusal> {
     order.check()?;
     let refuse = |code, text: &str| Refusal::new(code, text);
     let script = policy.scripts.get(order.script());
@@ -45,7 +49,10 @@ pub fn decide(order: &Order, policy: &Policy, facts: &dyn PathFacts) -> Result<P
         let name = &script.profile;
         refuse("undefined-profile", &format!("undefined profile '{name}': agent.conf needs a section [profile {name}]"))
     })?;
+    let confined = policy.confinements.as_ref();
+    let confinement = confined.map(|all| all.of(&script.profile, &program, facts)).transpose()?;
     Ok(Plan {
+        confinement,
         program: text(program.as_os_str().as_bytes())?,
         argv: argv(&script.path, order.args())?,
         expected,
@@ -56,8 +63,8 @@ pub fn decide(order: &Order, policy: &Policy, facts: &dyn PathFacts) -> Result<P
     })
 }
 
-/// What the file system says about a path, so that a decision can be tried without one.
-pub trait PathFacts {
+/// What this host says about paths and accounts, so that a decision can be tried without one.
+pub trait HostFacts {
     /// The file that a path means now.
     ///
     /// # Errors
@@ -75,13 +82,19 @@ pub trait PathFacts {
     /// # Errors
     /// There is none, or it cannot be read.
     fn content(&self, path: &Path) -> io::Result<Content>;
+
+    /// Who an account is; `None` if there is no such user. A number without a user is a person too.
+    ///
+    /// # Errors
+    /// The user database cannot be read.
+    fn person(&self, account: &Account) -> io::Result<Option<Person>>;
 }
 
 /// The facts of this host.
 #[derive(Clone, Copy, Debug)]
 pub struct OnDisk;
 
-impl PathFacts for OnDisk {
+impl HostFacts for OnDisk {
     fn resolve(&self, path: &Path) -> io::Result<Resolved> {
         file::resolve(path)
     }
@@ -92,6 +105,22 @@ impl PathFacts for OnDisk {
 
     fn content(&self, path: &Path) -> io::Result<Content> {
         pins::content(path)
+    }
+
+    fn person(&self, account: &Account) -> io::Result<Option<Person>> {
+        let login = match account {
+            Account::Name(name) => user::Account::by_name(name)?,
+            Account::Id(id) => {
+                let (uid, gid) = (Uid::from_raw(*id), Gid::from_raw(*id));
+                return Ok(Some(Person { uid, gid, groups: Vec::new(), login: None }));
+            }
+        };
+        let person = |login: user::Account| {
+            let groups = login.groups()?;
+            let (uid, gid) = (login.uid(), login.gid());
+            Ok(Person { uid, gid, groups, login: Some((login.name().to_owned(), login.home().to_owned())) })
+        };
+        login.map(person).transpose()
     }
 }
 
@@ -107,9 +136,16 @@ pub struct Plan {
     mode: Mode,
     time_limit: Option<Duration>,
     kill_grace: Duration,
+    confinement: Option<Confinement>,
 }
 
 impl Plan {
+    /// What the script is confined to; nothing under a private executor, which has no right to confine anybody.
+    #[must_use]
+    pub const fn confinement(&self) -> Option<&Confinement> {
+        self.confinement.as_ref()
+    }
+
     /// The file to execute.
     #[must_use]
     pub fn program(&self) -> &CString {
@@ -154,7 +190,7 @@ impl Plan {
 }
 
 /// The file to execute, and what it must be.
-fn program(script: &Script, policy: &Policy, facts: &dyn PathFacts) -> Result<(PathBuf, Expected), Refusal> {
+fn program(script: &Script, policy: &Policy, facts: &dyn HostFacts) -> Result<(PathBuf, Expected), Refusal> {
     let dirs = policy.script_dirs.as_deref();
     if dirs.is_none() && policy.paths != Paths::Trusted {
         return Ok((script.path.clone(), Expected::Anything));
@@ -176,7 +212,7 @@ fn program(script: &Script, policy: &Policy, facts: &dyn PathFacts) -> Result<(P
 }
 
 /// The file that the script's path means; none if there is none.
-fn judged(script: &Script, paths: Paths, facts: &dyn PathFacts) -> Result<Option<Resolved>, Refusal> {
+fn judged(script: &Script, paths: Paths, facts: &dyn HostFacts) -> Result<Option<Resolved>, Refusal> {
     if paths != Paths::Trusted {
         return Ok(facts.resolve(&script.path).ok());
     }
@@ -218,7 +254,7 @@ mod tests {
         Identity::of(Path::new("/")).unwrap()
     }
 
-    impl PathFacts for Table {
+    impl HostFacts for Table {
         fn resolve(&self, path: &Path) -> io::Result<Resolved> {
             let found = self.0.iter().find(|(from, _)| Path::new(from) == path);
             let (_, to) = found.ok_or(io::ErrorKind::NotFound)?;
@@ -232,12 +268,16 @@ mod tests {
         fn content(&self, path: &Path) -> io::Result<Content> {
             self.resolve(path).map(|found| (found.identity, [0x11; 32]))
         }
+
+        fn person(&self, _: &Account) -> io::Result<Option<Person>> {
+            Ok(None)
+        }
     }
 
     /// As [`Table`], and a stranger may write to everything below `/srv`.
     struct Guarded(Table);
 
-    impl PathFacts for Guarded {
+    impl HostFacts for Guarded {
         fn resolve(&self, path: &Path) -> io::Result<Resolved> {
             self.0.resolve(path)
         }
@@ -253,6 +293,10 @@ mod tests {
 
         fn content(&self, path: &Path) -> io::Result<Content> {
             self.0.content(path)
+        }
+
+        fn person(&self, account: &Account) -> io::Result<Option<Person>> {
+            self.0.person(account)
         }
     }
 
@@ -283,6 +327,7 @@ mod tests {
             profiles: BTreeMap::from([("default".to_owned(), limits)]),
             max_children: 1,
             paths: Paths::Any,
+            confinements: None,
         }
     }
 

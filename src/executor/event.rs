@@ -121,7 +121,9 @@ fn ended(order: Option<&Order>, outcome: &Outcome) -> Event {
         Outcome::TimedOut { .. } => (Level::Warning, "timed-out"),
         Outcome::Cancelled => (Level::Info, "cancelled"),
         Outcome::Refused(_) => (Level::Warning, "refused"),
+        Outcome::OutOfMemory { .. } => (Level::Warning, "out-of-memory"),
         Outcome::NotStarted { .. } => (Level::Error, "not-started"),
+        Outcome::NotConfined { .. } => (Level::Error, "not-confined"),
     };
     let event = Event::new(level, "exec").field("OUTCOME", kind).field("EXIT", outcome.exit());
     let event = event.maybe("REQID", order.map(Order::request)).maybe("SCRIPT", order.map(Order::script));

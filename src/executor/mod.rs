@@ -6,20 +6,28 @@
 //!
 //! **Invariant:** a process of this room has one thread. It forks.
 
+mod confine;
+mod confinement;
 mod decide;
 mod environment;
 mod event;
+mod init;
 mod intake;
 mod keeper;
+mod limits;
 mod monitor;
 mod pins;
 mod policy;
 mod report;
 mod resolve;
+mod rights;
 mod serve;
+mod tree;
 mod watch;
 
-pub use decide::{OnDisk, PathFacts, Plan, decide};
+pub use confine::prepare;
+pub use confinement::{Confinement, Confinements, Person};
+pub use decide::{HostFacts, OnDisk, Plan, decide};
 pub use event::ExecEvent;
 pub use pins::{Content, Pins};
 pub use policy::{Paths, Policy, ProfileLimits, Rights, Script};

@@ -11,8 +11,9 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use super::confine::{self, Space};
 use super::decide::{OnDisk, Plan, decide};
-use super::environment::environment;
+use super::environment::{environment, environment_of};
 use super::event::{Audit, ExecEvent};
 use super::intake::{self, Asked, Intake};
 use super::policy::Policy;
@@ -68,10 +69,11 @@ pub(super) fn run(connection: &OwnedFd, means: Means<'_>) {
     };
     ending.profile = Some(plan.profile());
     match start(&plan, stdio, network) {
-        Err(error) => ending.tell(&not_started("fork", &error)),
-        Ok(spawned) => {
+        Err(outcome) => ending.tell(&outcome),
+        Ok((spawned, space)) => {
             ending.pid = Some(spawned.pid);
-            let outcome = Supervision::new(&plan, &order, spawned, signals).until_the_end(connection, audit);
+            let supervision = Supervision { space, ..Supervision::new(&plan, &order, spawned, signals) };
+            let outcome = supervision.until_the_end(connection, audit);
             ending.tell(&outcome);
         }
     }
@@ -112,23 +114,41 @@ fn settle_down() -> std::io::Result<Signals> {
     Signals::collect(&[Signal::SIGCHLD])
 }
 
-/// **Invariant:** nothing runs as root by accident.
-fn start(plan: &Plan, stdio: [OwnedFd; 3], network: Option<&HostNetwork>) -> std::io::Result<Spawned> {
-    if user::is_root() {
-        return Err(std::io::Error::other("its profile cannot be applied"));
-    }
-    // From here on this process and its script have the host's network again.
-    network.map_or(Ok(()), HostNetwork::enter)?;
+fn start(plan: &Plan, stdio: [OwnedFd; 3], network: Option<&HostNetwork>) -> Result<(Spawned, Option<Space>), Outcome> {
+    let own = |name: &str| std::env::var_os(name);
     let spawn = Spawn {
         path: plan.program().clone(),
         argv: plan.argv().to_vec(),
-        environment: environment(|name| std::env::var_os(name)),
+        environment: environment(own),
         stdio,
         expected: plan.expected(),
         // A detached script outlives everything; an attached one has nobody left to read its output.
         dies_with_parent: plan.mode() == Mode::Attached,
+        directory: "/".into(),
+        umask: 0o022,
     };
-    spawn.start()
+    let Some(confinement) = plan.confinement() else {
+        // **Invariant:** nothing runs as root by accident.
+        if user::is_root() {
+            let reason = "a root executor runs nothing without a profile that it applies".to_owned();
+            return Err(Outcome::NotConfined { step: "profile".to_owned(), reason });
+        }
+        return spawn.start().map(|spawned| (spawned, None)).map_err(|error| not_started("fork", &error));
+    };
+    let spawn = Spawn {
+        environment: environment_of(confinement, own),
+        // Its namespace ends with its init, and that with this process.
+        dies_with_parent: false,
+        directory: confinement.profile().working_directory.clone(),
+        umask: confinement.profile().umask,
+        ..spawn
+    };
+    if confinement.profile().network {
+        // The executor has left the host's network; from here on this process and its script have it again.
+        let entered = network.map_or(Ok(()), HostNetwork::enter);
+        entered.map_err(|error| Outcome::NotConfined { step: "network".to_owned(), reason: error.to_string() })?;
+    }
+    confine::start(plan, confinement, spawn).map(|(spawned, space)| (spawned, Some(space)))
 }
 
 fn not_started(step: &str, error: &std::io::Error) -> Outcome {
@@ -168,6 +188,8 @@ struct Supervision<'a> {
     plan: &'a Plan,
     order: &'a Order,
     leader: Pid,
+    /// The namespace whose first process `leader` is; none for a script that is not confined.
+    space: Option<Space>,
     signals: Signals,
     /// Until exec has succeeded or failed.
     verdict: Option<OwnedFd>,
@@ -183,7 +205,7 @@ impl<'a> Supervision<'a> {
         let Spawned { pid, verdict } = spawned;
         let watch = Watch::new(plan.time_limit(), plan.kill_grace(), Instant::now());
         let heard = Vec::with_capacity(COMMAND);
-        Self { plan, order, leader: pid, signals, verdict: Some(verdict), watch, heard, listening: true }
+        Self { plan, order, leader: pid, space: None, signals, verdict: Some(verdict), watch, heard, listening: true }
     }
 
     fn until_the_end(mut self, connection: &OwnedFd, audit: Audit<'_>) -> Outcome {
@@ -216,8 +238,11 @@ impl<'a> Supervision<'a> {
             Ok(Some(failure)) => failure,
             Err(error) => return Some(not_started("exec", &error)),
         };
-        let reason = explain(&failure, self.plan);
-        Some(Outcome::NotStarted { step: failure.step().to_owned(), reason })
+        let step = failure.step().to_owned();
+        if failure.is_confinement() {
+            return Some(Outcome::NotConfined { step, reason: failure.to_string() });
+        }
+        Some(Outcome::NotStarted { step, reason: explain(&failure, self.plan) })
     }
 
     /// Takes note of everyone who has ended.
@@ -227,7 +252,9 @@ impl<'a> Supervision<'a> {
             match process::reap() {
                 Ok(Reaped::Child(pid, end)) if pid == self.leader && self.watch.why().is_none() => {
                     // It has ended, so the pipe has its last word.
-                    return self.learn_verdict(connection).or(Some(outcome_of(end)));
+                    let failed = self.learn_verdict(connection);
+                    return failed
+                        .or_else(|| Some(self.space.take().map_or(outcome_of(end), |space| space.outcome(end))));
                 }
                 Ok(Reaped::Child(..)) => {}
                 Ok(Reaped::Running) | Err(_) => return None,
@@ -269,15 +296,20 @@ impl<'a> Supervision<'a> {
         self.watch.cancel(Instant::now())
     }
 
-    fn act(&self, action: Action, audit: Audit<'_>) {
-        let (done, signal) = match action {
-            Action::Wait => return,
-            Action::Terminate => (process::continue_and_terminate(), Signal::SIGTERM),
-            Action::Kill | Action::KillAndTell => (process::freeze_and_kill(), Signal::SIGKILL),
-        };
+    fn signal_tree(&self, done: std::io::Result<()>, signal: Signal) {
         if done.is_err() {
             // Without /proc nobody can be found but by their group.
             process::signal_group(self.leader, signal);
+        }
+    }
+
+    fn act(&self, action: Action, audit: Audit<'_>) {
+        match (action, &self.space) {
+            (Action::Wait, _) => return,
+            (Action::Terminate, Some(space)) => space.terminate(),
+            (Action::Kill | Action::KillAndTell, Some(space)) => space.kill(),
+            (Action::Terminate, None) => self.signal_tree(process::continue_and_terminate(), Signal::SIGTERM),
+            (_, None) => self.signal_tree(process::freeze_and_kill(), Signal::SIGKILL),
         }
         if action == Action::KillAndTell {
             audit(&ExecEvent::Lingering { request: self.order.request() });
@@ -285,6 +317,7 @@ impl<'a> Supervision<'a> {
     }
 }
 
+/// What can be told of a script that is not confined, once its own end is known.
 const fn outcome_of(end: End) -> Outcome {
     match end {
         End::Exited(code) => Outcome::Exited { code },
@@ -305,7 +338,7 @@ fn explain(failure: &Failure, plan: &Plan) -> String {
             format!("{reason}: a script needs a '#!' line, a program must be made for this kind of machine")
         }
         std::io::ErrorKind::PermissionDenied => {
-            let (uid, _) = user::current();
+            let uid = plan.confinement().map_or(user::current().0, |confinement| confinement.person().uid);
             format!(
                 "{reason}: uid {uid} may not execute the file or enter a directory above it, or it is mounted noexec"
             )

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::confinement::Confinements;
 use super::pins::Pins;
 use crate::conf::agent::{self, Loaded, Profile, Settings};
 use crate::conf::scripts::{Allowlist, Entry};
@@ -29,6 +30,8 @@ pub struct Policy {
     pub max_children: usize,
     /// Which paths a script may have.
     pub paths: Paths,
+    /// What a root executor applies; nothing under a private one.
+    pub confinements: Option<Confinements>,
 }
 
 /// Which paths may be executed.
@@ -53,6 +56,8 @@ pub enum Rights<'a> {
     Root {
         /// The account that gives orders, where it is not the one that `agent.conf` names.
         front_end: Option<&'a Account>,
+        /// The executor's socket, which no script may reach.
+        socket: Option<&'a Path>,
     },
 }
 
@@ -88,14 +93,13 @@ impl Policy {
         };
         let source = |path: &Path| read(path).map(|bytes| Source::new(path, bytes));
         let loaded = agent::load(&source(config)?, &source(allowlist)?, root).map_err(|errors| errors.to_string())?;
-        if let Rights::Root { front_end } = rights {
-            judge(&loaded, front_end)?;
-        }
-        let mut policy = Self::of(&loaded.settings, &loaded.allowlist);
-        if rights == Rights::FrontEnd {
-            policy.paths = Paths::Any;
-        }
-        Ok(policy)
+        let policy = Self::of(&loaded.settings, &loaded.allowlist);
+        let Rights::Root { front_end, socket } = rights else {
+            return Ok(Self { paths: Paths::Any, ..policy });
+        };
+        let confinements = Confinements::new(&loaded, allowlist)?.and_hidden(socket);
+        judge(&loaded, front_end)?;
+        Ok(Self { confinements: Some(confinements), ..policy })
     }
 
     /// Whether scripts are executed with root's help although others may have written them.
@@ -121,6 +125,7 @@ impl Policy {
             profiles: settings.profiles.values().map(limits).collect(),
             max_children: settings.max_children,
             paths: if *settings.trusted_paths { Paths::Trusted } else { Paths::AnyAsRoot },
+            confinements: None,
         }
     }
 }
@@ -131,11 +136,10 @@ fn trusted(path: &Path) -> Result<Vec<u8>, String> {
     file::read_open(&opened, path, LIMIT).map_err(|error| causes::on_one_line(&error))
 }
 
-/// Every profile names an account, and none is a front-end's: a script of that account could give orders itself, past
+/// No profile may write where the agent's files are, and none names a front-end's account: a script of that account could give orders itself, past
 /// trust map, hook and log.
 fn judge(loaded: &Loaded, front_end: Option<&Account>) -> Result<(), String> {
     let settings = &loaded.settings;
-    settings.profile_errors().map_err(|errors| errors.to_string())?;
     let resolved = |path: &Path| file::resolve(path).ok().map(|found| found.path);
     settings.writable_errors(loaded.allowlist.file(), resolved).map_err(|errors| errors.to_string())?;
     let taken = [uid(&settings.user)?, front_end.map(|account| account.uid().as_raw())];

@@ -49,7 +49,7 @@ fn serve(words: &[OsString], privileged: bool) -> Result<Exit, Failure> {
     let load = |rights| Policy::load(Path::new(config), Path::new(allowlist), &root, rights);
     let audit = |event: &executor::ExecEvent<'_>| log.emit(event.line());
     let served: Result<(), ServeError> = if privileged {
-        executor::serve_own(control, || load(Rights::Root { front_end: None }), audit)
+        executor::serve_own(control, || load(Rights::Root { front_end: None, socket: None }), audit)
     } else {
         executor::serve_private(control, || load(Rights::FrontEnd), audit)
     };

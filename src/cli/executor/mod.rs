@@ -111,7 +111,7 @@ fn run(socket: &Path, config: &Path, allowlist: &Path, user: Option<&str>) -> Re
     let root = root();
     let front_end = front_end(config, &root, user)?;
     let door = Door { path: socket.to_owned(), front_end: front_end.clone() };
-    let rights = Rights::Root { front_end: Some(&front_end) };
+    let rights = Rights::Root { front_end: Some(&front_end), socket: Some(socket) };
     // Opened at the first event: a socket that the init system hands over must be taken first.
     let log = std::cell::OnceCell::new();
     let open = || Logger::open(Ident::Executor, Sockets::new(|place| root.path(place)));

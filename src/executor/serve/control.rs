@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use super::{Audit, ExecEvent, Load, SIGNALS, ServeError, Server, warn};
+use crate::executor::confine;
 use crate::executor::keeper::{self, Verdict};
 use crate::executor::policy::Policy;
 use crate::executor::report;
@@ -65,6 +66,8 @@ pub fn serve_own(
         ServeError::Network(error)
     })?;
     let mut policy = Ok(first(&control, &load)?);
+    // Without it, profiles with limits on memory or CPU time are refused, with the reason.
+    drop(confine::prepare());
     let part = Part { load: &load, audit: &audit, network: Some(&network) };
     answer(&control, &Reloaded::Done).map_err(ServeError::Control)?;
     loop {

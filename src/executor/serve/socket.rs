@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{ExecEvent, SIGNALS, ServeError, Server, warn};
+use crate::executor::confine;
 use crate::executor::policy::Policy;
 use crate::executor::report;
 use crate::sys::listener::{self, Bound};
@@ -69,6 +70,8 @@ pub fn serve_socket(
     let notifier = Notifier::from_env().map_err(ServeError::Control)?;
     let policy = load().map_err(ServeError::Policy)?;
     let network = HostNetwork::leave().map_err(ServeError::Network)?;
+    // Without it, profiles with limits on memory or CPU time are refused, with the reason.
+    drop(confine::prepare());
     let signals = Signals::collect(&SIGNALS).map_err(ServeError::Control)?;
     let (told, teller) = fdpass::pair(fdpass::Kind::Messages).map_err(ServeError::Control)?;
     let Door { path, front_end } = door;

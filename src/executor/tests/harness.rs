@@ -46,9 +46,41 @@ impl Executor {
         executor
     }
 
+    /// A root executor, with the shell as script `sh` under a profile of these lines. `{}` in them is the test's own
+    /// directory, where `open` may be written to by everyone.
+    pub(super) fn root(profile: &str) -> Self {
+        let executor = Self::spawn_root(profile);
+        assert_eq!(executor.answer(), Reloaded::Done);
+        executor
+    }
+
+    /// Without waiting for the first answer.
+    pub(super) fn spawn_root(profile: &str) -> Self {
+        assert!(user::is_root(), "these tests need root");
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().canonicalize().unwrap();
+        for name in ["conf", "open", "open/deep", "other"] {
+            fs::create_dir(place.join(name)).unwrap();
+            fs::set_permissions(place.join(name), PermissionsExt::from_mode(0o777)).unwrap();
+        }
+        let profile = profile.replace("{}", place.to_str().unwrap());
+        let conf = |name: &str| place.join("conf").join(name);
+        let agent = format!(
+            "port = 1\ncert = {c}/crt\nkey = {c}/key\nca = {c}/ca\nuser = daemon\n[profile default]\n{profile}\n",
+            c = place.join("conf").display()
+        );
+        for (path, text) in [(conf("agent.conf"), agent.as_str()), (conf("scripts.conf"), "sh = /bin/sh\n")] {
+            File::create_new(path).unwrap().write_all(text.as_bytes()).unwrap();
+        }
+        Self::spawn_in(directory, "", 0)
+    }
+
     /// Without waiting for the first answer.
     pub(super) fn spawn(policy: &str, uid: u32) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::spawn_in(tempfile::tempdir().unwrap(), policy, uid)
+    }
+
+    fn spawn_in(directory: TempDir, policy: &str, uid: u32) -> Self {
         fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o777)).unwrap();
         let (ours, theirs) = fdpass::pair(fdpass::Kind::Messages).unwrap();
         #[expect(clippy::disallowed_methods, reason = "the test binary itself, as a process of its own")]

@@ -14,7 +14,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 pub use digest::{Version, digest, digest_of, digest_open};
-pub use facts::{age, create_dir, give, is_executable, is_writable_dir, sweep};
+pub use facts::{age, create_dir, give, is_executable, is_writable_dir, make_device, sweep};
 pub use identity::{Identity, Resolved, path_of, resolve};
 pub use lock::{LockGuard, lock_directory, lock_exclusive, lock_shared, try_lock_exclusive};
 pub use trusted::{TrustError, check_trusted_directory, open_trusted, resolve_trusted};

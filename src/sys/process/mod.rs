@@ -1,6 +1,7 @@
 //! Processes: making them, waiting for them, ending whole trees of them.
 
 mod detached;
+mod fault;
 mod private;
 mod signals;
 mod spawn;
@@ -10,15 +11,16 @@ use std::io;
 
 use nix::errno::Errno;
 use nix::sys::prctl;
-use nix::sys::signal::killpg;
+use nix::sys::signal::{kill, killpg};
 use nix::unistd::{self, ForkResult};
 
 pub use detached::{Launch, launch, report_ready};
+pub use fault::{Failure, Fault};
 pub use nix::sys::signal::Signal;
 pub use nix::unistd::Pid;
 pub use private::{control_from_stdin, spawn_private};
 pub use signals::{Signals, block_all};
-pub use spawn::{Expected, Failure, Spawn, Spawned};
+pub use spawn::{Expected, Spawn, Spawned, keep_only};
 pub use tree::{continue_and_terminate, freeze_and_kill};
 
 /// The system's error number for a file that is neither a program nor a script (`ENOEXEC`, execve(2)).
@@ -81,6 +83,39 @@ pub fn signal_group(leader: Pid, signal: Signal) {
     let _ = killpg(leader, signal);
 }
 
+/// Sends a signal to a process that this one has not waited for yet, so that its number is still its own.
+pub fn signal(child: Pid, signal: Signal) {
+    // One that has ended needs none.
+    let _ = kill(child, signal);
+}
+
+/// Sends a signal to every process that this one may signal but itself; in the first process of a namespace, to everyone
+/// else in it (kill(2)).
+pub fn signal_everyone(signal: Signal) {
+    // Nobody is left.
+    let _ = kill(Pid::from_raw(-1), signal);
+}
+
+/// The kernel kills this process when its parent ends, and from now on no other process may look into it.
+///
+/// # Errors
+/// Not expected of the kernel.
+pub fn die_with_parent() -> io::Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    Ok(prctl::set_dumpable(false)?)
+}
+
+/// This process's id, in its own namespace.
+#[must_use]
+pub fn own_id() -> Pid {
+    unistd::getpid()
+}
+
+/// Permissions that new files do not get.
+pub fn set_umask(mask: u32) {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));
+}
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -88,6 +123,27 @@ pub enum End {
     Exited(u8),
     /// By a signal with this number.
     Signalled(i32),
+}
+
+impl End {
+    /// For another process of this program.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 5] {
+        let (kind, number) = match self {
+            Self::Exited(code) => (0, code as i32),
+            Self::Signalled(signal) => (1, signal),
+        };
+        let [a, b, c, d] = number.to_ne_bytes();
+        [kind, a, b, c, d]
+    }
+
+    /// What [`End::to_bytes`] made; `None` if it is not whole.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (kind, number) = bytes.split_first()?;
+        let number = i32::from_ne_bytes(number.try_into().ok()?);
+        if *kind == 0 { u8::try_from(number).ok().map(Self::Exited) } else { Some(Self::Signalled(number)) }
+    }
 }
 
 /// What waiting without patience found.

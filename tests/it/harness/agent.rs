@@ -45,7 +45,7 @@ impl Agent {
 
     /// The socket of the system's executor.
     pub(crate) fn socket(&self) -> PathBuf {
-        self.root.join("exec.sock")
+        self.root.join("run/ctrl-exec-agent/exec.sock")
     }
 
     /// Starts the system's executor and waits until it is ready.

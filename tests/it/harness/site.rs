@@ -147,7 +147,7 @@ impl Builder {
     }
 
     fn agent_files(&self, site: &Site, ca: &Ca, name: &str, root: PathBuf) -> Agent {
-        for place in ["etc/ctrl-exec-agent", "var/lib/ctrl-exec-agent", "scripts", "work"] {
+        for place in ["etc/ctrl-exec-agent", "var/lib/ctrl-exec-agent", "run/ctrl-exec-agent", "scripts", "work"] {
             std::fs::create_dir_all(root.join(place)).unwrap();
         }
         std::fs::set_permissions(root.join("work"), std::fs::Permissions::from_mode(0o777)).unwrap();
