@@ -120,11 +120,16 @@ impl Agent {
         (asks && self.mode == Mode::Private).then_some("--unprivileged")
     }
 
-    /// Starts `serve` and waits until it is ready.
+    /// Starts `serve`, after the system's executor where it has that, and waits until it is ready.
     pub(crate) fn start(&mut self) {
         if self.mode == Mode::System && self.service.is_none() {
             self.start_service();
         }
+        self.start_alone();
+    }
+
+    /// Starts `serve` and waits until it is ready.
+    pub(crate) fn start_alone(&mut self) {
         self.starts += 1;
         let stderr = self.root.join(format!("stderr.{}", self.starts));
         let notify = Notify::bind(&self.root.join("notify"));
@@ -143,6 +148,12 @@ impl Agent {
     pub(crate) fn stop(&mut self) -> Option<i32> {
         let mut process = self.process.take()?;
         host::kill(process.child.id(), Signal::SIGTERM);
+        eventually("the end of the agent", || process.child.try_wait().unwrap()).code()
+    }
+
+    /// Waits for its end and returns the exit status.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        let mut process = self.process.take().unwrap();
         eventually("the end of the agent", || process.child.try_wait().unwrap()).code()
     }
 
@@ -174,7 +185,10 @@ impl Agent {
 
     /// The process of the executor's service.
     pub(crate) fn executor(&self) -> u32 {
-        let only_child = |of: u32| eventually("one executor", || <[u32; 1]>::try_from(host::children(of)).ok())[0];
+        // A monitor, which may have lost its own parent, leads a session; an executor does not.
+        let services = |of: u32| host::children(of).into_iter().filter(|pid| !host::leads_session(*pid)).collect();
+        let only_child =
+            |of: u32| eventually("one executor", || <[u32; 1]>::try_from::<Vec<u32>>(services(of)).ok())[0];
         match self.mode {
             Mode::Private => only_child(self.pid()),
             Mode::Own => only_child(self.keeper()),
@@ -190,6 +204,11 @@ impl Agent {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.process().address
+    }
+
+    /// Where its standard error goes.
+    pub(crate) fn stderr_path(&self) -> PathBuf {
+        self.process().stderr.clone()
     }
 
     /// Everything on standard error so far.
