@@ -92,6 +92,19 @@ impl Agent {
         eventually(&format!("{} of {}", name, self.name), look).trim_end().to_owned()
     }
 
+    /// The process whose own number a script has written there. A confined script does not know the host's numbers.
+    pub(crate) fn worked_pid(&self, name: &str) -> u32 {
+        let number = self.worked(name).parse().unwrap();
+        if self.mode == Mode::Private {
+            return number;
+        }
+        let above = [Some(self.pid()), self.service.as_ref().map(Service::pid)];
+        let found = || {
+            host::numbered(number).into_iter().find(|pid| above.iter().flatten().any(|top| host::descends(*pid, *top)))
+        };
+        eventually(&format!("process {number} of the script"), found)
+    }
+
     /// Puts a script's file in place and returns its path. It is on no allowlist yet.
     pub(crate) fn write_script(&self, name: &str, text: &str) -> PathBuf {
         let path = self.root.join("scripts").join(name);
@@ -186,9 +199,13 @@ impl Agent {
     /// The process of the executor's service.
     pub(crate) fn executor(&self) -> u32 {
         // A monitor, which may have lost its own parent, leads a session; an executor does not.
-        let services = |of: u32| host::children(of).into_iter().filter(|pid| !host::leads_session(*pid)).collect();
-        let only_child =
-            |of: u32| eventually("one executor", || <[u32; 1]>::try_from::<Vec<u32>>(services(of)).ok())[0];
+        let only_child = |of: u32| {
+            eventually("one executor", || {
+                let services: Vec<u32> =
+                    host::children(of).into_iter().filter(|pid| !host::leads_session(*pid)).collect();
+                if let [executor] = services[..] { Some(executor) } else { None }
+            })
+        };
         match self.mode {
             Mode::Private => only_child(self.pid()),
             Mode::Own => only_child(self.keeper()),
@@ -199,7 +216,7 @@ impl Agent {
     /// The process that keeps the agent's own root executor alive.
     pub(crate) fn keeper(&self) -> u32 {
         assert_eq!(self.mode, Mode::Own);
-        eventually("one keeper", || <[u32; 1]>::try_from(host::children(self.pid())).ok())[0]
+        eventually("one keeper", || if let [keeper] = host::children(self.pid())[..] { Some(keeper) } else { None })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

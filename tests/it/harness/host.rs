@@ -85,6 +85,34 @@ pub(crate) fn leads_session(pid: u32) -> bool {
     nix::unistd::getsid(Some(pid)).is_ok_and(|session| session == pid)
 }
 
+/// Processes that have this number in a namespace of their own (`NSpid`, proc_pid_status(5)).
+pub(crate) fn numbered(number: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").unwrap();
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let own = |pid: &u32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let numbers: Vec<u32> = text
+            .lines()
+            .find_map(|line| line.strip_prefix("NSpid:"))?
+            .split_whitespace()
+            .map(|word| word.parse().unwrap())
+            .collect();
+        (numbers.len() > 1).then_some(*numbers.last()?)
+    };
+    pids.filter(|pid| own(pid) == Some(number)).collect()
+}
+
+/// Whether a process is a child, or a child's child, of `top`.
+pub(crate) fn descends(mut pid: u32, top: u32) -> bool {
+    while let Some((_, above)) = stat(pid).filter(|_| pid > 1) {
+        if above == top {
+            return true;
+        }
+        pid = above;
+    }
+    false
+}
+
 /// Living children of a process.
 pub(crate) fn children(parent: u32) -> Vec<u32> {
     all_children(parent).filter(|(_, state)| *state != 'Z').map(|(pid, _)| pid).collect()
