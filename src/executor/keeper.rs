@@ -38,8 +38,7 @@ pub(super) enum Verdict {
 pub(super) fn keep(control: &OwnedFd) -> io::Result<Verdict> {
     process::adopt_orphans()?;
     // Who wants the end tells the front-end, or the service; the keeper follows.
-    process::block_all()?;
-    let signals = Signals::collect(&[Signal::SIGCHLD])?;
+    let signals = Signals::collect(&[Signal::SIGCHLD, Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM])?;
     let started = Instant::now();
     let service = match process::fork()? {
         Fork::Child => return Ok(Verdict::Serve),

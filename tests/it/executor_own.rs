@@ -58,7 +58,7 @@ fn an_executor_that_dies_is_replaced_and_runs_under_way_notice_nothing() {
     let agent = site.agent();
     let run = Background::start(site.control_command(&["--json", "run", "agent1", "wait"]));
     agent.worked("up");
-    for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGSEGV] {
+    for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGABRT] {
         let killed = agent.executor();
         host::kill(killed, signal);
         eventually("its end", || (!host::alive(killed)).then_some(()));
@@ -121,7 +121,9 @@ fn nothing_is_left_when_the_agent_ends() {
 
 #[test]
 fn what_a_root_executor_refuses_keeps_the_agent_from_starting() {
-    let site = builder().section("[profile bare]\ntimeout = 1\n").prepare();
+    let site = builder().prepare();
+    let text = std::fs::read_to_string(site.agent().config()).unwrap();
+    std::fs::write(site.agent().config(), text + "[profile bare]\ntimeout = 1\n").unwrap();
     let ran = site.agent().command(&["serve"]).exits(78);
     assert!(ran.stderr.contains("no run_as: its scripts would run as root"), "{ran:?}");
     let site = builder().section("[profile own]\nrun_as = nobody\n").prepare();

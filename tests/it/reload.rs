@@ -29,7 +29,8 @@ fn a_reload_changes_scripts_tags_and_limits_at_once() {
     let script = agent.write_script("new", "#!/bin/sh\necho 0123456789; sleep 300\n");
     std::fs::write(agent.allowlist(), format!("new = {} profile=quick\n", script.display())).unwrap();
     replace(&agent.config(), "max_output = 4096", "max_output = 1024");
-    append(&agent.config(), "[profile quick]\ntimeout = 1\nkill_grace = 0\n[tags]\nenv = test\n");
+    let quick = agent.profile("quick", "timeout = 1\nkill_grace = 0\n");
+    append(&agent.config(), &format!("{quick}[tags]\nenv = test\n"));
     assert_eq!(site.result("old", &[])["exit"], 0, "nothing changes before the signal");
     agent.reload().is(&["ACTION=reload", "RESULT=ok"]);
     assert_eq!(site.result("old", &[])["error"], "script not permitted");

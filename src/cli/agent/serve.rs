@@ -93,11 +93,10 @@ fn failed(error: ServeError, places: &Places) -> Failure {
         ServeError::Executor(_) | ServeError::Drop(_) | ServeError::Start(_) => None,
     };
     let exit = match &error {
-        ServeError::Executor(ExecutorError::Lost) => Exit::Unavailable,
+        ServeError::Listen(_) | ServeError::Start(_) | ServeError::Executor(ExecutorError::Lost) => Exit::Unavailable,
         ServeError::Snapshot(_) | ServeError::Executor(_) | ServeError::NoAccount(_) | ServeError::RootAccount => {
             Exit::Config
         }
-        ServeError::Listen(_) | ServeError::Start(_) => Exit::Unavailable,
         ServeError::Drop(_) => Exit::Permission,
     };
     let failure = Failure::new(exit, error);

@@ -144,8 +144,7 @@ fn front_end(config: &Path, root: &Root, user: Option<&str>) -> Result<Account, 
 /// How a service ends that does not serve.
 fn failed(error: ServeError) -> Failure {
     let (exit, hint) = match &error {
-        ServeError::Root => (Exit::Config, None),
-        ServeError::Policy(_) => (Exit::Config, None),
+        ServeError::Root | ServeError::Policy(_) => (Exit::Config, None),
         ServeError::NotRoot => (Exit::Permission, None),
         ServeError::Network(_) => {
             (Exit::Permission, Some("in a container, give it CAP_SYS_ADMIN (--cap-add SYS_ADMIN)"))

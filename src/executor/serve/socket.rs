@@ -38,9 +38,26 @@ pub struct Door {
     pub front_end: Account,
 }
 
+/// Who made the socket.
+enum Ear {
+    /// The init system.
+    Given(UnixListener),
+    /// This process, which takes its name away at its end.
+    Ours(Bound),
+}
+
+impl Ear {
+    const fn listener(&self) -> &UnixListener {
+        match self {
+            Self::Given(listener) => listener,
+            Self::Ours(bound) => bound.listener(),
+        }
+    }
+}
+
 /// What connections come through.
 struct Entrance {
-    listener: UnixListener,
+    ear: Ear,
     /// The executor's own end of what the monitors tell it by, and theirs.
     told: OwnedFd,
     teller: OwnedFd,
@@ -75,28 +92,24 @@ pub fn serve_socket(
     let signals = Signals::collect(&SIGNALS).map_err(ServeError::Control)?;
     let (told, teller) = fdpass::pair(fdpass::Kind::Messages).map_err(ServeError::Control)?;
     let Door { path, front_end } = door;
-    let (listener, bound) = match given {
-        Some(listener) => (listener, None),
-        None => {
-            let bound = Bound::new(&path, front_end.uid(), front_end.gid()).map_err(ServeError::Listen)?;
-            (bound.listener().try_clone().map_err(ServeError::Control)?, Some(bound))
-        }
-    };
-    audit(&ExecEvent::Listening { path: &path, handed_over: bound.is_none() });
+    let handed_over = given.is_some();
+    let ours = || Bound::new(&path, front_end.uid(), front_end.gid()).map(Ear::Ours);
+    let ear = given.map(Ear::Given).map_or_else(ours, Ok).map_err(ServeError::Listen)?;
+    audit(&ExecEvent::Listening { path: &path, handed_over });
     warn(&policy, &audit);
-    let door = (Entrance { listener, told, teller, front_end, notifier }, bound);
+    let door = Entrance { ear, told, teller, front_end, notifier };
     let policy = Ok(policy);
     let network = Some(&network);
     let server = Server { door, signals, policy, monitors: BTreeSet::new(), audit: &audit, load: &load, network };
     server.serve().map_err(ServeError::Control)
 }
 
-impl Server<'_, (Entrance, Option<Bound>)> {
+impl Server<'_, Entrance> {
     fn serve(mut self) -> io::Result<()> {
         self.ready();
         loop {
-            let (entrance, _) = &self.door;
-            let sources = [self.signals.as_fd(), entrance.listener.as_fd(), entrance.told.as_fd()];
+            let (knocks, words) = (self.door.ear.listener().as_fd(), self.door.told.as_fd());
+            let sources = [self.signals.as_fd(), knocks, words];
             let [signal, knock, word] = poll::readable(sources.map(Some), None)?;
             if signal.readable {
                 let asked = self.signalled()?;
@@ -105,7 +118,7 @@ impl Server<'_, (Entrance, Option<Bound>)> {
                 }
                 if asked.reload {
                     // The log has it.
-                    let _ = self.door.0.notifier.reloading();
+                    let _ = self.door.notifier.reloading();
                     self.reload();
                     self.ready();
                 }
@@ -117,9 +130,8 @@ impl Server<'_, (Entrance, Option<Bound>)> {
                 self = self.knocked()?;
             }
         }
-        let (entrance, bound) = &self.door;
-        let _ = entrance.notifier.stopping();
-        if let Some(bound) = bound {
+        let _ = self.door.notifier.stopping();
+        if let Ear::Ours(bound) = &self.door.ear {
             bound.remove();
         }
         Ok(())
@@ -127,13 +139,12 @@ impl Server<'_, (Entrance, Option<Bound>)> {
 
     /// What cannot be told to the service manager is no reason to stay away.
     fn ready(&self) {
-        let _ = self.door.0.notifier.ready("waiting for orders", &[]);
+        let _ = self.door.notifier.ready("waiting for orders", &[]);
     }
 
     /// Takes one connection in.
     fn knocked(self) -> io::Result<Self> {
-        let (entrance, _) = &self.door;
-        let connection: OwnedFd = match entrance.listener.accept() {
+        let connection: OwnedFd = match self.door.ear.listener().accept() {
             Ok((connection, _)) => connection.into(),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock || concerns_one_connection(&error) => {
                 return Ok(self);
@@ -145,11 +156,11 @@ impl Server<'_, (Entrance, Option<Bound>)> {
             }
         };
         let Ok(peer) = fdpass::peer(&connection) else { return Ok(self) };
-        if peer.uid != entrance.front_end.uid() && !peer.uid.is_root() {
+        if peer.uid != self.door.front_end.uid() && !peer.uid.is_root() {
             (self.audit)(&ExecEvent::Stranger { uid: peer.uid.as_raw(), pid: peer.pid });
             return Ok(self);
         }
-        match entrance.teller.try_clone() {
+        match self.door.teller.try_clone() {
             Ok(teller) => Ok(self.take(&connection, Some(teller), SPARE)),
             Err(error) => {
                 self.ignore(&format!("a connection cannot be taken: {error}"));
@@ -160,7 +171,7 @@ impl Server<'_, (Entrance, Option<Bound>)> {
 
     /// A monitor hands over the connection of a front-end that wants a reload.
     fn told(&mut self) -> io::Result<()> {
-        let message = fdpass::receive(&self.door.0.told, &mut [0; 1], 1)?;
+        let message = fdpass::receive(&self.door.told, &mut [0; 1], 1)?;
         let Some(connection) = message.descriptors.into_iter().next() else { return Ok(()) };
         let reloaded = self.reload();
         // A fresh socket has room for it; and a front-end that has gone away does not miss it.

@@ -229,10 +229,12 @@ fn configuration_that_another_could_have_written_is_refused() {
 
 #[test]
 fn a_profile_without_an_account_or_with_the_agent_s_is_refused_with_its_line() {
-    let site = builder().section("[profile bare]\ncaps = CAP_KILL\n[profile own]\nrun_as = nobody").prepare();
+    let site = builder().prepare();
+    let text = std::fs::read_to_string(site.agent().config()).unwrap();
+    let text = text + "[profile bare]\ncaps = CAP_KILL\n[profile own]\nrun_as = nobody\n";
+    std::fs::write(site.agent().config(), &text).unwrap();
     let (root, config) = (site.agent().root.clone(), site.agent().config());
     let run = || finish(Service::command(&root, &site.agent().socket()), "").exits(78).stderr;
-    let text = std::fs::read_to_string(&config).unwrap();
     let line = |wanted: &str| text.lines().position(|line| line == wanted).unwrap() + 1;
     let said = run();
     let place = format!("{}:{}:", config.display(), line("[profile bare]"));

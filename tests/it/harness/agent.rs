@@ -92,17 +92,26 @@ impl Agent {
         eventually(&format!("{} of {}", name, self.name), look).trim_end().to_owned()
     }
 
-    /// The process whose own number a script has written there. A confined script does not know the host's numbers.
+    /// The process whose own number a script has written there.
     pub(crate) fn worked_pid(&self, name: &str) -> u32 {
+        eventually(&format!("the process of {name}"), || self.living(name))
+    }
+
+    /// The same, if it lives. A confined script does not know the host's numbers.
+    pub(crate) fn living(&self, name: &str) -> Option<u32> {
         let number = self.worked(name).parse().unwrap();
         if self.mode == Mode::Private {
-            return number;
+            return Some(number).filter(|pid| host::alive(*pid));
         }
         let above = [Some(self.pid()), self.service.as_ref().map(Service::pid)];
-        let found = || {
-            host::numbered(number).into_iter().find(|pid| above.iter().flatten().any(|top| host::descends(*pid, *top)))
-        };
-        eventually(&format!("process {number} of the script"), found)
+        let ours = |pid: &u32| host::alive(*pid) && above.iter().flatten().any(|top| host::descends(*pid, *top));
+        host::numbered(number).into_iter().find(ours)
+    }
+
+    /// A section of its configuration, with an account where profiles are applied.
+    pub(crate) fn profile(&self, name: &str, text: &str) -> String {
+        let account = if self.mode == Mode::Private { String::new() } else { format!("run_as = {}\n", Mode::SCRIPTS) };
+        format!("[profile {name}]\n{account}{text}")
     }
 
     /// Puts a script's file in place and returns its path. It is on no allowlist yet.

@@ -184,11 +184,20 @@ impl Builder {
             setting(&mut text, "executor_socket", &agent.socket());
         }
         text += "[profile default]\n";
-        if self.executor != Mode::Private && !self.sections.starts_with("run_as") {
-            text.extend(["run_as = ", Mode::SCRIPTS, "\n"]);
-        }
-        text + &self.sections
+        let sections = text + &self.sections;
+        if self.executor == Mode::Private { sections } else { with_accounts(&sections) }
     }
+}
+
+/// Gives every profile without one an account, since a root executor applies them.
+fn with_accounts(text: &str) -> String {
+    let mut parts = text.split("[profile ");
+    let top = parts.next().unwrap_or_default().to_owned();
+    parts.fold(top, |text, part| {
+        let (name, keys) = part.split_once(']').unwrap();
+        let account = if keys.contains("run_as") { String::new() } else { format!("\nrun_as = {}", Mode::SCRIPTS) };
+        format!("{text}[profile {name}]{account}{keys}")
+    })
 }
 
 /// A dispatcher and its agents.
