@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::harness::site::Builder;
 use crate::harness::{Agent, Site, tls};
 
-/// The example of the documentation: restart a named service, at most once a given number of seconds.
+/// Restarts a named service.
 fn restart() -> Value {
     json!({
         "description": "Restarts a service",

@@ -22,6 +22,8 @@
 //! 6. `format` is checked where the format is known. A `pattern` is matched in linear time, so one that needs to look
 //!    around or back makes the contract broken. Nothing is fetched: a `$ref` leads into the schema itself.
 //!
+//! Contracts are the front-end's: no JSON Schema is in root code, which has the counts of `args=` to hold.
+//!
 //! **Invariant:** a contract that cannot be used allows nothing ([`Contract::new`] fails and the caller refuses).
 
 mod matching;

@@ -281,3 +281,14 @@ fn a_search_that_would_never_end_is_given_up() {
     let with_end = argv.into_iter().chain([json!("end")]).collect::<Vec<_>>();
     refused(&contract(&arguments, &json!(with_end)), &["x"; 256], "too many ways");
 }
+
+#[test]
+fn the_documented_example_does_what_the_documentation_says() {
+    let text = include_str!("../../../README.md");
+    let (_, rest) = text.split_once("```json\n").unwrap();
+    let sidecar: Value = serde_json::from_str(rest.split_once("```").unwrap().0).unwrap();
+    let restart = contract(&sidecar["arguments"], &sidecar["argv"]);
+    assert_eq!(judge(&restart, &["--wait", "30", "nginx"]), Ok(json!({"service": "nginx", "wait": 30})));
+    refused(&restart, &["sshd"], "'service': the value is not one of");
+    refused(&restart, &["--help"], "begins with '-' like an option");
+}
