@@ -145,6 +145,12 @@ fn a_contract_that_cannot_be_used_refuses_every_call_and_is_told() {
         assert_eq!(site.result("plain", &["x"])["stdout"], "x\n");
         site.agent_mut().stop();
     }
+    // Who only advertises is told, and serves.
+    let config = site.agent().config();
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(config, format!("schema = advertise\n{text}")).unwrap();
+    let said = site.agent().command(&["self-check"]).exits(0).stdout;
+    assert!(said.contains("  Contract of 'restart': BROKEN, and nothing is enforced: "), "{said}");
 }
 
 #[test]

@@ -37,7 +37,8 @@ use self::matching::{Failure, Matching};
 use self::template::Template;
 use crate::wire::refusal::Refusal;
 
-/// Largest compiled pattern, in bytes.
+/// Largest compiled pattern, in bytes. It is far below the size at which regex-automata panics on a match
+/// (github.com/rust-lang/regex/issues/1344), which would end the agent.
 const PATTERN: usize = 1 << 20;
 /// Most readings of one call that the schema is asked about.
 const READINGS: usize = 64;

@@ -231,6 +231,7 @@ fn a_broken_schema_or_template_makes_no_contract() {
         (json!({"properties": []}), Value::Null, "no usable JSON Schema"),
         (json!({"properties": {"x": {"pattern": "("}}}), Value::Null, "no usable JSON Schema"),
         (json!({"properties": {"x": {"pattern": "^(?!root)"}}}), Value::Null, "no usable JSON Schema"),
+        (json!({"properties": {"x": {"pattern": "^.{0,404600}$"}}}), Value::Null, "no usable JSON Schema"),
         (json!({"properties": {"x": {"$ref": "https://example.com/x.json"}}}), Value::Null, "no usable JSON Schema"),
         (json!({"properties": {"x": {"$ref": "#/$defs/none"}}}), Value::Null, "no usable JSON Schema"),
         (x.clone(), json!("x"), "'argv' is no array"),

@@ -42,7 +42,7 @@ pub(super) fn contracts(loaded: &Loaded, log: &Logger) -> bool {
         match sidecars.get(entry.name()).map(|sidecar| &sidecar.contract) {
             Some(Terms::Contract(_)) => kept += 1,
             Some(Terms::Broken(reason)) => {
-                let cost = if enforced { "every call is refused" } else { "shown to nobody or as it is" };
+                let cost = if enforced { "every call is refused" } else { "and nothing is enforced" };
                 out::line(format!("  Contract of '{}': BROKEN, {cost}: {reason}", entry.name()));
                 good = false;
             }
