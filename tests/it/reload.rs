@@ -38,7 +38,7 @@ fn a_reload_changes_scripts_tags_and_limits_at_once() {
     assert_eq!((&new["exit"], &new["reason"]), (&json!(126), &json!("time limit of 1000 ms passed")), "{new}");
     let seen = capabilities(&site, agent);
     assert_eq!((&seen["tags"], &seen["scripts"][0]["name"]), (&json!({"env": "test"}), &json!("new")), "{seen}");
-    let executor = crate::harness::audit::lines(&agent.stderr());
+    let executor = crate::harness::audit::lines(&agent.executor_stderr());
     let executor = executor.into_iter().find(|line| line.action() == "exec-reload").unwrap();
     assert_eq!(executor.ident, "ctrl-exec-exec");
     executor.is(&["ACTION=exec-reload"]);

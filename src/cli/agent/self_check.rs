@@ -4,14 +4,13 @@ use std::error::Error;
 use std::fmt;
 use std::path::Path;
 
-use super::{Globals, pairing_status, profile_check, remedy};
+use super::{Globals, pairing_status, profile_check, remedy, script_check};
 use crate::agent::orders::{self, Kinship};
 use crate::agent::serve;
 use crate::agent::snapshot::{self, Places, Snapshot, SnapshotError};
 use crate::audit::{Ident, Logger};
 use crate::cli::out;
 use crate::conf::agent::Loaded;
-use crate::conf::scripts::Entry;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::sys::{file, user};
@@ -48,7 +47,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     good &= revocation(&loaded, &places);
     good &= executor(&kinship, &loaded);
     good &= hook(&loaded);
-    good &= scripts(&kinship, &loaded);
+    good &= script_check::scripts(&kinship, &loaded);
+    good &= script_check::contracts(&loaded, &to_stderr());
     good = good && everything(&places);
     out::line("Self-check complete.");
     Ok(if good { Exit::Success } else { Exit::Failed })
@@ -213,30 +213,5 @@ fn hook(loaded: &Loaded) -> bool {
             false
         }
         _ => true,
-    }
-}
-
-fn scripts(kinship: &Kinship, loaded: &Loaded) -> bool {
-    let judged = kinship.applies_profiles() && *loaded.settings.trusted_paths;
-    let mut good = true;
-    for entry in loaded.allowlist.iter() {
-        let mark = mark(entry, judged, loaded);
-        good &= mark == "ok";
-        let (name, path, profile) = (entry.name(), entry.path().display(), entry.profile());
-        out::line(format!("  Script '{name}': {path}  (profile: {profile}) [{mark}]"));
-    }
-    good
-}
-
-fn mark(entry: &Entry, judged: bool, loaded: &Loaded) -> String {
-    if !entry.is_within(loaded.settings.script_dirs.as_deref()) {
-        return "NOT IN script_dirs".to_owned();
-    }
-    if !file::is_executable(entry.path()) {
-        return "NOT EXECUTABLE".to_owned();
-    }
-    match file::resolve_trusted(entry.path()) {
-        Err(error) if judged => format!("NOT TRUSTED: {}", causes::on_one_line(&error)),
-        _ => "ok".to_owned(),
     }
 }

@@ -146,7 +146,7 @@ fn activated(site: &Site, listener: std::os::fd::OwnedFd, words: &str) -> Comman
     let socket = site.agent().root.join("nowhere.sock");
     let inner = Service::command(&site.agent().root, &socket);
     let mut command = program(Path::new("/bin/sh"));
-    command.args(["-c", &format!("exec 3<&0 </dev/null; export {words}; exec \"$@\""), "sh"]).arg(binary());
+    command.args(["-c", &format!("exec 3<&0 </dev/null; export {words}; exec \"$@\""), "sh", "/bin/sh"]);
     command.args(inner.get_args()).env("CTRL_EXEC_ROOT", &site.agent().root).stdin(Stdio::from(listener));
     command
 }
@@ -252,7 +252,8 @@ fn a_profile_without_an_account_or_with_the_agent_s_is_refused_with_its_line() {
 #[test]
 fn only_root_serves_and_the_account_must_exist() {
     let site = builder().prepare();
-    let command = Service::command(&site.agent().root, &site.agent().socket());
+    let mut command = program(&binary());
+    command.args(["serve-executor", "serve", "/run/x.sock", "agent.conf", "scripts.conf", "nobody"]);
     let ran = finish(host::unprivileged(&command, site.dir()), "").exits(77);
     assert!(ran.stderr.contains("must run as root"), "{ran:?}");
     let mut command = program(&binary());

@@ -242,6 +242,11 @@ impl Agent {
         std::fs::read_to_string(&self.process().stderr).unwrap()
     }
 
+    /// Everything that its executor has put on standard error, among other things.
+    pub(crate) fn executor_stderr(&self) -> String {
+        if self.mode == Mode::System { self.service().stderr() } else { self.stderr() }
+    }
+
     /// The audit lines of this kind so far.
     pub(crate) fn lines(&self, action: &str) -> Vec<Line> {
         audit::lines(&self.stderr()).into_iter().filter(|line| line.action() == action).collect()

@@ -56,7 +56,9 @@ impl Service {
     /// The command line of a service at `socket` for the files below `root`.
     pub(crate) fn command(root: &Path, socket: &Path) -> Command {
         let etc = root.join("etc/ctrl-exec-agent");
-        let mut command = program(&binary());
+        // With the limit on descriptors that service managers set.
+        let mut command = program(Path::new("/bin/sh"));
+        command.args(["-c", "ulimit -Sn 1024; exec \"$@\"", "sh"]).arg(binary());
         command.arg("serve-executor").arg(socket).arg(etc.join("agent.conf")).arg(etc.join("scripts.conf"));
         command.arg("nobody").env("CTRL_EXEC_ROOT", root);
         command
