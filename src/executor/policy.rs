@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::confinement::Confinements;
+use super::decide::OnDisk;
 use crate::conf::agent::{self, Loaded, Profile};
 use crate::conf::scripts::Entry;
 use crate::conf::{Root, Source};
@@ -63,7 +64,7 @@ impl Policy {
     /// As [`Policy::load`], and every profile that a root executor must not apply.
     pub fn load_confined(config: &Path, allowlist: &Path, root: &Root) -> Result<Self, String> {
         let loaded = read(config, allowlist, root)?;
-        let confinements = Confinements::new(&loaded, allowlist)?;
+        let confinements = Confinements::new(&loaded, allowlist, &OnDisk)?;
         Ok(Self { confinements: Some(confinements), ..Self::of(&loaded) })
     }
 
