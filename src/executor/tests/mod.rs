@@ -7,6 +7,7 @@ mod confined;
 mod ends;
 mod harness;
 mod orders;
+mod persons;
 mod runs;
 mod service;
 
@@ -64,6 +65,7 @@ fn executor(control: OwnedFd, directory: &Path) {
 
 /// Reads real configuration files, and has nothing of a service but its orders.
 fn root_executor(control: &OwnedFd, directory: &Path) {
+    write!(OpenOptions::new().write(true).open(directory.join("pid")).unwrap(), "{}", std::process::id()).unwrap();
     let log = OpenOptions::new().append(true).open(directory.join("log")).unwrap();
     let audit = |event: &ExecEvent<'_>| writeln!(&log, "{}", event.line().line()).unwrap();
     let conf = directory.join("conf");
