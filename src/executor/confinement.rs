@@ -54,20 +54,23 @@ pub struct Confinements {
     profiles: BTreeMap<String, Profile>,
     /// The agent's own places, as configured.
     own: Vec<PathBuf>,
-    /// Who the front-end is.
-    agent: Account,
+    /// Who the front-end is, if that account exists.
+    agent: Option<Uid>,
 }
 
 impl Confinements {
     /// Takes the profiles of one snapshot; `scripts` is the allowlist's file.
     ///
     /// # Errors
-    /// A profile that names no account, or that may write where the agent's own files are: every one, with its place.
-    pub fn new(loaded: &Loaded, scripts: &Path) -> Result<Self, String> {
+    /// Every profile that names no account, with its place; or the user database cannot be read.
+    pub fn new(loaded: &Loaded, scripts: &Path, facts: &dyn HostFacts) -> Result<Self, String> {
         let settings = &loaded.settings;
         settings.profile_errors().map_err(|errors| errors.to_string())?;
         let profiles = settings.profiles.values().map(|profile| (profile.name.to_string(), profile.clone()));
-        Ok(Self { profiles: profiles.collect(), own: own_places(settings, scripts), agent: (*settings.user).clone() })
+        let agent = facts.person(&settings.user);
+        let agent = agent.map_err(|error| format!("the account '{}' cannot be looked up: {error}", *settings.user))?;
+        let own = own_places(settings, scripts);
+        Ok(Self { profiles: profiles.collect(), own, agent: agent.map(|agent| agent.uid) })
     }
 
     /// The same, with the executor's socket out of every script's reach besides.
@@ -89,7 +92,7 @@ impl Confinements {
         let account = profile.run_as.as_ref().ok_or_else(|| refuse("run-as-missing", "it has no run_as".into()))?;
         let person = find(account, facts)
             .map_err(|error| refuse("run-as-unknown", format!("the account '{}' is not known: {error}", **account)))?;
-        if find(&self.agent, facts).is_ok_and(|agent| agent.uid == person.uid) {
+        if self.agent == Some(person.uid) {
             let text = format!("run_as is '{}', which is the agent's own account", **account);
             return Err(refuse("run-as-agent", text));
         }
@@ -137,7 +140,11 @@ fn own_places(settings: &Settings, scripts: &Path) -> Vec<PathBuf> {
         &settings.cert_staging_path,
     ];
     let socket = settings.executor_socket.iter().map(|socket| socket.as_path());
-    files.into_iter().chain(socket).map(place).chain([settings.async_runs_dir.to_path_buf()]).collect()
+    let mut places: Vec<PathBuf> = files.into_iter().chain(socket).map(place).collect();
+    places.push(settings.async_runs_dir.to_path_buf());
+    places.sort();
+    places.dedup();
+    places
 }
 
 /// The directory of a file, unless others have theirs there.

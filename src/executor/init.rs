@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::confine::Work;
 use super::{rights, tree};
 use crate::sys::mount::{self, Left};
-use crate::sys::process::{self, End, Fault, Fork, Pid, Reaped, Signal, Signals};
+use crate::sys::process::{self, End, Fault, Pid, Reaped, Signal, Signals};
 use crate::sys::{pipe, poll};
 
 /// Status of an init that could not do its work. The monitor learns the reason from the pipe instead.
@@ -43,14 +43,10 @@ fn start(work: Work<'_>, failure: &OwnedFd) -> Result<Pid, Fault> {
     mount::leave(Left { network }).map_err(Fault::confining("namespaces"))?;
     tree::build(confinement, spawn.program(), group.map(|(here, _)| here.mount()))?;
     let own = process::own_id();
-    match process::fork().map_err(Fault::confining("fork"))? {
-        Fork::Parent(script) => Ok(script),
-        Fork::Child => {
-            let fault = spawn.become_program(own, failure, || rights::give_up(plan, confinement, means));
-            fault.report(failure);
-            process::end(FAILED)
-        }
-    }
+    let script = process::fork_for_exec(|| {
+        spawn.become_program(own, failure, || rights::give_up(plan, confinement, means)).report(failure);
+    });
+    script.map_err(Fault::confining("fork"))
 }
 
 /// Until the script has ended. Only the monitor is obeyed, which is outside of the namespace and so has no number here.

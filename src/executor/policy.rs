@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::confinement::Confinements;
+use super::decide::OnDisk;
 use super::pins::Pins;
 use crate::conf::agent::{self, Loaded, Profile, Settings};
 use crate::conf::scripts::{Allowlist, Entry};
@@ -97,7 +98,7 @@ impl Policy {
         let Rights::Root { front_end, socket } = rights else {
             return Ok(Self { paths: Paths::Any, ..policy });
         };
-        let confinements = Confinements::new(&loaded, allowlist)?.and_hidden(socket);
+        let confinements = Confinements::new(&loaded, allowlist, &OnDisk)?.and_hidden(socket);
         judge(&loaded, front_end)?;
         Ok(Self { confinements: Some(confinements), ..policy })
     }

@@ -52,8 +52,9 @@ pub(super) const PRIVATE: [&str; 3] = ["/dev", "/run", "/tmp"];
 pub(super) const DEVICES: [(&str, u64, u64); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
-/// Where the new file system in memory is put together, before anything of it is attached.
-const WORKSHOP: &str = "/tmp";
+/// Where the new file system in memory is put together, before anything of it is attached. It stays there, under the new
+/// `/proc`: to unmount it would mean to wait for every processor of the host.
+const WORKSHOP: &str = "/proc";
 
 /// What nothing can be done with.
 const CLOSED: Attributes =
@@ -159,7 +160,6 @@ fn make(confinement: &Confinement, basic: Attributes) -> Result<Made, Fault> {
         let hiding = hiding.collect::<io::Result<_>>()?;
         let private = if confinement.writable().is_some() { private_places(workshop, basic)? } else { Vec::new() };
         let closed = [Identity::of(&directory)?, Identity::of(&file)?];
-        mount::detach(workshop)?;
         Ok(Made { private, hiding, closed })
     };
     made().map_err(Fault::confining("private-places"))

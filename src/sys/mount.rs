@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statvfs::{FsFlags, statvfs};
@@ -134,14 +134,6 @@ pub fn open(path: &Path) -> io::Result<OwnedFd> {
 /// Not expected of the kernel.
 pub fn is_directory(opened: impl AsFd) -> io::Result<bool> {
     Ok(SFlag::from_bits_truncate(fstat(opened)?.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR)
-}
-
-/// Takes what was mounted last at `path` out of the tree. What was copied from it stays.
-///
-/// # Errors
-/// Nothing is mounted there.
-pub fn detach(path: &Path) -> io::Result<()> {
-    Ok(umount2(path, MntFlags::MNT_DETACH)?)
 }
 
 /// A tree of mounts that is attached nowhere, or nowhere yet.

@@ -144,7 +144,9 @@ impl Filter {
             // The numbers of the x32 interface, `__X32_SYSCALL_BIT`.
             program.extend([jump(libc::BPF_JGE, 0x4000_0000, 0, 1), fails(libc::ENOSYS)]);
         }
-        program.extend(search(&fates)?);
+        program.extend(search(&fates, 0)?);
+        program.push(answer(libc::SECCOMP_RET_ALLOW));
+        program.extend(ANSWERS.map(fails));
         Ok(Self(program))
     }
 
@@ -187,39 +189,58 @@ const TIOCSTI: u32 = 0x5412;
 const TIOCLINUX: u32 = 0x541c;
 
 /// Code that finds the loaded number among `fates`, which are sorted, by halves.
-fn search(fates: &[(u32, Fate)]) -> io::Result<Vec<sock_filter>> {
+///
+/// Everything ends in one of the answers behind it; `after` is how many instructions follow this piece before those.
+fn search(fates: &[(u32, Fate)], after: usize) -> io::Result<Vec<sock_filter>> {
     let (low, high) = fates.split_at(fates.len() / 2);
     match (low, high) {
-        (_, []) => Ok(vec![answer(libc::SECCOMP_RET_ALLOW)]),
+        (_, []) => Ok(vec![jump(libc::BPF_JGE, 0, over(after + ALLOW)?, 0)]),
         ([], [(number, fate), ..]) => {
-            let judged = judge(*fate);
-            let over = u8::try_from(judged.len()).map_err(io::Error::other)?;
-            Ok([&[jump(libc::BPF_JEQ, *number, 0, over)], judged.as_slice(), &[answer(libc::SECCOMP_RET_ALLOW)]]
-                .concat())
+            let judged = judge(*fate, after)?;
+            let rest = after + judged.len();
+            let one = match fate {
+                Fate::Fails(errno) => jump(libc::BPF_JEQ, *number, over(rest + fails_at(*errno))?, over(rest + ALLOW)?),
+                _ => jump(libc::BPF_JEQ, *number, 0, over(rest + ALLOW)?),
+            };
+            Ok([&[one], judged.as_slice()].concat())
         }
         (_, [(least, _), ..]) => {
-            let (low, high) = (search(low)?, search(high)?);
-            let over = u8::try_from(low.len()).map_err(io::Error::other)?;
-            Ok([&[jump(libc::BPF_JGE, *least, over, 0)], low.as_slice(), &high].concat())
+            let high = search(high, after)?;
+            let low = search(low, after + high.len())?;
+            Ok([&[jump(libc::BPF_JGE, *least, over(low.len())?, 0)], low.as_slice(), &high].concat())
         }
     }
 }
 
-fn judge(fate: Fate) -> Vec<sock_filter> {
-    let allow = answer(libc::SECCOMP_RET_ALLOW);
-    match fate {
-        Fate::Fails(errno) => vec![fails(errno)],
+/// What follows where the number alone does not decide.
+fn judge(fate: Fate, after: usize) -> io::Result<Vec<sock_filter>> {
+    let allow = over(after + ALLOW)?;
+    Ok(match fate {
+        Fate::Fails(_) => Vec::new(),
         Fate::FailsWithBits(place, bits) => {
-            vec![load(argument(place)), jump(libc::BPF_JSET, bits, 0, 1), fails(libc::EPERM), allow]
+            vec![load(argument(place)), jump(libc::BPF_JSET, bits, over(after + fails_at(libc::EPERM))?, allow)]
         }
         Fate::FailsWithValues(place, [one, other], errno) => vec![
             load(argument(place)),
-            jump(libc::BPF_JEQ, one, 1, 0),
-            jump(libc::BPF_JEQ, other, 0, 1),
-            fails(errno),
-            allow,
+            jump(libc::BPF_JEQ, one, over(after + 1 + fails_at(errno))?, 0),
+            jump(libc::BPF_JEQ, other, over(after + fails_at(errno))?, allow),
         ],
-    }
+    })
+}
+
+/// The answers at the program's end, in this order; the first is to allow.
+const ANSWERS: [i32; 3] = [libc::EPERM, libc::ENOSYS, libc::EAFNOSUPPORT];
+/// Where among the answers it says to allow.
+const ALLOW: usize = 0;
+
+/// Where among the answers this error is; to be refused with another of them is still to be refused.
+fn fails_at(errno: i32) -> usize {
+    1 + ANSWERS.iter().position(|known| *known == errno).unwrap_or(0)
+}
+
+/// A jump's length.
+fn over(instructions: usize) -> io::Result<u8> {
+    u8::try_from(instructions).map_err(io::Error::other)
 }
 
 fn fails(errno: i32) -> sock_filter {

@@ -7,6 +7,7 @@ mod confined;
 mod ends;
 mod harness;
 mod orders;
+mod persons;
 mod runs;
 mod service;
 
@@ -65,6 +66,7 @@ fn executor(control: OwnedFd, directory: &Path) {
 
 /// Reads real configuration files, and has nothing of a service but its orders.
 fn root_executor(control: &OwnedFd, directory: &Path) {
+    write!(OpenOptions::new().write(true).open(directory.join("pid")).unwrap(), "{}", std::process::id()).unwrap();
     let log = OpenOptions::new().append(true).open(directory.join("log")).unwrap();
     let audit = |event: &ExecEvent<'_>| writeln!(&log, "{}", event.line().line()).unwrap();
     let conf = directory.join("conf");
@@ -94,7 +96,7 @@ fn load_confined(config: &Path, allowlist: &Path) -> Result<Policy, String> {
     let source = |path: &Path| Source::new(path, std::fs::read(path).unwrap());
     let loaded = agent::load(&source(config), &source(allowlist), &Root::new(None));
     let loaded = loaded.map_err(|errors| errors.to_string())?;
-    let confinements = Some(Confinements::new(&loaded, allowlist)?);
+    let confinements = Some(Confinements::new(&loaded, allowlist, &super::OnDisk)?);
     Ok(Policy { paths: Paths::AnyAsRoot, confinements, ..Policy::of(&loaded.settings, &loaded.allowlist) })
 }
 

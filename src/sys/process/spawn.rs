@@ -18,13 +18,10 @@ use nix::unistd::{self, Pid};
 
 use super::fault::Fault;
 use super::signals::reset_for_exec;
-use super::{Fork, end, fork, own_session};
+use super::{FAILED, Fork, end, fork, own_session};
 use crate::sys::call::{Numbers, call};
 use crate::sys::file::{self, Identity};
 use crate::sys::pipe;
-
-/// Status of a child that could not exec; its parent learns the reason from the pipe instead.
-const NOT_STARTED: i32 = 127;
 
 /// A program to start.
 #[derive(Debug)]
@@ -82,7 +79,7 @@ impl Spawn {
             Fork::Parent(pid) => Ok(Spawned { pid, verdict }),
             Fork::Child => {
                 self.become_program(parent, &failure, || Ok(())).report(&failure);
-                end(NOT_STARTED)
+                end(FAILED)
             }
         }
     }
