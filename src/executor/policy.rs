@@ -137,8 +137,8 @@ fn trusted(path: &Path) -> Result<Vec<u8>, String> {
     file::read_open(&opened, path, LIMIT).map_err(|error| causes::on_one_line(&error))
 }
 
-/// No profile may write where the agent's files are, and none names a front-end's account: a script of that account could give orders itself, past
-/// trust map, hook and log.
+/// No profile may write where the agent's files are, and none names a front-end's account: a script of that account
+/// could give orders itself, past trust map, hook and log.
 fn judge(loaded: &Loaded, front_end: Option<&Account>) -> Result<(), String> {
     let settings = &loaded.settings;
     let resolved = |path: &Path| file::resolve(path).ok().map(|found| found.path);

@@ -78,8 +78,8 @@ fn act(scene: &str, stream: UnixStream, socket: &Path) -> String {
         "unlisted" => send(stream, &order("nope"), &[fd; 3]),
         "order" => send(stream, &order("ok"), &[fd; 3]),
         "output" => output(stream),
-        "hang up at once" => hang_up(stream, &[], &[]),
-        "hang up in the middle" => hang_up(stream, &order("ok")[..9], &[fd; 3]),
+        "hang up at once" => hang_up(&stream, &[], &[]),
+        "hang up in the middle" => hang_up(&stream, &order("ok")[..9], &[fd; 3]),
         "crowd" => crowd(socket, 40),
         other => panic!("no scene '{other}'"),
     }
@@ -140,9 +140,9 @@ fn output(stream: UnixStream) -> String {
     format!("{seen}: {}", std::io::read_to_string(File::from(read)).unwrap().replace('\n', "|"))
 }
 
-fn hang_up(stream: UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> String {
+fn hang_up(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> String {
     if !bytes.is_empty() {
-        fdpass::send(&stream, bytes, descriptors).unwrap();
+        fdpass::send(stream, bytes, descriptors).unwrap();
     }
     "gone".to_owned()
 }

@@ -78,6 +78,7 @@ fn nothing_that_a_front_end_sends_ends_the_executor() {
         assert_eq!(play(AGENT, &socket, scene), answer, "{scene}");
         assert_eq!(play(AGENT, &socket, "hello"), "\"done\"", "after '{scene}'");
     }
+    assert_eq!(play(AGENT, &socket, "output"), "started, ended 0: ran as 1|");
     // What follows an order is nonsense, and a front-end that talks nonsense has lost its script.
     let two = play(AGENT, &socket, "two orders");
     assert!(two.matches("ended").count() == 1 && !two.contains("refused"), "{two}");

@@ -85,7 +85,7 @@ pub(crate) fn leads_session(pid: u32) -> bool {
     nix::unistd::getsid(Some(pid)).is_ok_and(|session| session == pid)
 }
 
-/// Processes that have this number in a namespace of their own (`NSpid`, proc_pid_status(5)).
+/// Processes that have this number in a namespace of their own (`NSpid`, `proc_pid_status(5)`).
 pub(crate) fn numbered(number: u32) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").unwrap();
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());

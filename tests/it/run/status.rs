@@ -66,7 +66,7 @@ fn what_cannot_be_executed_ends_with_127_and_the_reason() {
         ("directory", "ermission denied"),
     ];
     // Before a root executor has anything executed, it judges what it is.
-    let judged = if site.agent().mode == Mode::Private { 0 } else { 1 };
+    let judged = usize::from(site.agent().mode != Mode::Private);
     for (script, text) in cases.into_iter().rev().skip(judged) {
         let result = site.result(script, &[]);
         let reason = result["reason"].as_str().unwrap_or_default();
