@@ -12,6 +12,8 @@ pub enum Exit {
     Failed,
     /// 2: still pending, or the waiting time ran out.
     Pending,
+    /// 2: the executor's `resolve` could not use the configuration. The original's number for it.
+    Unreadable,
     /// 3: the operator at the other end denied it.
     Denied,
     /// 64 (`EX_USAGE`): the command line was wrong. clap's own 2 would collide with [`Exit::Pending`].
@@ -33,7 +35,7 @@ impl Exit {
         match self {
             Self::Success => 0,
             Self::Failed => 1,
-            Self::Pending => 2,
+            Self::Pending | Self::Unreadable => 2,
             Self::Denied => 3,
             Self::Usage => 64,
             Self::Unavailable => 69,

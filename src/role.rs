@@ -16,8 +16,14 @@ pub enum Role {
     Dispatcher(&'static str),
     /// The managed host's command line.
     Agent,
-    /// The agent's own executor.
+    /// The root executor, with a verb.
+    Executor,
+    /// The root executor as a service, with a default for everything.
+    ExecutorService,
+    /// An executor that an agent has started, with the agent's rights.
     PrivateExecutor,
+    /// An executor that an agent has started, with root's rights.
+    OwnExecutor,
     /// A role of the original that this version does not have. It must not be taken for the dispatcher.
     Missing(String),
 }
@@ -32,16 +38,19 @@ pub fn of(argv: &[OsString]) -> (Role, Vec<OsString>) {
         Some("dispatcher") => return (Role::Dispatcher("ctrl-exec"), rest()),
         // One word that serves, for containers.
         Some("serve-agent") => return (Role::Agent, std::iter::once(OsString::from("serve")).chain(rest()).collect()),
-        // The agent's own private child, whatever name the file has.
+        // The agent's own children, whatever name the file has.
         Some("serve-private") => return (Role::PrivateExecutor, rest()),
-        Some(word @ ("serve-api" | "serve-executor" | "mcp")) => return (Role::Missing(word.to_owned()), rest()),
+        Some("serve-own") => return (Role::OwnExecutor, rest()),
+        Some("serve-executor") => return (Role::ExecutorService, rest()),
+        Some(word @ ("serve-api" | "mcp")) => return (Role::Missing(word.to_owned()), rest()),
         _ => {}
     }
     let name = argv.first().and_then(|name| Path::new(name).file_name()).and_then(|name| name.to_str());
     let role = match name {
         Some("ctrl-exec-agent" | "cea") => Role::Agent,
         Some("ctrl-exec-dispatcher" | "ced") => Role::Dispatcher("ctrl-exec-dispatcher"),
-        Some(name @ ("ctrl-exec-api" | "ctrl-exec-exec" | "ctrl-exec-mcp")) => Role::Missing(name.to_owned()),
+        Some("ctrl-exec-exec") => Role::Executor,
+        Some(name @ ("ctrl-exec-api" | "ctrl-exec-mcp")) => Role::Missing(name.to_owned()),
         _ => Role::Dispatcher("ctrl-exec"),
     };
     (role, words.to_vec())
@@ -54,7 +63,10 @@ pub fn start(argv: &[OsString]) -> ExitCode {
     match role {
         Role::Dispatcher(name) => cli::dispatcher::start(name, &words),
         Role::Agent => cli::agent::start(&words),
-        Role::PrivateExecutor => cli::agent::serve_private::start(&words),
+        Role::Executor => cli::executor::start(&words),
+        Role::ExecutorService => cli::executor::service(&words),
+        Role::PrivateExecutor => cli::executor::child::private(&words),
+        Role::OwnExecutor => cli::executor::child::own(&words),
         Role::Missing(name) => missing(&name, &words),
     }
     .into()
@@ -101,6 +113,8 @@ mod tests {
         for name in ["ctrl-exec-dispatcher", "/usr/bin/ced"] {
             assert_eq!(role(&[name, "ping"]).0, Role::Dispatcher("ctrl-exec-dispatcher"), "{name}");
         }
+        assert_eq!(role(&["/usr/sbin/ctrl-exec-exec", "serve"]), (Role::Executor, vec!["serve".into()]));
+        assert_eq!(role(&["ctrl-exec", "serve-executor"]).0, Role::ExecutorService);
         for name in ["ctrl-exec", "anything", ""] {
             assert_eq!(role(&[name, "ping"]).0, Role::Dispatcher("ctrl-exec"), "{name}");
         }
@@ -109,8 +123,7 @@ mod tests {
 
     #[test]
     fn a_role_that_is_not_there_is_never_taken_for_another() {
-        for argv in [&["ctrl-exec-api"][..], &["/usr/sbin/ctrl-exec-exec", "serve"], &["x", "serve-api"], &["x", "mcp"]]
-        {
+        for argv in [&["ctrl-exec-api"][..], &["/usr/bin/ctrl-exec-mcp", "serve"], &["x", "serve-api"], &["x", "mcp"]] {
             assert!(matches!(role(argv).0, Role::Missing(_)), "{argv:?}");
         }
     }

@@ -8,11 +8,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use super::connection;
-use super::orders::{ExecutorError, Orders};
+use super::orders::{ExecutorError, Kinship, Orders};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
 use super::state::{Agent, log_warnings};
 use crate::audit::{Event, Ident, Level, Logger, Sockets};
-use crate::conf::agent::Settings;
+use crate::conf::agent::{Loaded, Settings};
 use crate::conf::{Account as Configured, Warnings};
 use crate::net::listen::{ListenError, Listener};
 use crate::sys::descriptors;
@@ -71,28 +71,48 @@ pub fn drop_root(settings: &Settings) -> Result<(), ServeError> {
     Ok(user::drop_to(&account)?)
 }
 
-/// Serves until SIGTERM or SIGINT.
-pub async fn serve(places: Places, host: String, warn: Warn<'_>) -> Result<(), ServeError> {
+/// The way to the agent's executor, which is started here where it needs the rights that are given up next. Must run
+/// before [`drop_root`] and before a second thread exists.
+pub fn executor(places: &Places, kinship: &Kinship) -> Result<Orders, ServeError> {
+    let limit = descriptors::raise(DESCRIPTORS).map_err(ServeError::Start)?;
+    Ok(Orders::new(kinship, places, limit)?)
+}
+
+/// Serves until SIGTERM or SIGINT, or until the agent's own root executor is lost.
+pub async fn serve(places: Places, host: String, orders: Orders, warn: Warn<'_>) -> Result<(), ServeError> {
     let log = Logger::open(Ident::Agent, Sockets::new(|place| places.root.path(place)));
     let (snapshot, warnings) = Snapshot::load(&places, &host, &log)?;
     warn(&warnings);
     log_warnings(&log, &warnings);
     let listener = Listener::bind(&snapshot.settings.bind, *snapshot.settings.port)?;
-    let limit = descriptors::raise(DESCRIPTORS).map_err(ServeError::Start)?;
-    let orders = Orders::new(&places.config, &places.allowlist, places.root.prefix(), limit);
-    orders.start().await?;
+    match orders.start().await {
+        Err(error) if orders.can_wait() => log.emit(unreachable(&error)),
+        other => other?,
+    }
     let notifier = Notifier::from_env().map_err(ServeError::Start)?;
     let agent = Agent::new(places, log, orders, snapshot);
     let mut signals = Signals::listen().map_err(ServeError::Start)?;
     announce(&agent, &notifier, &listener.local_addresses());
     let accepting = tokio::spawn(accept(Arc::clone(&agent), listener));
-    while signals.next_is_reload().await {
-        reload(&agent, &notifier).await;
-    }
+    let ended = loop {
+        tokio::select! {
+            reload_wanted = signals.next_is_reload() => if reload_wanted {
+                reload(&agent, &notifier).await;
+            } else {
+                break Ok(());
+            },
+            () = agent.orders().lost() => break Err(ExecutorError::Lost.into()),
+        }
+    };
     // What cannot be told to the service manager is no reason to stay.
     let _ = notifier.stopping();
     accepting.abort();
-    Ok(())
+    ended
+}
+
+/// The system's executor is not there yet, or not any more. It may be at the next order.
+fn unreachable(error: &ExecutorError) -> Event {
+    Event::new(Level::Warning, "executor-unreachable").field("REASON", causes::on_one_line(error))
 }
 
 fn announce(agent: &Agent, notifier: &Notifier, addresses: &[SocketAddr]) {
@@ -161,11 +181,11 @@ impl Signals {
     }
 }
 
-/// The settings alone, for what must happen before threads exist.
-pub fn settings(places: &Places) -> Result<Settings, ServeError> {
+/// The configuration alone, for what must happen before threads exist.
+pub fn configuration(places: &Places) -> Result<Loaded, ServeError> {
     let loaded = snapshot::configuration(places)?;
     match snapshot::unpaired(&loaded.settings) {
         Some(missing) => Err(SnapshotError::Unpaired(missing).into()),
-        None => Ok(loaded.settings),
+        None => Ok(loaded),
     }
 }

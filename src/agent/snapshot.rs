@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 
+use super::sidecar::Sidecars;
 use crate::audit::{Event, Level, Logger};
 use crate::conf::agent::{self, Loaded, Settings};
 use crate::conf::scripts::Allowlist;
@@ -41,6 +42,8 @@ pub struct Snapshot {
     pub settings: Settings,
     /// `scripts.conf`.
     pub allowlist: Allowlist,
+    /// What stands beside the scripts.
+    pub sidecars: Sidecars,
     /// Who may ask.
     pub trust: TrustMap,
     /// Who may not, whatever the trust map says.
@@ -73,9 +76,6 @@ pub enum SnapshotError {
     /// The hook is no executable file.
     #[error("auth_hook '{}' is not executable", .0.display())]
     Hook(PathBuf),
-    /// The root executor's socket is set, and this version cannot use it.
-    #[error("executor_socket is set, and this version runs scripts only with the agent's own rights")]
-    ExecutorSocket,
     /// rustls refused.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -102,16 +102,14 @@ impl Snapshot {
         if let Some(missing) = unpaired(&settings) {
             return Err(SnapshotError::Unpaired(missing));
         }
-        if settings.executor_socket.is_some() {
-            return Err(SnapshotError::ExecutorSocket);
-        }
         let identity = identity(&settings)?;
         let expiry = identity.certificate().expiry_text();
         let tls = tls::agent_server(IdentitySlot::new(identity), &anchor(&settings)?)?;
         let (trust, revoked) = (trust(&settings, log)?, revoked(&settings, log)?);
         let hook = hook(&settings)?;
         let host = host.to_owned();
-        Ok((Self { settings, allowlist, trust, revoked, hook, host, expiry, tls }, warnings))
+        let sidecars = Sidecars::load(&allowlist, log);
+        Ok((Self { settings, allowlist, sidecars, trust, revoked, hook, host, expiry, tls }, warnings))
     }
 }
 

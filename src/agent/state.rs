@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
+use super::digests::Digests;
 use super::gate::TrustedPeer;
 use super::orders::{ExecutorError, Orders};
 use super::snapshot::{Places, Snapshot, SnapshotError};
 use crate::audit::{Event, Level, Logger};
 use crate::conf::RateLimit;
+use crate::conf::agent::Settings;
 use crate::hook::{Context, Decision, record};
 use crate::net::handshakes::Handshakes;
 use crate::net::rate::{Budget, Judgement, Limiter, Verdict};
@@ -43,6 +45,8 @@ pub struct Agent {
     pub handshakes: Arc<Handshakes>,
     /// Held until a connection ends.
     pub connections: Arc<Slots>,
+    /// What `GET /capabilities` knows of the scripts' files.
+    pub digests: Digests,
     requests: Arc<AtomicUsize>,
     started: Instant,
 }
@@ -82,6 +86,7 @@ impl Agent {
             known: Mutex::default(),
             handshakes: Handshakes::new(HANDSHAKES.0, HANDSHAKES.1),
             connections: Slots::new(CONNECTIONS.0, CONNECTIONS.1),
+            digests: Digests::default(),
             requests: Arc::default(),
             started: Instant::now(),
         })
@@ -131,8 +136,13 @@ impl Agent {
     /// What a process settles at its start, a reload cannot change; the operator should not have to find out.
     fn warn_of_restart(&self, fresh: &Snapshot) {
         let (old, new) = (&self.snapshot().settings, &fresh.settings);
-        let changed =
-            [("port", *old.port != *new.port), ("bind", *old.bind != *new.bind), ("user", *old.user != *new.user)];
+        let socket = |settings: &Settings| settings.executor_socket.as_ref().map(|path| path.to_path_buf());
+        let changed = [
+            ("port", *old.port != *new.port),
+            ("bind", *old.bind != *new.bind),
+            ("user", *old.user != *new.user),
+            ("executor_socket", socket(old) != socket(new)),
+        ];
         for (key, _) in changed.iter().filter(|(_, changed)| *changed) {
             let event = Event::new(Level::Warning, "config-warn").field("KEY", key);
             self.log.emit(event.field("MSG", "takes effect at the next restart"));

@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod demo;
 pub mod dispatcher;
+pub mod executor;
 pub mod out;
 pub mod parse;
 pub mod table;

@@ -2,10 +2,12 @@
 //!
 //! # What is judged is what is executed
 //!
-//! Without `script_dirs` no path is judged, and the configured path is executed as it stands. With `script_dirs` the
-//! path is resolved on an opened descriptor and the *resolved* path is compared with the resolved directories. That
-//! path is then executed, so that a symbolic link that is turned elsewhere afterwards changes nothing; and right
-//! before exec the file found there must still have the device and inode that were judged.
+//! A root executor walks the path component by component and refuses what anybody but root could have written or put
+//! there, unless the configuration lifts that. Without that and without `script_dirs` no path is judged, and the
+//! configured path is executed as it stands. Else the path is resolved on an opened descriptor and the *resolved* path
+//! is compared with the resolved directories, if there are any. That path is then executed, so that a symbolic link
+//! that is turned elsewhere afterwards changes nothing; and right before exec the file found there must still have the
+//! device and inode that were judged.
 //!
 //! Executing the judged descriptor itself (`execveat`) would close the last gap, but a `#!` script would then see
 //! `/dev/fd/N` as its `$0` and its interpreter would need the descriptor left open. What remains is an exchange between
@@ -20,9 +22,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use super::policy::{Policy, Script};
-use crate::sys::file::{self, Resolved};
+use super::confinement::{Confinement, Person};
+use super::pins::{self, Content};
+use super::policy::{Paths, Policy, Script};
+use crate::conf::Account;
+use crate::sys::file::{self, Resolved, TrustError};
 use crate::sys::process::Expected;
+use crate::sys::user::{self, Gid, Uid};
 use crate::wire::order::{Mode, Order};
 use crate::wire::refusal::Refusal;
 
@@ -30,19 +36,23 @@ use crate::wire::refusal::Refusal;
 ///
 /// # Errors
 /// The refusal for the caller: the order is not one that any executor would take, the script is not on the
-/// allowlist, not in `script_dirs`, or its profile is not defined.
-pub fn decide(order: &Order, policy: &Policy, facts: &dyn PathFacts) -> Result<Plan, Refusal> {
+/// allowlist, not in `script_dirs`, not what its line pins ([`Pins`](super::Pins)), its profile is not defined, or the
+/// profile cannot be applied on this host.
+pub fn decide(order: &Order, policy: &Policy, facts: &dyn HostFacts) -> Result<Plan, Refusal> {
     order.check()?;
     let refuse = |code, text: &str| Refusal::new(code, text);
     let script = policy.scripts.get(order.script());
     let script = script.ok_or_else(|| refuse("script-not-permitted", "script not permitted"))?;
-    let (program, expected) = program(script, policy.script_dirs.as_deref(), facts)
-        .ok_or_else(|| refuse("script-not-in-script-dirs", "script not in script_dirs"))?;
+    let (program, expected) = program(script, policy, facts)?;
+    let expected = pins::judge(script.pins, order.args(), expected, || facts.content(&program))?;
     let limits = policy.profiles.get(&script.profile).ok_or_else(|| {
         let name = &script.profile;
         refuse("undefined-profile", &format!("undefined profile '{name}': agent.conf needs a section [profile {name}]"))
     })?;
+    let confined = policy.confinements.as_ref();
+    let confinement = confined.map(|all| all.of(&script.profile, &program, facts)).transpose()?;
     Ok(Plan {
+        confinement,
         program: text(program.as_os_str().as_bytes())?,
         argv: argv(&script.path, order.args())?,
         expected,
@@ -53,22 +63,64 @@ pub fn decide(order: &Order, policy: &Policy, facts: &dyn PathFacts) -> Result<P
     })
 }
 
-/// What the file system says about a path, so that a decision can be tried without one.
-pub trait PathFacts {
+/// What this host says about paths and accounts, so that a decision can be tried without one.
+pub trait HostFacts {
     /// The file that a path means now.
     ///
     /// # Errors
     /// There is none, or it cannot be looked at.
     fn resolve(&self, path: &Path) -> io::Result<Resolved>;
+
+    /// The same, if root alone can have put it there.
+    ///
+    /// # Errors
+    /// There is none, or what is wrong with it or a directory on the way.
+    fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError>;
+
+    /// What is in the file that a path means now, which is asked only for a script that is pinned to its content.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    fn content(&self, path: &Path) -> io::Result<Content>;
+
+    /// Who an account is; `None` if there is no such user. A number without a user is a person too.
+    ///
+    /// # Errors
+    /// The user database cannot be read.
+    fn person(&self, account: &Account) -> io::Result<Option<Person>>;
 }
 
 /// The facts of this host.
 #[derive(Clone, Copy, Debug)]
 pub struct OnDisk;
 
-impl PathFacts for OnDisk {
+impl HostFacts for OnDisk {
     fn resolve(&self, path: &Path) -> io::Result<Resolved> {
         file::resolve(path)
+    }
+
+    fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {
+        file::resolve_trusted(path)
+    }
+
+    fn content(&self, path: &Path) -> io::Result<Content> {
+        pins::content(path)
+    }
+
+    fn person(&self, account: &Account) -> io::Result<Option<Person>> {
+        let login = match account {
+            Account::Name(name) => user::Account::by_name(name)?,
+            Account::Id(id) => {
+                let (uid, gid) = (Uid::from_raw(*id), Gid::from_raw(*id));
+                return Ok(Some(Person { uid, gid, groups: Vec::new(), login: None }));
+            }
+        };
+        let person = |login: user::Account| {
+            let groups = login.groups()?;
+            let (uid, gid) = (login.uid(), login.gid());
+            Ok(Person { uid, gid, groups, login: Some((login.name().to_owned(), login.home().to_owned())) })
+        };
+        login.map(person).transpose()
     }
 }
 
@@ -84,9 +136,16 @@ pub struct Plan {
     mode: Mode,
     time_limit: Option<Duration>,
     kill_grace: Duration,
+    confinement: Option<Confinement>,
 }
 
 impl Plan {
+    /// What the script is confined to; nothing under a private executor, which has no right to confine anybody.
+    #[must_use]
+    pub const fn confinement(&self) -> Option<&Confinement> {
+        self.confinement.as_ref()
+    }
+
     /// The file to execute.
     #[must_use]
     pub fn program(&self) -> &CString {
@@ -130,20 +189,38 @@ impl Plan {
     }
 }
 
-/// The file to execute, and what it must be; nothing if it is in none of the directories.
-fn program(script: &Script, dirs: Option<&[PathBuf]>, facts: &dyn PathFacts) -> Option<(PathBuf, Expected)> {
-    let Some(dirs) = dirs else { return Some((script.path.clone(), Expected::Anything)) };
-    let (path, expected) = match facts.resolve(&script.path) {
-        Ok(found) => (found.path, Expected::File(found.identity)),
+/// The file to execute, and what it must be.
+fn program(script: &Script, policy: &Policy, facts: &dyn HostFacts) -> Result<(PathBuf, Expected), Refusal> {
+    let dirs = policy.script_dirs.as_deref();
+    if dirs.is_none() && policy.paths != Paths::Trusted {
+        return Ok((script.path.clone(), Expected::Anything));
+    }
+    let (path, expected) = match judged(script, policy.paths, facts)? {
+        Some(found) => (found.path, Expected::File(found.identity)),
         // Nothing is there to be judged: if the place is right, exec says so in its own words.
-        Err(_) => (script.path.clone(), Expected::Nothing),
+        None => (script.path.clone(), Expected::Nothing),
     };
     let within = |dir: &PathBuf| {
         let dir = facts.resolve(dir).map_or_else(|_| dir.clone(), |found| found.path);
         path.starts_with(dir)
     };
     let climbs = path.components().any(|component| component == Component::ParentDir);
-    (!climbs && dirs.iter().any(within)).then_some((path, expected))
+    if dirs.is_none_or(|dirs| !climbs && dirs.iter().any(within)) {
+        return Ok((path, expected));
+    }
+    Err(Refusal::new("script-not-in-script-dirs", "script not in script_dirs"))
+}
+
+/// The file that the script's path means; none if there is none.
+fn judged(script: &Script, paths: Paths, facts: &dyn HostFacts) -> Result<Option<Resolved>, Refusal> {
+    if paths != Paths::Trusted {
+        return Ok(facts.resolve(&script.path).ok());
+    }
+    match facts.resolve_trusted(&script.path) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(Refusal::new("script-not-trusted", error.to_string())),
+    }
 }
 
 fn argv(path: &Path, args: &[String]) -> Result<Vec<CString>, Refusal> {
@@ -165,8 +242,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::executor::pins::Pins;
     use crate::executor::policy::ProfileLimits;
-    use crate::sys::file::Identity;
+    use crate::sys::file::{FileError, Identity};
     use crate::wire::name::{RequestId, ScriptName};
 
     /// Paths and what they resolve to.
@@ -176,22 +254,80 @@ mod tests {
         Identity::of(Path::new("/")).unwrap()
     }
 
-    impl PathFacts for Table {
+    impl HostFacts for Table {
         fn resolve(&self, path: &Path) -> io::Result<Resolved> {
             let found = self.0.iter().find(|(from, _)| Path::new(from) == path);
             let (_, to) = found.ok_or(io::ErrorKind::NotFound)?;
             Ok(Resolved { path: PathBuf::from(to), identity: identity() })
         }
+
+        fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {
+            self.resolve(path).map_err(|error| FileError::new(path, "open", error).into())
+        }
+
+        fn content(&self, path: &Path) -> io::Result<Content> {
+            self.resolve(path).map(|found| (found.identity, [0x11; 32]))
+        }
+
+        fn person(&self, _: &Account) -> io::Result<Option<Person>> {
+            Ok(None)
+        }
+    }
+
+    /// As [`Table`], and a stranger may write to everything below `/srv`.
+    struct Guarded(Table);
+
+    impl HostFacts for Guarded {
+        fn resolve(&self, path: &Path) -> io::Result<Resolved> {
+            self.0.resolve(path)
+        }
+
+        fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {
+            let found = self.0.resolve_trusted(path)?;
+            if found.path.starts_with("/srv") {
+                let (path, why) = (path.to_owned(), "belongs to uid 9 (chown root)".to_owned());
+                return Err(TrustError::Untrusted { path, place: found.path, why });
+            }
+            Ok(found)
+        }
+
+        fn content(&self, path: &Path) -> io::Result<Content> {
+            self.0.content(path)
+        }
+
+        fn person(&self, account: &Account) -> io::Result<Option<Person>> {
+            self.0.person(account)
+        }
+    }
+
+    #[test]
+    fn with_trusted_paths_the_judged_file_is_executed_or_the_reason_told() {
+        let table = || Guarded(Table(vec![("/opt/good", "/opt/real"), ("/opt/link", "/srv/evil"), ("/srv", "/srv")]));
+        let trusted = |path, dirs| Policy { paths: Paths::Trusted, ..policy(path, dirs) };
+        let decide = |policy: &Policy| decide(&order("x", &[]), policy, &table());
+        let plan = decide(&trusted("/opt/good", None)).unwrap();
+        assert_eq!((plan.program().to_str(), plan.expected()), (Ok("/opt/real"), Expected::File(identity())));
+        assert_eq!(decide(&trusted("/opt/none", None)).unwrap().expected(), Expected::Nothing);
+        for dirs in [None, Some(&["/srv"][..])] {
+            let refusal = decide(&trusted("/opt/link", dirs)).unwrap_err();
+            assert_eq!(refusal.code(), "script-not-trusted");
+            assert!(refusal.text().contains("/srv/evil belongs to uid 9"), "{refusal}");
+        }
+        assert_eq!(decide(&trusted("/opt/good", Some(&["/srv"]))).unwrap_err().code(), "script-not-in-script-dirs");
+        let lifted = Policy { paths: Paths::AnyAsRoot, ..policy("/opt/link", None) };
+        assert_eq!(decide(&lifted).unwrap().expected(), Expected::Anything);
     }
 
     fn policy(path: &str, dirs: Option<&[&str]>) -> Policy {
-        let script = Script { path: PathBuf::from(path), profile: "default".to_owned() };
+        let script = Script { path: PathBuf::from(path), profile: "default".to_owned(), pins: Pins::default() };
         let limits = ProfileLimits { timeout: Some(Duration::from_mins(1)), kill_grace: Duration::from_secs(5) };
         Policy {
             scripts: BTreeMap::from([(ScriptName::parse("x").unwrap(), script)]),
             script_dirs: dirs.map(|dirs| dirs.iter().map(PathBuf::from).collect()),
             profiles: BTreeMap::from([("default".to_owned(), limits)]),
             max_children: 1,
+            paths: Paths::Any,
+            confinements: None,
         }
     }
 
@@ -261,6 +397,21 @@ mod tests {
         let plan = decide(&order("x", &[]), &policy("/s/none", Some(&["/s"])), &facts).unwrap();
         assert_eq!(plan.expected(), Expected::Nothing);
         assert_eq!(code(&policy("/s/../bin/none", Some(&["/s"])), &facts), "script-not-in-script-dirs");
+    }
+
+    #[test]
+    fn what_a_line_pins_is_judged_on_the_file_that_is_executed() {
+        let facts = Table(vec![("/s/x", "/s/real"), ("/s/real", "/s/real"), ("/s", "/s")]);
+        let mut policy = policy("/s/x", Some(&["/s"]));
+        let pin =
+            |policy: &mut Policy, sha256| policy.scripts.values_mut().for_each(|script| script.pins.sha256 = sha256);
+        pin(&mut policy, Some([0x11; 32]));
+        let plan = decide(&order("x", &[]), &policy, &facts).unwrap();
+        assert_eq!((plan.program().to_str(), plan.expected()), (Ok("/s/real"), Expected::File(identity())));
+        pin(&mut policy, Some([0x22; 32]));
+        assert_eq!(code(&policy, &facts), "script-changed");
+        policy.script_dirs = None;
+        assert_eq!(code(&policy, &Table(vec![])), "script-changed");
     }
 
     #[test]

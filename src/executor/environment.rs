@@ -3,19 +3,40 @@
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;
 
+use super::confinement::Confinement;
+
 /// The search path of every script.
-const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What is passed on if the executor has it.
 const PASSED: [&str; 7] = ["HOME", "LANG", "LC_ALL", "TZ", "TERM", "USER", "LOGNAME"];
+/// Of these, what says who somebody is. It would be a lie about somebody else.
+const PERSONAL: [&str; 3] = ["HOME", "USER", "LOGNAME"];
 
 /// A script's environment, given a way to look into this process's own.
 pub(super) fn environment(own: impl Fn(&str) -> Option<OsString>) -> Vec<CString> {
-    let passed = PASSED.iter().filter_map(|name| {
-        let value = own(name)?.into_vec();
-        CString::new([name.as_bytes(), b"=", &value].concat()).ok()
-    });
-    CString::new(PATH).into_iter().chain(passed).collect()
+    words(passed(own))
+}
+
+/// As [`environment`], for a script that runs as somebody else: who that is, and what its profile sets, which replaces
+/// anything else of the same name.
+pub(super) fn environment_of(confinement: &Confinement, own: impl Fn(&str) -> Option<OsString>) -> Vec<CString> {
+    let mut all: Vec<(&str, Vec<u8>)> = passed(own).filter(|(name, _)| !PERSONAL.contains(name)).collect();
+    for (name, value) in confinement.environment() {
+        all.retain(|(known, _)| *known != name);
+        all.push((name, value.into()));
+    }
+    words(all.into_iter())
+}
+
+fn passed(own: impl Fn(&str) -> Option<OsString>) -> impl Iterator<Item = (&'static str, Vec<u8>)> {
+    let passed = PASSED.into_iter().filter_map(move |name| Some((name, own(name)?.into_vec())));
+    [("PATH", PATH.into())].into_iter().chain(passed)
+}
+
+fn words<'a>(all: impl Iterator<Item = (&'a str, Vec<u8>)>) -> Vec<CString> {
+    // What holds a NUL byte came from no environment and no configuration file.
+    all.filter_map(|(name, value)| CString::new([name.as_bytes(), b"=", &value].concat()).ok()).collect()
 }
 
 #[cfg(test)]
@@ -25,7 +46,7 @@ mod tests {
     #[test]
     fn only_the_listed_variables_are_passed_on() {
         let own = |name: &str| (name == "TZ" || name == "LANG").then(|| OsString::from("x"));
-        let path = CString::new(PATH).unwrap();
+        let path = CString::new(format!("PATH={PATH}")).unwrap();
         assert_eq!(environment(own), [path.clone(), c"LANG=x".to_owned(), c"TZ=x".to_owned()]);
         assert_eq!(environment(|_| None), [path]);
     }

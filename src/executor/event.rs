@@ -1,8 +1,10 @@
 //! What the executor has to tell for the audit log. Arguments and output are never part of it.
 
 use std::io;
+use std::path::Path;
 
 use crate::audit::{Event, Level};
+use crate::sys::process::End;
 use crate::wire::name::RequestId;
 use crate::wire::order::Order;
 use crate::wire::outcome::Outcome;
@@ -39,6 +41,27 @@ pub enum ExecEvent<'a> {
         /// What was wrong with it.
         reason: &'a str,
     },
+    /// The executor takes orders.
+    Listening {
+        /// Its socket.
+        path: &'a Path,
+        /// Whether the init system made the socket.
+        handed_over: bool,
+    },
+    /// Somebody connected who is neither the agent nor root.
+    Stranger {
+        /// Whose process it was.
+        uid: u32,
+        /// Its process id then.
+        pid: i32,
+    },
+    /// The executor died and another has taken its place.
+    Restarted {
+        /// How it died.
+        end: End,
+    },
+    /// `trusted_paths` is off: scripts are executed that others than root may have written.
+    TrustLifted,
     /// The configuration was read again and is in force.
     Reloaded,
     /// The configuration was read again and is broken; the old one stays in force.
@@ -66,6 +89,24 @@ impl ExecEvent<'_> {
                 about(Level::Warning, "exec-lingering", request).field("REASON", "descendants survive being killed")
             }
             Self::Ignored { reason } => Event::new(Level::Warning, "exec-ignored").field("REASON", reason),
+            Self::Listening { path, handed_over } => {
+                let by = if *handed_over { "init" } else { "executor" };
+                Event::new(Level::Info, "exec-start").field("MADE_BY", by).field("SOCKET", path.display())
+            }
+            Self::Stranger { uid, pid } => {
+                Event::new(Level::Warning, "exec-peer-reject").field("PEER_PID", pid).field("PEER_UID", uid)
+            }
+            Self::Restarted { end } => {
+                let (key, number) = match end {
+                    End::Exited(code) => ("STATUS", i32::from(*code)),
+                    End::Signalled(signal) => ("SIGNAL", *signal),
+                };
+                Event::new(Level::Error, "exec-restart").field(key, number)
+            }
+            Self::TrustLifted => Event::new(Level::Warning, "config-warn").field("KEY", "trusted_paths").field(
+                "MSG",
+                "trusted_paths is off: whoever may write to a script or a directory above it decides what runs",
+            ),
             Self::Reloaded => Event::new(Level::Info, "exec-reload"),
             Self::ReloadFailed { text } => Event::new(Level::Error, "exec-reload-fail").field("ERROR", text),
         }
@@ -80,7 +121,9 @@ fn ended(order: Option<&Order>, outcome: &Outcome) -> Event {
         Outcome::TimedOut { .. } => (Level::Warning, "timed-out"),
         Outcome::Cancelled => (Level::Info, "cancelled"),
         Outcome::Refused(_) => (Level::Warning, "refused"),
+        Outcome::OutOfMemory { .. } => (Level::Warning, "out-of-memory"),
         Outcome::NotStarted { .. } => (Level::Error, "not-started"),
+        Outcome::NotConfined { .. } => (Level::Error, "not-confined"),
     };
     let event = Event::new(level, "exec").field("OUTCOME", kind).field("EXIT", outcome.exit());
     let event = event.maybe("REQID", order.map(Order::request)).maybe("SCRIPT", order.map(Order::script));

@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::sys::fdpass;
 use crate::sys::pipe::{self, Kind, Thing};
 use crate::sys::poll;
+use crate::wire::control::Control;
 use crate::wire::frame::{self, FrameError};
 use crate::wire::limits;
 use crate::wire::order::{DETACHED_DESCRIPTORS, Mode, Order};
@@ -23,17 +24,34 @@ pub(super) struct Intake {
     pub(super) status: Option<OwnedFd>,
 }
 
-/// Reads one order from a connection.
+/// What a connection asks for.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// A script.
+    Order(Intake),
+    /// Something of the executor itself.
+    Control(Control),
+}
+
+/// Reads what a connection asks for.
 ///
 /// # Errors
 /// The refusal that tells the front-end what is wrong with what it sent.
-pub(super) fn take(connection: &OwnedFd, deadline: Instant) -> Result<Intake, Refusal> {
+pub(super) fn take(connection: &OwnedFd, deadline: Instant) -> Result<Asked, Refusal> {
     let mut reader = Reader { connection, deadline, descriptors: None };
     let prefix = reader.exactly(frame::PREFIX)?.try_into().map_err(|_| malformed("there is no length"))?;
     let size = frame::announced(prefix, limits::ORDER).map_err(|error| refusal(&error))?;
     let body = reader.exactly(size)?;
+    let descriptors = reader.descriptors.unwrap_or_default();
+    match frame::decode(&body) {
+        Ok(control) if descriptors.is_empty() => return Ok(Asked::Control(control)),
+        Ok(Control::Order | Control::Reload | Control::Hello) => {
+            return Err(Refusal::new("order-descriptors", "a word of control brings no descriptors"));
+        }
+        Err(_) => {}
+    }
     let order: Order = frame::decode(&body).map_err(|error| refusal(&error))?;
-    sort(order, reader.descriptors.unwrap_or_default())
+    sort(order, descriptors).map(Asked::Order)
 }
 
 /// Gives each descriptor its role, after a look at its kind.
@@ -114,7 +132,8 @@ fn refusal(error: &FrameError) -> Refusal {
     }
 }
 
-fn malformed(text: &str) -> Refusal {
+/// A refusal of what makes no sense here.
+pub(super) fn malformed(text: &str) -> Refusal {
     Refusal::new("order-malformed", format!("the order cannot be understood: {text}"))
 }
 
@@ -125,6 +144,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::wire::control;
     use crate::wire::name::{RequestId, ScriptName};
 
     fn bytes(mode: Mode) -> Vec<u8> {
@@ -141,7 +161,10 @@ mod tests {
         let patience = if stall { Duration::from_millis(30) } else { Duration::from_secs(20) };
         let result = take(&theirs, Instant::now() + patience).map_err(|refusal| refusal.code().to_owned());
         drop(ours);
-        result
+        result.map(|asked| match asked {
+            Asked::Order(intake) => intake,
+            Asked::Control(word) => panic!("{word:?} is no order"),
+        })
     }
 
     fn null() -> File {
@@ -187,6 +210,16 @@ mod tests {
         assert_eq!(taken(&[0xff; 4], &[], false).unwrap_err(), "order-too-large");
         let order = bytes(Mode::Attached);
         assert_eq!(taken(&order[..order.len() - 1], &[], false).unwrap_err(), "order-malformed");
+    }
+
+    #[test]
+    fn a_word_of_control_is_one_and_brings_nothing() {
+        let (null, word) = (null(), frame::encode(&Control::Hello, control::LIMIT).unwrap());
+        assert_eq!(taken(&word, &[null.as_fd()], false).unwrap_err(), "order-descriptors");
+        let (ours, theirs) = fdpass::pair(fdpass::Kind::Stream).unwrap();
+        fdpass::send(&ours, &word, &[]).unwrap();
+        let asked = take(&theirs, Instant::now() + Duration::from_secs(20)).unwrap();
+        assert!(matches!(asked, Asked::Control(Control::Hello)), "{asked:?}");
     }
 
     #[test]

@@ -6,20 +6,33 @@
 //!
 //! **Invariant:** a process of this room has one thread. It forks.
 
+mod confine;
+mod confinement;
 mod decide;
 mod environment;
 mod event;
+mod init;
 mod intake;
+mod keeper;
+mod limits;
 mod monitor;
+mod pins;
 mod policy;
 mod report;
+mod resolve;
+mod rights;
 mod serve;
+mod tree;
 mod watch;
 
-pub use decide::{OnDisk, PathFacts, Plan, decide};
+pub use confine::prepare;
+pub use confinement::{Confinement, Confinements, Person};
+pub use decide::{HostFacts, OnDisk, Plan, decide};
 pub use event::ExecEvent;
-pub use policy::{Policy, ProfileLimits, Script};
-pub use serve::{ServeError, serve_private};
+pub use pins::{Content, Pins};
+pub use policy::{Paths, Policy, ProfileLimits, Rights, Script};
+pub use resolve::resolve;
+pub use serve::{Door, Load, ServeError, serve_own, serve_private, serve_socket};
 
 #[cfg(test)]
 mod tests;

@@ -11,49 +11,99 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use super::confine::{self, Space};
 use super::decide::{OnDisk, Plan, decide};
-use super::environment::environment;
+use super::environment::{environment, environment_of};
 use super::event::{Audit, ExecEvent};
-use super::intake::{self, Intake};
+use super::intake::{self, Asked, Intake};
 use super::policy::Policy;
 use super::report;
 use super::watch::{Action, Watch};
+use crate::sys::network::HostNetwork;
 use crate::sys::process::{self, End, Failure, Pid, Reaped, Signal, Signals, Spawn, Spawned};
 use crate::sys::{fdpass, poll, user};
+use crate::wire::control::{Control, Reloaded};
 use crate::wire::frame;
 use crate::wire::order::{Command, Mode, Order, Report};
 use crate::wire::outcome::Outcome;
+use crate::wire::refusal::Refusal;
 
 /// How long a front-end may take to send its order.
 const INTAKE: Duration = Duration::from_secs(5);
 /// Largest command, in bytes.
 const COMMAND: usize = 64;
 
-/// Does one order. The process ends afterwards.
-pub(super) fn run(connection: &OwnedFd, policy: &Policy, audit: Audit<'_>) {
+/// What a monitor has from its executor.
+pub(super) struct Means<'a> {
+    /// What it decides by.
+    pub(super) policy: &'a Policy,
+    /// Where it tells its events.
+    pub(super) audit: Audit<'a>,
+    /// The network that the executor has left.
+    pub(super) network: Option<&'a HostNetwork>,
+    /// What it hands the wish for a reload to, where connections are not the executor's own.
+    pub(super) control: Option<OwnedFd>,
+    /// As many scripts as may run (this many) run already.
+    pub(super) full: Option<usize>,
+}
+
+/// Does what a connection asks for. The process ends afterwards.
+pub(super) fn run(connection: &OwnedFd, means: Means<'_>) {
+    let Means { policy, audit, network, control, full } = means;
     let signals = match settle_down() {
         Ok(signals) => signals,
         Err(error) => return Ending::new(connection, audit).tell(&not_started("monitor", &error)),
     };
-    let intake = match intake::take(connection, Instant::now() + INTAKE) {
-        Ok(intake) => intake,
+    let asked = intake::take(connection, Instant::now() + INTAKE);
+    let intake = match asked.and_then(|asked| only_an_order(connection, control, asked)) {
+        Ok(Some(intake)) => intake,
+        Ok(None) => return,
         Err(refusal) => return Ending::new(connection, audit).tell(&Outcome::Refused(refusal)),
     };
     let Intake { order, stdio, status } = intake;
     let mut ending = Ending { order: Some(&order), status, ..Ending::new(connection, audit) };
-    let plan = match decide(&order, policy, &OnDisk) {
+    let refused = |refusal| Outcome::Refused(refusal);
+    let plan = match full.map_or_else(|| decide(&order, policy, &OnDisk), |most| Err(busy(most))) {
         Ok(plan) => plan,
-        Err(refusal) => return ending.tell(&Outcome::Refused(refusal)),
+        Err(refusal) => return ending.tell(&refused(refusal)),
     };
     ending.profile = Some(plan.profile());
-    match start(&plan, stdio) {
-        Err(error) => ending.tell(&not_started("fork", &error)),
-        Ok(spawned) => {
+    match start(&plan, stdio, network) {
+        Err(outcome) => ending.tell(&outcome),
+        Ok((spawned, space)) => {
             ending.pid = Some(spawned.pid);
-            let outcome = Supervision::new(&plan, &order, spawned, signals).until_the_end(connection, audit);
+            let supervision = Supervision { space, ..Supervision::new(&plan, &order, spawned, signals) };
+            let outcome = supervision.until_the_end(connection, audit);
             ending.tell(&outcome);
         }
     }
+}
+
+/// The refusal of one order too many.
+pub(super) fn busy(most: usize) -> Refusal {
+    let text = format!("{most} scripts are running, which is as many as max_children allows: try again later");
+    Refusal::new("busy", text)
+}
+
+/// The order that was asked for; nothing if it was a word of control, which is done then.
+fn only_an_order(connection: &OwnedFd, control: Option<OwnedFd>, asked: Asked) -> Result<Option<Intake>, Refusal> {
+    let (word, Some(control)) = (
+        match asked {
+            Asked::Order(intake) => return Ok(Some(intake)),
+            Asked::Control(word) => word,
+        },
+        control,
+    ) else {
+        return Err(intake::malformed("this connection is for orders alone"));
+    };
+    match word {
+        // A front-end that is gone needs no answer.
+        Control::Hello => drop(report::answer_now(connection, &Reloaded::Done)),
+        // An executor that is gone gives none: the connection closes.
+        Control::Reload => drop(fdpass::send(&control, b"r", &[connection.as_fd()])),
+        Control::Order => return Err(intake::malformed("a connection is an order by itself")),
+    }
+    Ok(None)
 }
 
 /// Leaves everything that could end this process by accident, and becomes the one that orphans fall to.
@@ -64,17 +114,41 @@ fn settle_down() -> std::io::Result<Signals> {
     Signals::collect(&[Signal::SIGCHLD])
 }
 
-fn start(plan: &Plan, stdio: [OwnedFd; 3]) -> std::io::Result<Spawned> {
+fn start(plan: &Plan, stdio: [OwnedFd; 3], network: Option<&HostNetwork>) -> Result<(Spawned, Option<Space>), Outcome> {
+    let own = |name: &str| std::env::var_os(name);
     let spawn = Spawn {
         path: plan.program().clone(),
         argv: plan.argv().to_vec(),
-        environment: environment(|name| std::env::var_os(name)),
+        environment: environment(own),
         stdio,
         expected: plan.expected(),
         // A detached script outlives everything; an attached one has nobody left to read its output.
         dies_with_parent: plan.mode() == Mode::Attached,
+        directory: "/".into(),
+        umask: 0o022,
     };
-    spawn.start()
+    let Some(confinement) = plan.confinement() else {
+        // **Invariant:** nothing runs as root by accident.
+        if user::is_root() {
+            let reason = "a root executor runs nothing without a profile that it applies".to_owned();
+            return Err(Outcome::NotConfined { step: "profile".to_owned(), reason });
+        }
+        return spawn.start().map(|spawned| (spawned, None)).map_err(|error| not_started("fork", &error));
+    };
+    let spawn = Spawn {
+        environment: environment_of(confinement, own),
+        // Its namespace ends with its init, and that with this process.
+        dies_with_parent: false,
+        directory: confinement.profile().working_directory.clone(),
+        umask: confinement.profile().umask,
+        ..spawn
+    };
+    if confinement.profile().network {
+        // The executor has left the host's network; from here on this process and its script have it again.
+        let entered = network.map_or(Ok(()), HostNetwork::enter);
+        entered.map_err(|error| Outcome::NotConfined { step: "network".to_owned(), reason: error.to_string() })?;
+    }
+    confine::start(plan, confinement, spawn).map(|(spawned, space)| (spawned, Some(space)))
 }
 
 fn not_started(step: &str, error: &std::io::Error) -> Outcome {
@@ -114,6 +188,8 @@ struct Supervision<'a> {
     plan: &'a Plan,
     order: &'a Order,
     leader: Pid,
+    /// The namespace whose first process `leader` is; none for a script that is not confined.
+    space: Option<Space>,
     signals: Signals,
     /// Until exec has succeeded or failed.
     verdict: Option<OwnedFd>,
@@ -129,7 +205,7 @@ impl<'a> Supervision<'a> {
         let Spawned { pid, verdict } = spawned;
         let watch = Watch::new(plan.time_limit(), plan.kill_grace(), Instant::now());
         let heard = Vec::with_capacity(COMMAND);
-        Self { plan, order, leader: pid, signals, verdict: Some(verdict), watch, heard, listening: true }
+        Self { plan, order, leader: pid, space: None, signals, verdict: Some(verdict), watch, heard, listening: true }
     }
 
     fn until_the_end(mut self, connection: &OwnedFd, audit: Audit<'_>) -> Outcome {
@@ -162,8 +238,11 @@ impl<'a> Supervision<'a> {
             Ok(Some(failure)) => failure,
             Err(error) => return Some(not_started("exec", &error)),
         };
-        let reason = explain(&failure, self.plan);
-        Some(Outcome::NotStarted { step: failure.step().to_owned(), reason })
+        let step = failure.step().to_owned();
+        if failure.is_confinement() {
+            return Some(Outcome::NotConfined { step, reason: failure.to_string() });
+        }
+        Some(Outcome::NotStarted { step, reason: explain(&failure, self.plan) })
     }
 
     /// Takes note of everyone who has ended.
@@ -173,7 +252,9 @@ impl<'a> Supervision<'a> {
             match process::reap() {
                 Ok(Reaped::Child(pid, end)) if pid == self.leader && self.watch.why().is_none() => {
                     // It has ended, so the pipe has its last word.
-                    return self.learn_verdict(connection).or(Some(outcome_of(end)));
+                    let failed = self.learn_verdict(connection);
+                    return failed
+                        .or_else(|| Some(self.space.take().map_or(outcome_of(end), |space| space.outcome(end))));
                 }
                 Ok(Reaped::Child(..)) => {}
                 Ok(Reaped::Running) | Err(_) => return None,
@@ -215,15 +296,20 @@ impl<'a> Supervision<'a> {
         self.watch.cancel(Instant::now())
     }
 
-    fn act(&self, action: Action, audit: Audit<'_>) {
-        let (done, signal) = match action {
-            Action::Wait => return,
-            Action::Terminate => (process::continue_and_terminate(), Signal::SIGTERM),
-            Action::Kill | Action::KillAndTell => (process::freeze_and_kill(), Signal::SIGKILL),
-        };
+    fn signal_tree(&self, done: std::io::Result<()>, signal: Signal) {
         if done.is_err() {
             // Without /proc nobody can be found but by their group.
             process::signal_group(self.leader, signal);
+        }
+    }
+
+    fn act(&self, action: Action, audit: Audit<'_>) {
+        match (action, &self.space) {
+            (Action::Wait, _) => return,
+            (Action::Terminate, Some(space)) => space.terminate(),
+            (Action::Kill | Action::KillAndTell, Some(space)) => space.kill(),
+            (Action::Terminate, None) => self.signal_tree(process::continue_and_terminate(), Signal::SIGTERM),
+            (_, None) => self.signal_tree(process::freeze_and_kill(), Signal::SIGKILL),
         }
         if action == Action::KillAndTell {
             audit(&ExecEvent::Lingering { request: self.order.request() });
@@ -231,6 +317,7 @@ impl<'a> Supervision<'a> {
     }
 }
 
+/// What can be told of a script that is not confined, once its own end is known.
 const fn outcome_of(end: End) -> Outcome {
     match end {
         End::Exited(code) => Outcome::Exited { code },
@@ -251,7 +338,7 @@ fn explain(failure: &Failure, plan: &Plan) -> String {
             format!("{reason}: a script needs a '#!' line, a program must be made for this kind of machine")
         }
         std::io::ErrorKind::PermissionDenied => {
-            let (uid, _) = user::current();
+            let uid = plan.confinement().map_or(user::current().0, |confinement| confinement.person().uid);
             format!(
                 "{reason}: uid {uid} may not execute the file or enter a directory above it, or it is mounted noexec"
             )

@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::conf::agent::{self, Loaded, Profile};
-use crate::conf::scripts::Entry;
-use crate::conf::{Root, Source};
+use super::confinement::Confinements;
+use super::decide::OnDisk;
+use super::pins::Pins;
+use crate::conf::agent::{self, Loaded, Profile, Settings};
+use crate::conf::scripts::{Allowlist, Entry};
+use crate::conf::{Account as Configured, Root, Source};
 use crate::sys::file;
+use crate::sys::user::Account;
 use crate::wire::causes;
 use crate::wire::name::ScriptName;
 
@@ -25,6 +29,37 @@ pub struct Policy {
     pub profiles: BTreeMap<String, ProfileLimits>,
     /// Most scripts at the same time.
     pub max_children: usize,
+    /// Which paths a script may have.
+    pub paths: Paths,
+    /// What a root executor applies; nothing under a private one.
+    pub confinements: Option<Confinements>,
+}
+
+/// Which paths may be executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paths {
+    /// Those that root alone can have put there: the file and every directory above it are root's, and nobody else's to
+    /// write.
+    Trusted,
+    /// Any, although the executor has root's rights (`trusted_paths = no`).
+    AnyAsRoot,
+    /// Any: the executor has no rights to give away.
+    Any,
+}
+
+/// What an executor may do, which decides how its configuration is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights<'a> {
+    /// No more than its front-end.
+    FrontEnd,
+    /// Everything. The configuration must be root's alone, and every profile names an account: not root by silence,
+    /// and none of the front-end's.
+    Root {
+        /// The account that gives orders, where it is not the one that `agent.conf` names.
+        front_end: Option<&'a Account>,
+        /// The executor's socket, which no script may reach.
+        socket: Option<&'a Path>,
+    },
 }
 
 /// A script of the allowlist.
@@ -34,6 +69,8 @@ pub struct Script {
     pub path: PathBuf,
     /// Its profile's name.
     pub profile: String,
+    /// What else its line pins.
+    pub pins: Pins,
 }
 
 /// What a profile says about time.
@@ -50,18 +87,33 @@ impl Policy {
     ///
     /// # Errors
     /// Every fault of either file with its place, for people.
-    pub fn load(config: &Path, allowlist: &Path, root: &Root) -> Result<Self, String> {
-        let read = |path: &Path| match file::read_bounded(path, LIMIT) {
-            Ok(bytes) => Ok(Source::new(path, bytes)),
-            Err(error) => Err(causes::on_one_line(&error)),
+    pub fn load(config: &Path, allowlist: &Path, root: &Root, rights: Rights<'_>) -> Result<Self, String> {
+        let read = |path: &Path| match rights {
+            Rights::FrontEnd => file::read_bounded(path, LIMIT).map_err(|error| causes::on_one_line(&error)),
+            Rights::Root { .. } => trusted(path),
         };
-        let loaded = agent::load(&read(config)?, &read(allowlist)?, root);
-        loaded.map(|loaded| Self::of(&loaded)).map_err(|errors| errors.to_string())
+        let source = |path: &Path| read(path).map(|bytes| Source::new(path, bytes));
+        let loaded = agent::load(&source(config)?, &source(allowlist)?, root).map_err(|errors| errors.to_string())?;
+        let policy = Self::of(&loaded.settings, &loaded.allowlist);
+        let Rights::Root { front_end, socket } = rights else {
+            return Ok(Self { paths: Paths::Any, ..policy });
+        };
+        let confinements = Confinements::new(&loaded, allowlist, &OnDisk)?.and_hidden(socket);
+        judge(&loaded, front_end)?;
+        Ok(Self { confinements: Some(confinements), ..policy })
     }
 
-    fn of(loaded: &Loaded) -> Self {
+    /// Whether scripts are executed with root's help although others may have written them.
+    #[must_use]
+    pub fn lifts_trust(&self) -> bool {
+        self.paths == Paths::AnyAsRoot
+    }
+
+    /// What a root executor makes of both files.
+    pub(super) fn of(settings: &Settings, allowlist: &Allowlist) -> Self {
         let script = |entry: &Entry| {
-            let script = Script { path: entry.path().to_owned(), profile: entry.profile().to_string() };
+            let pins = Pins { sha256: entry.sha256().copied(), args: entry.args() };
+            let script = Script { path: entry.path().to_owned(), profile: entry.profile().to_string(), pins };
             (entry.name().clone(), script)
         };
         let limits = |profile: &Profile| {
@@ -69,11 +121,53 @@ impl Policy {
             (profile.name.to_string(), limits)
         };
         Self {
-            scripts: loaded.allowlist.iter().map(script).collect(),
-            script_dirs: loaded.settings.script_dirs.clone(),
-            profiles: loaded.settings.profiles.values().map(limits).collect(),
-            max_children: loaded.settings.max_children,
+            scripts: allowlist.iter().map(script).collect(),
+            script_dirs: settings.script_dirs.clone(),
+            profiles: settings.profiles.values().map(limits).collect(),
+            max_children: settings.max_children,
+            paths: if *settings.trusted_paths { Paths::Trusted } else { Paths::AnyAsRoot },
+            confinements: None,
         }
+    }
+}
+
+/// Reads a file that nobody but root can have written.
+fn trusted(path: &Path) -> Result<Vec<u8>, String> {
+    let opened = file::open_trusted(path).map_err(|error| causes::on_one_line(&error))?;
+    file::read_open(&opened, path, LIMIT).map_err(|error| causes::on_one_line(&error))
+}
+
+/// No profile may write where the agent's files are, and none names a front-end's account: a script of that account
+/// could give orders itself, past trust map, hook and log.
+fn judge(loaded: &Loaded, front_end: Option<&Account>) -> Result<(), String> {
+    let settings = &loaded.settings;
+    let resolved = |path: &Path| file::resolve(path).ok().map(|found| found.path);
+    settings.writable_errors(loaded.allowlist.file(), resolved).map_err(|errors| errors.to_string())?;
+    let taken = [uid(&settings.user)?, front_end.map(|account| account.uid().as_raw())];
+    let mut faults = Vec::new();
+    for (name, profile) in &settings.profiles {
+        let Some(run_as) = &profile.run_as else { continue };
+        let uid = uid(run_as)?;
+        if uid.is_some() && taken.contains(&uid) {
+            let place = run_as.place(&settings.file);
+            faults.push(format!(
+                "{place}: Profile '{name}': run_as '{}' is the agent's own account: a script could give orders past the \
+                 agent's checks\nhelp: name another account, for example 'run_as = nobody', or one made for it",
+                **run_as
+            ));
+        }
+    }
+    if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
+}
+
+/// The number of an account; nothing if no account has the name.
+fn uid(account: &Configured) -> Result<Option<u32>, String> {
+    match account {
+        Configured::Id(id) => Ok(Some(*id)),
+        Configured::Name(name) => match Account::by_name(name) {
+            Ok(found) => Ok(found.map(|found| found.uid().as_raw())),
+            Err(error) => Err(format!("the accounts of this host cannot be read: {error}")),
+        },
     }
 }
 
@@ -90,7 +184,7 @@ mod tests {
         let (config, allowlist) = (dir.path().join("agent.conf"), dir.path().join("scripts.conf"));
         write_atomic(&config, agent.as_bytes(), Access::public()).unwrap();
         write_atomic(&allowlist, scripts.as_bytes(), Access::public()).unwrap();
-        Policy::load(&config, &allowlist, &Root::new(None))
+        Policy::load(&config, &allowlist, &Root::new(None), Rights::FrontEnd)
     }
 
     #[test]
@@ -112,7 +206,7 @@ mod tests {
         let text = loaded("nonsense\n", "a = /opt/a\n").unwrap_err();
         assert!(text.contains("agent.conf:1:"), "{text}");
         let none = Path::new("/nonexistent/agent.conf");
-        let text = Policy::load(none, none, &Root::new(None)).unwrap_err();
+        let text = Policy::load(none, none, &Root::new(None), Rights::FrontEnd).unwrap_err();
         assert!(text.starts_with("cannot open /nonexistent/agent.conf: No such file"), "{text}");
     }
 }

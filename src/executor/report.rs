@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use crate::sys::{fdpass, poll};
+use crate::wire::control::{self, Reloaded};
 use crate::wire::frame;
 use crate::wire::limits;
 use crate::wire::order::Report;
@@ -30,6 +31,15 @@ pub(super) fn send(connection: &OwnedFd, report: &Report) -> io::Result<()> {
 /// As [`send`].
 pub(super) fn send_now(connection: &OwnedFd, report: &Report) -> io::Result<()> {
     let bytes = frame::encode(report, limits::REPORT).map_err(io::Error::other)?;
+    write_all(connection, &bytes, Duration::ZERO)
+}
+
+/// Answers a word of control, without any patience.
+///
+/// # Errors
+/// As [`send`].
+pub(super) fn answer_now(connection: &OwnedFd, answer: &Reloaded) -> io::Result<()> {
+    let bytes = frame::encode(answer, control::LIMIT).map_err(io::Error::other)?;
     write_all(connection, &bytes, Duration::ZERO)
 }
 

@@ -28,6 +28,14 @@ pub fn put_back(soft: u64) -> io::Result<()> {
     Ok(setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard), hard)?)
 }
 
+/// Makes `most` the limit, which cannot be raised again without the right to.
+///
+/// # Errors
+/// It is above the hard limit, and this process may not raise that.
+pub fn limit(most: u64) -> io::Result<()> {
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

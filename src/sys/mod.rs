@@ -3,17 +3,25 @@
 //! What another room needs from the kernel stands here under the name of the need. Callers see descriptors as
 //! [`std::os::fd::OwnedFd`], so nothing leaks; every descriptor made here is closed on exec.
 
+mod call;
+pub mod capability;
+pub mod cgroup;
 pub mod clock;
 pub mod descriptors;
 pub mod fdpass;
 pub mod file;
 pub mod host;
+pub mod landlock;
+pub mod listener;
 pub mod localtime;
+pub mod mount;
+pub mod network;
 pub mod notify;
 pub mod pipe;
 pub mod poll;
 pub mod process;
 pub mod random;
+pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod user;

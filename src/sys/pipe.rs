@@ -50,6 +50,23 @@ pub fn read(descriptor: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(nix::unistd::read(descriptor, buffer)?)
 }
 
+/// Writes a few bytes, as one piece.
+///
+/// # Errors
+/// Nobody reads any more.
+pub fn write(descriptor: impl AsFd, bytes: &[u8]) -> io::Result<()> {
+    Ok(nix::unistd::write(descriptor, bytes).map(drop)?)
+}
+
+/// Whether a pipe to be written to has no reader any more.
+///
+/// # Errors
+/// Out of memory.
+pub fn is_deserted(writer: impl AsFd) -> io::Result<bool> {
+    let [ready] = super::poll::readable([Some(writer.as_fd())], Some(std::time::Duration::ZERO))?;
+    Ok(ready.closed)
+}
+
 /// What a descriptor refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Thing {

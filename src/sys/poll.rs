@@ -36,6 +36,17 @@ pub fn readable<const N: usize>(
     }))
 }
 
+/// Whether the other end of a socket goes away within `limit`. Messages that wait to be read do not end the wait.
+///
+/// # Errors
+/// Out of memory.
+pub fn closed(descriptor: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
+    // POLLHUP and POLLERR are told without being asked for, poll(2).
+    let mut polled = [PollFd::new(descriptor, PollFlags::empty())];
+    wait(&mut polled, Some(limit))?;
+    Ok(polled.iter().any(|entry| entry.any().unwrap_or(false)))
+}
+
 /// Waits until a write to the descriptor returns at once; whether it does within `limit`.
 ///
 /// # Errors

@@ -1,5 +1,5 @@
 //! Users: who we are, who somebody is, and becoming somebody with fewer rights for good.
-#![expect(unsafe_code, reason = "capset has no safe binding here")]
+#![expect(unsafe_code, reason = "capget and capset have no safe binding")]
 
 use std::ffi::CString;
 use std::io;
@@ -7,7 +7,10 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{self, User};
+
+use super::capability::Set;
 
 pub use nix::unistd::{Gid, Uid};
 
@@ -56,6 +59,15 @@ impl Account {
     #[must_use]
     pub const fn gid(&self) -> Gid {
         self.gid
+    }
+
+    /// Every group the user is in, the primary one included.
+    ///
+    /// # Errors
+    /// The group database cannot be read.
+    pub fn groups(&self) -> io::Result<Vec<Gid>> {
+        let name = CString::new(self.name.as_str())?;
+        Ok(unistd::getgrouplist(&name, self.gid)?)
     }
 
     /// Home directory.
@@ -190,13 +202,86 @@ fn capabilities_are_empty() -> bool {
 /// # Errors
 /// capset(2) is not allowed here.
 pub fn clear_capabilities() -> io::Result<()> {
-    /// `_LINUX_CAPABILITY_VERSION_3`, and 0 for this thread.
-    const HEADER: [u32; 2] = [0x2008_0522, 0];
-    let (mut header, sets) = (HEADER, [0_u32; 6]);
+    set_capabilities(Set::default())
+}
+
+/// How many processes the user may have from now on (`RLIMIT_NPROC`, getrlimit(2)).
+///
+/// # Errors
+/// It is above the hard limit, and this process may not raise that.
+pub fn limit_processes(most: u64) -> io::Result<()> {
+    Ok(setrlimit(Resource::RLIMIT_NPROC, most, most)?)
+}
+
+/// Makes these the supplementary groups.
+///
+/// # Errors
+/// No `CAP_SETGID`.
+pub fn set_groups(groups: &[Gid]) -> io::Result<()> {
+    Ok(unistd::setgroups(groups)?)
+}
+
+/// Makes these the real, effective and saved ids, group first.
+///
+/// # Errors
+/// No `CAP_SETUID` or `CAP_SETGID`.
+pub fn become_ids(uid: Uid, gid: Gid) -> io::Result<()> {
+    unistd::setresgid(gid, gid, gid)?;
+    Ok(unistd::setresuid(uid, uid, uid)?)
+}
+
+/// Whether all ids are these, and the supplementary groups exactly these.
+///
+/// # Errors
+/// Not expected of the kernel.
+pub fn is_exactly(uid: Uid, gid: Gid, groups: &[Gid]) -> io::Result<bool> {
+    let (uids, gids) = (unistd::getresuid()?, unistd::getresgid()?);
+    let ids =
+        [uids.real, uids.effective, uids.saved] == [uid; 3] && [gids.real, gids.effective, gids.saved] == [gid; 3];
+    let sorted = |groups: &[Gid]| groups.iter().map(|group| group.as_raw()).collect::<std::collections::BTreeSet<_>>();
+    Ok(ids && sorted(&unistd::getgroups()?) == sorted(groups))
+}
+
+/// Exec gives nothing more from now on: no set-user-ID, no file capabilities (`PR_SET_NO_NEW_PRIVS`, prctl(2)).
+///
+/// # Errors
+/// Not expected of the kernel.
+pub fn renounce_privileges() -> io::Result<()> {
+    Ok(prctl::set_no_new_privs()?)
+}
+
+/// Whether [`renounce_privileges`] is in force.
+///
+/// # Errors
+/// Not expected of the kernel.
+pub fn has_renounced_privileges() -> io::Result<bool> {
+    Ok(prctl::get_no_new_privs()?)
+}
+
+/// `_LINUX_CAPABILITY_VERSION_3`, and 0 for this thread.
+const HEADER: [u32; 2] = [0x2008_0522, 0];
+
+/// Makes the effective, permitted and inheritable sets of this thread exactly `set`.
+pub(super) fn set_capabilities(set: Set) -> io::Result<()> {
+    let [low, high] = set.halves();
+    let (mut header, sets) = (HEADER, [low, low, low, high, high, high]);
     // SAFETY: the arrays have the layout of `__user_cap_header_struct` and of two `__user_cap_data_struct`
     // (capset(2)), live through the call, and only the header may be written to.
     let result = unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), sets.as_ptr()) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The effective, permitted and inheritable sets of this thread.
+pub(super) fn capabilities() -> io::Result<[Set; 3]> {
+    let (mut header, mut sets) = (HEADER, [0_u32; 6]);
+    // SAFETY: as above; the kernel writes to both arrays, which are live and writable.
+    let result = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), sets.as_mut_ptr()) };
+    let [a, b, c, d, e, f] = sets;
+    if result == 0 {
+        Ok([Set::from_halves(a, d), Set::from_halves(b, e), Set::from_halves(c, f)])
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,12 @@
-//! What a front-end says to an executor that it started itself, over the socket pair between them
-//! (`SOCK_SEQPACKET`, one message a datagram).
+//! What a front-end says to an executor besides its orders.
 //!
-//! [`Control::Order`] carries one descriptor: the executor's end of a new order connection
-//! ([`super::order`]). It has no answer of its own. [`Control::Reload`] carries none and is answered by one
-//! [`Reloaded`].
+//! To an executor that it started itself it speaks over the socket pair between them (`SOCK_SEQPACKET`, one message a
+//! datagram). [`Control::Order`] carries one descriptor: the executor's end of a new order connection
+//! ([`super::order`]); it has no answer of its own. The other words carry none and are answered by one [`Reloaded`].
+//!
+//! To an executor that listens on a socket every connection is an order's. One whose first frame is a word of control
+//! instead of an order is answered by one [`Reloaded`], also as a frame, and closed. There [`Control::Order`] has no
+//! meaning and is refused.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,17 +21,49 @@ pub enum Control {
     Order,
     /// Read the configuration again; keep the old one if the new is broken.
     Reload,
+    /// Is an executor there that speaks this protocol? Answered at once by [`Reloaded::Done`].
+    Hello,
 }
 
-/// The answer to [`Control::Reload`], and the first message after start.
+/// The answer to a word that has one, and over a socket pair the first message after start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reloaded {
-    /// The configuration on disk is in force.
+    /// The configuration on disk is in force; to a greeting: the executor is there.
     Done,
     /// It is broken, and the old one (if there was one) stays in force.
     Failed {
         /// Every error with its place.
         text: String,
     },
+}
+
+impl Reloaded {
+    /// A failure whose text is cut so that it fits an answer even if each of its bytes needs six in JSON.
+    #[must_use]
+    pub fn failed(text: &str) -> Self {
+        const MOST: usize = LIMIT / 6 - 64;
+        let text = text.get(..text.floor_char_boundary(MOST)).unwrap_or(text);
+        Self::Failed { text: text.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_list_of_faults_is_cut_to_fit_an_answer() {
+        let answer = Reloaded::failed(&"\u{1}é".repeat(LIMIT));
+        let bytes = serde_json::to_vec(&answer).unwrap();
+        assert!(bytes.len() <= LIMIT && bytes.len() > LIMIT / 3, "{}", bytes.len());
+    }
+
+    #[test]
+    fn no_word_of_control_is_an_order() {
+        for word in [Control::Order, Control::Reload, Control::Hello] {
+            let bytes = serde_json::to_vec(&word).unwrap();
+            assert!(serde_json::from_slice::<crate::wire::order::Order>(&bytes).is_err());
+        }
+    }
 }

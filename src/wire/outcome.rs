@@ -25,6 +25,11 @@ pub enum Outcome {
     },
     /// The caller cancelled or went away; the script and its descendants are gone.
     Cancelled,
+    /// The run used up the memory that its profile allows, and the kernel ended it as a whole.
+    OutOfMemory {
+        /// The limit in bytes.
+        limit: u64,
+    },
     /// The order was understood and not permitted; nothing was started.
     Refused(Refusal),
     /// The order was permitted and could not be started: which step failed and why.
@@ -34,11 +39,18 @@ pub enum Outcome {
         /// The operating system's reason.
         reason: String,
     },
+    /// The order was permitted and its profile's confinement could not be applied, so that nothing was started.
+    NotConfined {
+        /// The step that failed, for example `writable`.
+        step: String,
+        /// What it was busy with, and the operating system's reason.
+        reason: String,
+    },
 }
 
 /// `exit` of a run that never started or whose end is unknown.
 pub const EXIT_NOTHING_RAN: i32 = -1;
-/// `exit` of a script that a signal ended, ours or another's.
+/// `exit` of a script that a signal ended, ours or another's, and of one that could not be confined.
 pub const EXIT_KILLED: i32 = 126;
 /// `exit` of a script whose exec failed.
 pub const EXIT_EXEC_FAILED: i32 = 127;
@@ -49,7 +61,11 @@ impl Outcome {
     pub fn exit(&self) -> i32 {
         match self {
             Self::Exited { code } => i32::from(*code),
-            Self::Signalled { .. } | Self::TimedOut { .. } | Self::Cancelled => EXIT_KILLED,
+            Self::Signalled { .. }
+            | Self::TimedOut { .. }
+            | Self::Cancelled
+            | Self::OutOfMemory { .. }
+            | Self::NotConfined { .. } => EXIT_KILLED,
             Self::Refused(_) => EXIT_NOTHING_RAN,
             Self::NotStarted { .. } => EXIT_EXEC_FAILED,
         }
@@ -63,15 +79,17 @@ impl Outcome {
             Self::Signalled { signal } => Some(format!("killed by signal {signal}")),
             Self::TimedOut { limit_ms } => Some(format!("time limit of {limit_ms} ms passed")),
             Self::Cancelled => Some("cancelled".to_owned()),
+            Self::OutOfMemory { limit } => Some(format!("out of memory: the limit is {limit} bytes")),
             Self::Refused(refusal) => Some(refusal.code().to_owned()),
             Self::NotStarted { step, reason } => Some(format!("could not start: {step}: {reason}")),
+            Self::NotConfined { step, reason } => Some(format!("could not confine: {step}: {reason}")),
         }
     }
 
     /// Whether the script's program ever ran.
     #[must_use]
     pub const fn started(&self) -> bool {
-        !matches!(self, Self::Refused(_) | Self::NotStarted { .. })
+        !matches!(self, Self::Refused(_) | Self::NotStarted { .. } | Self::NotConfined { .. })
     }
 }
 
@@ -85,6 +103,12 @@ mod tests {
         assert_eq!(Outcome::Signalled { signal: 9 }.exit(), 126);
         assert_eq!(Outcome::NotStarted { step: "exec".into(), reason: "x".into() }.exit(), 127);
         assert_eq!(Outcome::Refused(Refusal::new("a", "b")).exit(), -1);
+        let unconfined = Outcome::NotConfined { step: "caps".into(), reason: "x".into() };
+        assert_eq!((unconfined.exit(), unconfined.started()), (126, false));
+        assert_eq!(unconfined.reason().unwrap(), "could not confine: caps: x");
+        let memory = Outcome::OutOfMemory { limit: 5 };
+        assert_eq!((memory.exit(), memory.started()), (126, true));
+        assert!(memory.reason().unwrap().contains("out of memory"));
     }
 
     #[test]

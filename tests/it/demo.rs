@@ -133,7 +133,7 @@ fn a_demo_whose_agent_cannot_reach_its_files_says_why_at_once() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
     let ran = finish(demo(dir.path(), &[]), "").exits(69);
-    assert!(ran.stderr.starts_with("Error: 'ctrl-exec-agent serve' did not start:\n"), "{ran:?}");
+    assert!(ran.stderr.starts_with("Error: 'ctrl-exec-agent serve --unprivileged' did not start:\n"), "{ran:?}");
     assert!(ran.stderr.contains("because: Permission denied") && ran.stderr.contains("hint: TMPDIR="), "{ran:?}");
     nothing_is_left(dir.path());
 }

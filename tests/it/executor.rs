@@ -3,6 +3,7 @@
 use nix::sys::signal::Signal;
 
 use crate::harness::background::Background;
+use crate::harness::executor::Mode;
 use crate::harness::site::Builder;
 use crate::harness::{Site, eventually, host};
 
@@ -20,36 +21,40 @@ fn dead(pid: u32) {
 
 #[test]
 fn a_killed_executor_disturbs_no_run_and_the_next_run_starts_another() {
-    let site = site().start();
-    let agent = site.agent();
-    let run = Background::start(site.control_command(&["--json", "run", "agent1", "wait"]));
-    agent.worked("leader");
-    let first = agent.executor();
-    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
-        let killed = agent.executor();
-        host::kill(killed, signal);
-        dead(killed);
-        assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
-        assert_ne!(agent.executor(), killed);
+    for mode in [Mode::Private, Mode::Own] {
+        let site = site().executor(mode).start();
+        let agent = site.agent();
+        let run = Background::start(site.control_command(&["--json", "run", "agent1", "wait"]));
+        agent.worked("leader");
+        let first = agent.executor();
+        for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+            let killed = agent.executor();
+            host::kill(killed, signal);
+            dead(killed);
+            assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+            assert_ne!(agent.executor(), killed);
+        }
+        assert_ne!(agent.executor(), first);
+        std::fs::write(agent.work("go"), "").unwrap();
+        assert_eq!(run.end().exits(0).result()["stdout"], "done\n");
     }
-    assert_ne!(agent.executor(), first);
-    std::fs::write(agent.work("go"), "").unwrap();
-    assert_eq!(run.end().exits(0).result()["stdout"], "done\n");
 }
 
 #[test]
 fn a_killed_executor_is_replaced_at_a_reload_too() {
-    let site = site().start();
-    let killed = site.agent().executor();
-    host::kill(killed, Signal::SIGKILL);
-    dead(killed);
-    site.agent().reload().is(&["ACTION=reload", "RESULT=ok"]);
-    assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+    for mode in [Mode::Private, Mode::Own] {
+        let site = site().executor(mode).start();
+        let killed = site.agent().executor();
+        host::kill(killed, Signal::SIGKILL);
+        dead(killed);
+        site.agent().reload().is(&["ACTION=reload", "RESULT=ok"]);
+        assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+    }
 }
 
 #[test]
 fn executors_that_cannot_start_leave_no_zombies() {
-    let site = site().start();
+    let site = site().executor(Mode::Private).start();
     let agent = site.agent();
     let config = std::fs::read_to_string(agent.config()).unwrap();
     std::fs::write(agent.config(), format!("{config}\nnonsense\n")).unwrap();
@@ -66,7 +71,7 @@ fn executors_that_cannot_start_leave_no_zombies() {
 
 #[test]
 fn many_runs_survive_an_executor_that_dies_again_and_again() {
-    let site = site().sh("short", "sleep 0.05; echo ran").start();
+    let site = site().executor(Mode::Private).sh("short", "sleep 0.05; echo ran").start();
     let start = |_| Background::start(site.control_command(&["--json", "run", "agent1", "short"]));
     let runs: Vec<Background> = (0..24).map(start).collect();
     for _ in 0..6 {
@@ -87,7 +92,7 @@ fn many_runs_survive_an_executor_that_dies_again_and_again() {
 fn a_killed_agent_leaves_no_script_and_no_process() {
     let mut site = site().start();
     let run = Background::start(site.control_command(&["--json", "run", "agent1", "wait"]));
-    let [leader, child] = ["leader", "child"].map(|name| site.agent().worked(name).parse().unwrap());
+    let [leader, child] = ["leader", "child"].map(|name| site.agent().worked_pid(name));
     let executor = site.agent().executor();
     let monitors = host::children(executor);
     assert_eq!(monitors.len(), 1);
@@ -101,7 +106,7 @@ fn a_killed_agent_leaves_no_script_and_no_process() {
 fn a_stopped_agent_ends_its_attached_scripts() {
     let mut site = site().start();
     let run = Background::start(site.control_command(&["--json", "run", "agent1", "wait"]));
-    let [leader, child] = ["leader", "child"].map(|name| site.agent().worked(name).parse().unwrap());
+    let [leader, child] = ["leader", "child"].map(|name| site.agent().worked_pid(name));
     assert_eq!(site.agent_mut().stop(), Some(0));
     [leader, child].into_iter().for_each(dead);
     run.end().exits(1);
@@ -111,8 +116,7 @@ fn a_stopped_agent_ends_its_attached_scripts() {
 fn a_script_that_is_killed_from_outside_ends_its_run_alone() {
     let site = site().start();
     let run = Background::start(site.control_command(&["--json", "run", "agent1", "wait"]));
-    let leader = site.agent().worked("leader").parse().unwrap();
-    let child = site.agent().worked("child").parse().unwrap();
+    let [leader, child] = ["leader", "child"].map(|name| site.agent().worked_pid(name));
     host::kill(leader, Signal::SIGKILL);
     let result = run.end().exits(1).result();
     assert_eq!((&result["exit"], &result["reason"]), (&126.into(), &"killed by signal 9".into()), "{result}");

@@ -11,14 +11,19 @@
 )]
 
 mod audit;
+mod capabilities;
+mod contract;
 mod crash;
 mod deadlines;
 mod demo;
 mod executor;
+mod executor_own;
+mod executor_service;
 mod faults;
 mod harness;
 mod hook;
 mod hostile;
+mod identity;
 mod kept;
 mod names;
 mod old_state;
@@ -36,3 +41,4 @@ mod serve;
 mod setup;
 mod stream;
 mod trust;
+mod units;

@@ -29,7 +29,8 @@ fn a_reload_changes_scripts_tags_and_limits_at_once() {
     let script = agent.write_script("new", "#!/bin/sh\necho 0123456789; sleep 300\n");
     std::fs::write(agent.allowlist(), format!("new = {} profile=quick\n", script.display())).unwrap();
     replace(&agent.config(), "max_output = 4096", "max_output = 1024");
-    append(&agent.config(), "[profile quick]\ntimeout = 1\nkill_grace = 0\n[tags]\nenv = test\n");
+    let quick = agent.profile("quick", "timeout = 1\nkill_grace = 0\n");
+    append(&agent.config(), &format!("{quick}[tags]\nenv = test\n"));
     assert_eq!(site.result("old", &[])["exit"], 0, "nothing changes before the signal");
     agent.reload().is(&["ACTION=reload", "RESULT=ok"]);
     assert_eq!(site.result("old", &[])["error"], "script not permitted");
@@ -37,7 +38,7 @@ fn a_reload_changes_scripts_tags_and_limits_at_once() {
     assert_eq!((&new["exit"], &new["reason"]), (&json!(126), &json!("time limit of 1000 ms passed")), "{new}");
     let seen = capabilities(&site, agent);
     assert_eq!((&seen["tags"], &seen["scripts"][0]["name"]), (&json!({"env": "test"}), &json!("new")), "{seen}");
-    let executor = crate::harness::audit::lines(&agent.stderr());
+    let executor = crate::harness::audit::lines(&agent.executor_stderr());
     let executor = executor.into_iter().find(|line| line.action() == "exec-reload").unwrap();
     assert_eq!(executor.ident, "ctrl-exec-exec");
     executor.is(&["ACTION=exec-reload"]);

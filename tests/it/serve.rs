@@ -55,14 +55,6 @@ fn a_script_listed_twice_is_warned_about_and_the_last_line_counts() {
 }
 
 #[test]
-fn a_root_executor_s_socket_is_an_error_that_names_the_line_to_remove() {
-    let site = Site::builder().agent("executor_socket = /run/ctrl-exec-agent/exec.sock").prepare();
-    let ran = site.agent().command(&["serve"]).exits(78);
-    assert!(ran.stderr.contains("executor_socket is set"), "{ran:?}");
-    assert!(ran.stderr.contains("\nhint: remove executor_socket from "), "{ran:?}");
-}
-
-#[test]
 fn a_key_that_belongs_to_another_certificate_is_an_error() {
     let site = Site::builder().agents(2).prepare();
     let path = site.agents[0].root.join("etc/ctrl-exec-agent/agent.key");

@@ -121,7 +121,7 @@ fn a_caller_that_goes_away_in_the_middle_ends_the_script_and_leaves_a_line() {
     for (times, how) in [(1, "--stream"), (2, "--no-stream")] {
         let words = ["run", how, "agent1", "endless"];
         let mut caller = spawn(&site, &words);
-        let pid: u32 = site.agent().worked("pid").parse().unwrap();
+        let pid: u32 = site.agent().worked_pid("pid");
         caller.kill().unwrap();
         caller.wait().unwrap();
         eventually("the script's end", || (!host::alive(pid)).then_some(()));

@@ -2,12 +2,13 @@
 
 pub mod globals;
 pub mod pairing_status;
+mod profile_check;
 pub mod remedy;
 pub mod request_pairing;
+mod script_check;
 pub mod self_check;
 pub mod self_ping;
 pub mod serve;
-pub mod serve_private;
 
 use std::ffi::OsString;
 
@@ -32,13 +33,13 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Serve dispatchers until told to stop
-    Serve,
+    Serve(serve::Args),
     /// Ask a dispatcher to be paired with this host
     RequestPairing(request_pairing::Args),
     /// Say whether this host is paired, and until when
     PairingStatus,
     /// Check what serving would use, and say what needs hands
-    SelfCheck,
+    SelfCheck(self_check::Args),
     /// Call the running agent as a peer would
     SelfPing,
     /// Exit 0 if certificate, key and CA are there
@@ -65,10 +66,10 @@ pub fn start(words: &[OsString]) -> Exit {
 
 fn run(verb: &Verb, globals: &Globals) -> Result<Exit, Failure> {
     match verb {
-        Verb::Serve => serve::run(globals),
+        Verb::Serve(args) => serve::run(args, globals),
         Verb::RequestPairing(args) => request_pairing::run(args, globals),
         Verb::PairingStatus => Ok(pairing_status::run(globals)),
-        Verb::SelfCheck => self_check::run(globals),
+        Verb::SelfCheck(args) => self_check::run(args, globals),
         Verb::SelfPing => self_ping::run(globals),
         Verb::Paired => Ok(pairing_status::paired(globals)),
     }

@@ -12,9 +12,6 @@ pub fn of(error: &SnapshotError, places: &Places) -> Option<String> {
     let conf = places.config.display();
     match error {
         SnapshotError::Unpaired(_) => Some(format!("pair this host first: {PAIR} ({conf})")),
-        SnapshotError::ExecutorSocket => {
-            Some(format!("remove executor_socket from {conf}; scripts then run as the agent's user"))
-        }
         SnapshotError::Hook(path) => {
             let path = path.display();
             Some(format!("make it executable (chmod 755 {path}), or remove auth_hook from {conf}"))

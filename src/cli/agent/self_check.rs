@@ -2,8 +2,10 @@
 
 use std::error::Error;
 use std::fmt;
+use std::path::Path;
 
-use super::{Globals, pairing_status, remedy};
+use super::{Globals, pairing_status, profile_check, remedy, script_check};
+use crate::agent::orders::{self, Kinship};
 use crate::agent::serve;
 use crate::agent::snapshot::{self, Places, Snapshot, SnapshotError};
 use crate::audit::{Ident, Logger};
@@ -14,12 +16,20 @@ use crate::failure::Failure;
 use crate::sys::{file, user};
 use crate::wire::causes;
 
+/// What `self-check` takes.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Started as root, check what 'serve --unprivileged' would use
+    #[arg(long)]
+    unprivileged: bool,
+}
+
 /// Checks; 1 if serving would fail, a script cannot be executed, or nobody is trusted.
 ///
 /// **Invariant:** it looks with the eyes of the agent. Started as root it becomes the agent's account, as `serve` does,
 /// or a file that only root can read would seem to be in order; and its last check is the very function that serving
 /// starts with.
-pub fn run(globals: &Globals) -> Result<Exit, Failure> {
+pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     out::line("Checking config...");
     let places = globals.places();
     let loaded = snapshot::configuration(&places).map_err(|error| broken(error, &places))?;
@@ -28,13 +38,17 @@ pub fn run(globals: &Globals) -> Result<Exit, Failure> {
     }
     out::line(format!("  Config OK (port {})", *loaded.settings.port));
     out::line(format!("  Allowlist OK ({} scripts)", loaded.allowlist.len()));
-    let mut good = account(&loaded);
+    // Asked before the account is taken, since it depends on who starts the agent.
+    let kinship = Kinship::of(&loaded.settings, args.unprivileged);
+    let mut good = profile_check::profiles(&loaded, kinship.applies_profiles());
+    good &= account(&loaded);
     good &= certificates(globals, &loaded);
     good &= trust(&loaded, &places);
     good &= revocation(&loaded, &places);
-    good &= executor(&loaded);
+    good &= executor(&kinship, &loaded);
     good &= hook(&loaded);
-    good &= scripts(&loaded);
+    good &= script_check::scripts(&kinship, &loaded);
+    good &= script_check::contracts(&loaded, &to_stderr());
     good = good && everything(&places);
     out::line("Self-check complete.");
     Ok(if good { Exit::Success } else { Exit::Failed })
@@ -160,13 +174,36 @@ fn revocation(loaded: &Loaded, places: &Places) -> bool {
     }
 }
 
-fn executor(loaded: &Loaded) -> bool {
-    if loaded.settings.executor_socket.is_some() {
-        out::line(format!("  Executor: {}", SnapshotError::ExecutorSocket));
-        return false;
+/// Whether there is one, and whether it would take this configuration.
+fn executor(kinship: &Kinship, loaded: &Loaded) -> bool {
+    let mut good = true;
+    match kinship {
+        Kinship::Private => {
+            out::line("  Executor: private; scripts run with the agent's own rights");
+            return true;
+        }
+        Kinship::Own => out::line("  Executor: the agent's own, as root; started with the agent"),
+        Kinship::System(path) => match greet(path) {
+            Ok(()) => out::line(format!("  Executor OK ({} answers)", path.display())),
+            Err(reason) => {
+                good = false;
+                out::line(format!("  Executor: {reason}: is ctrl-exec-exec running?"));
+            }
+        },
     }
-    out::line("  Executor: private; scripts run with the agent's own rights");
-    true
+    for path in [loaded.settings.file.as_path(), loaded.allowlist.file()] {
+        if let Err(error) = file::resolve_trusted(path) {
+            good = false;
+            out::line(format!("  Executor: {}", causes::on_one_line(&error)));
+        }
+    }
+    good
+}
+
+fn greet(path: &Path) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    runtime.block_on(orders::greet(path)).map_err(|error| causes::on_one_line(&error))
 }
 
 fn hook(loaded: &Loaded) -> bool {
@@ -177,21 +214,4 @@ fn hook(loaded: &Loaded) -> bool {
         }
         _ => true,
     }
-}
-
-fn scripts(loaded: &Loaded) -> bool {
-    let mut good = true;
-    for entry in loaded.allowlist.iter() {
-        let mark = if !entry.is_within(loaded.settings.script_dirs.as_deref()) {
-            "NOT IN script_dirs"
-        } else if file::is_executable(entry.path()) {
-            "ok"
-        } else {
-            "NOT EXECUTABLE"
-        };
-        good &= mark == "ok";
-        let (name, path, profile) = (entry.name(), entry.path().display(), entry.profile());
-        out::line(format!("  Script '{name}': {path}  (profile: {profile}) [{mark}]"));
-    }
-    good
 }

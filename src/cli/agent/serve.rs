@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use super::{Globals, remedy};
+use crate::agent::orders::{ExecutorError, Kinship};
 use crate::agent::pairing::{self, keep};
 use crate::agent::serve::{self, ServeError};
 use crate::agent::snapshot::Places;
 use crate::cli::out;
+use crate::conf::ProfileName;
+use crate::conf::agent::Loaded;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::sys::{host, user};
@@ -14,20 +17,25 @@ use crate::sys::{host, user};
 /// How long the resolver may take to tell the host's own name.
 const NAME: Duration = Duration::from_secs(2);
 
+/// What `serve` takes.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Started as root, give it up before anything else: scripts run with the agent's own rights, without profiles
+    #[arg(long)]
+    unprivileged: bool,
+}
+
 /// Serves until SIGTERM or SIGINT.
-pub fn run(globals: &Globals) -> Result<Exit, Failure> {
+pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     let places = globals.places();
     let fail = |error| failed(error, &places);
     finish_pairing(globals)?;
-    let settings = serve::settings(&places).map_err(fail)?;
-    serve::drop_root(&settings).map_err(fail)?;
-    if settings.profiles.values().any(|profile| profile.run_as.is_some()) {
-        let (uid, _) = user::current();
-        out::error(format!(
-            "warning: without a root executor every script runs with this agent's own rights (uid {uid}); run_as, caps \
-             and writable of the profiles are not applied"
-        ));
-    }
+    let loaded = serve::configuration(&places).map_err(fail)?;
+    let kinship = Kinship::of(&loaded.settings, args.unprivileged);
+    // With the rights that are given up on the next line.
+    let orders = serve::executor(&places, &kinship).map_err(fail)?;
+    serve::drop_root(&loaded.settings).map_err(fail)?;
+    remind(&kinship, &loaded);
     let host = host::fqdn(NAME);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build();
     let runtime = runtime.map_err(|error| fail(ServeError::Start(error)))?;
@@ -36,8 +44,28 @@ pub fn run(globals: &Globals) -> Result<Exit, Failure> {
             out::error(warnings.to_string());
         }
     };
-    runtime.block_on(serve::serve(places.clone(), host, &warn)).map_err(fail)?;
+    runtime.block_on(serve::serve(places.clone(), host, orders, &warn)).map_err(fail)?;
     Ok(Exit::Success)
+}
+
+/// What an operator should not have to find out.
+fn remind(kinship: &Kinship, loaded: &Loaded) {
+    let profiles = loaded.settings.profiles.values();
+    let named = || loaded.allowlist.iter().any(|script| script.profile().as_str() != ProfileName::DEFAULT);
+    if !kinship.applies_profiles() && (named() || profiles.into_iter().any(|profile| profile.run_as.is_some())) {
+        let (uid, _) = user::current();
+        out::error(format!(
+            "warning: without a root executor every script runs with this agent's own rights (uid {uid}); run_as, caps \
+             and writable of the profiles are not applied"
+        ));
+    }
+    if kinship.applies_profiles() && !*loaded.settings.trusted_paths {
+        let place = loaded.settings.trusted_paths.place(&loaded.settings.file);
+        out::error(format!(
+            "warning: {place}: trusted_paths is off: whoever may write to a script or a directory above it decides what \
+             runs in its profile"
+        ));
+    }
 }
 
 /// A pairing that was killed while it was stored is completed first, or certificate and key would not fit.
@@ -61,13 +89,14 @@ fn failed(error: ServeError, places: &Places) -> Failure {
             Some(format!("set 'user' in {} to an account without rights, or make the account", places.config.display()))
         }
         ServeError::Listen(_) => Some("is another agent running? 'port' and 'bind' in agent.conf decide".to_owned()),
+        ServeError::Executor(ExecutorError::Lost) => Some("start the agent again".to_owned()),
         ServeError::Executor(_) | ServeError::Drop(_) | ServeError::Start(_) => None,
     };
     let exit = match &error {
+        ServeError::Listen(_) | ServeError::Start(_) | ServeError::Executor(ExecutorError::Lost) => Exit::Unavailable,
         ServeError::Snapshot(_) | ServeError::Executor(_) | ServeError::NoAccount(_) | ServeError::RootAccount => {
             Exit::Config
         }
-        ServeError::Listen(_) | ServeError::Start(_) => Exit::Unavailable,
         ServeError::Drop(_) => Exit::Permission,
     };
     let failure = Failure::new(exit, error);

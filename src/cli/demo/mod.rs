@@ -74,8 +74,8 @@ fn pair(host: &mut Host) -> Result<(), Failure> {
 
 fn serve(host: &Host) -> Result<Daemon, Failure> {
     out::line("\n== Managed host: the agent serves; its allowlist names one script");
-    out::line("   $ ctrl-exec-agent serve");
-    let agent = Daemon::start(host.root(), "agent", host.agent(&["serve"]))?;
+    out::line("   $ ctrl-exec-agent serve --unprivileged");
+    let agent = Daemon::start(host.root(), "agent", host.agent(&["serve", "--unprivileged"]))?;
     out::line(format!("   listening on 127.0.0.1:{}", agent.port()));
     Ok(agent)
 }

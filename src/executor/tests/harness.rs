@@ -46,13 +46,57 @@ impl Executor {
         executor
     }
 
+    /// A root executor, with the shell as script `sh` under a profile of these lines. `{}` in them is the test's own
+    /// directory, where `open` may be written to by everyone.
+    pub(super) fn root(profile: &str) -> Self {
+        Self::root_under(&[], profile)
+    }
+
+    /// As [`Executor::root`], started by another program.
+    pub(super) fn root_under(starter: &[&str], profile: &str) -> Self {
+        let executor = Self::spawn_root(starter, profile);
+        assert_eq!(executor.answer(), Reloaded::Done);
+        executor
+    }
+
+    /// Without waiting for the first answer.
+    pub(super) fn spawn_root(starter: &[&str], profile: &str) -> Self {
+        assert!(user::is_root(), "these tests need root");
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().canonicalize().unwrap();
+        for name in ["conf", "open", "open/deep", "other"] {
+            fs::create_dir(place.join(name)).unwrap();
+            fs::set_permissions(place.join(name), PermissionsExt::from_mode(0o777)).unwrap();
+        }
+        let profile = profile.replace("{}", place.to_str().unwrap());
+        let conf = |name: &str| place.join("conf").join(name);
+        let agent = format!(
+            "port = 1\ncert = {c}/crt\nkey = {c}/key\nca = {c}/ca\nuser = daemon\n[profile default]\n{profile}\n",
+            c = place.join("conf").display()
+        );
+        for (path, text) in [(conf("agent.conf"), agent.as_str()), (conf("scripts.conf"), "sh = /bin/sh\n")] {
+            File::create_new(path).unwrap().write_all(text.as_bytes()).unwrap();
+        }
+        Self::spawn_in(directory, "", 0, starter)
+    }
+
     /// Without waiting for the first answer.
     pub(super) fn spawn(policy: &str, uid: u32) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::spawn_in(tempfile::tempdir().unwrap(), policy, uid, &[])
+    }
+
+    fn spawn_in(directory: TempDir, policy: &str, uid: u32, starter: &[&str]) -> Self {
         fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o777)).unwrap();
         let (ours, theirs) = fdpass::pair(fdpass::Kind::Messages).unwrap();
         #[expect(clippy::disallowed_methods, reason = "the test binary itself, as a process of its own")]
-        let mut command = Process::new("/proc/self/exe");
+        let mut command = match starter {
+            [] => Process::new("/proc/self/exe"),
+            [starter, words @ ..] => {
+                let mut command = Process::new(starter);
+                command.args(words).arg(std::env::current_exe().unwrap());
+                command
+            }
+        };
         command
             .args(["executor::tests::executor_role", "--exact", "--nocapture", "--test-threads=1"])
             .env_clear()
@@ -129,6 +173,15 @@ impl Executor {
         ours.set_read_timeout(Some(PATIENCE)).unwrap();
         self.say(&serde_json::to_vec(&Control::Order).unwrap(), &[theirs.as_fd()]);
         ours
+    }
+
+    /// Everything that a shell text prints, errors too; `{}` in it is the test's own directory.
+    pub(super) fn says(&self, text: &str) -> String {
+        let place = self.path("");
+        let text = format!("exec 2>&1\n{}", text.replace("{}/", place.to_str().unwrap()));
+        let (outcome, out, _) = self.shell(&text, &[]).finish();
+        assert!(outcome.started(), "{outcome:?}");
+        out
     }
 
     /// Runs the script `sh` with `-c text` and further arguments.

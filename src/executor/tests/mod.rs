@@ -3,9 +3,11 @@
 //! An executor forks, so it needs a process of its own: the test binary starts itself again, and the one test that
 //! [`executor_role`] is then serves. Run by root, that process is nobody's.
 
+mod confined;
 mod ends;
 mod harness;
 mod orders;
+mod persons;
 mod runs;
 mod service;
 
@@ -19,8 +21,12 @@ use std::time::Duration;
 use nix::sys::wait::{WaitStatus, waitpid};
 use serde_json::Value;
 
-use super::{ExecEvent, Policy, ProfileLimits, Script, serve_private};
-use crate::sys::process::{self, Fork};
+use super::monitor::{self, Means};
+use super::{Confinements, ExecEvent, Paths, Pins, Policy, ProfileLimits, Script, serve_private};
+use crate::conf::{Root, Source, agent};
+use crate::sys::fdpass;
+use crate::sys::process::{self, Fork, Reaped};
+use crate::wire::control::Reloaded;
 use crate::wire::name::ScriptName;
 
 /// Names the directory of a test, and makes [`executor_role`] serve.
@@ -33,6 +39,7 @@ fn executor_role() {
     let Some(directory) = std::env::var_os(DIRECTORY).map(PathBuf::from) else { return };
     let control = process::control_from_stdin().unwrap();
     match process::fork().unwrap() {
+        Fork::Child if directory.join("conf").exists() => root_executor(&control, &directory),
         Fork::Child => executor(control, &directory),
         Fork::Parent(pid) => {
             drop(control);
@@ -57,12 +64,49 @@ fn executor(control: OwnedFd, directory: &Path) {
     ));
 }
 
+/// Reads real configuration files, and has nothing of a service but its orders.
+fn root_executor(control: &OwnedFd, directory: &Path) {
+    write!(OpenOptions::new().write(true).open(directory.join("pid")).unwrap(), "{}", std::process::id()).unwrap();
+    let log = OpenOptions::new().append(true).open(directory.join("log")).unwrap();
+    let audit = |event: &ExecEvent<'_>| writeln!(&log, "{}", event.line().line()).unwrap();
+    let conf = directory.join("conf");
+    let policy = load_confined(&conf.join("agent.conf"), &conf.join("scripts.conf"));
+    let answer = match &policy {
+        Ok(_) => Reloaded::Done,
+        Err(text) => Reloaded::Failed { text: text.clone() },
+    };
+    fdpass::send(control, &serde_json::to_vec(&answer).unwrap(), &[]).unwrap();
+    let Ok(policy) = policy else { process::end(1) };
+    let mut buffer = [0; 64];
+    loop {
+        let mut message = fdpass::receive(control, &mut buffer, 1).unwrap();
+        while let Ok(Reaped::Child(..)) = process::reap() {}
+        let Some(connection) = message.descriptors.pop() else { process::end(0) };
+        if let Fork::Child = process::fork().unwrap() {
+            nix::unistd::close(std::os::fd::AsRawFd::as_raw_fd(control)).unwrap();
+            let means = Means { policy: &policy, audit: &audit, network: None, control: None, full: None };
+            monitor::run(&connection, means);
+            process::end(0);
+        }
+    }
+}
+
+/// Reads files that anybody may have written, as a root executor never does.
+fn load_confined(config: &Path, allowlist: &Path) -> Result<Policy, String> {
+    let source = |path: &Path| Source::new(path, std::fs::read(path).unwrap());
+    let loaded = agent::load(&source(config), &source(allowlist), &Root::new(None));
+    let loaded = loaded.map_err(|errors| errors.to_string())?;
+    let confinements = Some(Confinements::new(&loaded, allowlist, &super::OnDisk)?);
+    Ok(Policy { paths: Paths::AnyAsRoot, confinements, ..Policy::of(&loaded.settings, &loaded.allowlist) })
+}
+
 /// Stands in for the configuration files.
 fn load(path: &Path) -> Result<Policy, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     let value: Value = serde_json::from_str(&text).map_err(|error| format!("policy: {error}"))?;
     let scripts = value["scripts"].as_object().ok_or("no scripts")?.iter().map(|(name, path)| {
-        let script = Script { path: path.as_str().unwrap().into(), profile: "default".to_owned() };
+        let script =
+            Script { path: path.as_str().unwrap().into(), profile: "default".to_owned(), pins: Pins::default() };
         (ScriptName::parse(name).unwrap(), script)
     });
     let millis = |key: &str| value[key].as_u64().map(Duration::from_millis);
@@ -72,6 +116,8 @@ fn load(path: &Path) -> Result<Policy, String> {
         scripts: scripts.collect(),
         script_dirs: dirs.map(|dirs| dirs.iter().map(|dir| dir.as_str().unwrap().into()).collect()),
         profiles: BTreeMap::from([("default".to_owned(), limits)]),
+        paths: Paths::Any,
+        confinements: None,
         max_children: value["max_children"].as_u64().map_or(64, |most| usize::try_from(most).unwrap()),
     })
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{AccessFlags, Gid, Uid, access, faccessat, fchownat};
 
 use super::FileError;
@@ -80,6 +81,14 @@ pub fn is_writable_dir(path: &Path) -> bool {
 pub fn give(path: &Path, owner: Uid, group: Gid) -> Result<(), FileError> {
     let given = fchownat(AT_FDCWD, path, Some(owner), Some(group), AtFlags::AT_SYMLINK_NOFOLLOW);
     given.map_err(|errno| FileError::new(path, "change the owner of", errno.into()))
+}
+
+/// Makes a node for a character device. The mode is subject to the umask.
+///
+/// # Errors
+/// No `CAP_MKNOD`.
+pub fn make_device(path: &Path, major: u64, minor: u64, mode: u32) -> io::Result<()> {
+    Ok(mknod(path, SFlag::S_IFCHR, Mode::from_bits_truncate(mode), makedev(major, minor))?)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::{FileStat, Mode, fstat};
 
 /// Which file a path means: the same device and inode are the same file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +24,16 @@ impl Identity {
     /// # Errors
     /// There is none, or a directory on the way may not be searched.
     pub fn of(path: &Path) -> io::Result<Self> {
-        let facts = std::fs::metadata(path)?;
-        Ok(Self { device: facts.dev(), inode: facts.ino() })
+        std::fs::metadata(path).map(|facts| Self::from_facts(&facts))
+    }
+
+    pub(super) fn from_facts(facts: &std::fs::Metadata) -> Self {
+        Self { device: facts.dev(), inode: facts.ino() }
+    }
+
+    /// Of the file that fstat(2) has told about.
+    pub(super) const fn from_stat(facts: &FileStat) -> Self {
+        Self { device: facts.st_dev, inode: facts.st_ino }
     }
 }
 
@@ -46,7 +54,7 @@ pub struct Resolved {
 pub fn resolve(path: &Path) -> io::Result<Resolved> {
     let opened = nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
     let facts = fstat(&opened)?;
-    let identity = Identity { device: facts.st_dev, inode: facts.st_ino };
+    let identity = Identity::from_stat(&facts);
     let path = std::fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd()))?;
     if Identity::of(&path)? == identity { Ok(Resolved { path, identity }) } else { Err(Errno::ESTALE.into()) }
 }

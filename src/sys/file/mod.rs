@@ -1,5 +1,6 @@
 //! Files: written whole or not at all, read within bounds, opened only where nobody else could have put them.
 
+mod digest;
 mod facts;
 mod identity;
 mod lock;
@@ -12,10 +13,11 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-pub use facts::{age, create_dir, give, is_executable, is_writable_dir, sweep};
+pub use digest::{Version, digest, digest_of, digest_open};
+pub use facts::{age, create_dir, give, is_executable, is_writable_dir, make_device, sweep};
 pub use identity::{Identity, Resolved, path_of, resolve};
 pub use lock::{LockGuard, lock_directory, lock_exclusive, lock_shared, try_lock_exclusive};
-pub use trusted::{TrustError, open_trusted};
+pub use trusted::{TrustError, check_trusted_directory, open_trusted, resolve_trusted};
 pub use write::{Access, overwrite, write_atomic, write_new};
 
 /// A file operation that failed: which file, which step, and the system's reason as the source.

@@ -16,7 +16,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 
-use super::FileError;
+use super::{FileError, Identity, Resolved};
 
 /// Most symbolic links on the way, as in the kernel (`path_resolution(7)`).
 const LINKS: usize = 40;
@@ -53,7 +53,48 @@ impl TrustError {
 /// # Errors
 /// Missing or unreadable, not a regular file, a relative path, or the first component that fails the test.
 pub fn open_trusted(path: &Path) -> Result<File, TrustError> {
-    Walk::new(path, judge).open()
+    let walk = Walk::new(path, judge);
+    match walk.end(OFlag::O_RDONLY)? {
+        End::File(file, _) => Ok(File::from(file)),
+        End::Directory => Err(no_file(path, io::ErrorKind::IsADirectory)),
+    }
+}
+
+/// The regular file that a path means, if it and every directory on the way pass as for [`open_trusted`]. It need not
+/// be readable for the caller, whose `path` is absolute.
+///
+/// # Errors
+/// As [`open_trusted`].
+pub fn resolve_trusted(path: &Path) -> Result<Resolved, TrustError> {
+    let walk = Walk::new(path, judge);
+    match walk.end(OFlag::O_PATH)? {
+        End::File(file, place) => {
+            let facts = fstat(&file).map_err(|errno| FileError::new(path, "examine", errno.into()))?;
+            Ok(Resolved { path: place, identity: Identity::from_stat(&facts) })
+        }
+        End::Directory => Err(no_file(path, io::ErrorKind::IsADirectory)),
+    }
+}
+
+/// Makes sure that a directory and every one above it pass as for [`open_trusted`].
+///
+/// # Errors
+/// As [`open_trusted`], and where it is no directory.
+pub fn check_trusted_directory(path: &Path) -> Result<(), TrustError> {
+    match Walk::new(path, judge).end(OFlag::O_PATH)? {
+        End::Directory => Ok(()),
+        End::File(..) => Err(no_file(path, io::ErrorKind::NotADirectory)),
+    }
+}
+
+fn no_file(path: &Path, kind: io::ErrorKind) -> TrustError {
+    FileError::new(path, "open", kind.into()).into()
+}
+
+/// What a walk came to, with its place.
+enum End {
+    File(OwnedFd, PathBuf),
+    Directory,
 }
 
 /// What is wrong with a component; nothing if it passes.
@@ -82,17 +123,18 @@ impl<'a> Walk<'a> {
         Self { path, judge, stack: Vec::new(), rest: VecDeque::new(), links: 0 }
     }
 
-    fn open(mut self) -> Result<File, TrustError> {
+    /// Walks to the end and opens what is there: a regular file with `access`.
+    fn end(mut self, access: OFlag) -> Result<End, TrustError> {
         if !self.path.is_absolute() {
             return Err(self.fail("open", io::Error::new(io::ErrorKind::InvalidInput, "the path is not absolute")));
         }
         self.prepend(self.path)?;
         while let Some(name) = self.rest.pop_front() {
-            if let Some(file) = self.step(&name)? {
-                return Ok(file);
+            if let Some(place) = self.step(&name)? {
+                return Ok(End::File(self.open(&name, &place, access)?, place));
             }
         }
-        Err(self.fail("open", io::Error::from(io::ErrorKind::IsADirectory)))
+        Ok(End::Directory)
     }
 
     /// Puts the components of `path` in front of what is left to walk; an absolute one starts again at `/`.
@@ -113,8 +155,8 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Walks one component; the file itself when it was the last.
-    fn step(&mut self, name: &OsStr) -> Result<Option<File>, TrustError> {
+    /// Walks one component; the place of the file when it was the last.
+    fn step(&mut self, name: &OsStr) -> Result<Option<PathBuf>, TrustError> {
         if name == ".." {
             if self.stack.len() > 1 {
                 self.stack.pop();
@@ -136,7 +178,7 @@ impl<'a> Walk<'a> {
                 Ok(None)
             }
             _ if !self.rest.is_empty() => Err(self.fail("open", io::Error::from(io::ErrorKind::NotADirectory))),
-            SFlag::S_IFREG => self.read(name, &place).map(Some),
+            SFlag::S_IFREG => Ok(Some(place)),
             _ => Err(self.fail("open", io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))),
         }
     }
@@ -150,16 +192,16 @@ impl<'a> Walk<'a> {
         self.prepend(Path::new(&target))
     }
 
-    /// Opens the file for reading. Only root can change what this name means in a judged directory, and the judgement
-    /// is made on the descriptor that is handed out.
-    fn read(&self, name: &OsStr, place: &Path) -> Result<File, TrustError> {
+    /// Opens the file. Only root can change what this name means in a judged directory, and the judgement is made on
+    /// the descriptor that is handed out.
+    fn open(&self, name: &OsStr, place: &Path, access: OFlag) -> Result<OwnedFd, TrustError> {
         let Some((directory, _)) = self.stack.last() else {
-            return Err(self.fail("open", io::Error::from(io::ErrorKind::NotFound)));
+            return Err(no_file(self.path, io::ErrorKind::NotFound));
         };
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let flags = access | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let opened = openat(directory, name, flags, Mode::empty()).map_err(|errno| self.fail("open", errno.into()))?;
         self.check(&opened, place)?;
-        Ok(File::from(opened))
+        Ok(opened)
     }
 
     fn check(&self, opened: impl AsFd, place: &Path) -> Result<(), TrustError> {
@@ -190,13 +232,27 @@ mod tests {
 
     fn content(path: &Path) -> Result<String, TrustError> {
         let mut text = String::new();
-        Walk::new(path, ownerless).open()?.read_to_string(&mut text).unwrap();
+        match Walk::new(path, ownerless).end(OFlag::O_RDONLY)? {
+            End::File(file, _) => File::from(file).read_to_string(&mut text).unwrap(),
+            End::Directory => return Err(no_file(path, io::ErrorKind::IsADirectory)),
+        };
         Ok(text)
     }
 
     #[test]
     fn a_file_of_root_is_opened() {
         open_trusted(Path::new("/etc/passwd")).unwrap();
+    }
+
+    #[test]
+    fn a_trusted_path_is_resolved_to_the_file_that_was_judged() {
+        let found = resolve_trusted(Path::new("/bin/../bin/sh")).unwrap();
+        assert_eq!(found, crate::sys::file::resolve(Path::new("/bin/sh")).unwrap());
+        assert!(resolve_trusted(Path::new("/bin")).is_err() && resolve_trusted(Path::new("bin/sh")).is_err());
+        assert!(resolve_trusted(Path::new("/no/such")).unwrap_err().is_not_found());
+        check_trusted_directory(Path::new("/usr/../etc")).unwrap();
+        assert!(check_trusted_directory(Path::new("/etc/passwd")).is_err());
+        assert!(matches!(check_trusted_directory(Path::new("/tmp")), Err(TrustError::Untrusted { .. })));
     }
 
     #[test]

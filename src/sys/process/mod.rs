@@ -1,6 +1,7 @@
 //! Processes: making them, waiting for them, ending whole trees of them.
 
 mod detached;
+mod fault;
 mod private;
 mod signals;
 mod spawn;
@@ -10,15 +11,16 @@ use std::io;
 
 use nix::errno::Errno;
 use nix::sys::prctl;
-use nix::sys::signal::killpg;
+use nix::sys::signal::{kill, killpg};
 use nix::unistd::{self, ForkResult};
 
 pub use detached::{Launch, launch, report_ready};
+pub use fault::{Failure, Fault};
 pub use nix::sys::signal::Signal;
 pub use nix::unistd::Pid;
 pub use private::{control_from_stdin, spawn_private};
 pub use signals::{Signals, block_all};
-pub use spawn::{Expected, Failure, Spawn, Spawned};
+pub use spawn::{Expected, Spawn, Spawned, keep_only};
 pub use tree::{continue_and_terminate, freeze_and_kill};
 
 /// The system's error number for a file that is neither a program nor a script (`ENOEXEC`, execve(2)).
@@ -49,6 +51,44 @@ pub fn fork() -> io::Result<Fork> {
         ForkResult::Parent { child } => Fork::Parent(child),
     })
 }
+
+/// Starts a process that borrows this one's memory until it executes a program or ends, while this one waits
+/// (`CLONE_VM | CLONE_VFORK`, clone(2)). Nothing is copied, so that it costs a third of a [`fork`].
+///
+/// `work` runs in the new process; if it returns, the process ends. What it does to memory is seen here afterwards:
+/// descriptors that it closes are closed there alone, so it must not drop those that are owned here.
+///
+/// **Invariant:** as [`fork`], the caller has one thread.
+///
+/// # Errors
+/// As [`fork`].
+pub fn fork_for_exec(mut work: impl FnMut()) -> io::Result<Pid> {
+    /// Bytes of stack; only what is used is ever real.
+    const STACK: usize = 1 << 20;
+    let mut work: &mut dyn FnMut() = &mut work;
+    let mut stack = vec![0_u128; STACK / size_of::<u128>()];
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    #[expect(unsafe_code, reason = "clone has no safe binding")]
+    // SAFETY: the stack is live, aligned and the child's alone; the argument leads to `work`, which is live; and this
+    // process does not go on before the child uses neither any more.
+    let pid = unsafe {
+        let top = stack.as_mut_ptr_range().end.cast();
+        libc::clone(run_and_end, top, flags, (&raw mut work).cast())
+    };
+    if pid < 0 { Err(io::Error::last_os_error()) } else { Ok(Pid::from_raw(pid)) }
+}
+
+/// The child of [`fork_for_exec`], from its first instruction.
+extern "C" fn run_and_end(work: *mut libc::c_void) -> libc::c_int {
+    #[expect(unsafe_code, reason = "an argument of clone is untyped")]
+    // SAFETY: `fork_for_exec`, the only caller, passes a pointer of this type to a live value that nobody else uses.
+    let work = unsafe { &mut *work.cast::<&mut dyn FnMut()>() };
+    work();
+    end(FAILED)
+}
+
+/// Status of a new process that did not become its program; its parent learns the reason in another way.
+const FAILED: i32 = 127;
 
 /// Ends a forked process at once, running none of the exit handlers that belong to its parent.
 pub fn end(status: i32) -> ! {
@@ -81,6 +121,39 @@ pub fn signal_group(leader: Pid, signal: Signal) {
     let _ = killpg(leader, signal);
 }
 
+/// Sends a signal to a process that this one has not waited for yet, so that its number is still its own.
+pub fn signal(child: Pid, signal: Signal) {
+    // One that has ended needs none.
+    let _ = kill(child, signal);
+}
+
+/// Sends a signal to every process that this one may signal but itself; in the first process of a namespace, to everyone
+/// else in it (kill(2)).
+pub fn signal_everyone(signal: Signal) {
+    // Nobody is left.
+    let _ = kill(Pid::from_raw(-1), signal);
+}
+
+/// The kernel kills this process when its parent ends, and from now on no other process may look into it.
+///
+/// # Errors
+/// Not expected of the kernel.
+pub fn die_with_parent() -> io::Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    Ok(prctl::set_dumpable(false)?)
+}
+
+/// This process's id, in its own namespace.
+#[must_use]
+pub fn own_id() -> Pid {
+    unistd::getpid()
+}
+
+/// Permissions that new files do not get.
+pub fn set_umask(mask: u32) {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));
+}
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -88,6 +161,27 @@ pub enum End {
     Exited(u8),
     /// By a signal with this number.
     Signalled(i32),
+}
+
+impl End {
+    /// For another process of this program.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 5] {
+        let (kind, number) = match self {
+            Self::Exited(code) => (0, code as i32),
+            Self::Signalled(signal) => (1, signal),
+        };
+        let [a, b, c, d] = number.to_ne_bytes();
+        [kind, a, b, c, d]
+    }
+
+    /// What [`End::to_bytes`] made; `None` if it is not whole.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (kind, number) = bytes.split_first()?;
+        let number = i32::from_ne_bytes(number.try_into().ok()?);
+        if *kind == 0 { u8::try_from(number).ok().map(Self::Exited) } else { Some(Self::Signalled(number)) }
+    }
 }
 
 /// What waiting without patience found.

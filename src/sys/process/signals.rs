@@ -30,8 +30,17 @@ impl Signals {
     /// # Errors
     /// Not expected of the kernel.
     pub fn next(&self) -> io::Result<Option<Signal>> {
+        Ok(self.next_from()?.map(|(signal, _)| signal))
+    }
+
+    /// As [`Signals::next`], with the sender's process id; 0 for one outside of this process namespace.
+    ///
+    /// # Errors
+    /// As [`Signals::next`].
+    pub fn next_from(&self) -> io::Result<Option<(Signal, u32)>> {
         let Some(found) = self.source.read_signal()? else { return Ok(None) };
-        Ok(i32::try_from(found.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok()))
+        let signal = i32::try_from(found.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
+        Ok(signal.map(|signal| (signal, found.ssi_pid)))
     }
 }
 

@@ -1,14 +1,14 @@
 //! Starting a program with exactly the surroundings that were asked for.
 //!
-//! The order of steps in the new process: own session; parent-death signal; standard descriptors; default signals;
-//! working directory and umask; the file is still the one that was judged; every other descriptor closed; exec.
-//! A step that fails is reported through a pipe that exec closes, so that the parent can tell a program that ran from
-//! one that did not.
-#![expect(unsafe_code, reason = "closing a range of descriptors has no safe binding")]
+//! The order of steps in the new process: own session; parent-death signal; standard descriptors; default signals; what
+//! the caller adds, such as giving up rights; working directory and umask; the file is still the one that was judged;
+//! every other descriptor closed; exec. A step that fails is reported through a pipe that exec closes, so that the parent
+//! can tell a program that ran from one that did not.
 
 use std::ffi::CString;
-use std::io::{self, Read};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -16,13 +16,12 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{self, Pid};
 
+use super::fault::Fault;
 use super::signals::reset_for_exec;
-use super::{Fork, end, fork, own_session};
+use super::{FAILED, Fork, end, fork, own_session};
+use crate::sys::call::{Numbers, call};
 use crate::sys::file::{self, Identity};
 use crate::sys::pipe;
-
-/// Status of a child that could not exec; its parent learns the reason from the pipe instead.
-const NOT_STARTED: i32 = 127;
 
 /// A program to start.
 #[derive(Debug)]
@@ -40,6 +39,10 @@ pub struct Spawn {
     /// Whether the kernel kills the program when this process ends (`PR_SET_PDEATHSIG`). It is lost by a program
     /// with file capabilities or a set-user-ID bit, and is not inherited.
     pub dies_with_parent: bool,
+    /// Where the program starts.
+    pub directory: PathBuf,
+    /// Permissions that files it makes do not get.
+    pub umask: u32,
 }
 
 /// What is known about the file that will be executed.
@@ -75,74 +78,85 @@ impl Spawn {
         match fork()? {
             Fork::Parent(pid) => Ok(Spawned { pid, verdict }),
             Fork::Child => {
-                let (step, errno) = self.become_program(parent, failure.as_raw_fd());
-                let [a, b, c, d] = (errno as i32).to_ne_bytes();
-                // The parent may be gone, and then nobody wants to know.
-                let _ = unistd::write(&failure, &[step as u8, a, b, c, d]);
-                end(NOT_STARTED)
+                self.become_program(parent, &failure, || Ok(())).report(&failure);
+                end(FAILED)
             }
         }
     }
 
-    /// Only returns if a step fails.
-    fn become_program(&self, parent: Pid, failure: RawFd) -> (Step, Errno) {
-        match self.steps(parent, failure) {
+    /// The file to execute.
+    #[must_use]
+    pub fn program(&self) -> &std::path::Path {
+        file::path_of(&self.path)
+    }
+
+    /// Turns this process, a child of `parent`, into the program, with `rights` as the step that gives up what the
+    /// program must not have. Only returns if a step fails. `failure` is a pipe's end: it stays open until exec.
+    pub fn become_program(&self, parent: Pid, failure: &OwnedFd, rights: impl FnOnce() -> Result<(), Fault>) -> Fault {
+        match self.steps(parent, failure, rights) {
             Ok(never) => match never {},
-            Err(failed) => failed,
+            Err(fault) => fault,
         }
     }
 
-    fn steps(&self, parent: Pid, failure: RawFd) -> Result<std::convert::Infallible, (Step, Errno)> {
-        own_session().map_err(at(Step::Session))?;
+    fn steps(
+        &self,
+        parent: Pid,
+        failure: &OwnedFd,
+        rights: impl FnOnce() -> Result<(), Fault>,
+    ) -> Result<std::convert::Infallible, Fault> {
+        own_session().map_err(Fault::at("session"))?;
         if self.dies_with_parent {
-            prctl::set_pdeathsig(Signal::SIGKILL).map_err(|errno| (Step::ParentDeath, errno))?;
+            prctl::set_pdeathsig(Signal::SIGKILL).map_err(Fault::at("parent-death-signal"))?;
             // The parent may have ended just before that.
             if unistd::getppid() != parent {
-                return Err((Step::ParentDeath, Errno::ESRCH));
+                return Err(Fault::at("parent-death-signal")(Errno::ESRCH));
             }
         }
         let [input, output, error] = &self.stdio;
-        unistd::dup2_stdin(input).map_err(|errno| (Step::Stdio, errno))?;
-        unistd::dup2_stdout(output).map_err(|errno| (Step::Stdio, errno))?;
-        unistd::dup2_stderr(error).map_err(|errno| (Step::Stdio, errno))?;
-        reset_for_exec().map_err(at(Step::Signals))?;
-        unistd::chdir("/").map_err(|errno| (Step::Directory, errno))?;
-        nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
+        unistd::dup2_stdin(input).map_err(Fault::at("stdio"))?;
+        unistd::dup2_stdout(output).map_err(Fault::at("stdio"))?;
+        unistd::dup2_stderr(error).map_err(Fault::at("stdio"))?;
+        reset_for_exec().map_err(Fault::at("signals"))?;
+        rights()?;
+        let lost = |errno| Fault::at("directory")(errno).about(self.directory.display());
+        unistd::chdir(&self.directory).map_err(lost)?;
+        nix::sys::stat::umask(Mode::from_bits_truncate(self.umask));
         self.check_identity()?;
-        close_all_but(failure).map_err(at(Step::Close))?;
-        unistd::execve(&self.path, &self.argv, &self.environment).map_err(|errno| (Step::Exec, errno))
+        close_all_but(failure).map_err(Fault::at("close-descriptors"))?;
+        unistd::execve(&self.path, &self.argv, &self.environment).map_err(Fault::at("exec"))
     }
 
-    fn check_identity(&self) -> Result<(), (Step, Errno)> {
+    fn check_identity(&self) -> Result<(), Fault> {
         if self.expected == Expected::Anything {
             return Ok(());
         }
-        let found = Identity::of(file::path_of(&self.path)).map_err(at(Step::Exec))?;
-        if self.expected == Expected::File(found) { Ok(()) } else { Err((Step::Identity, Errno::ESTALE)) }
+        let found = Identity::of(file::path_of(&self.path)).map_err(Fault::at("exec"))?;
+        if self.expected == Expected::File(found) { Ok(()) } else { Err(Fault::at("identity")(Errno::ESTALE)) }
     }
 }
 
-/// Gives an error the step that it belongs to.
-fn at(step: Step) -> impl Fn(io::Error) -> (Step, Errno) {
-    move |error| (step, Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
-}
-
 /// Closes every descriptor above standard error but `kept`. Whoever owns one in this copy of the process never gets to
-/// drop it: exec or [`end`] come next.
-fn close_all_but(kept: RawFd) -> io::Result<()> {
-    let kept = u32::try_from(kept).map_err(io::Error::other)?;
+/// drop it: exec or [`end`] come next, or a loop that never returns.
+pub(super) fn close_all_but(kept: impl AsFd) -> io::Result<()> {
+    let kept = u32::try_from(kept.as_fd().as_raw_fd()).map_err(io::Error::other)?;
     for (first, last) in [(3, kept.saturating_sub(1)), (kept.saturating_add(1), u32::MAX)] {
-        if first <= last && !close_range(first, last) {
+        // Kernels before 5.9 do not know the call.
+        if first <= last && call(Numbers::CloseRange { first, last }).is_err() {
             return close_listed(kept);
         }
     }
     Ok(())
 }
 
-/// Whether the kernel knows the call (5.9) and did it.
-fn close_range(first: u32, last: u32) -> bool {
-    // SAFETY: the call takes numbers alone, and what it closes is used by nobody any more (see `close_all_but`).
-    unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) == 0 }
+/// Closes every descriptor but the standard ones and `kept`.
+///
+/// **Invariant:** the process never returns to code that owns one of them.
+///
+/// # Errors
+/// `/proc` is missing on a kernel older than 5.9.
+pub fn keep_only(kept: impl AsFd) -> io::Result<()> {
+    close_all_but(kept)
 }
 
 /// As [`close_all_but`], one by one.
@@ -155,78 +169,4 @@ pub(super) fn close_listed(kept: u32) -> io::Result<()> {
         let _ = unistd::close(number);
     }
     Ok(())
-}
-
-/// What a new process was doing when it failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-enum Step {
-    Session,
-    ParentDeath,
-    Stdio,
-    Signals,
-    Directory,
-    Identity,
-    Close,
-    Exec,
-}
-
-impl Step {
-    const ALL: [Self; 8] = [
-        Self::Session,
-        Self::ParentDeath,
-        Self::Stdio,
-        Self::Signals,
-        Self::Directory,
-        Self::Identity,
-        Self::Close,
-        Self::Exec,
-    ];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Session => "session",
-            Self::ParentDeath => "parent-death-signal",
-            Self::Stdio => "stdio",
-            Self::Signals => "signals",
-            Self::Directory => "directory",
-            Self::Identity => "identity",
-            Self::Close => "close-descriptors",
-            Self::Exec => "exec",
-        }
-    }
-}
-
-/// Why a process never became its program.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Failure {
-    step: Step,
-    errno: Errno,
-}
-
-impl Failure {
-    /// Reads the verdict: `None` if the program runs (or the process was killed on the way to it).
-    ///
-    /// # Errors
-    /// The pipe cannot be read.
-    pub fn read(verdict: OwnedFd) -> io::Result<Option<Self>> {
-        let mut bytes = Vec::new();
-        std::fs::File::from(verdict).take(16).read_to_end(&mut bytes)?;
-        let [step, errno @ ..] = bytes.as_slice() else { return Ok(None) };
-        let step = Step::ALL.into_iter().find(|known| *known as u8 == *step).unwrap_or(Step::Exec);
-        let errno = errno.try_into().map_or(libc::EIO, i32::from_ne_bytes);
-        Ok(Some(Self { step, errno: Errno::from_raw(errno) }))
-    }
-
-    /// The step that failed, in kebab-case; `exec` for the program itself.
-    #[must_use]
-    pub const fn step(&self) -> &'static str {
-        self.step.name()
-    }
-
-    /// The system's reason.
-    #[must_use]
-    pub fn reason(&self) -> io::Error {
-        self.errno.into()
-    }
 }

@@ -88,6 +88,8 @@ fn shell(script: &str, output: OwnedFd) -> Spawn {
         stdio: [null(), output, null()],
         expected: Expected::Anything,
         dies_with_parent: false,
+        directory: "/".into(),
+        umask: 0o022,
     }
 }
 
@@ -99,7 +101,7 @@ fn outcome(change: impl FnOnce(&mut Spawn), script: &str) -> String {
     let spawned = spawn.start().unwrap();
     let failure = Failure::read(spawned.verdict).unwrap();
     let printed = std::io::read_to_string(File::from(reader)).unwrap();
-    format!("{:?} {:?} {printed}", failure.map(|failure| failure.step()), wait_for_all())
+    format!("{:?} {:?} {printed}", failure.as_ref().map(Failure::step), wait_for_all())
 }
 
 fn pipe_pair() -> (OwnedFd, OwnedFd) {

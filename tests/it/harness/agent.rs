@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::audit::{self, Line};
+use super::executor::{Mode, Service};
 use super::notify::Notify;
 use super::pki::Credentials;
 use super::process::{Ran, finish, program};
@@ -23,7 +24,9 @@ pub(crate) struct Agent {
     pub(crate) root: PathBuf,
     /// What it shows in handshakes.
     pub(crate) credentials: Credentials,
+    pub(crate) mode: Mode,
     process: Option<Process>,
+    service: Option<Service>,
     starts: u32,
 }
 
@@ -36,8 +39,29 @@ struct Process {
 }
 
 impl Agent {
-    pub(crate) fn new(name: &str, root: PathBuf, credentials: Credentials) -> Self {
-        Self { name: name.to_owned(), root, credentials, process: None, starts: 0 }
+    pub(crate) fn new(name: &str, root: PathBuf, credentials: Credentials, mode: Mode) -> Self {
+        Self { name: name.to_owned(), root, credentials, mode, process: None, service: None, starts: 0 }
+    }
+
+    /// The socket of the system's executor.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.root.join("run/ctrl-exec-agent/exec.sock")
+    }
+
+    /// Starts the system's executor and waits until it is ready.
+    pub(crate) fn start_service(&mut self) {
+        self.starts += 1;
+        self.service = Some(Service::start(&self.root, &self.socket(), self.starts));
+    }
+
+    /// The system's executor.
+    pub(crate) fn service(&self) -> &Service {
+        self.service.as_ref().expect("the executor runs")
+    }
+
+    /// Takes the system's executor away, to end it.
+    pub(crate) fn take_service(&mut self) -> Service {
+        self.service.take().expect("the executor runs")
     }
 
     pub(crate) fn config(&self) -> PathBuf {
@@ -68,6 +92,28 @@ impl Agent {
         eventually(&format!("{} of {}", name, self.name), look).trim_end().to_owned()
     }
 
+    /// The process whose own number a script has written there.
+    pub(crate) fn worked_pid(&self, name: &str) -> u32 {
+        eventually(&format!("the process of {name}"), || self.living(name))
+    }
+
+    /// The same, if it lives. A confined script does not know the host's numbers.
+    pub(crate) fn living(&self, name: &str) -> Option<u32> {
+        let number = self.worked(name).parse().unwrap();
+        if self.mode == Mode::Private {
+            return Some(number).filter(|pid| host::alive(*pid));
+        }
+        let above = [Some(self.pid()), self.service.as_ref().map(Service::pid)];
+        let ours = |pid: &u32| host::alive(*pid) && above.iter().flatten().any(|top| host::descends(*pid, *top));
+        host::numbered(number).into_iter().find(ours)
+    }
+
+    /// A section of its configuration, with an account where profiles are applied.
+    pub(crate) fn profile(&self, name: &str, text: &str) -> String {
+        let account = if self.mode == Mode::Private { String::new() } else { format!("run_as = {}\n", Mode::SCRIPTS) };
+        format!("[profile {name}]\n{account}{text}")
+    }
+
     /// Puts a script's file in place and returns its path. It is on no allowlist yet.
     pub(crate) fn write_script(&self, name: &str, text: &str) -> PathBuf {
         let path = self.root.join("scripts").join(name);
@@ -86,19 +132,34 @@ impl Agent {
     /// The agent's command line, to its end.
     pub(crate) fn command(&self, words: &[&str]) -> Ran {
         let mut command = program(&binary());
-        command.args(["agent", "--root"]).arg(&self.root).args(words);
+        command.args(["agent", "--root"]).arg(&self.root).args(words).args(self.flag(words));
         finish(command, "")
     }
 
-    /// Starts `serve` and waits until it is ready.
+    /// What makes a verb that root starts do without a root executor.
+    fn flag(&self, words: &[&str]) -> Option<&'static str> {
+        let asks = words.iter().any(|word| ["serve", "self-check"].contains(word));
+        (asks && self.mode == Mode::Private).then_some("--unprivileged")
+    }
+
+    /// Starts `serve`, after the system's executor where it has that, and waits until it is ready.
     pub(crate) fn start(&mut self) {
+        if self.mode == Mode::System && self.service.is_none() {
+            self.start_service();
+        }
+        self.start_alone();
+    }
+
+    /// Starts `serve` and waits until it is ready.
+    pub(crate) fn start_alone(&mut self) {
         self.starts += 1;
         let stderr = self.root.join(format!("stderr.{}", self.starts));
         let notify = Notify::bind(&self.root.join("notify"));
         // With the limit on descriptors that service managers and login shells set.
         let mut command = program(Path::new("/bin/sh"));
         command.args(["-c", "ulimit -Sn 1024; exec \"$@\"", "sh"]).arg(binary());
-        command.args(["agent", "--root"]).arg(&self.root).arg("serve").env("NOTIFY_SOCKET", notify.path());
+        command.args(["agent", "--root"]).arg(&self.root).arg("serve").args(self.flag(&["serve"]));
+        command.env("NOTIFY_SOCKET", notify.path());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&stderr).unwrap());
         let mut child = command.spawn().unwrap();
         let address = announced(&mut child, &notify, &stderr);
@@ -109,6 +170,12 @@ impl Agent {
     pub(crate) fn stop(&mut self) -> Option<i32> {
         let mut process = self.process.take()?;
         host::kill(process.child.id(), Signal::SIGTERM);
+        eventually("the end of the agent", || process.child.try_wait().unwrap()).code()
+    }
+
+    /// Waits for its end and returns the exit status.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        let mut process = self.process.take().unwrap();
         eventually("the end of the agent", || process.child.try_wait().unwrap()).code()
     }
 
@@ -138,21 +205,46 @@ impl Agent {
         self.process().child.id()
     }
 
-    /// The executor's process.
+    /// The process of the executor's service.
     pub(crate) fn executor(&self) -> u32 {
-        eventually("one executor", || match host::children(self.pid())[..] {
-            [executor] => Some(executor),
-            _ => None,
-        })
+        // A monitor, which may have lost its own parent, leads a session; an executor does not.
+        let only_child = |of: u32| {
+            eventually("one executor", || {
+                let services: Vec<u32> =
+                    host::children(of).into_iter().filter(|pid| !host::leads_session(*pid)).collect();
+                if let [executor] = services[..] { Some(executor) } else { None }
+            })
+        };
+        match self.mode {
+            Mode::Private => only_child(self.pid()),
+            Mode::Own => only_child(self.keeper()),
+            Mode::System => self.service().pid(),
+        }
+    }
+
+    /// The process that keeps the agent's own root executor alive.
+    pub(crate) fn keeper(&self) -> u32 {
+        assert_eq!(self.mode, Mode::Own);
+        eventually("one keeper", || if let [keeper] = host::children(self.pid())[..] { Some(keeper) } else { None })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.process().address
     }
 
+    /// Where its standard error goes.
+    pub(crate) fn stderr_path(&self) -> PathBuf {
+        self.process().stderr.clone()
+    }
+
     /// Everything on standard error so far.
     pub(crate) fn stderr(&self) -> String {
         std::fs::read_to_string(&self.process().stderr).unwrap()
+    }
+
+    /// Everything that its executor has put on standard error, among other things.
+    pub(crate) fn executor_stderr(&self) -> String {
+        if self.mode == Mode::System { self.service().stderr() } else { self.stderr() }
     }
 
     /// The audit lines of this kind so far.

@@ -50,9 +50,67 @@ pub(crate) fn kill(pid: u32, signal: Signal) {
     let _ = signal::kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal);
 }
 
+/// A process of the agent's account that listens at `path`. Killed when dropped.
+pub(crate) fn listen_as_agent(path: &Path) -> Impostor {
+    let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
+    give_to_agent(path);
+    // The kernel notes who calls listen(2), the last time it is called.
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "exec perl -e 'listen(STDIN, 9) or die; $| = 1; print 1; sleep 300'"]);
+    command.stdin(std::os::fd::OwnedFd::from(listener)).stdout(std::process::Stdio::piped()).uid(65_534).gid(65_534);
+    let mut child = command.spawn().unwrap();
+    std::io::Read::read_exact(&mut child.stdout.take().unwrap(), &mut [0]).unwrap();
+    Impostor(child)
+}
+
+/// See [`listen_as_agent`].
+#[derive(Debug)]
+pub(crate) struct Impostor(std::process::Child);
+
+impl Drop for Impostor {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
 /// Whether a process is there and no zombie.
 pub(crate) fn alive(pid: u32) -> bool {
     stat(pid).is_some_and(|(state, _)| state != 'Z' && state != 'X')
+}
+
+/// Whether a process leads a session of its own.
+pub(crate) fn leads_session(pid: u32) -> bool {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap());
+    nix::unistd::getsid(Some(pid)).is_ok_and(|session| session == pid)
+}
+
+/// Processes that have this number in a namespace of their own (`NSpid`, `proc_pid_status(5)`).
+pub(crate) fn numbered(number: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").unwrap();
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let own = |pid: &u32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let numbers: Vec<u32> = text
+            .lines()
+            .find_map(|line| line.strip_prefix("NSpid:"))?
+            .split_whitespace()
+            .map(|word| word.parse().unwrap())
+            .collect();
+        (numbers.len() > 1).then_some(*numbers.last()?)
+    };
+    pids.filter(|pid| own(pid) == Some(number)).collect()
+}
+
+/// Whether a process is a child, or a child's child, of `top`.
+pub(crate) fn descends(mut pid: u32, top: u32) -> bool {
+    while let Some((_, above)) = stat(pid).filter(|_| pid > 1) {
+        if above == top {
+            return true;
+        }
+        pid = above;
+    }
+    false
 }
 
 /// Living children of a process.

@@ -8,6 +8,7 @@ use ctrl_exec::pki::ca::Ca;
 use tempfile::TempDir;
 
 use super::agent::{self, Agent};
+use super::executor::Mode;
 use super::pki::{self, Credentials};
 use super::process::{Ran, finish, program};
 use super::{binary, host};
@@ -27,9 +28,16 @@ pub(crate) struct Builder {
     dispatcher: String,
     hook: Option<String>,
     original_records: bool,
+    executor: Mode,
 }
 
 impl Builder {
+    /// Which executor the agents have.
+    pub(crate) fn executor(mut self, mode: Mode) -> Self {
+        self.executor = mode;
+        self
+    }
+
     pub(crate) fn agents(mut self, count: usize) -> Self {
         self.agents = count;
         self
@@ -99,7 +107,12 @@ impl Builder {
 
     /// Sets up everything and starts no agent.
     pub(crate) fn prepare(self) -> Site {
-        let dir = tempfile::tempdir().unwrap();
+        // A root executor wants its files where nobody else can put any, which is not so in the temporary directory.
+        let dir = match self.executor {
+            Mode::Private => tempfile::tempdir(),
+            Mode::Own | Mode::System => tempfile::tempdir_in("/var/lib"),
+        };
+        let dir = dir.unwrap();
         // An agent that was started as root has to get in as somebody else.
         open_to_all(dir.path());
         let control = dir.path().join("control");
@@ -134,11 +147,11 @@ impl Builder {
     }
 
     fn agent_files(&self, site: &Site, ca: &Ca, name: &str, root: PathBuf) -> Agent {
-        for place in ["etc/ctrl-exec-agent", "var/lib/ctrl-exec-agent", "scripts", "work"] {
+        for place in ["etc/ctrl-exec-agent", "var/lib/ctrl-exec-agent", "run/ctrl-exec-agent", "scripts", "work"] {
             std::fs::create_dir_all(root.join(place)).unwrap();
         }
         std::fs::set_permissions(root.join("work"), std::fs::Permissions::from_mode(0o777)).unwrap();
-        let mut agent = Agent::new(name, root, pki::issue(ca, name));
+        let mut agent = Agent::new(name, root, pki::issue(ca, name), self.executor);
         agent.write_credentials(agent.credentials.clone());
         std::fs::write(agent.root.join("etc/ctrl-exec-agent/ca.crt"), ca.certificate().to_pem()).unwrap();
         std::fs::write(agent.trust(), format!("{} {DISPATCHER}\n", site.dispatcher().serial())).unwrap();
@@ -167,8 +180,24 @@ impl Builder {
         }
         let scripts = agent.root.join("scripts").display().to_string();
         text += &self.settings.replace("{scripts}", &scripts);
-        text + "[profile default]\n" + &self.sections
+        if self.executor == Mode::System {
+            setting(&mut text, "executor_socket", &agent.socket());
+        }
+        text += "[profile default]\n";
+        let sections = text + &self.sections;
+        if self.executor == Mode::Private { sections } else { with_accounts(&sections) }
     }
+}
+
+/// Gives every profile without one an account, since a root executor applies them.
+fn with_accounts(text: &str) -> String {
+    let mut parts = text.split("[profile ");
+    let top = parts.next().unwrap_or_default().to_owned();
+    parts.fold(top, |text, part| {
+        let (name, keys) = part.split_once(']').unwrap();
+        let account = if keys.contains("run_as") { String::new() } else { format!("\nrun_as = {}", Mode::SCRIPTS) };
+        format!("{text}[profile {name}]{account}{keys}")
+    })
 }
 
 /// A dispatcher and its agents.

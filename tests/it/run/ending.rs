@@ -15,11 +15,15 @@ fn site() -> Builder {
 }
 
 fn tree(agent: &Agent) -> [u32; 2] {
-    ["leader", "child"].map(|name| agent.worked(name).parse().unwrap())
+    ["leader", "child"].map(|name| agent.worked_pid(name))
 }
 
 fn all_end(pids: [u32; 2]) {
     eventually("the end of the whole tree", || pids.iter().all(|pid| !host::alive(*pid)).then_some(()));
+}
+
+fn nobody_is_left(agent: &Agent) -> bool {
+    ["leader", "child"].iter().all(|name| agent.living(name).is_none())
 }
 
 fn start(site: &Site, words: &[&str]) -> Child {
@@ -58,7 +62,7 @@ fn the_time_limit_of_a_profile_kills_the_whole_tree() {
         .start();
     let result = site.result("limited", &[]);
     assert_eq!((&result["exit"], &result["reason"]), (&json!(126), &json!("time limit of 1000 ms passed")), "{result}");
-    assert!(tree(site.agent()).iter().all(|pid| !host::alive(*pid)), "reported only when everyone is gone");
+    assert!(nobody_is_left(site.agent()), "reported only when everyone is gone");
 }
 
 #[test]
@@ -77,5 +81,5 @@ fn a_dispatcher_that_stops_waiting_ends_the_script() {
     let site = site().dispatcher("read_timeout = 1").start();
     let result = site.result("tree", &[]);
     assert_eq!((&result["exit"], &result["error"]), (&json!(-1), &json!("read timeout after 1s")), "{result}");
-    all_end(tree(site.agent()));
+    eventually("the end of the whole tree", || nobody_is_left(site.agent()).then_some(()));
 }

@@ -39,7 +39,7 @@ fn one_request_id_serves_all_hosts_of_a_run() {
 
 #[test]
 fn no_more_than_max_parallel_hosts_are_asked_at_once() {
-    let text = "mkdir {work}/in.$$; ls {work} | grep -c '^in[.]'; sleep 0.1; rmdir {work}/in.$$";
+    let text = "own=$(mktemp -d {work}/in.XXXXXX); ls {work} | grep -c '^in[.]'; sleep 0.1; rmdir $own";
     let site = Site::builder().dispatcher("max_parallel = 3").sh("count", text).start();
     let agent = site.agent();
     let hosts: Vec<String> = (1..=12).map(|number| format!("host{number}")).collect();

@@ -1,0 +1,99 @@
+//! The socket pair between the front-end and an executor that it has started.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::Child;
+
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
+use tokio::time::timeout;
+
+use super::{ExecutorError, PATIENCE, judge};
+use crate::sys::fdpass::{self, Kind};
+use crate::sys::{pipe, process};
+use crate::wire::control::{Control, LIMIT};
+
+/// An executor's process that was just started, and our end of the socket to it.
+#[derive(Debug)]
+pub(super) struct Fresh {
+    control: OwnedFd,
+    child: Child,
+}
+
+impl Fresh {
+    /// Starts it, which needs no runtime.
+    pub(super) fn start(arguments: &[OsString]) -> io::Result<Self> {
+        let (control, theirs) = fdpass::pair(Kind::Messages)?;
+        pipe::set_nonblocking(control.as_fd(), true)?;
+        let arguments: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
+        let child = process::spawn_private(&arguments, theirs)?;
+        Ok(Self { control, child })
+    }
+
+    /// Waits until it has read its configuration.
+    pub(super) async fn ready(self) -> Result<Line, ExecutorError> {
+        let control = UnixDatagram::from_std(self.control.into()).map_err(ExecutorError::Start)?;
+        let line = Line { control, child: Some(self.child) };
+        line.answer().await?;
+        Ok(line)
+    }
+}
+
+/// A running executor of ours.
+#[derive(Debug)]
+pub(super) struct Line {
+    /// A socket of whole messages; only its readiness is used, sending and receiving carry descriptors.
+    control: UnixDatagram,
+    /// Until it is waited for.
+    child: Option<Child>,
+}
+
+impl Line {
+    /// Hands over the executor's end of an order's connection.
+    pub(super) async fn order(&self, connection: &OwnedFd) -> io::Result<()> {
+        self.say(Control::Order, &[connection.as_fd()]).await
+    }
+
+    /// Asks for a reload; answered by [`Line::answer`]. An answer that nobody has waited for is forgotten, or it would be
+    /// taken for this one's.
+    pub(super) async fn reload(&self) -> io::Result<()> {
+        while self
+            .control
+            .try_io(Interest::READABLE, || fdpass::receive(self.control.as_fd(), &mut [0], 0))
+            .is_ok_and(|message| message.size > 0)
+        {}
+        self.say(Control::Reload, &[]).await
+    }
+
+    async fn say(&self, message: Control, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let text = serde_json::to_vec(&message)?;
+        let send = || fdpass::send(self.control.as_fd(), &text, descriptors);
+        self.control.async_io(Interest::WRITABLE, send).await.map(|_| ())
+    }
+
+    pub(super) async fn answer(&self) -> Result<(), ExecutorError> {
+        let text = timeout(PATIENCE, self.receive()).await.map_err(|_| ExecutorError::Silent)?;
+        judge(&text.map_err(ExecutorError::Start)?)
+    }
+
+    async fn receive(&self) -> io::Result<Vec<u8>> {
+        let mut buffer = vec![0; LIMIT];
+        let receive = || fdpass::receive(self.control.as_fd(), &mut buffer, 0);
+        let message = self.control.async_io(Interest::READABLE, receive).await?;
+        buffer.truncate(message.size);
+        Ok(buffer)
+    }
+}
+
+impl Drop for Line {
+    /// The child ends when its socket closes, which is a moment from now. Somebody has to wait for it, or it stays a
+    /// zombie as long as this process lives.
+    fn drop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        if !matches!(child.try_wait(), Ok(Some(_))) {
+            // Without a thread the zombie stays; there is nobody to tell.
+            let _ = std::thread::Builder::new().name("reaper".to_owned()).spawn(move || child.wait());
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The way to the executor: a fresh connection for each order, and a reload that is answered.
+//!
+//! There are three, as [`crate::executor`] describes them from the other side, and the front-end picks one at its start:
+//!
+//! | the agent | its executor | if that dies |
+//! |---|---|---|
+//! | has `executor_socket` | the system's, through that socket | runs fail until the system has started another |
+//! | was started as root | its own, started before it became the agent's account | its keeper starts another |
+//! | has no rights | a private child with the agent's rights | the next order starts another |
+//!
+//! Orders under way are never touched by that, since each has its own monitor.
+
+mod line;
+mod system;
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::{Mutex, Notify};
+
+use self::line::{Fresh, Line};
+use super::snapshot::Places;
+use crate::conf::agent::Settings;
+use crate::sys::fdpass::{self, Kind};
+use crate::sys::user;
+use crate::wire::control::{Control, Reloaded};
+
+/// How long the executor may take to read its configuration.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The executor and the way to it.
+#[derive(Debug)]
+pub struct Orders {
+    way: Way,
+    lost: Notify,
+}
+
+#[derive(Debug)]
+enum Way {
+    Private { arguments: Vec<OsString>, line: Mutex<Option<Line>> },
+    Own(Mutex<Own>),
+    System(PathBuf),
+}
+
+/// The agent's own root executor, which cannot be started again.
+#[derive(Debug)]
+enum Own {
+    /// Not heard of yet.
+    Fresh(Fresh),
+    Ready(Line),
+    Gone,
+}
+
+/// Which kind of executor carries out an agent's orders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kinship {
+    /// A child with the agent's own rights.
+    Private,
+    /// A child with root's rights.
+    Own,
+    /// The system's, at this socket.
+    System(PathBuf),
+}
+
+impl Kinship {
+    /// Which executor a front-end with these settings has, if it starts with the rights of this process. One that gives
+    /// up root without a root executor (`unprivileged`) has no more than anybody.
+    #[must_use]
+    pub fn of(settings: &Settings, unprivileged: bool) -> Self {
+        match &settings.executor_socket {
+            Some(path) => Self::System(path.to_path_buf()),
+            None if user::is_root() && !unprivileged => Self::Own,
+            None => Self::Private,
+        }
+    }
+
+    /// Whether profiles are applied.
+    #[must_use]
+    pub const fn applies_profiles(&self) -> bool {
+        !matches!(self, Self::Private)
+    }
+}
+
+/// An executor that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecutorError {
+    /// It did not start, or went away.
+    #[error("the executor cannot be started")]
+    Start(#[source] io::Error),
+    /// It reads the same files and found them broken.
+    #[error("the executor cannot use the configuration: {0}")]
+    Configuration(String),
+    /// It answered nothing in time.
+    #[error("the executor did not answer within {} seconds", PATIENCE.as_secs())]
+    Silent,
+    /// Nobody is at its socket, or somebody else.
+    #[error("no executor can be reached at {}", path.display())]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The agent's own root executor and its keeper are gone.
+    #[error("the executor is gone, and an agent that has given up root cannot start another")]
+    Lost,
+}
+
+impl ExecutorError {
+    fn into_io(self) -> io::Error {
+        match self {
+            Self::Start(error) => error,
+            other => io::Error::other(other),
+        }
+    }
+}
+
+impl Orders {
+    /// Orders to the executor of an agent at these places, whose scripts get this limit on descriptors. A root executor
+    /// of the agent's own is started here: call it while the process is root, and before it has a second thread. A
+    /// private one is not started yet.
+    ///
+    /// # Errors
+    /// Out of processes or descriptors.
+    pub fn new(kinship: &Kinship, places: &Places, descriptors: u64) -> Result<Self, ExecutorError> {
+        let way = match kinship {
+            Kinship::System(path) => Way::System(path.clone()),
+            Kinship::Private => {
+                Way::Private { arguments: arguments("serve-private", places, descriptors), line: Mutex::default() }
+            }
+            Kinship::Own => {
+                let fresh = Fresh::start(&arguments("serve-own", places, descriptors));
+                Way::Own(Mutex::new(Own::Fresh(fresh.map_err(ExecutorError::Start)?)))
+            }
+        };
+        Ok(Self { way, lost: Notify::new() })
+    }
+
+    /// Waits until the executor is ready. One of the system's is only greeted: whether it is there now says little about
+    /// the moment of an order.
+    pub async fn start(&self) -> Result<(), ExecutorError> {
+        match &self.way {
+            Way::Private { arguments, line } => *line.lock().await = Some(private(arguments).await?),
+            Way::Own(own) => {
+                let mut own = own.lock().await;
+                if let Own::Fresh(fresh) = std::mem::replace(&mut *own, Own::Gone) {
+                    *own = Own::Ready(fresh.ready().await?);
+                }
+            }
+            Way::System(path) => system::ask(path, Control::Hello).await?,
+        }
+        Ok(())
+    }
+
+    /// Whether the agent can go on without its executor, because the system starts it anew.
+    #[must_use]
+    pub const fn can_wait(&self) -> bool {
+        matches!(self.way, Way::System(_))
+    }
+
+    /// A fresh order connection. Starts a private executor anew if it has died.
+    pub async fn open(&self) -> io::Result<OwnedFd> {
+        let (line, arguments) = match &self.way {
+            Way::System(path) => return system::open(path).await,
+            Way::Own(own) => return self.open_own(&mut *own.lock().await).await,
+            Way::Private { line, arguments } => (line, arguments),
+        };
+        let (ours, theirs) = fdpass::pair(Kind::Stream)?;
+        let mut line = line.lock().await;
+        if let Some(open) = line.as_ref()
+            && open.order(&theirs).await.is_ok()
+        {
+            return Ok(ours);
+        }
+        *line = None;
+        let fresh = private(arguments).await.map_err(ExecutorError::into_io)?;
+        let said = fresh.order(&theirs).await;
+        *line = Some(fresh);
+        said.map(|()| ours)
+    }
+
+    async fn open_own(&self, own: &mut Own) -> io::Result<OwnedFd> {
+        let Own::Ready(line) = own else { return Err(ExecutorError::Lost.into_io()) };
+        let (ours, theirs) = fdpass::pair(Kind::Stream)?;
+        let said = line.order(&theirs).await;
+        self.note(own, said)?;
+        Ok(ours)
+    }
+
+    /// Has the executor read its configuration again.
+    pub async fn reload(&self) -> Result<(), ExecutorError> {
+        let (line, arguments) = match &self.way {
+            Way::System(path) => return system::ask(path, Control::Reload).await,
+            Way::Own(own) => return self.reload_own(&mut *own.lock().await).await,
+            Way::Private { line, arguments } => (line, arguments),
+        };
+        let mut line = line.lock().await;
+        if let Some(open) = line.as_ref()
+            && open.reload().await.is_ok()
+        {
+            let answer = open.answer().await;
+            if !matches!(answer, Ok(()) | Err(ExecutorError::Configuration(_))) {
+                *line = None;
+            }
+            return answer;
+        }
+        *line = None;
+        *line = Some(private(arguments).await?);
+        Ok(())
+    }
+
+    async fn reload_own(&self, own: &mut Own) -> Result<(), ExecutorError> {
+        let Own::Ready(line) = own else { return Err(ExecutorError::Lost) };
+        if line.reload().await.is_ok() {
+            return line.answer().await;
+        }
+        *own = Own::Gone;
+        self.lost.notify_one();
+        Err(ExecutorError::Lost)
+    }
+
+    /// A socket without another end has lost both the executor and its keeper.
+    fn note(&self, own: &mut Own, said: io::Result<()>) -> io::Result<()> {
+        let gone = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionRefused, io::ErrorKind::ConnectionReset];
+        if said.as_ref().is_err_and(|error| gone.contains(&error.kind())) {
+            *own = Own::Gone;
+            self.lost.notify_one();
+        }
+        said
+    }
+
+    /// Waits until the agent's own root executor is found to be lost for good.
+    pub async fn lost(&self) {
+        self.lost.notified().await;
+    }
+}
+
+/// Whether an executor of the system answers at `path`.
+///
+/// # Errors
+/// Why it does not.
+pub async fn greet(path: &Path) -> Result<(), ExecutorError> {
+    system::ask(path, Control::Hello).await
+}
+
+async fn private(arguments: &[OsString]) -> Result<Line, ExecutorError> {
+    Fresh::start(arguments).map_err(ExecutorError::Start)?.ready().await
+}
+
+fn arguments(role: &str, places: &Places, descriptors: u64) -> Vec<OsString> {
+    let limit = OsString::from(descriptors.to_string());
+    let (config, allowlist) = (places.config.as_os_str(), places.allowlist.as_os_str());
+    [role.as_ref(), config, allowlist, places.root.prefix().as_os_str(), &limit].map(OsStr::to_owned).to_vec()
+}
+
+/// What an answer says.
+fn judge(text: &[u8]) -> Result<(), ExecutorError> {
+    match serde_json::from_slice(text) {
+        Ok(Reloaded::Done) => Ok(()),
+        Ok(Reloaded::Failed { text }) => Err(ExecutorError::Configuration(text)),
+        Err(error) => Err(ExecutorError::Start(error.into())),
+    }
+}

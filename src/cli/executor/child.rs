@@ -1,0 +1,57 @@
+//! The executor's process, started by the agent's `serve` with the control socket as standard input.
+//!
+//! Its words are read here and not by clap: this process must stay small, and only the agent starts it.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use super::failed;
+use crate::audit::{Ident, Logger, Sockets};
+use crate::cli::out;
+use crate::conf::Root;
+use crate::executor::{self, Policy, Rights, ServeError};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::sys::{descriptors, process};
+
+/// An executor with the agent's own rights: both configuration files, the prefix, and the limit on descriptors that
+/// the agent was started with.
+#[must_use]
+pub fn private(words: &[OsString]) -> Exit {
+    run(words, false)
+}
+
+/// The same with root's rights, for an agent that is about to give up its own.
+#[must_use]
+pub fn own(words: &[OsString]) -> Exit {
+    run(words, true)
+}
+
+fn run(words: &[OsString], privileged: bool) -> Exit {
+    serve(words, privileged).unwrap_or_else(|failure| {
+        out::error(format!("Error: {failure}"));
+        failure.exit()
+    })
+}
+
+fn serve(words: &[OsString], privileged: bool) -> Result<Exit, Failure> {
+    let by_hand =
+        |error| Failure::new(Exit::Usage, error).hint("this role is started by 'ctrl-exec-agent serve', not by hand");
+    let [config, allowlist, prefix, limit] = words else {
+        return Err(by_hand(std::io::Error::other("the executor takes four words")));
+    };
+    let root = Root::new(Some(prefix.into()));
+    let log = Logger::open(Ident::Executor, Sockets::new(|place| root.path(place)));
+    let control = process::control_from_stdin().map_err(by_hand)?;
+    let limit = limit.to_str().and_then(|limit| limit.parse().ok());
+    let limit = limit.ok_or_else(|| by_hand(std::io::Error::other("the limit on descriptors is no number")))?;
+    descriptors::put_back(limit).map_err(|error| Failure::new(Exit::Unavailable, error))?;
+    let load = |rights| Policy::load(Path::new(config), Path::new(allowlist), &root, rights);
+    let audit = |event: &executor::ExecEvent<'_>| log.emit(event.line());
+    let served: Result<(), ServeError> = if privileged {
+        executor::serve_own(control, || load(Rights::Root { front_end: None, socket: None }), audit)
+    } else {
+        executor::serve_private(control, || load(Rights::FrontEnd), audit)
+    };
+    served.map(|()| Exit::Success).map_err(failed)
+}

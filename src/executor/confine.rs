@@ -1,0 +1,147 @@
+//! A confined run: from a plan to a script that can reach only what its profile leaves it.
+//!
+//! # The order of steps
+//!
+//! The monitor (root, the host's namespaces):
+//!
+//! 1. sees that every listed capability is there to be given, and chooses the means for each limit (`limits`);
+//! 2. makes the control group, if a limit needs one, and the pipes;
+//! 3. asks for a process namespace and forks into it.
+//!
+//! The init (`init`; process 1 of that namespace, root, never the script itself):
+//!
+//! 4. is killed when the monitor ends; is closed to other processes (not dumpable); enters the control group;
+//! 5. takes namespaces of its own for mounts, System V objects, host name and, with `network = no`, network, and makes
+//!    the mounts private;
+//! 6. builds the tree (`tree`, which has its own list);
+//! 7. forks the script's process, keeps nothing but the pipe for its status, and stands by.
+//!
+//! The script's process (`rights`), still root:
+//!
+//! 8. own session, standard descriptors, default signals;
+//! 9. limits on its resources;
+//! 10. Landlock rules are prepared, while every path can still be opened;
+//! 11. supplementary groups; uid 0 becomes a user like any other (secure bits, locked); the bounding set is cut as far
+//!     as the kernel counts; group, then user;
+//! 12. `no_new_privs`, if the profile has it;
+//! 13. the Landlock rules; 14. the filter of system calls. Both need `no_new_privs` or a capability, and profiles without
+//!     the first are confined no less: so the capabilities go last;
+//! 15. permitted, effective and inheritable sets become exactly the profile's, then the ambient one;
+//! 16. ids, groups, sets, secure bits and `no_new_privs` are read back: any difference refuses the run;
+//! 17. working directory and umask; the file is still the one that was judged; every other descriptor is closed; exec.
+//!
+//! A step that fails ends the run before the script's first instruction, with an outcome that names the step.
+//!
+//! # Its end
+//!
+//! When the script's process ends, its init reports the status and ends, and the kernel kills whatever is left in the
+//! namespace: **a daemon that a script leaves behind does not outlive a confined run.** When the run is to end, init
+//! passes a request to end to everyone, and after the grace the monitor kills init, which is killing everyone at once.
+//! The kernel lets the monitor learn of init's end only when the namespace is empty.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+
+use super::confinement::Confinement;
+use super::decide::Plan;
+use super::init;
+use super::limits::{Means, means};
+use crate::sys::cgroup::{self, Controllers, Delegation, Group};
+use crate::sys::process::{self, End, Fork, Pid, Signal, Spawn, Spawned};
+use crate::sys::{capability, mount, pipe};
+use crate::wire::outcome::Outcome;
+
+/// Called once by a root executor before its first order: makes limits on memory, processes and CPU time enforceable,
+/// where the host allows it. Returns what is.
+///
+/// # Errors
+/// The host has no version 2 control groups, or the executor's is not its own to divide. Profiles without such limits
+/// work nevertheless; runs under the others are refused with the reason.
+pub fn prepare() -> io::Result<Controllers> {
+    cgroup::settle()
+}
+
+/// What a confined run is made of, as its init sees it.
+pub(super) struct Work<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) confinement: &'a Confinement,
+    pub(super) means: Means,
+    pub(super) group: Option<&'a (Delegation, Group)>,
+    pub(super) spawn: Spawn,
+}
+
+/// The namespace of a run, from outside.
+#[derive(Debug)]
+pub(super) struct Space {
+    init: Pid,
+    /// Brings the script's own end, if init lived to see it.
+    status: OwnedFd,
+    group: Option<(Delegation, Group)>,
+    memory: Option<u64>,
+}
+
+/// Starts a plan's script in its confinement.
+///
+/// # Errors
+/// The outcome: nothing runs, and which step failed.
+pub(super) fn start(plan: &Plan, confinement: &Confinement, spawn: Spawn) -> Result<(Spawned, Space), Outcome> {
+    let fail = |step: &str, reason: String| Outcome::NotConfined { step: step.to_owned(), reason };
+    let failed = |step: &'static str| move |error: io::Error| fail(step, error.to_string());
+    let missing = confinement.caps().without(capability::available().map_err(failed("caps"))?);
+    if !missing.is_empty() {
+        let listed = confinement.profile().caps.iter().filter(|cap| missing.has(cap.number()));
+        let names: Vec<&str> = listed.map(|cap| cap.name()).collect();
+        let why = "the executor does not have it itself (a container or its service withholds it)";
+        return Err(fail("caps", format!("{} cannot be given: {why}", names.join(", "))));
+    }
+    let delegated = || Delegation::find().and_then(|here| here.controllers()).unwrap_or_default();
+    let means = means(confinement, delegated).map_err(|limit| fail(limit.key, limit.why))?;
+    let group = means.group.map(|limits| {
+        let here = Delegation::find()?;
+        let group = here.create(&format!("run-{}", std::process::id()), limits)?;
+        Ok((here, group))
+    });
+    let group = group.transpose().map_err(failed("control-group"))?;
+    let (verdict, failure) = pipe::pipe().map_err(failed("pipe"))?;
+    let (status, report) = pipe::pipe().map_err(failed("pipe"))?;
+    mount::separate_processes().map_err(failed("process-namespace"))?;
+    match process::fork().map_err(failed("fork"))? {
+        Fork::Parent(init) => {
+            let memory = confinement.profile().memory_max;
+            Ok((Spawned { pid: init, verdict }, Space { init, status, group, memory }))
+        }
+        Fork::Child => {
+            // While it is open here, the monitor's end would not show.
+            drop((verdict, status));
+            init::run(Work { plan, confinement, means, group: group.as_ref(), spawn }, failure, report)
+        }
+    }
+}
+
+impl Space {
+    /// Asks everyone in it to end.
+    pub(super) fn terminate(&self) {
+        process::signal(self.init, Signal::SIGTERM);
+    }
+
+    /// Ends everyone in it.
+    pub(super) fn kill(&self) {
+        process::signal(self.init, Signal::SIGKILL);
+        // Init's death is enough; this reaches whoever the kernel has not got round to yet.
+        drop(self.group.as_ref().map(|(_, group)| group.kill()));
+    }
+
+    /// What became of the script, once init has ended in this way.
+    pub(super) fn outcome(self, init: End) -> Outcome {
+        let ran_out = self.group.as_ref().is_some_and(|(_, group)| group.ran_out_of_memory());
+        let mut message = Vec::new();
+        // Without a message the end was init's own.
+        drop(File::from(self.status).take(16).read_to_end(&mut message));
+        match (End::from_bytes(&message).unwrap_or(init), self.memory) {
+            (End::Signalled(9), Some(limit)) if ran_out => Outcome::OutOfMemory { limit },
+            (End::Signalled(signal), _) => Outcome::Signalled { signal },
+            (End::Exited(code), _) => Outcome::Exited { code },
+        }
+    }
+}

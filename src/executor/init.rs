@@ -1,0 +1,77 @@
+//! Process 1 of a run's namespace: it builds what the script sees, starts it, passes on requests to end, buries the
+//! dead, and reports how the script ended.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::confine::Work;
+use super::{rights, tree};
+use crate::sys::mount::{self, Left};
+use crate::sys::process::{self, End, Fault, Pid, Reaped, Signal, Signals};
+use crate::sys::{pipe, poll};
+
+/// Status of an init that could not do its work. The monitor learns the reason from the pipe instead.
+const FAILED: i32 = 127;
+
+/// Does all of it; the process ends with this function. `failure` takes a step that failed, `report` the script's end.
+///
+/// **Invariant:** called in the first process of its namespace, which has one thread.
+pub(super) fn run(work: Work<'_>, failure: OwnedFd, report: OwnedFd) -> ! {
+    match start(work, &failure) {
+        Ok(script) => {
+            // The script's process alone decides from here on whether exec succeeds.
+            if process::keep_only(&report).is_ok() {
+                stand_by(script, &report);
+            }
+        }
+        Err(fault) => fault.report(&failure),
+    }
+    process::end(FAILED)
+}
+
+fn start(work: Work<'_>, failure: &OwnedFd) -> Result<Pid, Fault> {
+    let Work { plan, confinement, means, group, spawn } = work;
+    process::die_with_parent().map_err(Fault::confining("parent-death-signal"))?;
+    // It may have ended just before that; then nobody listens.
+    if pipe::is_deserted(failure).map_err(Fault::confining("parent-death-signal"))? {
+        process::end(FAILED);
+    }
+    process::own_session().map_err(Fault::confining("session"))?;
+    if let Some((_, group)) = group {
+        group.enter().map_err(Fault::confining("control-group"))?;
+    }
+    let network = !confinement.profile().network;
+    mount::leave(Left { network }).map_err(Fault::confining("namespaces"))?;
+    tree::build(confinement, spawn.program(), group.map(|(here, _)| here.mount()))?;
+    let own = process::own_id();
+    let script = process::fork_for_exec(|| {
+        spawn.become_program(own, failure, || rights::give_up(plan, confinement, means)).report(failure);
+    });
+    script.map_err(Fault::confining("fork"))
+}
+
+/// Until the script has ended. Only the monitor is obeyed, which is outside of the namespace and so has no number here.
+fn stand_by(script: Pid, report: &OwnedFd) {
+    let Ok(signals) = Signals::collect(&[Signal::SIGCHLD, Signal::SIGTERM]) else { return };
+    loop {
+        // It fails only without memory for one entry; then we come round again.
+        drop(poll::readable([Some(signals.as_fd())], None));
+        while let Ok(Some((signal, sender))) = signals.next_from() {
+            if signal == Signal::SIGTERM && sender == 0 {
+                process::signal_everyone(Signal::SIGTERM);
+                process::signal_everyone(Signal::SIGCONT);
+            }
+        }
+        while let Ok(Reaped::Child(pid, end)) = process::reap() {
+            if pid == script {
+                tell(report, end);
+            }
+        }
+    }
+}
+
+/// Then the process ends, and with it everyone who is left in its namespace.
+fn tell(report: &OwnedFd, end: End) -> ! {
+    // If the monitor is gone, nobody wants to know.
+    drop(pipe::write(report, &end.to_bytes()));
+    process::end(0)
+}

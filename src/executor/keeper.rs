@@ -1,0 +1,75 @@
+//! Standing by an executor that nobody else could start again.
+//!
+//! A front-end that has given up root cannot start a root executor. So the process that it started while it could is
+//! two: the service, and this keeper, which does nothing but wait. If the service dies, by a fault or the kernel's want
+//! of memory, another takes its place on the same socket: runs under way have monitors of their own and notice nothing,
+//! and an order that comes meanwhile waits in the socket.
+//!
+//! The keeper also adopts what the monitors' scripts leave behind. In a container, where no init does, it waits for
+//! them, so that no zombies gather.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use crate::sys::poll;
+use crate::sys::process::{self, End, Fork, Pid, Reaped, Signal, Signals};
+
+/// A service that lived shorter than this is followed by a pause as long, so that one that cannot live costs little.
+const SHORT: Duration = Duration::from_millis(200);
+
+/// What the caller is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// This is the service's process.
+    Serve,
+    /// This is still the keeper's: the service has died like this, and is to be started again.
+    Again(End),
+    /// This is still the keeper's: the front-end is gone.
+    Over,
+}
+
+/// Makes the service's process and waits for its end.
+///
+/// **Invariant:** the caller has one thread.
+///
+/// # Errors
+/// Out of processes or descriptors.
+pub(super) fn keep(control: &OwnedFd) -> io::Result<Verdict> {
+    process::adopt_orphans()?;
+    // Who wants the end tells the front-end, or the service; the keeper follows.
+    let signals = Signals::collect(&[Signal::SIGCHLD, Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM])?;
+    let started = Instant::now();
+    let service = match process::fork()? {
+        Fork::Child => return Ok(Verdict::Serve),
+        Fork::Parent(pid) => pid,
+    };
+    let end = wait_for(service, &signals)?;
+    if gone(control, Duration::ZERO)? {
+        return Ok(Verdict::Over);
+    }
+    if started.elapsed() < SHORT && gone(control, SHORT)? {
+        return Ok(Verdict::Over);
+    }
+    Ok(Verdict::Again(end))
+}
+
+/// Waits for `service`, and takes note of everybody else who ends meanwhile.
+fn wait_for(service: Pid, signals: &Signals) -> io::Result<End> {
+    loop {
+        match process::reap()? {
+            Reaped::Child(pid, end) if pid == service => return Ok(end),
+            Reaped::Child(..) => {}
+            Reaped::Running => {
+                poll::readable([Some(signals.as_fd())], None)?;
+                while signals.next()?.is_some() {}
+            }
+            Reaped::Nobody => return Err(io::Error::other("the service is not the keeper's child")),
+        }
+    }
+}
+
+/// Whether the front-end goes away within `limit`. A message that waits does not end the wait.
+fn gone(control: &OwnedFd, limit: Duration) -> io::Result<bool> {
+    poll::closed(control.as_fd(), limit)
+}

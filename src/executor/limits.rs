@@ -1,0 +1,71 @@
+//! By which means a run's limits are enforced, or that they cannot be. Pure.
+
+use super::confinement::Confinement;
+use crate::sys::cgroup::{Controllers, Limits};
+
+/// `CAP_SYS_ADMIN` and `CAP_SYS_RESOURCE`, whose holders `RLIMIT_NPROC` does not bind (getrlimit(2)).
+const UNBOUND: [u8; 2] = [21, 24];
+
+/// How limits are enforced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Means {
+    /// For the run as a whole, by a control group.
+    pub(super) group: Option<Limits>,
+    /// Processes of the run's user, by `RLIMIT_NPROC`.
+    pub(super) processes_of_user: Option<u64>,
+    /// Open files of each process, by `RLIMIT_NOFILE`.
+    pub(super) files: Option<u64>,
+}
+
+/// A limit that nothing here can enforce.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unenforceable {
+    /// The profile's key.
+    pub(super) key: &'static str,
+    /// Why, and what would help.
+    pub(super) why: String,
+}
+
+/// Chooses. `controllers` are those that groups here can have, asked for only if a limit needs them.
+///
+/// A number of processes is also enforced by the limit on processes of a user, if there are no groups: never more are
+/// started, though others of the same user count too. Memory and CPU time of a whole run have no such second means.
+pub(super) fn means(
+    confinement: &Confinement,
+    controllers: impl FnOnce() -> Controllers,
+) -> Result<Means, Unenforceable> {
+    let profile = confinement.profile();
+    let (memory, processes, cpu) = (profile.memory_max, profile.processes_max, profile.cpu_max);
+    let mut means = Means { files: profile.files_max, ..Means::default() };
+    if memory.is_none() && processes.is_none() && cpu.is_none() {
+        return Ok(means);
+    }
+    let available = controllers();
+    let missing = |key, controller: &str, more: &str| Unenforceable {
+        key,
+        why: format!(
+            "this host hands the executor no '{controller}' controller of version 2 control groups{more}: \
+             give its service 'Delegate=yes' on a host with cgroup v2, or take {key} out of the profile"
+        ),
+    };
+    if memory.is_some() && !available.memory {
+        return Err(missing("memory_max", "memory", ""));
+    }
+    if cpu.is_some() && !available.cpu {
+        return Err(missing("cpu_max", "cpu", ""));
+    }
+    let bound = !confinement.person().uid.is_root() && !UNBOUND.iter().any(|cap| confinement.caps().has(*cap));
+    match processes {
+        Some(_) if available.processes => {}
+        Some(most) if bound => means.processes_of_user = Some(most),
+        Some(_) => {
+            return Err(missing("processes_max", "pids", ", and a limit on its user's does not bind this script"));
+        }
+        None => {}
+    }
+    // The init of the run's process namespace is one more.
+    let counted = processes.filter(|_| available.processes).map(|most| most.saturating_add(1));
+    let limits = Limits { memory, processes: counted, cpu };
+    means.group = (limits != Limits::default()).then_some(limits);
+    Ok(means)
+}

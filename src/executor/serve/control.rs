@@ -1,0 +1,194 @@
+//! Executors that the front-end starts itself, at the other end of a socket pair.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use super::{Audit, ExecEvent, Load, SIGNALS, ServeError, Server, warn};
+use crate::executor::confine;
+use crate::executor::keeper::{self, Verdict};
+use crate::executor::policy::Policy;
+use crate::executor::report;
+use crate::sys::network::HostNetwork;
+use crate::sys::process::Signals;
+use crate::sys::{fdpass, poll, user};
+use crate::wire::control::{self, Control, Reloaded};
+
+/// How long the front-end may take to read an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Serves the front-end at the other end of `control` ([`control`]) until that closes or a signal asks to end.
+/// Monitors go on either way. `audit` is called here and, after a fork, in the monitors.
+///
+/// **Invariant:** called in a process with one thread.
+///
+/// # Errors
+/// Running as root, a configuration that is broken at the start, or a socket that fails.
+pub fn serve_private(
+    control: OwnedFd,
+    load: impl Fn() -> Result<Policy, String>,
+    audit: impl Fn(&ExecEvent<'_>),
+) -> Result<(), ServeError> {
+    if user::is_root() {
+        return Err(ServeError::Root);
+    }
+    // An agent may have been given some to listen on a low port; they are not for its scripts.
+    user::clear_capabilities().map_err(ServeError::Control)?;
+    let policy = first(&control, &load)?;
+    let signals = Signals::collect(&SIGNALS).map_err(ServeError::Control)?;
+    answer(&control, &Reloaded::Done).map_err(ServeError::Control)?;
+    serve(control, signals, Ok(policy), Part { load: &load, audit: &audit, network: None })
+}
+
+/// As [`serve_private`] with root's rights: the executor that a front-end started before it gave up its own. The
+/// front-end could not start another, so a keeper stands by: where the service dies, it starts another on the same
+/// socket.
+///
+/// **Invariant:** as [`serve_private`].
+///
+/// # Errors
+/// Not running as root, a network that cannot be left, a configuration that is broken at the start, or a socket that
+/// fails.
+pub fn serve_own(
+    control: OwnedFd,
+    load: impl Fn() -> Result<Policy, String>,
+    audit: impl Fn(&ExecEvent<'_>),
+) -> Result<(), ServeError> {
+    if !user::is_root() {
+        return Err(ServeError::NotRoot);
+    }
+    let network = HostNetwork::leave().map_err(|error| {
+        let text = format!(
+            "it cannot leave the host's network: {error}: a root executor needs CAP_SYS_ADMIN (in a container: --cap-add \
+             SYS_ADMIN); without one, 'serve --unprivileged' runs scripts with the agent's own rights"
+        );
+        drop(answer(&control, &Reloaded::failed(&text)));
+        ServeError::Network(error)
+    })?;
+    let mut policy = Ok(first(&control, &load)?);
+    // Without it, profiles with limits on memory or CPU time are refused, with the reason.
+    drop(confine::prepare());
+    let part = Part { load: &load, audit: &audit, network: Some(&network) };
+    answer(&control, &Reloaded::Done).map_err(ServeError::Control)?;
+    loop {
+        match keeper::keep(&control).map_err(ServeError::Control)? {
+            Verdict::Serve => {
+                let signals = Signals::collect(&SIGNALS).map_err(ServeError::Control)?;
+                return serve(control, signals, policy, part);
+            }
+            Verdict::Again(end) => {
+                audit(&ExecEvent::Restarted { end });
+                policy = load().inspect_err(|text| audit(&ExecEvent::ReloadFailed { text }));
+            }
+            Verdict::Over => return Ok(()),
+        }
+    }
+}
+
+/// What a service is given by whoever calls it.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    load: Load<'a>,
+    audit: Audit<'a>,
+    network: Option<&'a HostNetwork>,
+}
+
+/// The first reading of the configuration. The front-end hears of a broken one.
+fn first(control: &OwnedFd, load: Load<'_>) -> Result<Policy, ServeError> {
+    load().map_err(|text| {
+        // If the front-end is gone as well, our own status says the same.
+        drop(answer(control, &Reloaded::failed(&text)));
+        ServeError::Policy(text)
+    })
+}
+
+fn serve(control: OwnedFd, signals: Signals, policy: Result<Policy, String>, part: Part<'_>) -> Result<(), ServeError> {
+    let Part { load, audit, network } = part;
+    if let Ok(policy) = &policy {
+        warn(policy, audit);
+    }
+    let server =
+        Server { door: control, signals, policy, monitors: std::collections::BTreeSet::new(), audit, load, network };
+    server.serve().map_err(ServeError::Control)
+}
+
+/// What a message from the front-end asks for.
+enum Message {
+    Order(OwnedFd),
+    Reload,
+    Hello,
+    /// The front-end is gone.
+    End,
+    Nothing,
+}
+
+impl Server<'_, OwnedFd> {
+    fn serve(mut self) -> io::Result<()> {
+        let mut buffer = vec![0; control::LIMIT];
+        loop {
+            let [signal, message] = poll::readable([Some(self.signals.as_fd()), Some(self.door.as_fd())], None)?;
+            // SIGHUP is for the front-end, which asks for a reload over the socket; here it only must not end us.
+            if signal.readable && self.signalled()?.end {
+                return Ok(());
+            }
+            if !message.readable {
+                continue;
+            }
+            match self.receive(&mut buffer, message.closed)? {
+                Message::Order(connection) => self = self.order(&connection),
+                Message::Reload => {
+                    let reloaded = self.reload();
+                    answer(&self.door, &reloaded)?;
+                }
+                Message::Hello => answer(&self.door, &Reloaded::Done)?,
+                Message::End => return Ok(()),
+                Message::Nothing => {}
+            }
+        }
+    }
+
+    fn order(self, connection: &OwnedFd) -> Self {
+        if fdpass::peer(connection).is_err() {
+            self.ignore("an order's connection is not a connected unix socket");
+            return self;
+        }
+        self.take(connection, None, 0)
+    }
+
+    fn receive(&self, buffer: &mut [u8], closed: bool) -> io::Result<Message> {
+        let ignore = |reason: &str| {
+            self.ignore(reason);
+            Ok(Message::Nothing)
+        };
+        let message = match fdpass::receive(&self.door, buffer, 1) {
+            Ok(message) => message,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => return ignore(&error.to_string()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(Message::End),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                return Ok(Message::Nothing);
+            }
+            Err(error) => return Err(error),
+        };
+        // An empty message reads like the end; only the end hangs up.
+        if message.size == 0 && closed {
+            return Ok(Message::End);
+        }
+        let text = buffer.get(..message.size).unwrap_or_default();
+        let mut descriptors = message.descriptors.into_iter();
+        match (serde_json::from_slice(text), descriptors.next()) {
+            _ if message.cut => ignore("a message is larger than the protocol allows"),
+            (Ok(Control::Order), Some(connection)) => Ok(Message::Order(connection)),
+            (Ok(Control::Order), None) => ignore("an order came without its connection"),
+            (Ok(Control::Reload), None) => Ok(Message::Reload),
+            (Ok(Control::Hello), None) => Ok(Message::Hello),
+            (Ok(Control::Reload | Control::Hello), Some(_)) => ignore("a word of control came with a descriptor"),
+            (Err(error), _) => ignore(&format!("a message cannot be understood: {error}")),
+        }
+    }
+}
+
+/// One message, whole or not at all.
+fn answer(control: &OwnedFd, message: &Reloaded) -> io::Result<()> {
+    let bytes = serde_json::to_vec(message)?;
+    report::write_all(control, &bytes, PATIENCE)
+}

@@ -1,0 +1,205 @@
+//! The executor's service: it takes orders' connections and forks their monitors.
+//!
+//! It does as little as can be: it reads the configuration, hands each order's connection to a monitor of its own,
+//! and counts them. What an order says, only its monitor reads.
+//!
+//! There are three services, which differ in how a connection reaches them and in what they may do:
+//!
+//! | service | started by | rights | connections come |
+//! |---|---|---|---|
+//! | private | the front-end | the front-end's | over its socket pair (`control`) |
+//! | own | the front-end, before it gives up root | root | over its socket pair (`control`), kept alive by `keeper` |
+//! | system | the init system | root | through a listening socket (`socket`) |
+//!
+//! One with root's rights has no network: it leaves the host's for an empty one of its own, and the monitors return
+//! for scripts that are to have it. (A filter on system calls would do for the executor too, but scripts would inherit
+//! it, and nothing takes a filter back.)
+
+mod control;
+mod socket;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+pub use control::{serve_own, serve_private};
+pub use socket::{Door, serve_socket};
+
+use super::event::{Audit, ExecEvent};
+use super::monitor::{self, Means};
+use super::policy::Policy;
+use super::report;
+use crate::sys::listener::BindError;
+use crate::sys::network::HostNetwork;
+use crate::sys::poll;
+use crate::sys::process::{self, Fork, Pid, Reaped, Signal, Signals};
+use crate::wire::control::Reloaded;
+use crate::wire::order::Report;
+use crate::wire::outcome::Outcome;
+use crate::wire::refusal::Refusal;
+
+/// How long to wait for a monitor that may be about to end before an order is turned away.
+const SECOND_LOOK: Duration = Duration::from_millis(10);
+
+/// The signals that a service hears.
+const SIGNALS: [Signal; 4] = [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+
+/// Reads the configuration, at the start and at each reload. Its error is a text with every fault in its place.
+pub type Load<'a> = &'a dyn Fn() -> Result<Policy, String>;
+
+/// Why the executor does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A private executor would run every script as root.
+    #[error("a private executor does not run as root: every script would be root's. Start the agent as its own user")]
+    Root,
+    /// A root executor has to be one.
+    #[error("the executor must run as root: it applies profiles")]
+    NotRoot,
+    /// The configuration is broken, which the front-end has been told too.
+    #[error("the executor cannot use the configuration: {0}")]
+    Policy(String),
+    /// The host's network cannot be left.
+    #[error("the executor cannot leave the host's network")]
+    Network(#[source] io::Error),
+    /// Its socket cannot be put in place.
+    #[error("the executor cannot listen")]
+    Listen(#[source] BindError),
+    /// The socket to the front-end, or waiting for it, failed.
+    #[error("the executor lost its socket to the agent")]
+    Control(#[source] io::Error),
+}
+
+/// A service that is up. `D` is what connections come through.
+struct Server<'a, D> {
+    door: D,
+    signals: Signals,
+    /// What may run; or what is wrong with the configuration, and then nothing may.
+    policy: Result<Policy, String>,
+    monitors: BTreeSet<Pid>,
+    audit: Audit<'a>,
+    load: Load<'a>,
+    network: Option<&'a HostNetwork>,
+}
+
+/// What the signals that have arrived ask for.
+#[derive(Clone, Copy, Default)]
+struct Asked {
+    end: bool,
+    reload: bool,
+}
+
+impl<D> Server<'_, D> {
+    /// Takes the signals that have arrived, and counts monitors that have ended.
+    fn signalled(&mut self) -> io::Result<Asked> {
+        let mut asked = Asked::default();
+        while let Some(signal) = self.signals.next()? {
+            asked.end |= matches!(signal, Signal::SIGTERM | Signal::SIGINT);
+            asked.reload |= signal == Signal::SIGHUP;
+        }
+        self.count();
+        Ok(asked)
+    }
+
+    fn ignore(&self, reason: &str) {
+        (self.audit)(&ExecEvent::Ignored { reason });
+    }
+
+    /// Forks the order's monitor, which never returns from here. `control` is what it tells the executor by, and `spare`
+    /// how many monitors beyond `max_children` may be there to answer words of control and refuse orders.
+    fn take(mut self, connection: &OwnedFd, control: Option<OwnedFd>, spare: usize) -> Self {
+        let most = match self.in_force() {
+            Ok(policy) => policy.max_children,
+            Err(refusal) => {
+                self.turn_away(connection, &Outcome::Refused(refusal));
+                return self;
+            }
+        };
+        let full = self.reaches(most).then_some(most);
+        if full.is_some() && self.reaches(most.saturating_add(spare)) {
+            self.turn_away(connection, &Outcome::Refused(monitor::busy(most)));
+            return self;
+        }
+        match process::fork() {
+            Ok(Fork::Child) => {
+                let Self { door, signals, policy, audit, network, .. } = self;
+                // Else nobody would notice the executor's end while this order runs.
+                drop((door, signals));
+                if let Ok(policy) = &policy {
+                    monitor::run(connection, Means { policy, audit, network, control, full });
+                }
+                process::end(0)
+            }
+            Ok(Fork::Parent(pid)) => {
+                self.monitors.insert(pid);
+            }
+            Err(error) => {
+                let (step, reason) = ("fork".to_owned(), error.to_string());
+                self.turn_away(connection, &Outcome::NotStarted { step, reason });
+            }
+        }
+        self
+    }
+
+    /// The policy. Where there is none because the configuration was broken, it is looked at again.
+    fn in_force(&mut self) -> Result<&Policy, Refusal> {
+        if self.policy.is_err() {
+            self.policy = (self.load)();
+        }
+        self.policy.as_ref().map_err(|_| {
+            let text = "the configuration of the executor is broken: its log says where";
+            Refusal::new("executor-configuration", text)
+        })
+    }
+
+    /// Whether `most` monitors or more are there. One that has told its outcome is about to end, and the front-end may
+    /// send the next order for its place before it has: so a full house is looked at twice.
+    fn reaches(&mut self, most: usize) -> bool {
+        if self.monitors.len() >= most {
+            let ended = poll::readable([Some(self.signals.as_fd())], Some(SECOND_LOOK));
+            if ended.is_ok_and(|[ready]| ready.readable) {
+                self.count();
+            }
+        }
+        self.monitors.len() >= most
+    }
+
+    /// Forgets monitors that have ended.
+    fn count(&mut self) {
+        while let Ok(Reaped::Child(pid, _)) = process::reap() {
+            self.monitors.remove(&pid);
+        }
+    }
+
+    /// Answers without a monitor, and without waiting: a fresh socket has room for the answer.
+    fn turn_away(&self, connection: &OwnedFd, outcome: &Outcome) {
+        let report = Report::Ended(outcome.clone());
+        // A front-end that has gone away does not miss it.
+        drop(report::send_now(connection, &report));
+        (self.audit)(&ExecEvent::Ended { order: None, profile: None, pid: None, outcome });
+    }
+
+    /// All of the new configuration or all of the old.
+    fn reload(&mut self) -> Reloaded {
+        match (self.load)() {
+            Ok(policy) => {
+                warn(&policy, self.audit);
+                self.policy = Ok(policy);
+                (self.audit)(&ExecEvent::Reloaded);
+                Reloaded::Done
+            }
+            Err(text) => {
+                (self.audit)(&ExecEvent::ReloadFailed { text: &text });
+                Reloaded::failed(&text)
+            }
+        }
+    }
+}
+
+/// What an operator should be reminded of whenever it takes effect.
+fn warn(policy: &Policy, audit: Audit<'_>) {
+    if policy.lifts_trust() {
+        audit(&ExecEvent::TrustLifted);
+    }
+}

@@ -1,0 +1,181 @@
+//! The executor as a service of the system: front-ends connect to its socket.
+//!
+//! Whoever connects is judged by what the kernel says about it (`SO_PEERCRED`, unix(7)) before a byte is read: the
+//! agent's account or root. Every connection gets a monitor, which reads its first frame. An order it carries out; a
+//! greeting it answers; and a wish for a reload it hands, with the connection, to the executor, over a socket pair
+//! that only they have.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{ExecEvent, SIGNALS, ServeError, Server, warn};
+use crate::executor::confine;
+use crate::executor::policy::Policy;
+use crate::executor::report;
+use crate::sys::listener::{self, Bound};
+use crate::sys::network::HostNetwork;
+use crate::sys::notify::Notifier;
+use crate::sys::process::Signals;
+use crate::sys::socket::concerns_one_connection;
+use crate::sys::user::{self, Account};
+use crate::sys::{fdpass, poll};
+
+/// Monitors beyond `max_children`: a reload must be possible also when all places are taken.
+const SPARE: usize = 16;
+/// A pause after the system had nothing left for another connection.
+const EXHAUSTED: Duration = Duration::from_millis(100);
+
+/// Where the service is reached, and by whom.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// The socket's path, unless the init system hands over a socket.
+    pub path: PathBuf,
+    /// The front-end's account.
+    pub front_end: Account,
+}
+
+/// Who made the socket.
+enum Ear {
+    /// The init system.
+    Given(UnixListener),
+    /// This process, which takes its name away at its end.
+    Ours(Bound),
+}
+
+impl Ear {
+    const fn listener(&self) -> &UnixListener {
+        match self {
+            Self::Given(listener) => listener,
+            Self::Ours(bound) => bound.listener(),
+        }
+    }
+}
+
+/// What connections come through.
+struct Entrance {
+    ear: Ear,
+    /// The executor's own end of what the monitors tell it by, and theirs.
+    told: OwnedFd,
+    teller: OwnedFd,
+    front_end: Account,
+    notifier: Notifier,
+}
+
+/// Serves front-ends at `door` until a signal asks to end. Monitors go on then. SIGHUP reloads, as does a front-end
+/// that asks for it.
+///
+/// **Invariant:** called in a process with one thread, before it has opened descriptors of its own if the init system
+/// hands over a socket.
+///
+/// # Errors
+/// Not running as root, a socket that cannot be put in place, a network that cannot be left, or a configuration that
+/// is broken at the start.
+pub fn serve_socket(
+    door: Door,
+    load: impl Fn() -> Result<Policy, String>,
+    audit: impl Fn(&ExecEvent<'_>),
+) -> Result<(), ServeError> {
+    if !user::is_root() {
+        return Err(ServeError::NotRoot);
+    }
+    let given = listener::handed_over().map_err(ServeError::Control)?;
+    // An abstract address is one of the host's network.
+    let notifier = Notifier::from_env().map_err(ServeError::Control)?;
+    let policy = load().map_err(ServeError::Policy)?;
+    let network = HostNetwork::leave().map_err(ServeError::Network)?;
+    // Without it, profiles with limits on memory or CPU time are refused, with the reason.
+    drop(confine::prepare());
+    let signals = Signals::collect(&SIGNALS).map_err(ServeError::Control)?;
+    let (told, teller) = fdpass::pair(fdpass::Kind::Messages).map_err(ServeError::Control)?;
+    let Door { path, front_end } = door;
+    let handed_over = given.is_some();
+    let ours = || Bound::new(&path, front_end.uid(), front_end.gid()).map(Ear::Ours);
+    let ear = given.map(Ear::Given).map_or_else(ours, Ok).map_err(ServeError::Listen)?;
+    audit(&ExecEvent::Listening { path: &path, handed_over });
+    warn(&policy, &audit);
+    let door = Entrance { ear, told, teller, front_end, notifier };
+    let policy = Ok(policy);
+    let network = Some(&network);
+    let server = Server { door, signals, policy, monitors: BTreeSet::new(), audit: &audit, load: &load, network };
+    server.serve().map_err(ServeError::Control)
+}
+
+impl Server<'_, Entrance> {
+    fn serve(mut self) -> io::Result<()> {
+        self.ready();
+        loop {
+            let (knocks, words) = (self.door.ear.listener().as_fd(), self.door.told.as_fd());
+            let sources = [self.signals.as_fd(), knocks, words];
+            let [signal, knock, word] = poll::readable(sources.map(Some), None)?;
+            if signal.readable {
+                let asked = self.signalled()?;
+                if asked.end {
+                    break;
+                }
+                if asked.reload {
+                    // The log has it.
+                    let _ = self.door.notifier.reloading();
+                    self.reload();
+                    self.ready();
+                }
+            }
+            if word.readable {
+                self.told()?;
+            }
+            if knock.readable {
+                self = self.knocked()?;
+            }
+        }
+        let _ = self.door.notifier.stopping();
+        if let Ear::Ours(bound) = &self.door.ear {
+            bound.remove();
+        }
+        Ok(())
+    }
+
+    /// What cannot be told to the service manager is no reason to stay away.
+    fn ready(&self) {
+        let _ = self.door.notifier.ready("waiting for orders", &[]);
+    }
+
+    /// Takes one connection in.
+    fn knocked(self) -> io::Result<Self> {
+        let connection: OwnedFd = match self.door.ear.listener().accept() {
+            Ok((connection, _)) => connection.into(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock || concerns_one_connection(&error) => {
+                return Ok(self);
+            }
+            Err(error) => {
+                self.ignore(&format!("a connection cannot be taken: {error}"));
+                poll::readable([Some(self.signals.as_fd())], Some(EXHAUSTED))?;
+                return Ok(self);
+            }
+        };
+        let Ok(peer) = fdpass::peer(&connection) else { return Ok(self) };
+        if peer.uid != self.door.front_end.uid() && !peer.uid.is_root() {
+            (self.audit)(&ExecEvent::Stranger { uid: peer.uid.as_raw(), pid: peer.pid });
+            return Ok(self);
+        }
+        match self.door.teller.try_clone() {
+            Ok(teller) => Ok(self.take(&connection, Some(teller), SPARE)),
+            Err(error) => {
+                self.ignore(&format!("a connection cannot be taken: {error}"));
+                Ok(self)
+            }
+        }
+    }
+
+    /// A monitor hands over the connection of a front-end that wants a reload.
+    fn told(&mut self) -> io::Result<()> {
+        let message = fdpass::receive(&self.door.told, &mut [0; 1], 1)?;
+        let Some(connection) = message.descriptors.into_iter().next() else { return Ok(()) };
+        let reloaded = self.reload();
+        // A fresh socket has room for it; and a front-end that has gone away does not miss it.
+        drop(report::answer_now(&connection, &reloaded));
+        Ok(())
+    }
+}

@@ -1,0 +1,272 @@
+//! A root executor's runs: what a script can reach. For each guard something forbidden that fails, and a twin, something
+//! permitted that works.
+
+use std::os::unix::net::UnixListener;
+
+use super::harness::Executor;
+use crate::wire::outcome::Outcome;
+
+/// The step and the reason of a run that could not be confined.
+fn unconfined(executor: &Executor) -> (String, String) {
+    match executor.shell("echo ran", &[]).finish() {
+        (Outcome::NotConfined { step, reason }, out, _) if out.is_empty() => (step, reason),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn refused(executor: &Executor) -> String {
+    match executor.shell("echo ran", &[]).finish() {
+        (Outcome::Refused(refusal), out, _) if out.is_empty() => refusal.code().to_owned(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn everything_but_the_writable_paths_is_read_only() {
+    let executor = Executor::root("run_as = root\nwritable = {}/open");
+    let text = "cd {}/; echo x > open/deep/x && cat open/deep/x
+        for place in /etc /usr /root /var/tmp /sys /; do (echo x > $place/forbidden); done | grep -c 'Read-only'
+        chmod 700 /etc/hostname; mkdir /sys/fs/cgroup/unified/x; echo x > /proc/self/comm";
+    let said = executor.says(&text.replace("done |", "done 2>&1 |"));
+    assert!(said.starts_with("x\n6\n"), "{said}");
+    assert_eq!(said.matches("Read-only file system").count(), 3, "{said}");
+}
+
+#[test]
+fn without_writable_the_account_decides_what_is_written() {
+    let executor = Executor::root("run_as = nobody");
+    let said = executor.says("echo x > {}/other/x && cat {}/other/x; echo x > /etc/forbidden");
+    assert!(said.starts_with("x\n") && said.contains("Permission denied"), "{said}");
+    assert!(executor.path("other/x").exists());
+}
+
+#[test]
+fn temporary_files_are_private_and_those_of_the_host_are_not_there() {
+    let executor = Executor::root("run_as = nobody\nwritable = {}/open");
+    let said =
+        executor.says("echo x > /tmp/mine && cat /tmp/mine; ls -A {}/; ls -A /run; echo x > /dev/shm/x && echo shm");
+    assert_eq!(said, "x\nopen\nshm\n");
+    assert!(!std::path::Path::new("/tmp/mine").exists());
+    let twin = Executor::root("run_as = nobody\nwritable = /tmp");
+    let (outcome, ..) = twin.shell("exit 0", &[]).finish();
+    // The test's directory holds the agent's own files, and lies in /tmp.
+    assert!(matches!(outcome, Outcome::Refused(_)));
+}
+
+#[test]
+fn a_writable_path_that_is_missing_or_behind_a_link_refuses_the_run_by_name() {
+    let executor = Executor::root("run_as = nobody\nwritable = {}/open:{}/none");
+    let (step, reason) = unconfined(&executor);
+    assert_eq!(step, "writable");
+    assert!(reason.contains("/none: No such file"), "{reason}");
+    let executor = Executor::root("run_as = nobody\nwritable = {}/link");
+    std::os::unix::fs::symlink("/etc", executor.path("link")).unwrap();
+    let (step, reason) = unconfined(&executor);
+    assert_eq!(step, "writable");
+    assert!(reason.contains("/link is reached through a symbolic link"), "{reason}");
+    std::fs::remove_file(executor.path("link")).unwrap();
+    std::fs::create_dir(executor.path("link")).unwrap();
+    assert_eq!(executor.shell("exit 4", &[]).outcome(), Outcome::Exited { code: 4 });
+}
+
+#[test]
+fn a_single_file_can_be_writable() {
+    let executor = Executor::root("run_as = root\nwritable = {}/open/file");
+    std::fs::File::create_new(executor.path("open/file")).unwrap();
+    let said = executor.says("echo x > {}/open/file && cat {}/open/file; echo x > {}/open/other");
+    assert!(said.starts_with("x\n"), "{said}");
+    assert!(!executor.path("open/other").exists());
+}
+
+#[test]
+fn the_agents_own_files_are_hidden_from_every_account() {
+    let caps = "caps = CAP_DAC_OVERRIDE,CAP_FOWNER\n";
+    for profile in ["run_as = nobody\n", "run_as = root\n", "run_as = root\nwritable = {}/open\n"] {
+        for caps in ["", caps] {
+            let executor = Executor::root(&format!("{profile}{caps}"));
+            let said = executor
+                .says("ls {}/conf; cat {}/conf/agent.conf; echo x > {}/conf/scripts.conf; mv {}/conf {}/open/x");
+            assert!(!said.contains("agent.conf\n") && !said.contains("port ="), "{profile}{caps}: {said}");
+            assert!(std::fs::read_to_string(executor.path("conf/scripts.conf")).unwrap().starts_with("sh ="));
+        }
+    }
+    let executor = Executor::root("run_as = nobody");
+    std::fs::write(executor.path("other/x"), "seen").unwrap();
+    assert_eq!(executor.says("cat {}/other/x"), "seen");
+}
+
+#[test]
+fn a_writable_path_above_or_below_the_agents_own_files_is_refused() {
+    for writable in ["{}", "{}/conf", "{}/conf/agent.conf", "/"] {
+        let executor = Executor::root(&format!("run_as = nobody\nwritable = {writable}"));
+        assert_eq!(refused(&executor), "writable-control", "{writable}");
+    }
+}
+
+#[test]
+fn a_device_node_on_any_disk_is_dead_and_the_harmless_ones_work() {
+    let executor = Executor::root("run_as = root\nwritable = {}/open");
+    let plain = Executor::root("run_as = root\ncaps = CAP_DAC_OVERRIDE");
+    for executor in [&executor, &plain] {
+        let node = executor.path("open/zero");
+        nix::sys::stat::mknod(
+            &node,
+            nix::sys::stat::SFlag::S_IFCHR,
+            nix::sys::stat::Mode::S_IRUSR,
+            nix::sys::stat::makedev(1, 5),
+        )
+        .unwrap();
+        let said =
+            executor.says("head -c 4 {}/open/zero; head -c 4 /dev/zero | wc -c; echo x > /dev/null && echo null");
+        assert!(said.contains("Permission denied") && said.ends_with("4\nnull\n"), "{said}");
+    }
+    assert_eq!(
+        executor.says("find /dev -type b; find /dev -type c | sort | tr '\\n' ' '").replace("/dev/", "").trim_end(),
+        "full null pts/ptmx random tty urandom zero"
+    );
+    assert!(executor.says("mknod /tmp/x c 1 5").contains("Operation not permitted"));
+}
+
+#[test]
+fn a_device_that_the_profile_names_is_there() {
+    let executor = Executor::root("run_as = root\nwritable = /dev/kmsg:{}/open");
+    assert_eq!(executor.says("test -c /dev/kmsg && echo there; : > /dev/kmsg && echo opened"), "there\nopened\n");
+}
+
+#[test]
+fn private_devices_are_lent_where_none_can_be_made() {
+    let executor = Executor::root_under(&["setpriv", "--bounding-set=-mknod"], "run_as = nobody\nwritable = {}/open");
+    let said = executor.says("head -c 4 /dev/zero | wc -c; echo x > /dev/null && echo null; ls /dev | tr '\\n' ' '");
+    assert!(said.starts_with("4\nnull\n") && !said.contains("kmsg"), "{said}");
+}
+
+#[test]
+fn sockets_of_the_hosts_services_are_there_only_where_they_are_named() {
+    let place = tempfile::tempdir_in("/run").unwrap();
+    let socket = place.path().join("socket");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let text = format!("test -S {} && echo there", socket.display());
+    let without = Executor::root("run_as = root\nwritable = {}/open");
+    assert_eq!(without.says(&text), "");
+    let named = Executor::root(&format!("run_as = root\nwritable = {{}}/open:{}", place.path().display()));
+    assert_eq!(named.says(&text), "there\n");
+}
+
+#[test]
+fn a_script_holds_three_descriptors_and_none_of_its_init() {
+    let executor = Executor::root("run_as = root\nwritable = {}/open");
+    let (_, out, _) = executor.shell("ls /proc/$$/fd", &[]).finish();
+    assert_eq!(out, "0\n1\n2\n");
+    let said = executor.says(
+        "for fd in /proc/1/fd/*; do readlink $fd && echo $fd; done; ls /proc/1/root/ && echo in; cat /proc/1/mem",
+    );
+    assert!(!said.contains("pipe") && !said.contains("in\n") && said.contains("Permission denied"), "{said}");
+}
+
+#[test]
+fn other_processes_cannot_be_seen_signalled_or_read() {
+    let executor = Executor::root("run_as = nobody");
+    let outside = executor.pid();
+    let said = executor
+        .says(&format!("kill -0 {outside}; ls -d /proc/{outside}; ls -d /proc/[0-9]* | wc -l; cat /proc/1/environ"));
+    assert!(
+        said.contains("No such process") && said.contains("No such file") && said.contains("Permission denied"),
+        "{said}"
+    );
+    assert!(said.contains("\n4\n") || said.contains("\n3\n"), "{said}");
+}
+
+#[test]
+fn the_kernels_settings_cannot_be_written() {
+    for profile in ["run_as = root", "run_as = root\nwritable = {}/open"] {
+        let executor = Executor::root(profile);
+        let said = executor.says("echo x > /proc/sys/kernel/core_pattern; cat /proc/sys/kernel/ostype");
+        assert!(said.contains("Read-only file system") && said.ends_with("Linux\n"), "{said}");
+    }
+}
+
+#[test]
+fn namespaces_cannot_be_made_unless_the_filter_is_off() {
+    let text = "unshare -U true && echo made; unshare -Urm true && echo mounted";
+    let executor = Executor::root("run_as = nobody");
+    assert!(executor.says(text).contains("Operation not permitted"));
+    if std::fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap().trim() != "0" {
+        let twin = Executor::root("run_as = nobody\nsyscalls = off");
+        assert_eq!(twin.says("unshare -U true && echo made"), "made\n");
+    }
+}
+
+#[test]
+fn a_capability_to_mount_does_not_undo_the_tree() {
+    let profile = "run_as = root\ncaps = CAP_SYS_ADMIN\nallow_dangerous_caps = yes\nwritable = {}/open\n";
+    let text = "mount -o remount,bind,rw / && echo remounted; umount /tmp && echo uncovered; \
+        mount -t tmpfs x /mnt && echo mounted; echo x > /etc/forbidden";
+    let executor = Executor::root(profile);
+    let said = executor.says(text);
+    assert!(!said.contains("mounted\n") && !said.contains("uncovered"), "{said}");
+    // Landlock alone, without the filter.
+    let executor = Executor::root(&format!("{profile}syscalls = off"));
+    let said = executor.says(text);
+    assert!(!said.contains("mounted\n") && !said.contains("uncovered"), "{said}");
+    // And the twin, which has neither: such a profile does what it says.
+    let twin = Executor::root("run_as = root\ncaps = CAP_SYS_ADMIN\nallow_dangerous_caps = yes\nsyscalls = off");
+    assert_eq!(twin.says("mount -t tmpfs x /mnt && echo mounted"), "mounted\n");
+}
+
+#[test]
+fn nothing_that_a_run_mounts_shows_outside_even_where_mounts_are_shared() {
+    let starter = ["unshare", "--mount", "--propagation", "shared"];
+    let executor = Executor::root_under(&starter, "run_as = nobody\nwritable = {}/open");
+    let mounts = || std::fs::read_to_string(format!("/proc/{}/mountinfo", executor.pid())).unwrap();
+    let before = mounts();
+    assert!(before.contains("shared:"), "{before}");
+    assert_eq!(executor.says("cat /proc/self/mountinfo | grep -c 'shared:\\|master:'"), "0\n");
+    assert_eq!(mounts(), before);
+}
+
+#[test]
+fn the_network_is_the_hosts_or_none_at_all() {
+    let host = std::fs::read_link("/proc/self/ns/net").unwrap();
+    let text = "readlink /proc/self/ns/net; tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '";
+    let with = Executor::root("run_as = nobody");
+    assert!(with.says(text).starts_with(host.to_str().unwrap()));
+    let without = Executor::root("run_as = nobody\nnetwork = no");
+    let said = without.says(text);
+    assert!(!said.contains(host.to_str().unwrap()) && said.ends_with("]\nlo\n"), "{said}");
+}
+
+#[test]
+fn host_name_and_shared_memory_are_the_runs_own() {
+    let executor = Executor::root("run_as = root\ncaps = CAP_SYS_ADMIN\nallow_dangerous_caps = yes\nsyscalls = off");
+    assert_eq!(executor.says("hostname changed-by-a-script && hostname"), "changed-by-a-script\n");
+    assert_ne!(crate::sys::host::hostname(), "changed-by-a-script");
+    for name in ["ipc", "uts", "mnt", "pid"] {
+        let own = std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap();
+        assert_ne!(executor.says(&format!("readlink /proc/self/ns/{name}")).trim_end(), own.to_str().unwrap());
+    }
+}
+
+#[test]
+fn only_readable_trees_can_be_read_or_executed() {
+    let system = "/usr:/bin:/lib:/lib64";
+    let executor = Executor::root(&format!("run_as = root\nreadable = {system}:{{}}/open"));
+    std::fs::write(executor.path("open/x"), "seen").unwrap();
+    std::fs::write(executor.path("other/x"), "secret").unwrap();
+    let said = executor
+        .says("cat {}/open/x; cat {}/other/x; cat /etc/passwd; cat /dev/null && echo null; cat /proc/self/comm");
+    assert!(said.starts_with("seen") && said.ends_with("null\ncat\n"), "{said}");
+    assert_eq!(said.matches("Permission denied").count(), 2, "{said}");
+    let executor = Executor::root(&format!("run_as = root\nreadable = {system}\nwritable = {{}}/open"));
+    let said = executor.says("echo x > {}/open/x && cat {}/open/x; cat /etc/passwd; echo t > /tmp/t && cat /tmp/t");
+    assert!(said.starts_with("x\n") && said.contains("Permission denied") && said.ends_with("t\n"), "{said}");
+    let executor = Executor::root("run_as = root\nreadable = /no/such/tree");
+    let (step, reason) = unconfined(&executor);
+    assert!(step == "readable" && reason.contains("/no/such/tree"), "{step} {reason}");
+}
+
+#[test]
+fn directories_can_be_renamed_within_a_writable_tree_and_not_out_of_it() {
+    let executor = Executor::root("run_as = nobody\nwritable = {}/open:{}/other");
+    let said = executor.says("cd {}/; mkdir open/a && mv open/a open/deep/b && ls open/deep; mv open/deep/b /usr/x");
+    assert!(said.starts_with("b\n") && said.contains("Read-only"), "{said}");
+}

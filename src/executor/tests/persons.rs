@@ -1,0 +1,234 @@
+//! A root executor's runs: who a script is, what it may use, and how it ends.
+
+use std::io::Write;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::harness::{Executor, order, until};
+use crate::sys::cgroup::Delegation;
+use crate::wire::order::Mode;
+use crate::wire::outcome::Outcome;
+
+/// The capability sets of the process that runs it.
+const SETS: &str = "grep -E '^Cap' /proc/self/status | tr -d '\\t' | tr '\\n' ' '";
+
+fn sets(all: &str) -> String {
+    ["Inh", "Prm", "Eff", "Bnd", "Amb"].map(|set| format!("Cap{set}:{all} ")).concat()
+}
+
+#[test]
+fn a_script_runs_as_its_account_with_its_groups_and_is_not_process_one() {
+    let executor = Executor::root("run_as = nobody");
+    let (outcome, out, errors) = executor.shell("id -un; echo $$ $PPID; exit 3", &[]).finish();
+    assert_eq!((outcome, out.as_str(), errors.as_str()), (Outcome::Exited { code: 3 }, "nobody\n2 1\n", ""));
+    let by_number = Executor::root("run_as = 61234");
+    assert_eq!(by_number.says("id -u; id -g; id -G; echo $HOME; pwd"), "61234\n61234\n61234\n/\n/\n");
+    let games = Executor::root("run_as = games");
+    let known = String::from_utf8(std::process::Command::new("id").args(["-G", "games"]).output().unwrap().stdout);
+    assert_eq!(games.says("id -G; echo $USER $LOGNAME $HOME"), format!("{}games games /usr/games\n", known.unwrap()));
+}
+
+#[test]
+fn an_account_that_does_not_exist_or_is_the_agents_own_is_refused() {
+    for (account, code) in [("no-such-user", "run-as-unknown"), ("daemon", "run-as-agent"), ("1", "run-as-agent")] {
+        let executor = Executor::root(&format!("run_as = {account}"));
+        match executor.shell("echo ran", &[]).finish() {
+            (Outcome::Refused(refusal), ..) => assert_eq!(refusal.code(), code, "{account}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_profile_without_an_account_starts_no_root_executor() {
+    let executor = Executor::spawn_root(&[], "");
+    let crate::wire::control::Reloaded::Failed { text } = executor.answer() else { panic!("not failed") };
+    assert!(text.contains("no run_as"), "{text}");
+}
+
+#[test]
+fn capabilities_are_exactly_the_listed_ones_for_every_account() {
+    for account in ["nobody", "root"] {
+        let none = Executor::root(&format!("run_as = {account}"));
+        assert_eq!(none.says(SETS), sets("0000000000000000"), "{account}");
+        let two = Executor::root(&format!("run_as = {account}\ncaps = CAP_NET_ADMIN,CAP_NET_BIND_SERVICE"));
+        assert_eq!(two.says(SETS), sets("0000000000001400"), "{account}");
+    }
+}
+
+#[test]
+fn a_set_user_id_program_gives_back_no_capability() {
+    let copy = |executor: &Executor| {
+        let path = executor.path("other/suid");
+        std::fs::copy("/bin/grep", &path).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o4755)).unwrap();
+    };
+    let text = "{}/other/suid -E '^(Uid|CapPrm|CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status | tr '\\t' ' '";
+    let none = "CapPrm: 0000000000000000\nCapEff: 0000000000000000\nCapBnd: 0000000000000000\n";
+    for writable in ["", "\nwritable = {}/other"] {
+        let strict = Executor::root(&format!("run_as = nobody{writable}"));
+        copy(&strict);
+        assert_eq!(strict.says(text), format!("Uid: 65534 65534 65534 65534\n{none}NoNewPrivs: 1\nSeccomp: 2\n"));
+        let loose = Executor::root(&format!("run_as = nobody\nno_new_privileges = no{writable}"));
+        copy(&loose);
+        // Root by name, without any right of root's beyond owning files, and still behind the filter.
+        assert_eq!(loose.says(text), format!("Uid: 65534 0 0 0\n{none}NoNewPrivs: 0\nSeccomp: 2\n"));
+    }
+}
+
+#[test]
+fn a_capability_that_the_executor_lacks_is_refused_by_name() {
+    let starter = ["setpriv", "--bounding-set=-net_raw"];
+    let executor = Executor::root_under(&starter, "run_as = nobody\ncaps = CAP_NET_RAW,CAP_CHOWN");
+    match executor.shell("echo ran", &[]).outcome() {
+        Outcome::NotConfined { step, reason } => {
+            assert!(step == "caps" && reason.starts_with("CAP_NET_RAW cannot be given"), "{step} {reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let twin = Executor::root_under(&starter, "run_as = nobody\ncaps = CAP_CHOWN");
+    assert_eq!(twin.says(SETS), sets("0000000000000001"));
+}
+
+#[test]
+fn umask_environment_and_working_directory_are_the_profiles() {
+    let executor = Executor::root(
+        "run_as = nobody\numask = 0077\nworking_directory = /usr/bin\nenvironment = PATH=/bin:/usr/bin GREETING=\"good day\"",
+    );
+    assert_eq!(
+        executor.says("umask; pwd; echo $PATH; echo $GREETING; echo $SECRET$LANG"),
+        "0077\n/usr/bin\n/bin:/usr/bin\ngood day\nC.UTF-8\n"
+    );
+    let executor = Executor::root("run_as = nobody\nworking_directory = /root");
+    match executor.shell("echo ran", &[]).outcome() {
+        Outcome::NotStarted { step, .. } => assert_eq!(step, "directory"),
+        Outcome::Exited { .. }
+            if std::fs::metadata("/root").is_ok_and(|facts| std::os::unix::fs::MetadataExt::mode(&facts) & 1 != 0) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn open_files_and_processes_are_limited() {
+    let executor = Executor::root("run_as = nobody\nfiles_max = 40");
+    assert_eq!(executor.says("ulimit -n; ulimit -Hn"), "40\n40\n");
+    let executor = Executor::root("run_as = 61235\nprocesses_max = 5");
+    let said = executor.says("for i in 1 2 3 4 5 6 7 8; do sleep 60 & done; echo started");
+    assert!(said.contains("fork") && !said.contains("started"), "{said}");
+    let twin = Executor::root("run_as = 61236\nprocesses_max = 20");
+    assert_eq!(twin.says("for i in 1 2 3 4 5 6 7 8; do sleep 60 & done; echo started"), "started\n");
+}
+
+#[test]
+fn limits_on_a_whole_run_hold_or_refuse_it() {
+    let available = Delegation::find().and_then(|here| here.controllers()).unwrap_or_default();
+    let reason = |profile: &str| match Executor::root(profile).shell("echo ran", &[]).outcome() {
+        Outcome::NotConfined { step, reason } => format!("{step}: {reason}"),
+        other => panic!("{other:?}"),
+    };
+    if !available.memory {
+        let text = reason("run_as = nobody\nmemory_max = 64MiB");
+        assert!(text.starts_with("memory_max: ") && text.contains("Delegate=yes"), "{text}");
+    } else {
+        let executor = Executor::root("run_as = nobody\nmemory_max = 64MiB");
+        let outcome = executor.shell("x=$(head -c 1000000000 /dev/zero | tr '\\0' x); echo ran", &[]).outcome();
+        assert_eq!(outcome, Outcome::OutOfMemory { limit: 64 << 20 });
+        assert_eq!(executor.says("echo ran"), "ran\n");
+    }
+    if !available.cpu {
+        assert!(reason("run_as = nobody\ncpu_max = 50").starts_with("cpu_max: "));
+    }
+    if !available.processes {
+        let text = reason("run_as = root\nprocesses_max = 5");
+        assert!(text.starts_with("processes_max: ") && text.contains("does not bind"), "{text}");
+    }
+}
+
+#[test]
+fn the_end_of_a_script_is_told_as_it_is() {
+    let executor = Executor::root("run_as = nobody");
+    for code in [0, 1, 126, 127, 255] {
+        assert_eq!(executor.shell("exit $0", &[&code.to_string()]).outcome(), Outcome::Exited { code });
+    }
+    for signal in [1, 9, 15, 34] {
+        assert_eq!(executor.shell("kill -$0 $$", &[&signal.to_string()]).outcome(), Outcome::Signalled { signal });
+    }
+    assert_eq!(
+        executor.shell("trap '' TERM; kill -TERM 1; kill -KILL 1; exit 6", &[]).outcome(),
+        Outcome::Exited { code: 6 }
+    );
+}
+
+#[test]
+fn a_daemon_that_is_left_behind_ends_with_its_run() {
+    let executor = Executor::root("run_as = nobody");
+    let mut run =
+        executor.shell("setsid sh -c 'trap \"\" TERM HUP; while :; do sleep 1000; done' & echo up; exit 4", &[]);
+    assert_eq!(run.line(), "up");
+    assert_eq!(run.outcome(), Outcome::Exited { code: 4 });
+    assert!(run.everyone_is_gone());
+}
+
+/// Deaf, in sessions of their own.
+const STUBBORN: &str = "trap '' TERM; setsid sh -c 'trap \"\" TERM HUP INT; while :; do sleep 1000; done' & \
+    echo up; while :; do sleep 1000; done";
+
+#[test]
+fn a_stubborn_tree_is_gone_when_its_cancellation_or_its_time_limit_is_told() {
+    let executor = Executor::root("run_as = nobody\nkill_grace = 0");
+    let mut run = executor.shell(STUBBORN, &[]);
+    assert_eq!(run.line(), "up");
+    run.cancel();
+    assert_eq!(run.outcome(), Outcome::Cancelled);
+    assert!(run.everyone_is_gone());
+    let limited =
+        order("sh", &["-c", STUBBORN], Mode::Attached).time_limit(Some(std::time::Duration::from_millis(300)));
+    let mut run = executor.run(&limited);
+    assert_eq!(run.line(), "up");
+    assert_eq!(run.outcome(), Outcome::TimedOut { limit_ms: 300 });
+    assert!(run.everyone_is_gone());
+}
+
+#[test]
+fn a_script_is_asked_to_end_before_it_is_killed() {
+    let executor = Executor::root("run_as = nobody\nkill_grace = 60");
+    let mut run = executor.shell("trap 'echo tidy; exit 0' TERM; echo up; sleep 1000 & wait", &[]);
+    assert_eq!(run.line(), "up");
+    run.cancel();
+    assert_eq!(run.outcome(), Outcome::Cancelled);
+    assert_eq!(run.rest(), "tidy\n");
+}
+
+#[test]
+fn a_front_end_that_goes_away_ends_an_attached_run() {
+    let executor = Executor::root("run_as = nobody\nkill_grace = 0");
+    let mut run = executor.shell(STUBBORN, &[]);
+    assert_eq!(run.line(), "up");
+    let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    drop(std::mem::replace(&mut run.connection, ours));
+    assert_eq!(run.rest(), "");
+    until("the audit line", || executor.log().contains("OUTCOME=cancelled"));
+}
+
+#[test]
+fn nobody_outlives_a_monitor_that_is_killed() {
+    let executor = Executor::root("run_as = nobody");
+    for mode in [Mode::Attached, Mode::Detached] {
+        let mut run = executor.run(&order("sh", &["-c", STUBBORN], mode));
+        let init = run.started();
+        assert_eq!(run.line(), "up");
+        let stat = std::fs::read_to_string(format!("/proc/{init}/stat")).unwrap();
+        let monitor = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap();
+        kill(Pid::from_raw(monitor), Signal::SIGKILL).unwrap();
+        assert_eq!(run.rest(), "");
+    }
+}
+
+#[test]
+fn input_and_both_outputs_are_the_orders() {
+    let executor = Executor::root("run_as = nobody\nwritable = {}/open");
+    let mut run = executor.shell("cat; echo wrong >&2", &[]);
+    run.stdin.as_mut().unwrap().write_all(b"context").unwrap();
+    assert_eq!(run.finish(), (Outcome::Exited { code: 0 }, "context".into(), "wrong\n".into()));
+}

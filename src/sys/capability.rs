@@ -1,0 +1,136 @@
+//! Capabilities of this process: what there is, and having some of it for good (capabilities(7)).
+
+use std::fmt;
+use std::io;
+
+use super::call::{Numbers, call};
+use super::user;
+
+/// A set of capabilities, each at the bit of its number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Set(u64);
+
+impl Set {
+    /// This capability and those of the set. Numbers of 64 and more do not exist.
+    #[must_use]
+    pub const fn with(self, number: u8) -> Self {
+        Self(self.0 | if number < 64 { 1 << number } else { 0 })
+    }
+
+    /// Whether the set has this capability.
+    #[must_use]
+    pub const fn has(self, number: u8) -> bool {
+        number < 64 && self.0 & (1 << number) != 0
+    }
+
+    /// Those that are not in `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether it is empty.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The numbers, ascending.
+    pub fn numbers(self) -> impl Iterator<Item = u8> {
+        (0..64).filter(move |number| self.has(*number))
+    }
+
+    /// The halves that capset(2) takes.
+    pub(super) const fn halves(self) -> [u32; 2] {
+        [(self.0 & 0xffff_ffff) as u32, (self.0 >> 32) as u32]
+    }
+
+    pub(super) fn from_halves(low: u32, high: u32) -> Self {
+        Self(u64::from(low) | u64::from(high) << 32)
+    }
+}
+
+/// As in `/proc/PID/status`.
+impl fmt::Display for Set {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// What this process can give to a program: permitted, and not cut off by the bounding set.
+///
+/// # Errors
+/// Not expected of the kernel.
+pub fn available() -> io::Result<Set> {
+    let [_, permitted, _] = user::capabilities()?;
+    let bounded = |number: &u8| matches!(call(Numbers::BoundingHas(*number)), Ok(1));
+    Ok(permitted.numbers().filter(bounded).fold(Set::default(), Set::with))
+}
+
+/// From now on uid 0 is a user like any other: exec gives it no capability, and a change of user takes none away. Cannot
+/// be undone.
+///
+/// # Errors
+/// No `CAP_SETPCAP`.
+pub fn make_root_ordinary() -> io::Result<()> {
+    call(Numbers::SetSecureBits(ORDINARY)).map(drop)
+}
+
+/// `SECBIT_NOROOT`, `SECBIT_NO_SETUID_FIXUP`, both locked, and `SECBIT_KEEP_CAPS` locked as it is, off.
+const ORDINARY: i32 = libc::SECBIT_NOROOT
+    | libc::SECBIT_NOROOT_LOCKED
+    | libc::SECBIT_NO_SETUID_FIXUP
+    | libc::SECBIT_NO_SETUID_FIXUP_LOCKED
+    | libc::SECBIT_KEEP_CAPS_LOCKED;
+
+/// Takes every capability but `kept` out of what any program started from here can ever have: as far as the kernel
+/// counts, not as far as this program does.
+///
+/// # Errors
+/// No `CAP_SETPCAP`.
+pub fn bound(kept: Set) -> io::Result<()> {
+    for number in (0..64).filter(|number| !kept.has(*number)) {
+        match call(Numbers::BoundingDrop(number)) {
+            Ok(_) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Keeps exactly `kept`, also through exec.
+///
+/// # Errors
+/// One of them is not permitted.
+pub fn keep_only(kept: Set) -> io::Result<()> {
+    user::set_capabilities(kept)?;
+    kept.numbers().try_for_each(|number| call(Numbers::AmbientRaise(number)).map(drop))
+}
+
+/// Reads back what [`make_root_ordinary`], [`bound`] and [`keep_only`] have set; what differs, if anything does.
+///
+/// # Errors
+/// Not expected of the kernel.
+pub fn unproven(kept: Set) -> io::Result<Option<String>> {
+    for (name, found) in ["effective", "permitted", "inheritable"].into_iter().zip(user::capabilities()?) {
+        if found != kept {
+            return Ok(Some(format!("the {name} set is {found} instead of {kept}")));
+        }
+    }
+    if call(Numbers::SecureBits)? != i64::from(ORDINARY) {
+        return Ok(Some("the secure bits are not the ones that were set".to_owned()));
+    }
+    for number in 0..64 {
+        match call(Numbers::BoundingHas(number)) {
+            Ok(found) if (found == 1) == kept.has(number) => {}
+            Ok(_) => return Ok(Some(format!("the bounding set differs in capability {number}"))),
+            // The kernel knows no more.
+            Err(_) => break,
+        }
+        if (call(Numbers::AmbientHas(number))? == 1) != kept.has(number) {
+            return Ok(Some(format!("the ambient set differs in capability {number}")));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,199 @@
+//! Control groups, version 2 (cgroups(7), `admin-guide/cgroup-v2`): a group for each run that needs one.
+//!
+//! The kernel lets a group that holds processes hand no controller to groups below it. So a process that wants groups
+//! below its own first moves into a leaf ([`settle`]), and those of the runs are the leaf's siblings. Under systemd that
+//! needs `Delegate=yes`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+
+/// The leaf of the process that called [`settle`].
+const LEAF: &str = "ctrl-exec-executor";
+/// Where the version 2 hierarchy is mounted: alone, or beside those of version 1.
+const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+/// Attempts to remove a group whose last members are just leaving, and the pause between them.
+const REMOVALS: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Resources that can be limited for a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Controllers {
+    /// `memory`.
+    pub memory: bool,
+    /// `pids`.
+    pub processes: bool,
+    /// `cpu`.
+    pub cpu: bool,
+}
+
+impl Controllers {
+    /// Those named in a list of the kernel's.
+    #[must_use]
+    pub fn listed(list: &str) -> Self {
+        let has = |wanted| list.split_ascii_whitespace().any(|name| name == wanted);
+        Self { memory: has("memory"), processes: has("pids"), cpu: has("cpu") }
+    }
+
+    fn enabling(self) -> String {
+        let all = [(self.memory, "+memory"), (self.processes, "+pids"), (self.cpu, "+cpu")];
+        all.into_iter().filter(|(wanted, _)| *wanted).map(|(_, word)| word).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// What a group may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of memory, swap included.
+    pub memory: Option<u64>,
+    /// Processes and threads.
+    pub processes: Option<u64>,
+    /// CPU time in percent of one CPU.
+    pub cpu: Option<u32>,
+}
+
+/// The group below which this process may make groups.
+#[derive(Clone, Debug)]
+pub struct Delegation {
+    mount: PathBuf,
+    directory: PathBuf,
+}
+
+/// Moves this process into a leaf of its group and hands the group's controllers down, so that groups beside the leaf
+/// can be limited. Returns what can be limited now.
+///
+/// # Errors
+/// There is no version 2 hierarchy, or the group is not this process's to divide.
+pub fn settle() -> io::Result<Controllers> {
+    let here = Delegation::find()?;
+    let offered = Controllers::listed(&fs::read_to_string(here.directory.join("cgroup.controllers"))?);
+    if here.controllers()? == offered {
+        return Ok(offered);
+    }
+    let leaf = here.directory.join(LEAF);
+    match fs::create_dir(&leaf) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => put(&leaf.join("cgroup.procs"), "0")?,
+    }
+    put(&here.directory.join("cgroup.subtree_control"), &offered.enabling())?;
+    here.controllers()
+}
+
+impl Delegation {
+    /// Looks for it.
+    ///
+    /// # Errors
+    /// There is no version 2 hierarchy, or this process's group is not visible.
+    pub fn find() -> io::Result<Self> {
+        let is_version_2 = |path: &&&str| statfs(**path).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC);
+        let none = || io::Error::new(io::ErrorKind::Unsupported, "no version 2 control groups are mounted");
+        let mount = PathBuf::from(MOUNTS.iter().find(is_version_2).ok_or_else(none)?);
+        let own = fs::read_to_string("/proc/self/cgroup")?;
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/")).ok_or_else(none)?;
+        let own = Path::new(own);
+        let directory = if own.ends_with(LEAF) { own.parent().unwrap_or(own) } else { own };
+        Ok(Self { directory: mount.join(directory), mount })
+    }
+
+    /// Where the hierarchy is mounted.
+    #[must_use]
+    pub fn mount(&self) -> &Path {
+        &self.mount
+    }
+
+    /// What can be limited for groups made here.
+    ///
+    /// # Errors
+    /// The group is gone.
+    pub fn controllers(&self) -> io::Result<Controllers> {
+        Ok(Controllers::listed(&fs::read_to_string(self.directory.join("cgroup.subtree_control"))?))
+    }
+
+    /// Makes a group with these limits. One of that name that was left behind is replaced.
+    ///
+    /// # Errors
+    /// A limit whose controller is missing, or no permission.
+    pub fn create(&self, name: &str, limits: Limits) -> io::Result<Group> {
+        let path = self.directory.join(name);
+        // Only an empty one can be removed.
+        drop(fs::remove_dir(&path));
+        fs::create_dir(&path)?;
+        let mut group = Group { entrance: None, path };
+        group.limit(limits)?;
+        group.entrance = Some(OpenOptions::new().write(true).open(group.path.join("cgroup.procs"))?);
+        Ok(group)
+    }
+}
+
+/// A group of processes. Dropping it removes it, if it is empty.
+#[derive(Debug)]
+pub struct Group {
+    path: PathBuf,
+    entrance: Option<File>,
+}
+
+impl Group {
+    fn limit(&self, limits: Limits) -> io::Result<()> {
+        if let Some(bytes) = limits.memory {
+            put(&self.path.join("memory.max"), &bytes.to_string())?;
+            // Out of memory, the run ends as a whole instead of losing a process that the rest then waits for.
+            put(&self.path.join("memory.oom.group"), "1")?;
+            // A kernel without swap has no such file.
+            match put(&self.path.join("memory.swap.max"), "0") {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        if let Some(most) = limits.processes {
+            put(&self.path.join("pids.max"), &most.to_string())?;
+        }
+        if let Some(percent) = limits.cpu {
+            put(&self.path.join("cpu.max"), &format!("{} 100000", u64::from(percent) * 1000))?;
+        }
+        Ok(())
+    }
+
+    /// Moves this process into the group. Works also where the file system can no longer be written to.
+    ///
+    /// # Errors
+    /// The group is gone.
+    pub fn enter(&self) -> io::Result<()> {
+        self.entrance.as_ref().map_or(Ok(()), |mut entrance| entrance.write_all(b"0"))
+    }
+
+    /// Kills every member at once (Linux 5.14).
+    ///
+    /// # Errors
+    /// The kernel is older.
+    pub fn kill(&self) -> io::Result<()> {
+        put(&self.path.join("cgroup.kill"), "1")
+    }
+
+    /// Whether the kernel has killed a member because the group was out of memory.
+    #[must_use]
+    pub fn ran_out_of_memory(&self) -> bool {
+        let events = fs::read_to_string(self.path.join("memory.events")).unwrap_or_default();
+        let count = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        count.is_some_and(|count| count.trim() != "0")
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        for _ in 0..REMOVALS {
+            match fs::remove_dir(&self.path) {
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => std::thread::sleep(PAUSE),
+                // Whoever takes its name next tries again.
+                _ => return,
+            }
+        }
+    }
+}
+
+/// The kernel takes such a file's new content as one write.
+fn put(path: &Path, text: &str) -> io::Result<()> {
+    OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes())
+}

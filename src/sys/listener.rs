@@ -1,0 +1,228 @@
+//! A unix socket that listens for one account: bound in its place at once, or handed over by the init system.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use nix::sys::socket::{ControlMessage, MsgFlags, SockType, getsockopt, sendmsg, sockopt};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd;
+
+use super::fdpass::{self, Kind};
+use super::file::{self, FileError, Identity, TrustError};
+use super::user::{Gid, Uid};
+
+/// The first descriptor that an init system hands over (`SD_LISTEN_FDS_START`, `sd_listen_fds(3)`).
+const FIRST: RawFd = 3;
+
+/// A socket that cannot be put in its place.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody listens there.
+    #[error("{} is in use: another process answers there", .0.display())]
+    InUse(PathBuf),
+    /// Something else has its name.
+    #[error("{} is there and is no socket", .0.display())]
+    NoSocket(PathBuf),
+    /// Others may put things into its directory.
+    #[error("the socket's directory is not safe")]
+    Directory(#[from] TrustError),
+    /// A step failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// A listening socket with a path, removed with it where it is still this one.
+#[derive(Debug)]
+pub struct Bound {
+    listener: UnixListener,
+    path: PathBuf,
+    identity: Identity,
+}
+
+impl Bound {
+    /// Listens at `path`, for `owner` and root alone (mode 0600). What stands there after a process that has died is
+    /// replaced.
+    ///
+    /// The socket is made under another name, given to its owner and moved into place when it listens: nobody ever
+    /// finds it with a wider mode, or deaf. Its directory and all above it must be root's alone, or a name could be
+    /// exchanged between these steps.
+    ///
+    /// **Invariant:** the caller has one thread, since the umask is the process's.
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub fn new(path: &Path, owner: Uid, group: Gid) -> Result<Self, BindError> {
+        let fail = |action| move |source: io::Error| FileError::new(path, action, source);
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        file::check_trusted_directory(directory)?;
+        // Two that start at once must not both find that nobody is there.
+        let _lock = file::lock_exclusive(&beside(path, ".lock"), 0o600)?;
+        vacant(path)?;
+        let fresh = beside(path, ".new");
+        match file::remove(&fresh) {
+            Err(error) if !error.is_not_found() => return Err(error.into()),
+            _ => {}
+        }
+        let before = umask(Mode::from_bits_truncate(0o177));
+        let listener = UnixListener::bind(&fresh);
+        umask(before);
+        let listener = listener.map_err(fail("listen at"))?;
+        file::give(&fresh, owner, group)?;
+        listener.set_nonblocking(true).map_err(fail("listen at"))?;
+        let identity = Identity::of(&fresh).map_err(fail("examine"))?;
+        std::fs::rename(&fresh, path).map_err(fail("move the socket to"))?;
+        Ok(Self { listener, path: path.to_owned(), identity })
+    }
+
+    /// Removes the socket's name, if it is still this socket's.
+    pub fn remove(&self) {
+        if Identity::of(&self.path).is_ok_and(|found| found == self.identity) {
+            // It may go meanwhile; and nobody who connects to a name without a listener is misled.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+
+    /// The socket itself.
+    #[must_use]
+    pub const fn listener(&self) -> &UnixListener {
+        &self.listener
+    }
+}
+
+/// `path` with something behind its name.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Nobody listens at `path`: nothing is there, or what a dead process left.
+fn vacant(path: &Path) -> Result<(), BindError> {
+    match UnixStream::connect(path) {
+        Ok(_) => Err(BindError::InUse(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // Also of a file that is no socket, connect(2).
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            use std::os::unix::fs::FileTypeExt;
+            let facts = std::fs::symlink_metadata(path).map_err(|source| FileError::new(path, "examine", source))?;
+            if facts.file_type().is_socket() { Ok(()) } else { Err(BindError::NoSocket(path.to_owned())) }
+        }
+        // Its queue is full: somebody is there who does not take.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(BindError::InUse(path.to_owned())),
+        Err(source) => Err(FileError::new(path, "look for another listener at", source).into()),
+    }
+}
+
+/// The socket that the init system has handed over, `None` where it has not. Call it once, before anything else has
+/// opened a descriptor.
+///
+/// # Errors
+/// It handed over something else than one listening unix stream socket.
+pub fn handed_over() -> io::Result<Option<UnixListener>> {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    if number("LISTEN_PID") != Some(std::process::id()) {
+        return Ok(None);
+    }
+    match number("LISTEN_FDS") {
+        None | Some(0) => Ok(None),
+        Some(1) => {
+            let listener = taken(FIRST)?;
+            judge(&listener)?;
+            let listener = UnixListener::from(listener);
+            listener.set_nonblocking(true)?;
+            Ok(Some(listener))
+        }
+        Some(more) => Err(io::Error::other(format!("the init system handed over {more} sockets, and one is wanted"))),
+    }
+}
+
+fn judge(socket: &OwnedFd) -> io::Result<()> {
+    let unix = nix::sys::socket::getsockname::<nix::sys::socket::UnixAddr>(socket.as_raw_fd()).is_ok();
+    let stream = getsockopt(socket, sockopt::SockType).is_ok_and(|kind| kind == SockType::Stream);
+    let listens = getsockopt(socket, sockopt::AcceptConn).is_ok_and(|listens| listens);
+    if unix && stream && listens {
+        return Ok(());
+    }
+    Err(io::Error::other("what the init system handed over is no listening unix stream socket (ListenStream=)"))
+}
+
+/// The descriptor of this number, which nobody in this process owns yet: sent to ourselves over a socket pair, so that
+/// what arrives has an owner and closes on exec, and then closed under its old number.
+fn taken(number: RawFd) -> io::Result<OwnedFd> {
+    // Else the pair below could get this very number.
+    std::fs::symlink_metadata(format!("/proc/self/fd/{number}"))?;
+    let (ours, theirs) = fdpass::pair(Kind::Messages)?;
+    let (bytes, numbers) = ([io::IoSlice::new(b"x")], [number]);
+    let rights = [ControlMessage::ScmRights(&numbers)];
+    sendmsg::<()>(ours.as_fd().as_raw_fd(), &bytes, &rights, MsgFlags::MSG_NOSIGNAL, None)?;
+    let mut descriptors = fdpass::receive(&theirs, &mut [0], 1)?.descriptors;
+    unistd::close(number)?;
+    descriptors.pop().ok_or_else(|| io::Error::other("a descriptor was lost on its way"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+    use super::*;
+    use crate::sys::{process, user};
+
+    /// Only root has a directory that passes; the temporary one does not.
+    fn trusted() -> Option<tempfile::TempDir> {
+        user::is_root().then(|| tempfile::tempdir_in("/var/lib").unwrap())
+    }
+
+    fn facts(path: &Path) -> (u32, u32, u32) {
+        let facts = std::fs::symlink_metadata(path).unwrap();
+        assert!(facts.file_type().is_socket());
+        (facts.mode() & 0o7777, facts.uid(), facts.gid())
+    }
+
+    #[test]
+    fn a_socket_belongs_to_its_account_alone_and_a_dead_one_is_replaced() {
+        let Some(dir) = trusted() else { return };
+        let path = dir.path().join("sock");
+        let make = || Bound::new(&path, Uid::from_raw(65_534), Gid::from_raw(65_534));
+        let first = make().unwrap();
+        assert_eq!(facts(&path), (0o600, 65_534, 65_534));
+        assert!(matches!(make(), Err(BindError::InUse(_))));
+        drop(UnixStream::connect(&path).unwrap());
+        drop(first);
+        let second = make().unwrap();
+        drop(UnixStream::connect(&path).unwrap());
+        std::fs::remove_file(&path).unwrap();
+        let third = make().unwrap();
+        second.remove();
+        assert!(path.exists(), "another's socket stays");
+        third.remove();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn no_other_file_is_replaced_and_no_open_directory_is_used() {
+        let Some(dir) = trusted() else { return };
+        let make = |path: &Path| Bound::new(path, Uid::from_raw(1), Gid::from_raw(1));
+        let path = dir.path().join("file");
+        file::write_new(&path, b"x", file::Access::private()).unwrap();
+        assert!(matches!(make(&path), Err(BindError::NoSocket(_))));
+        assert!(matches!(make(Path::new("/tmp/sock")), Err(BindError::Directory(TrustError::Untrusted { .. }))));
+        assert!(make(&dir.path().join("x".repeat(200))).is_err());
+    }
+
+    #[test]
+    fn a_descriptor_gets_an_owner() {
+        let text = process::tests::in_a_process("taken", || {
+            let (one, other) = UnixStream::pair().unwrap();
+            let number = std::os::fd::IntoRawFd::into_raw_fd(one);
+            let owned = taken(number).unwrap();
+            assert!(judge(&owned).is_err());
+            let gone = taken(number).is_err();
+            fdpass::send(&other, b"x", &[]).unwrap();
+            let size = fdpass::receive(&owned, &mut [0; 2], 0).unwrap().size;
+            format!("{gone} {} {size}", owned.as_raw_fd() == number)
+        });
+        assert_eq!(text, "true false 1");
+    }
+}

@@ -1,0 +1,233 @@
+//! The tree of mounts that a process sees: its own namespace of them, made read-only, private and hidden in parts.
+//!
+//! What applies to a whole tree is one call ([`restrict`], mount_setattr(2), Linux 5.12), so that no mount below is
+//! forgotten and none can come in between. A tree is moved about as a descriptor ([`Tree`], open_tree(2), Linux 5.2).
+#![expect(unsafe_code, reason = "the calls of the descriptor-based mount interface have no safe binding")]
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::statvfs::{FsFlags, statvfs};
+
+/// Properties of mounts, as a set of the kernel's `MOUNT_ATTR_*` bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attributes(u64);
+
+impl Attributes {
+    /// No property.
+    pub const NONE: Self = Self(0);
+    /// Nothing can be written, whoever asks.
+    pub const READ_ONLY: Self = Self(libc::MOUNT_ATTR_RDONLY);
+    /// Set-user-ID bits and file capabilities mean nothing.
+    pub const NO_SUID: Self = Self(libc::MOUNT_ATTR_NOSUID);
+    /// Device nodes cannot be opened.
+    pub const NO_DEVICES: Self = Self(libc::MOUNT_ATTR_NODEV);
+    /// Nothing can be executed.
+    pub const NO_EXEC: Self = Self(libc::MOUNT_ATTR_NOEXEC);
+
+    /// Both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether each of `others` is among these.
+    #[must_use]
+    pub const fn contain(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
+    }
+
+    fn flags(self) -> MsFlags {
+        let pairs = [
+            (Self::READ_ONLY, MsFlags::MS_RDONLY),
+            (Self::NO_SUID, MsFlags::MS_NOSUID),
+            (Self::NO_DEVICES, MsFlags::MS_NODEV),
+            (Self::NO_EXEC, MsFlags::MS_NOEXEC),
+        ];
+        pairs.into_iter().filter(|(attribute, _)| self.contain(*attribute)).map(|(_, flag)| flag).collect()
+    }
+}
+
+/// Which namespaces a process leaves, besides that of mounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Its network: the new one has nothing but a loopback interface that is down.
+    pub network: bool,
+}
+
+/// Gives this process namespaces of its own for mounts, System V objects and host name, and makes the mounts private:
+/// nothing that is mounted here shows outside, and nothing that is mounted outside from now on shows here.
+///
+/// # Errors
+/// No `CAP_SYS_ADMIN`, or the kernel's limit on namespaces is reached.
+pub fn leave(left: Left) -> io::Result<()> {
+    let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    flags.set(CloneFlags::CLONE_NEWNET, left.network);
+    unshare(flags)?;
+    set_attributes(AT_FDCWD.as_raw_fd(), c"/", libc::AT_RECURSIVE, Change { propagation: libc::MS_PRIVATE, set: 0 })
+}
+
+/// The next child of this process is the first of a process namespace of its own (pid_namespaces(7)).
+///
+/// # Errors
+/// As [`leave`].
+pub fn separate_processes() -> io::Result<()> {
+    Ok(unshare(CloneFlags::CLONE_NEWPID)?)
+}
+
+/// Gives properties to the mount at `path` and to every mount below it, at once or not at all.
+///
+/// # Errors
+/// Nothing is mounted at `path`, or the kernel is older than 5.12.
+pub fn restrict(path: &Path, attributes: Attributes) -> io::Result<()> {
+    let change = Change { propagation: 0, set: attributes.0 };
+    set_attributes(AT_FDCWD.as_raw_fd(), &text(path)?, libc::AT_RECURSIVE, change)
+}
+
+/// The properties of the mount that holds `path`.
+///
+/// # Errors
+/// There is no such path.
+pub fn attributes(path: &Path) -> io::Result<Attributes> {
+    let flags = statvfs(path)?.flags();
+    let pairs = [
+        (FsFlags::ST_RDONLY, Attributes::READ_ONLY),
+        (FsFlags::ST_NOSUID, Attributes::NO_SUID),
+        (FsFlags::ST_NODEV, Attributes::NO_DEVICES),
+        (FsFlags::ST_NOEXEC, Attributes::NO_EXEC),
+    ];
+    let present = pairs.into_iter().filter(|(flag, _)| flags.contains(*flag));
+    Ok(present.fold(Attributes::NONE, |all, (_, attribute)| all.and(attribute)))
+}
+
+/// Opens what `path` names, without access to its content. No component may be a symbolic link, so that what is opened
+/// is where it is said to be (`RESOLVE_NO_SYMLINKS`, openat2(2), Linux 5.6).
+///
+/// # Errors
+/// `ELOOP` for a link; or there is no such path.
+pub fn open_exactly(path: &Path) -> io::Result<OwnedFd> {
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    Ok(openat2(AT_FDCWD, path, how)?)
+}
+
+/// The system's error number for a symbolic link where none is allowed.
+pub const LINK: i32 = libc::ELOOP;
+
+/// Opens what `path` leads to, without access to its content.
+///
+/// # Errors
+/// There is no such file or directory.
+pub fn open(path: &Path) -> io::Result<OwnedFd> {
+    Ok(nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?)
+}
+
+/// Whether this is an opened directory.
+///
+/// # Errors
+/// Not expected of the kernel.
+pub fn is_directory(opened: impl AsFd) -> io::Result<bool> {
+    Ok(SFlag::from_bits_truncate(fstat(opened)?.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR)
+}
+
+/// A tree of mounts that is attached nowhere, or nowhere yet.
+#[derive(Debug)]
+pub struct Tree(OwnedFd);
+
+impl Tree {
+    /// A copy of what is mounted at and below an opened file or directory.
+    ///
+    /// # Errors
+    /// It was opened in another mount namespace.
+    pub fn copy(opened: impl AsFd) -> io::Result<Self> {
+        let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+        let at = libc::AT_EMPTY_PATH.cast_unsigned() | libc::AT_RECURSIVE.cast_unsigned();
+        let from = opened.as_fd().as_raw_fd();
+        // SAFETY: the path is a constant that ends with NUL, and the kernel writes to none of our memory. What it
+        // returns is a descriptor that was made for us, with no other owner.
+        let tree = unsafe {
+            let number = libc::syscall(libc::SYS_open_tree, from, c"".as_ptr(), flags | at);
+            let number =
+                i32::try_from(number).ok().filter(|number| *number >= 0).ok_or_else(io::Error::last_os_error)?;
+            OwnedFd::from_raw_fd(number)
+        };
+        Ok(Self(tree))
+    }
+
+    /// Gives properties to every mount of the tree.
+    ///
+    /// # Errors
+    /// As [`restrict`].
+    pub fn restrict(&self, attributes: Attributes) -> io::Result<()> {
+        let flags = libc::AT_RECURSIVE | libc::AT_EMPTY_PATH;
+        set_attributes(self.0.as_raw_fd(), c"", flags, Change { propagation: 0, set: attributes.0 })
+    }
+
+    /// Attaches the tree over an opened file or directory: a directory over a directory, a file over a file.
+    ///
+    /// # Errors
+    /// It is of the other kind.
+    pub fn attach(self, place: impl AsFd) -> io::Result<()> {
+        let (from, to) = (self.0.as_raw_fd(), place.as_fd().as_raw_fd());
+        let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
+        // SAFETY: both paths are constants that end with NUL, and the kernel only reads them.
+        let result = unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, c"".as_ptr(), flags) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+/// File systems that live as long as they are mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fresh {
+    /// Files in memory; the root directory has mode 0755 and is root's.
+    Memory,
+    /// The processes of this process namespace (proc(5)).
+    Processes,
+    /// Pseudo-terminals of its own (devpts(5)).
+    Terminals,
+}
+
+/// Mounts a new file system at `path`.
+///
+/// # Errors
+/// There is no directory at `path`, or the kernel lacks the file system.
+pub fn fresh(kind: Fresh, path: &Path, attributes: Attributes) -> io::Result<()> {
+    let (name, options) = match kind {
+        Fresh::Memory => ("tmpfs", Some("mode=0755")),
+        Fresh::Processes => ("proc", None),
+        Fresh::Terminals => ("devpts", Some("newinstance,ptmxmode=0666,mode=0620,gid=5")),
+    };
+    Ok(mount(Some(name), path, Some(name), attributes.flags(), options)?)
+}
+
+struct Change {
+    propagation: libc::c_ulong,
+    set: u64,
+}
+
+fn set_attributes(from: i32, path: &std::ffi::CStr, flags: i32, change: Change) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: change.set,
+        attr_clr: 0,
+        #[expect(clippy::useless_conversion, reason = "the constants are narrower on 32-bit machines")]
+        propagation: change.propagation.into(),
+        userns_fd: 0,
+    };
+    // SAFETY: the path ends with NUL, the structure has the size that is passed, both outlive the call, and the kernel
+    // only reads them.
+    let result = unsafe {
+        let size = size_of::<libc::mount_attr>();
+        libc::syscall(libc::SYS_mount_setattr, from, path.as_ptr(), flags, &raw const attributes, size)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn text(path: &Path) -> io::Result<CString> {
+    Ok(CString::new(path.as_os_str().as_bytes())?)
+}

@@ -1,0 +1,349 @@
+//! System calls that a program may not make (seccomp(2)): one small filter, which refuses what undoes a confinement or
+//! attacks the kernel and allows everything else.
+//!
+//! The filter is written here and not by a library, for two reasons. One filter of a library's has one way to refuse, and
+//! here there are two: clone3(2), whose flags a filter cannot see, must look unknown (`ENOSYS`), so that programs fall
+//! back to clone(2), whose flags it can. And the kernel tries a new filter on every system call to learn which are
+//! always allowed, so that a search by halves is installed in a fraction of the time that a list takes.
+#![expect(unsafe_code, reason = "the call has no safe binding")]
+
+use std::io;
+
+use libc::sock_filter;
+
+use super::call::{Numbers, call};
+
+/// What a filter does beyond its list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Also refuse sockets that reach past a network namespace: those between a virtual machine and its host
+    /// (`AF_VSOCK`, vsock(7)).
+    pub no_network: bool,
+}
+
+/// Calls that are refused whatever their arguments are, by what they are for.
+const REFUSED: &[libc::c_long] = &[
+    // The tree of mounts.
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    OPEN_TREE_ATTR,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
+    // Other namespaces; files by handle, which know no mounts.
+    libc::SYS_setns,
+    libc::SYS_open_by_handle_at,
+    // Other processes' memory and descriptors.
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_move_pages,
+    libc::SYS_migrate_pages,
+    // Keys of the kernel, which know no namespaces.
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    // The kernel itself.
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_reboot,
+    libc::SYS_acct,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_fanotify_init,
+    libc::SYS_lookup_dcookie,
+    libc::SYS_vhangup,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_iopl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_ioperm,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_modify_ldt,
+    // Other calls without making them, past this filter.
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+];
+
+/// open_tree_attr(2), Linux 6.15, on every machine.
+const OPEN_TREE_ATTR: libc::c_long = 467;
+
+/// `CLONE_NEW*`, which clone(2) and unshare(2) have in common.
+const NAMESPACES: u32 = (libc::CLONE_NEWNS
+    | libc::CLONE_NEWCGROUP
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET)
+    .cast_unsigned();
+/// `CLONE_NEWTIME`, which in clone(2) would be part of a signal's number.
+const TIME_NAMESPACE: u32 = 0x80;
+
+/// `AUDIT_ARCH_*` of this program, `linux/audit.h`; none for a machine whose filter nobody has tried.
+const MACHINE: Option<u32> = if cfg!(target_arch = "x86_64") {
+    Some(0xc000_003e)
+} else if cfg!(target_arch = "aarch64") {
+    Some(0xc000_00b7)
+} else {
+    None
+};
+
+/// Where `struct seccomp_data` has the call's number, the machine, and the low half of an argument.
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+const fn argument(place: u32) -> u32 {
+    16 + 8 * place
+}
+
+/// What becomes of one system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It fails with this error.
+    Fails(i32),
+    /// It fails with `EPERM` if the argument at this place has one of these bits.
+    FailsWithBits(u32, u32),
+    /// It fails with the error if the argument at this place is one of these values.
+    FailsWithValues(u32, [u32; 2], i32),
+}
+
+/// A filter, ready to be installed.
+#[derive(Debug)]
+pub struct Filter(Vec<sock_filter>);
+
+impl Filter {
+    /// Builds the filter, in a few microseconds.
+    ///
+    /// # Errors
+    /// There is none for this kind of machine.
+    pub fn new(wanted: Wanted) -> io::Result<Self> {
+        let machine = MACHINE.ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
+        let mut fates: Vec<(u32, Fate)> = fates(wanted).collect();
+        fates.sort_unstable_by_key(|(number, _)| *number);
+        let mut program = vec![
+            load(ARCHITECTURE),
+            jump(libc::BPF_JEQ, machine, 1, 0),
+            answer(libc::SECCOMP_RET_KILL_PROCESS),
+            load(NUMBER),
+        ];
+        if cfg!(target_arch = "x86_64") {
+            // The numbers of the x32 interface, `__X32_SYSCALL_BIT`.
+            program.extend([jump(libc::BPF_JGE, 0x4000_0000, 0, 1), fails(libc::ENOSYS)]);
+        }
+        program.extend(search(&fates, 0)?);
+        program.push(answer(libc::SECCOMP_RET_ALLOW));
+        program.extend(ANSWERS.map(fails));
+        Ok(Self(program))
+    }
+
+    /// Puts the filter in force for this process and all that it starts, and sees that it is.
+    ///
+    /// # Errors
+    /// Neither no_new_privs nor `CAP_SYS_ADMIN`, or the kernel has no filters.
+    pub fn install(&self) -> io::Result<()> {
+        let len = u16::try_from(self.0.len()).map_err(io::Error::other)?;
+        let program = libc::sock_fprog { len, filter: self.0.as_ptr().cast_mut() };
+        // SAFETY: the structure describes the live vector with its true length, and the kernel only reads both.
+        let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        match call(Numbers::SeccompMode)? {
+            2 => Ok(()),
+            mode => Err(io::Error::other(format!("the kernel says that its mode is {mode}"))),
+        }
+    }
+}
+
+fn fates(wanted: Wanted) -> impl Iterator<Item = (u32, Fate)> {
+    let refused = REFUSED.iter().map(|number| (*number, Fate::Fails(libc::EPERM)));
+    let judged = [
+        (libc::SYS_clone3, Fate::Fails(libc::ENOSYS)),
+        (libc::SYS_clone, Fate::FailsWithBits(0, NAMESPACES)),
+        (libc::SYS_unshare, Fate::FailsWithBits(0, NAMESPACES | TIME_NAMESPACE)),
+        // Typing into a terminal that somebody else reads.
+        (libc::SYS_ioctl, Fate::FailsWithValues(1, [TIOCSTI, TIOCLINUX], libc::EPERM)),
+    ];
+    let machine = libc::AF_VSOCK.cast_unsigned();
+    let sockets = (libc::SYS_socket, Fate::FailsWithValues(0, [machine; 2], libc::EAFNOSUPPORT));
+    let sockets = wanted.no_network.then_some(sockets);
+    refused.chain(judged).chain(sockets).filter_map(|(number, fate)| Some((u32::try_from(number).ok()?, fate)))
+}
+
+/// `TIOCSTI` and `TIOCLINUX`, the same on both machines.
+const TIOCSTI: u32 = 0x5412;
+const TIOCLINUX: u32 = 0x541c;
+
+/// Code that finds the loaded number among `fates`, which are sorted, by halves.
+///
+/// Everything ends in one of the answers behind it; `after` is how many instructions follow this piece before those.
+fn search(fates: &[(u32, Fate)], after: usize) -> io::Result<Vec<sock_filter>> {
+    let (low, high) = fates.split_at(fates.len() / 2);
+    match (low, high) {
+        (_, []) => Ok(vec![jump(libc::BPF_JGE, 0, over(after + ALLOW)?, 0)]),
+        ([], [(number, fate), ..]) => {
+            let judged = judge(*fate, after)?;
+            let rest = after + judged.len();
+            let one = match fate {
+                Fate::Fails(errno) => jump(libc::BPF_JEQ, *number, over(rest + fails_at(*errno))?, over(rest + ALLOW)?),
+                _ => jump(libc::BPF_JEQ, *number, 0, over(rest + ALLOW)?),
+            };
+            Ok([&[one], judged.as_slice()].concat())
+        }
+        (_, [(least, _), ..]) => {
+            let high = search(high, after)?;
+            let low = search(low, after + high.len())?;
+            Ok([&[jump(libc::BPF_JGE, *least, over(low.len())?, 0)], low.as_slice(), &high].concat())
+        }
+    }
+}
+
+/// What follows where the number alone does not decide.
+fn judge(fate: Fate, after: usize) -> io::Result<Vec<sock_filter>> {
+    let allow = over(after + ALLOW)?;
+    Ok(match fate {
+        Fate::Fails(_) => Vec::new(),
+        Fate::FailsWithBits(place, bits) => {
+            vec![load(argument(place)), jump(libc::BPF_JSET, bits, over(after + fails_at(libc::EPERM))?, allow)]
+        }
+        Fate::FailsWithValues(place, [one, other], errno) => vec![
+            load(argument(place)),
+            jump(libc::BPF_JEQ, one, over(after + 1 + fails_at(errno))?, 0),
+            jump(libc::BPF_JEQ, other, over(after + fails_at(errno))?, allow),
+        ],
+    })
+}
+
+/// The answers at the program's end, in this order; the first is to allow.
+const ANSWERS: [i32; 3] = [libc::EPERM, libc::ENOSYS, libc::EAFNOSUPPORT];
+/// Where among the answers it says to allow.
+const ALLOW: usize = 0;
+
+/// Where among the answers this error is; to be refused with another of them is still to be refused.
+fn fails_at(errno: i32) -> usize {
+    1 + ANSWERS.iter().position(|known| *known == errno).unwrap_or(0)
+}
+
+/// A jump's length.
+fn over(instructions: usize) -> io::Result<u8> {
+    u8::try_from(instructions).map_err(io::Error::other)
+}
+
+fn fails(errno: i32) -> sock_filter {
+    answer(libc::SECCOMP_RET_ERRNO | errno.cast_unsigned() & libc::SECCOMP_RET_DATA)
+}
+
+fn answer(action: u32) -> sock_filter {
+    instruction(libc::BPF_RET | libc::BPF_K, action, 0, 0)
+}
+
+fn load(offset: u32) -> sock_filter {
+    instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0, 0)
+}
+
+fn jump(test: u32, value: u32, over_if: u8, over_else: u8) -> sock_filter {
+    instruction(libc::BPF_JMP | test | libc::BPF_K, value, over_if, over_else)
+}
+
+fn instruction(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
+    // Every code is below 256.
+    sock_filter { code: u16::try_from(code).unwrap_or_default(), jt, jf, k }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs the program as the kernel does; what it answers to a call with these arguments.
+    fn run(filter: &Filter, architecture: u32, number: u32, arguments: [u32; 2]) -> u32 {
+        let word = |offset: u32| match offset {
+            NUMBER => number,
+            ARCHITECTURE => architecture,
+            16 => arguments[0],
+            24 => arguments[1],
+            _ => panic!("{offset}"),
+        };
+        let (mut at, mut accumulator) = (0, 0);
+        loop {
+            let step = filter.0[at];
+            at += 1;
+            let code = u32::from(step.code);
+            let test = match code & !(libc::BPF_JMP | libc::BPF_K) {
+                _ if code == libc::BPF_RET | libc::BPF_K => return step.k,
+                _ if code == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS => {
+                    accumulator = word(step.k);
+                    continue;
+                }
+                libc::BPF_JEQ => accumulator == step.k,
+                libc::BPF_JGE => accumulator >= step.k,
+                libc::BPF_JSET => accumulator & step.k != 0,
+                other => panic!("{other}"),
+            };
+            at += usize::from(if test { step.jt } else { step.jf });
+        }
+    }
+
+    fn number(call: libc::c_long) -> u32 {
+        u32::try_from(call).unwrap()
+    }
+
+    #[test]
+    fn every_call_of_the_list_is_refused_and_every_other_is_allowed() {
+        let filter = Filter::new(Wanted { no_network: true }).unwrap();
+        let refused: Vec<u32> = REFUSED.iter().map(|call| number(*call)).collect();
+        for call in 0..1000 {
+            let found = run(&filter, MACHINE.unwrap(), call, [0, 0]);
+            let expected = match call {
+                _ if refused.contains(&call) => libc::SECCOMP_RET_ERRNO | 1,
+                _ if call == number(libc::SYS_clone3) => libc::SECCOMP_RET_ERRNO | 38,
+                _ => libc::SECCOMP_RET_ALLOW,
+            };
+            assert_eq!(found, expected, "{call}");
+        }
+    }
+
+    #[test]
+    fn arguments_are_judged_where_they_matter() {
+        let answer = |no_network: bool, call: libc::c_long, arguments: [u32; 2]| {
+            let filter = Filter::new(Wanted { no_network }).unwrap();
+            run(&filter, MACHINE.unwrap(), number(call), arguments)
+        };
+        for bit in [0x2_0000, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000] {
+            for call in [libc::SYS_clone, libc::SYS_unshare] {
+                assert_eq!(answer(false, call, [bit | 0x100, 0]), libc::SECCOMP_RET_ERRNO | 1, "{bit:x}");
+            }
+        }
+        // A thread; a fork whose signal is SIGCHLD; a process's own descriptors.
+        for (call, flags) in [(libc::SYS_clone, 0x3d_0f00), (libc::SYS_clone, 17), (libc::SYS_unshare, 0x400)] {
+            assert_eq!(answer(false, call, [flags, 0]), libc::SECCOMP_RET_ALLOW, "{flags:x}");
+        }
+        assert_eq!(answer(false, libc::SYS_ioctl, [0, TIOCSTI]), libc::SECCOMP_RET_ERRNO | 1);
+        assert_eq!(answer(false, libc::SYS_ioctl, [0, 0x5413]), libc::SECCOMP_RET_ALLOW);
+        assert_eq!(answer(true, libc::SYS_socket, [40, 0]), libc::SECCOMP_RET_ERRNO | 97);
+        assert_eq!(answer(false, libc::SYS_socket, [40, 0]), libc::SECCOMP_RET_ALLOW);
+        assert_eq!(answer(true, libc::SYS_socket, [1, 0]), libc::SECCOMP_RET_ALLOW);
+    }
+
+    #[test]
+    fn calls_in_another_machines_numbers_are_not_let_through() {
+        let filter = Filter::new(Wanted { no_network: false }).unwrap();
+        assert_eq!(run(&filter, 0x4000_0003, 20, [0, 0]), libc::SECCOMP_RET_KILL_PROCESS);
+        if cfg!(target_arch = "x86_64") {
+            assert_eq!(run(&filter, MACHINE.unwrap(), 0x4000_0001, [0, 0]), libc::SECCOMP_RET_ERRNO | 38);
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! An agent that is started as root: its executor stays root, and it does not.
+
+use nix::sys::signal::Signal;
+
+use crate::harness::background::Background;
+use crate::harness::executor::Mode;
+use crate::harness::site::Builder;
+use crate::harness::{Site, eventually, host};
+
+const WAIT: &str = "echo up > {work}/up; while [ ! -e {work}/go ]; do sleep 0.02; done; echo done";
+
+fn builder() -> Builder {
+    Site::builder().executor(Mode::Own).sh("ok", "echo ran as $(id -un)").sh("wait", WAIT)
+}
+
+/// The lines of `/proc/PID/status` by their keys.
+fn status(pid: u32, key: &str) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    value.unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_agent_gives_root_up_for_good_and_its_executor_keeps_it() {
+    let site = builder().start();
+    let agent = site.agent();
+    assert_eq!(status(agent.pid(), "Uid"), "65534 65534 65534 65534");
+    assert_eq!(status(agent.pid(), "Gid"), "65534 65534 65534 65534");
+    assert_eq!(status(agent.pid(), "Groups"), "65534");
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(status(agent.pid(), set), "0000000000000000", "{set}");
+    }
+    assert_eq!(status(agent.pid(), "NoNewPrivs"), "1");
+    assert_eq!(status(agent.executor(), "Uid"), "0 0 0 0");
+    assert_eq!(status(agent.executor(), "Threads"), "1");
+    let network = |pid| std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+    assert_ne!(network(agent.executor()), network(agent.pid()));
+    assert_eq!(network(agent.executor()), network(agent.keeper()));
+    assert_eq!(site.result("ok", &[])["stdout"], format!("ran as {}\n", Mode::SCRIPTS));
+}
+
+#[test]
+fn a_script_with_network_has_the_host_s() {
+    let own = std::fs::read_link("/proc/self/ns/net").unwrap().display().to_string();
+    for mode in Mode::ALL {
+        let sections = "[profile alone]\nrun_as = daemon\nnetwork = no\n";
+        let site = Site::builder().executor(mode).section(sections).sh("net", "readlink /proc/self/ns/net");
+        let site = site.allow("alone = {scripts}/net profile=alone").start();
+        assert_eq!(site.result("net", &[])["stdout"], format!("{own}\n"), "{mode:?}");
+        let alone = site.result("alone", &[])["stdout"].as_str().unwrap().trim().to_owned();
+        assert_eq!(alone != own, mode != Mode::Private, "{mode:?} {alone}");
+    }
+}
+
+#[test]
+fn an_executor_that_dies_is_replaced_and_runs_under_way_notice_nothing() {
+    let site = builder().start();
+    let agent = site.agent();
+    let run = Background::start(site.control_command(&["--json", "run", "agent1", "wait"]));
+    agent.worked("up");
+    for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGABRT] {
+        let killed = agent.executor();
+        host::kill(killed, signal);
+        eventually("its end", || (!host::alive(killed)).then_some(()));
+        assert_ne!(agent.executor(), killed);
+        assert!(site.result("ok", &[])["stdout"].as_str().unwrap().starts_with("ran as "));
+    }
+    agent.line_where("exec-restart", |line| line.get("SIGNAL") == Some("9"));
+    agent.reload().is(&["ACTION=reload", "RESULT=ok"]);
+    std::fs::write(agent.work("go"), "").unwrap();
+    assert_eq!(run.end().exits(0).result()["stdout"], "done\n");
+    eventually("no zombie of a monitor", || (host::zombies(agent.keeper()) == 0).then_some(()));
+}
+
+#[test]
+fn an_executor_that_comes_back_to_a_broken_configuration_runs_nothing_until_it_is_mended() {
+    let site = builder().start();
+    let agent = site.agent();
+    let good = std::fs::read_to_string(agent.allowlist()).unwrap();
+    std::fs::write(agent.allowlist(), format!("{good}nonsense\n")).unwrap();
+    host::kill(agent.executor(), Signal::SIGKILL);
+    let refused = site.result("ok", &[]);
+    assert_eq!((&refused["exit"], &refused["reason"]), (&(-1).into(), &"executor-configuration".into()), "{refused}");
+    assert!(agent.line("exec-reload-fail").get("ERROR").unwrap().contains("scripts.conf:"));
+    std::fs::write(agent.allowlist(), good).unwrap();
+    assert!(site.result("ok", &[])["stdout"].as_str().unwrap().starts_with("ran as "));
+}
+
+#[test]
+fn an_agent_that_has_lost_executor_and_keeper_ends_with_69_and_says_why() {
+    let mut site = builder().start();
+    let (keeper, executor) = (site.agent().keeper(), site.agent().executor());
+    host::kill(keeper, Signal::SIGKILL);
+    eventually("the end of the keeper", || (!host::alive(keeper)).then_some(()));
+    assert!(site.result("ok", &[])["stdout"].as_str().unwrap().starts_with("ran as "), "the executor is still there");
+    host::kill(executor, Signal::SIGKILL);
+    eventually("the end of the executor", || (!host::alive(executor)).then_some(()));
+    let failed = site.result("ok", &[]);
+    assert_eq!(failed["exit"], -1);
+    assert!(failed["error"].as_str().unwrap().starts_with("executor unreachable: "), "{failed}");
+    let stderr = site.agent().stderr_path();
+    assert_eq!(site.agent_mut().wait(), Some(69));
+    let said = std::fs::read_to_string(stderr).unwrap();
+    assert!(said.contains("Error: the executor is gone, and an agent that has given up root cannot start"), "{said}");
+    assert!(said.contains("\nhint: start the agent again"), "{said}");
+}
+
+#[test]
+fn nothing_is_left_when_the_agent_ends() {
+    for kill in [false, true] {
+        let mut site = builder().start();
+        let all = [site.agent().pid(), site.agent().keeper(), site.agent().executor()];
+        if kill {
+            site.agent_mut().kill();
+        } else {
+            assert_eq!(site.agent_mut().stop(), Some(0));
+        }
+        eventually("the end of all three", || all.iter().all(|pid| !host::alive(*pid)).then_some(()));
+    }
+}
+
+#[test]
+fn what_a_root_executor_refuses_keeps_the_agent_from_starting() {
+    let site = builder().prepare();
+    let text = std::fs::read_to_string(site.agent().config()).unwrap();
+    std::fs::write(site.agent().config(), text + "[profile bare]\ntimeout = 1\n").unwrap();
+    let ran = site.agent().command(&["serve"]).exits(78);
+    assert!(ran.stderr.contains("no run_as: its scripts would run as root"), "{ran:?}");
+    let site = builder().section("[profile own]\nrun_as = nobody\n").prepare();
+    let ran = site.agent().command(&["serve"]).exits(78);
+    assert!(ran.stderr.contains("Profile 'own': run_as 'nobody' is the agent's own account"), "{ran:?}");
+    let site = builder().prepare();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o646);
+    std::fs::set_permissions(site.agent().config(), mode).unwrap();
+    let ran = site.agent().command(&["serve"]).exits(78);
+    assert!(ran.stderr.contains("has mode 0646, writable by others than root"), "{ran:?}");
+    let checked = site.agent().command(&["self-check"]).exits(1).stdout;
+    assert!(checked.contains("  Executor: ") && checked.contains("has mode 0646"), "{checked}");
+}
+
+#[test]
+fn a_script_that_another_could_have_written_does_not_run_unless_that_is_lifted() {
+    for mode in Mode::ROOT {
+        let mut site = Site::builder().executor(mode).sh("ok", "echo ran").start();
+        let script = site.agent().root.join("scripts/ok");
+        let set = |mode| std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        set(0o775);
+        let refused = site.result("ok", &[]);
+        assert_eq!(
+            (&refused["error"], &refused["reason"]),
+            (&"script not permitted".into(), &"script-not-trusted".into())
+        );
+        let checked = site.agent().command(&["self-check"]).exits(1).stdout;
+        assert!(checked.contains("[NOT TRUSTED: ") && checked.contains("has mode 0775"), "{checked}");
+        set(0o755);
+        let scripts = site.agent().root.join("scripts");
+        std::os::unix::fs::chown(&scripts, Some(1), None).unwrap();
+        assert_eq!(site.result("ok", &[])["reason"], "script-not-trusted");
+        let config = site.agent().config();
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, format!("trusted_paths = no\n{text}")).unwrap();
+        site.agent().reload().is(&["ACTION=reload", "RESULT=ok"]);
+        assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+        site.agent_mut().stop();
+        site.start(0);
+        assert!(site.agent().stderr().contains("agent.conf:1: trusted_paths is off: whoever may write"));
+    }
+}
+
+#[test]
+fn a_check_that_finds_nothing_passes_with_each_executor() {
+    for (mode, text) in [
+        (Mode::Private, "  Executor: private; scripts run with the agent's own rights\n"),
+        (Mode::Own, "  Executor: the agent's own, as root; started with the agent\n"),
+        (Mode::System, "  Executor OK ("),
+    ] {
+        let site = Site::builder().executor(mode).sh("ok", "true").start();
+        let said = site.agent().command(&["self-check"]).exits(0).stdout;
+        assert!(said.contains(text) && said.contains("(profile: default) [ok]\n"), "{said}");
+    }
+}
+
+#[test]
+fn without_the_system_s_executor_an_agent_serves_and_each_run_says_so() {
+    let mut site = Site::builder().executor(Mode::System).sh("ok", "echo ran").start();
+    assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+    assert_eq!(site.agent_mut().take_service().end(Signal::SIGTERM), Some(0));
+    let failed = site.result("ok", &[]);
+    assert_eq!((&failed["exit"], &failed["reason"]), (&(-1).into(), &"executor-failed".into()), "{failed}");
+    assert!(
+        failed["stderr"].as_str().unwrap().starts_with("executor unreachable: No such file or directory"),
+        "{failed}"
+    );
+    let kept = site.agent().reload();
+    assert!(kept.get("ERROR").unwrap().contains("no executor can be reached at "), "{kept:?}");
+    let checked = site.agent().command(&["self-check"]).exits(1).stdout;
+    assert!(checked.contains("  Executor: no executor can be reached at "), "{checked}");
+    // The agent itself starts without it, and uses it as soon as it is there.
+    site.agent_mut().stop();
+    site.agent_mut().start_alone();
+    site.agent().line("executor-unreachable").is(&["ACTION=executor-unreachable", "REASON=*"]);
+    site.agent_mut().start_service();
+    site.register("agent1", site.agent().address().port(), &site.agent().credentials);
+    assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+}
+
+#[test]
+fn a_socket_that_is_not_root_s_gets_no_orders() {
+    let mut site = Site::builder().executor(Mode::System).sh("ok", "echo ran").prepare();
+    let socket = site.agent().socket();
+    let _impostor = host::listen_as_agent(&socket);
+    site.agent_mut().start_alone();
+    site.register("agent1", site.agent().address().port(), &site.agent().credentials);
+    let failed = site.result("ok", &[]);
+    assert!(failed["stderr"].as_str().unwrap().contains("is served by uid 65534, and not by root"), "{failed}");
+}
