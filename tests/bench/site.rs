@@ -146,7 +146,7 @@ fn serve(binary: &Path, root: &Path) -> (Child, SocketAddr) {
     let notify = UnixDatagram::bind(&place).unwrap();
     std::fs::set_permissions(&place, PermissionsExt::from_mode(0o777)).unwrap();
     let mut command = Command::new(binary);
-    command.arg("agent").arg("--root").arg(root).arg("serve").env("NOTIFY_SOCKET", &place);
+    command.arg("agent").arg("--root").arg(root).args(["serve", "--unprivileged"]).env("NOTIFY_SOCKET", &place);
     let child = command.stderr(Stdio::null()).spawn().unwrap();
     let mut buffer = [0; 4096];
     let size = notify.recv(&mut buffer).unwrap();

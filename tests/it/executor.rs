@@ -90,16 +90,18 @@ fn many_runs_survive_an_executor_that_dies_again_and_again() {
 
 #[test]
 fn a_killed_agent_leaves_no_script_and_no_process() {
-    let mut site = site().start();
-    let run = Background::start(site.control_command(&["--json", "run", "agent1", "wait"]));
-    let [leader, child] = ["leader", "child"].map(|name| site.agent().worked_pid(name));
-    let executor = site.agent().executor();
-    let monitors = host::children(executor);
-    assert_eq!(monitors.len(), 1);
-    site.agent_mut().kill();
-    [leader, child, executor, monitors[0]].into_iter().for_each(dead);
-    let result = run.end().exits(1).result();
-    assert!(result["error"].as_str().unwrap().contains("the outcome is unknown"), "{result}");
+    for mode in [Mode::Private, Mode::Own] {
+        let mut site = site().executor(mode).start();
+        let run = Background::start(site.control_command(&["--json", "run", "agent1", "wait"]));
+        let [leader, child] = ["leader", "child"].map(|name| site.agent().worked_pid(name));
+        let executor = site.agent().executor();
+        let monitors = host::children(executor);
+        assert_eq!(monitors.len(), 1);
+        site.agent_mut().kill();
+        [leader, child, executor, monitors[0]].into_iter().for_each(dead);
+        let result = run.end().exits(1).result();
+        assert!(result["error"].as_str().unwrap().contains("the outcome is unknown"), "{result}");
+    }
 }
 
 #[test]

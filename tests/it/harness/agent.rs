@@ -247,9 +247,10 @@ impl Agent {
         if self.mode == Mode::System { self.service().stderr() } else { self.stderr() }
     }
 
-    /// The audit lines of this kind so far.
+    /// The audit lines of this kind so far, the agent's and its executor's.
     pub(crate) fn lines(&self, action: &str) -> Vec<Line> {
-        audit::lines(&self.stderr()).into_iter().filter(|line| line.action() == action).collect()
+        let service = self.service.as_ref().map(Service::stderr).unwrap_or_default();
+        audit::lines(&(self.stderr() + &service)).into_iter().filter(|line| line.action() == action).collect()
     }
 
     /// Waits for an audit line.
