@@ -5,15 +5,19 @@
 //! every run is an order to the executor.
 
 pub mod answer;
+pub mod cancel;
 pub mod capabilities;
 pub mod collect;
 pub mod connection;
+pub mod detached;
 pub mod execute;
+pub mod follow;
 pub mod gate;
 pub mod order;
 pub mod orders;
 pub mod pairing;
 pub mod ping;
+pub mod result;
 pub mod route;
 pub mod run;
 pub mod self_ping;
@@ -21,3 +25,4 @@ pub mod serve;
 pub mod snapshot;
 pub mod state;
 pub mod stream;
+pub mod sweep;

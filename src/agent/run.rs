@@ -6,6 +6,7 @@ use hyper::StatusCode;
 
 use super::answer::{self, Answer};
 use super::collect::Collector;
+use super::detached;
 use super::execute::{Finished, Run};
 use super::gate::TrustedPeer;
 use super::order::OrderError;
@@ -25,18 +26,18 @@ use crate::wire::run::{Output, RunReply, RunRequest};
 use crate::wire::stamp;
 
 /// A call with everything it needs, so that a streamed answer can take it along.
-struct Call {
-    agent: Arc<Agent>,
-    peer: TrustedPeer,
-    snapshot: Arc<Snapshot>,
-    request: RunRequest,
+pub(super) struct Call {
+    pub(super) agent: Arc<Agent>,
+    pub(super) peer: TrustedPeer,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) request: RunRequest,
 }
 
 /// What stands before a run: an order to give, or the reply that there is none.
 type Judged = Result<Order, Box<RunReply>>;
 
 /// Runs an allowlisted script. The answer is JSON when it has ended; or, where the caller asked for it and the script
-/// runs, a stream of what it prints. `place` is held until the run is over.
+/// runs, a stream of what it prints. `place` is held until the run is over, that of a job until its caller has enough.
 pub async fn run(agent: &Arc<Agent>, peer: &TrustedPeer, body: &[u8], streamed: bool, place: Place) -> Answer {
     let request = match RunRequest::parse(body) {
         Ok(request) => request,
@@ -47,6 +48,9 @@ pub async fn run(agent: &Arc<Agent>, peer: &TrustedPeer, body: &[u8], streamed: 
         Ok(order) => order,
         Err(reply) => return answer::json(StatusCode::OK, &reply),
     };
+    if order.mode() == Mode::Detached {
+        return detached::submit(call, order, streamed, place).await;
+    }
     if streamed {
         return call.streamed(order, place).await;
     }
@@ -67,12 +71,14 @@ impl Call {
             self.deny(Some(&reason));
             return Err(Box::new(request.refused(format!("not authorised: {reason}"))));
         }
-        if request.detached {
-            let text = "async runs are not supported by this agent; run synchronously";
-            return Err(Box::new(request.refused(text)));
-        }
-        let id = RequestId::parse(&request.reqid()).or_else(|_| fresh_id());
-        let order = id.and_then(|id| Order::new(script, request.args.clone(), id, Mode::Attached));
+        let (mode, id) = match RequestId::parse(&request.reqid()) {
+            Err(_) if request.detached => {
+                return Err(Box::new(request.refused("async run requires a valid reqid")));
+            }
+            Err(_) => (Mode::Attached, fresh_id()),
+            Ok(id) => (if request.detached { Mode::Detached } else { Mode::Attached }, Ok(id)),
+        };
+        let order = id.and_then(|id| Order::new(script, request.args.clone(), id, mode));
         order.map_err(|refusal| Box::new(self.refused(&refusal)))
     }
 
@@ -130,7 +136,7 @@ impl Call {
         drop(place);
     }
 
-    fn context(&self) -> Vec<u8> {
+    pub(super) fn context(&self) -> Vec<u8> {
         let context = RunContext {
             script: self.request.script(),
             args: self.request.args.clone(),
@@ -160,7 +166,7 @@ impl Call {
 
     /// The executor, or its protocol, refused. Where a script may not run, the caller learns no more than from the
     /// allowlist.
-    fn refused(&self, refusal: &Refusal) -> RunReply {
+    pub(super) fn refused(&self, refusal: &Refusal) -> RunReply {
         self.deny(Some(refusal.code()));
         let hidden = refusal.code().starts_with("script-not-");
         let text = if hidden { "script not permitted" } else { refusal.text() };

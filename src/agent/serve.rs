@@ -11,6 +11,7 @@ use super::connection;
 use super::orders::{ExecutorError, Orders};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
 use super::state::{Agent, log_warnings};
+use super::sweep;
 use crate::audit::{Event, Ident, Level, Logger, Sockets};
 use crate::conf::agent::Settings;
 use crate::conf::{Account as Configured, Warnings};
@@ -85,6 +86,7 @@ pub async fn serve(places: Places, host: String, warn: Warn<'_>) -> Result<(), S
     let agent = Agent::new(places, log, orders, snapshot);
     let mut signals = Signals::listen().map_err(ServeError::Start)?;
     announce(&agent, &notifier, &listener.local_addresses());
+    let sweeping = tokio::spawn(sweep::sweep(Arc::clone(&agent)));
     let accepting = tokio::spawn(accept(Arc::clone(&agent), listener));
     while signals.next_is_reload().await {
         reload(&agent, &notifier).await;
@@ -92,6 +94,7 @@ pub async fn serve(places: Places, host: String, warn: Warn<'_>) -> Result<(), S
     // What cannot be told to the service manager is no reason to stay.
     let _ = notifier.stopping();
     accepting.abort();
+    sweeping.abort();
     Ok(())
 }
 

@@ -1,5 +1,7 @@
-//! Registry and pairing queue: plain files in the original's formats, replaced atomically, changed only under a lock.
+//! Registry, pairing queue and jobs: plain files in the original's formats, replaced atomically, changed only under a
+//! lock.
 
+pub mod jobs;
 mod loose;
 pub mod queue;
 pub mod record;

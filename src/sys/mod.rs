@@ -9,6 +9,7 @@ pub mod fdpass;
 pub mod file;
 pub mod host;
 pub mod localtime;
+pub mod memory;
 pub mod notify;
 pub mod pipe;
 pub mod poll;

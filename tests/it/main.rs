@@ -18,6 +18,7 @@ mod executor;
 mod harness;
 mod hook;
 mod hostile;
+mod jobs;
 mod names;
 mod old_state;
 mod original;

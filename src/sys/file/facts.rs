@@ -48,6 +48,28 @@ pub fn age(path: &Path) -> Result<Option<Duration>, FileError> {
     }
 }
 
+/// When a file was written last, and how large it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Its modification time.
+    pub modified: SystemTime,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+/// The facts of a file, or of the link that it is; `None` where there is none.
+///
+/// # Errors
+/// It exists and cannot be asked.
+pub fn facts(path: &Path) -> Result<Option<Facts>, FileError> {
+    let fail = |source| FileError::new(path, "examine", source);
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok(Some(Facts { modified: found.modified().map_err(fail)?, size: found.len() })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(fail(source)),
+    }
+}
+
 /// Removes what writes that were killed have left behind in `dir`: temporary files older than an hour, which may hold a
 /// key. A directory or a file that cannot be read or removed is left to the next time.
 pub fn sweep(dir: &Path) {

@@ -1,6 +1,7 @@
 //! Files: written whole or not at all, read within bounds, opened only where nobody else could have put them.
 
 mod facts;
+mod fifo;
 mod identity;
 mod lock;
 mod trusted;
@@ -12,11 +13,12 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-pub use facts::{age, create_dir, give, is_executable, is_writable_dir, sweep};
+pub use facts::{Facts, age, create_dir, facts, give, is_executable, is_writable_dir, sweep};
+pub use fifo::{make_fifo, nudge};
 pub use identity::{Identity, Resolved, path_of, resolve};
-pub use lock::{LockGuard, lock_directory, lock_exclusive, lock_shared, try_lock_exclusive};
+pub use lock::{LockGuard, is_locked, lock_directory, lock_exclusive, lock_shared, try_lock_exclusive};
 pub use trusted::{TrustError, open_trusted};
-pub use write::{Access, overwrite, write_atomic, write_new};
+pub use write::{Access, append_new, overwrite, write_atomic, write_new};
 
 /// A file operation that failed: which file, which step, and the system's reason as the source.
 #[derive(Debug, thiserror::Error)]

@@ -55,6 +55,11 @@ pub(crate) fn alive(pid: u32) -> bool {
     stat(pid).is_some_and(|(state, _)| state != 'Z' && state != 'X')
 }
 
+/// The parent of a living process.
+pub(crate) fn parent(pid: u32) -> u32 {
+    stat(pid).expect("a process").1
+}
+
 /// Living children of a process.
 pub(crate) fn children(parent: u32) -> Vec<u32> {
     all_children(parent).filter(|(_, state)| *state != 'Z').map(|(pid, _)| pid).collect()
