@@ -53,8 +53,6 @@ pub struct Settings {
     pub cert_staging_path: Placed<PathBuf>,
     /// `async_runs_dir`: results of asynchronous runs.
     pub async_runs_dir: Placed<PathBuf>,
-    /// `async_max_bytes`: bytes of finished asynchronous runs that are kept (1 GiB; 1 MiB to 1 TiB).
-    pub async_max_bytes: u64,
     /// `stdin_timeout`: how long a script may take to read its context (10 s; 1 to 3600).
     pub stdin_timeout: Duration,
     /// `max_children`: requests handled at the same time (256; 1 to 65535).
