@@ -10,6 +10,7 @@ pub mod capabilities;
 pub mod collect;
 pub mod connection;
 pub mod detached;
+pub mod digests;
 pub mod execute;
 pub mod follow;
 pub mod gate;

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use super::digests::Digests;
 use super::gate::TrustedPeer;
 use super::orders::{ExecutorError, Orders};
 use super::snapshot::{Places, Snapshot, SnapshotError};
@@ -47,6 +48,8 @@ pub struct Agent {
     pub connections: Arc<Slots>,
     /// Told when there may be jobs to forget.
     pub tidy: Notify,
+    /// What `GET /capabilities` knows of the scripts' files.
+    pub digests: Digests,
     requests: Arc<AtomicUsize>,
     started: Instant,
 }
@@ -87,6 +90,7 @@ impl Agent {
             handshakes: Handshakes::new(HANDSHAKES.0, HANDSHAKES.1),
             connections: Slots::new(CONNECTIONS.0, CONNECTIONS.1),
             tidy: Notify::new(),
+            digests: Digests::default(),
             requests: Arc::default(),
             started: Instant::now(),
         })

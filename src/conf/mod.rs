@@ -16,9 +16,11 @@
 //! values through the functions of `value`, and `diagnostic` shows what went wrong.
 
 pub mod agent;
+mod annotation;
 pub mod caps;
 pub mod diagnostic;
 pub mod dispatcher;
+mod environment;
 mod lexer;
 mod names;
 mod nearest;

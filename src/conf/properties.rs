@@ -22,6 +22,9 @@ fn line() -> impl Strategy<Value = String> {
         Just("timeout"),
         Just("rate_limit_volume"),
         Just("max_output"),
+        Just("memory_max"),
+        Just("environment"),
+        Just("umask"),
         Just("api_cert"),
         Just("user"),
         Just("prot"),
@@ -33,6 +36,7 @@ fn line() -> impl Strategy<Value = String> {
         Just("1/2/3".to_owned()),
         Just("10.0.0.0/8, ::1".to_owned()),
         Just("CAP_KILL".to_owned()),
+        Just("A=1 B=\"x\\\" y\"".to_owned()),
         "\\PC{0,20}",
         ".{0,20}",
     ];
@@ -93,7 +97,7 @@ fn model() -> impl Strategy<Value = Model> {
         (any::<[u8; 4]>(), 0..=32_u8).prop_map(|(a, p)| format!("{}/{p}", std::net::Ipv4Addr::from(a))),
         any::<[u8; 16]>().prop_map(|a| std::net::Ipv6Addr::from(a).to_string()),
     ];
-    let caps = vec(prop_oneof![Just("CAP_CHOWN"), Just("CAP_KILL"), Just("CAP_BPF")], 0..3);
+    let caps = vec(prop_oneof![Just("CAP_CHOWN"), Just("CAP_KILL"), Just("CAP_FOWNER")], 0..3);
     let profile = ("[a-z_][a-z0-9_-]{0,8}", caps, any::<bool>());
     (
         any::<u16>(),

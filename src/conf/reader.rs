@@ -1,7 +1,7 @@
 //! One section's settings as typed values. Each key is asked for by name; what nobody asked for is unknown.
 
 use std::collections::BTreeMap;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -81,6 +81,9 @@ pub(super) struct Reader<'s, 'f> {
     slots: BTreeMap<&'s str, Slot<'s>>,
     asked: Vec<&'static str>,
 }
+
+/// A piece of a value: its bytes, and what they mean.
+pub(super) type Cut<T> = (Range<usize>, Result<T, Complaint>);
 
 /// A key that is set. No value: what is wrong with it has been said.
 struct Slot<'s> {
@@ -197,6 +200,21 @@ impl<'s, 'f> Reader<'s, 'f> {
             self.findings.push(span.error(format!("{}{key} names nothing", self.prefix)));
         }
         Some(Placed { value, line: Some(span.number()) })
+    }
+
+    /// Where the pieces of `key`'s value stand, for what is found wrong with them only later. The key itself is asked
+    /// for elsewhere.
+    pub(super) fn places(&self, key: &str, separators: &'static [char]) -> Vec<Diagnostic> {
+        let value = self.slots.get(key).and_then(|slot| slot.value);
+        value.into_iter().flat_map(|span| span.pieces(separators)).map(|piece| piece.error("")).collect()
+    }
+
+    /// The pieces that `cut` finds in `key`'s value, for lists that separators alone do not cut; every piece is judged
+    /// at its own place in the value. None where the key is not set.
+    pub(super) fn cut<T>(&mut self, key: &'static str, cut: impl FnOnce(&str) -> Vec<Cut<T>>) -> Vec<T> {
+        let Some(span) = self.take(key) else { return Vec::new() };
+        let judged = cut(span.text()).into_iter();
+        judged.filter_map(|(range, outcome)| self.judge(key, span.sub(range.start, range.end), outcome)).collect()
     }
 
     /// Whether `key` is set, readable or not.

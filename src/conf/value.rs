@@ -188,16 +188,39 @@ pub(super) fn rate(text: &str) -> Result<Option<RateLimit>, Complaint> {
     }
 }
 
-/// A number of bytes, plain or in `KiB`, `MiB` or `GiB`, within `limits`.
+/// A part of one CPU in percent, with or without the sign, within `limits`.
+pub(super) fn percent(limits: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32, Complaint> {
+    let parse = count(limits);
+    move |text| {
+        let digits = text.strip_suffix('%').map_or(text, str::trim_end);
+        parse(digits).map_err(|complaint| complaint.help("in percent of one CPU: 50% is half of one, 200% are two"))
+    }
+}
+
+/// Permission bits in octal digits.
+pub(super) fn umask(text: &str) -> Result<u32, Complaint> {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    let octal = (1..=4).contains(&digits.len()) && digits.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+    let mask = u32::from_str_radix(digits, 8).ok().filter(|mask| octal && *mask <= 0o777);
+    mask.ok_or_else(|| {
+        Complaint::of_key(format!("must be an octal number up to 0777, not '{}'", shown(text)))
+            .help("022 keeps others from writing, 077 from everything")
+    })
+}
+
+/// A number of bytes, plain or in `KiB`, `MiB` or `GiB` (short: `K`, `M`, `G`), within `limits`.
 pub(super) fn bytes(limits: RangeInclusive<u64>) -> impl Fn(&str) -> Result<u64, Complaint> {
-    const UNITS: [(&str, u64); 3] = [("kib", 1 << 10), ("mib", 1 << 20), ("gib", 1 << 30)];
+    const UNITS: [(&str, u64); 6] =
+        [("kib", 1 << 10), ("mib", 1 << 20), ("gib", 1 << 30), ("k", 1 << 10), ("m", 1 << 20), ("g", 1 << 30)];
     move |text| {
         let lower = text.to_ascii_lowercase();
         let unit = UNITS.iter().find_map(|(name, size)| Some((lower.strip_suffix(name)?.trim_end(), *size)));
         let (digits, size) = unit.unwrap_or((lower.as_str(), 1));
         let plain = number(0..=u64::MAX)(digits)
             .map_err(|_| Complaint::of_key(format!("must be a number of bytes, not '{}'", shown(text))))
-            .map_err(|complaint| complaint.help("a plain number, or one with KiB, MiB or GiB behind it"))?;
+            .map_err(|complaint| {
+                complaint.help("a plain number, or one with KiB, MiB or GiB (or K, M, G) behind it")
+            })?;
         let value = plain.saturating_mul(size);
         if limits.contains(&value) {
             return Ok(value);
@@ -264,11 +287,29 @@ mod tests {
         assert_eq!(parse("1KiB"), Ok(1024));
         assert_eq!(parse("16 MiB"), Ok(16 << 20));
         assert_eq!(parse("2gib"), Ok(2 << 30));
+        assert_eq!((parse("1K"), parse("32M"), parse("3 g")), (Ok(1 << 10), Ok(32 << 20), Ok(3 << 30)));
         for bad in ["", "MiB", "1MB", "1.5MiB", "-1"] {
             assert!(why(parse(bad)).contains("number of bytes"), "{bad}");
         }
         assert!(bytes(1024..=2048)("1").is_err());
         assert!(bytes(0..=2048)("99999999999999999999GiB").is_err());
+    }
+
+    #[test]
+    fn a_share_of_the_cpu_is_in_percent_with_or_without_the_sign() {
+        let parse = percent(1..=400);
+        assert_eq!((parse("50"), parse("50%"), parse("400 %")), (Ok(50), Ok(50), Ok(400)));
+        for bad in ["", "%", "0", "401", "0.5", "50%%", "half"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_umask_is_octal() {
+        assert_eq!((umask("022"), umask("0077"), umask("0o27"), umask("0")), (Ok(0o22), Ok(0o77), Ok(0o27), Ok(0)));
+        for bad in ["", "8", "0x12", "1777", "-1", "+22", "00022", "0o", "rwx"] {
+            assert!(why(umask(bad)).starts_with("must be an octal number"), "{bad}");
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use super::pins::{self, Content};
 use super::policy::{Policy, Script};
 use crate::sys::file::{self, Resolved};
 use crate::sys::process::Expected;
@@ -30,7 +31,7 @@ use crate::wire::refusal::Refusal;
 ///
 /// # Errors
 /// The refusal for the caller: the order is not one that any executor would take, the script is not on the
-/// allowlist, not in `script_dirs`, or its profile is not defined.
+/// allowlist, not in `script_dirs`, not what its line pins ([`Pins`](super::Pins)), or its profile is not defined.
 pub fn decide(order: &Order, policy: &Policy, facts: &dyn PathFacts) -> Result<Plan, Refusal> {
     order.check()?;
     let refuse = |code, text: &str| Refusal::new(code, text);
@@ -38,6 +39,7 @@ pub fn decide(order: &Order, policy: &Policy, facts: &dyn PathFacts) -> Result<P
     let script = script.ok_or_else(|| refuse("script-not-permitted", "script not permitted"))?;
     let (program, expected) = program(script, policy.script_dirs.as_deref(), facts)
         .ok_or_else(|| refuse("script-not-in-script-dirs", "script not in script_dirs"))?;
+    let expected = pins::judge(script.pins, order.args(), expected, || facts.content(&program))?;
     let limits = policy.profiles.get(&script.profile).ok_or_else(|| {
         let name = &script.profile;
         refuse("undefined-profile", &format!("undefined profile '{name}': agent.conf needs a section [profile {name}]"))
@@ -60,6 +62,12 @@ pub trait PathFacts {
     /// # Errors
     /// There is none, or it cannot be looked at.
     fn resolve(&self, path: &Path) -> io::Result<Resolved>;
+
+    /// What is in the file that a path means now, which is asked only for a script that is pinned to its content.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    fn content(&self, path: &Path) -> io::Result<Content>;
 }
 
 /// The facts of this host.
@@ -69,6 +77,10 @@ pub struct OnDisk;
 impl PathFacts for OnDisk {
     fn resolve(&self, path: &Path) -> io::Result<Resolved> {
         file::resolve(path)
+    }
+
+    fn content(&self, path: &Path) -> io::Result<Content> {
+        pins::content(path)
     }
 }
 
@@ -165,6 +177,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::executor::pins::Pins;
     use crate::executor::policy::ProfileLimits;
     use crate::sys::file::Identity;
     use crate::wire::name::{RequestId, ScriptName};
@@ -182,10 +195,14 @@ mod tests {
             let (_, to) = found.ok_or(io::ErrorKind::NotFound)?;
             Ok(Resolved { path: PathBuf::from(to), identity: identity() })
         }
+
+        fn content(&self, path: &Path) -> io::Result<Content> {
+            self.resolve(path).map(|found| (found.identity, [0x11; 32]))
+        }
     }
 
     fn policy(path: &str, dirs: Option<&[&str]>) -> Policy {
-        let script = Script { path: PathBuf::from(path), profile: "default".to_owned() };
+        let script = Script { path: PathBuf::from(path), profile: "default".to_owned(), pins: Pins::default() };
         let limits = ProfileLimits { timeout: Some(Duration::from_mins(1)), kill_grace: Duration::from_secs(5) };
         Policy {
             scripts: BTreeMap::from([(ScriptName::parse("x").unwrap(), script)]),
@@ -261,6 +278,21 @@ mod tests {
         let plan = decide(&order("x", &[]), &policy("/s/none", Some(&["/s"])), &facts).unwrap();
         assert_eq!(plan.expected(), Expected::Nothing);
         assert_eq!(code(&policy("/s/../bin/none", Some(&["/s"])), &facts), "script-not-in-script-dirs");
+    }
+
+    #[test]
+    fn what_a_line_pins_is_judged_on_the_file_that_is_executed() {
+        let facts = Table(vec![("/s/x", "/s/real"), ("/s/real", "/s/real"), ("/s", "/s")]);
+        let mut policy = policy("/s/x", Some(&["/s"]));
+        let pin =
+            |policy: &mut Policy, sha256| policy.scripts.values_mut().for_each(|script| script.pins.sha256 = sha256);
+        pin(&mut policy, Some([0x11; 32]));
+        let plan = decide(&order("x", &[]), &policy, &facts).unwrap();
+        assert_eq!((plan.program().to_str(), plan.expected()), (Ok("/s/real"), Expected::File(identity())));
+        pin(&mut policy, Some([0x22; 32]));
+        assert_eq!(code(&policy, &facts), "script-changed");
+        policy.script_dirs = None;
+        assert_eq!(code(&policy, &Table(vec![])), "script-changed");
     }
 
     #[test]

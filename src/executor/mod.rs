@@ -11,6 +11,7 @@ mod environment;
 mod event;
 mod intake;
 mod monitor;
+mod pins;
 mod policy;
 mod report;
 mod serve;
@@ -18,6 +19,7 @@ mod watch;
 
 pub use decide::{OnDisk, PathFacts, Plan, decide};
 pub use event::ExecEvent;
+pub use pins::{Content, Pins};
 pub use policy::{Policy, ProfileLimits, Script};
 pub use serve::{ServeError, serve_private};
 

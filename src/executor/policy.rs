@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::pins::Pins;
 use crate::conf::agent::{self, Loaded, Profile};
 use crate::conf::scripts::Entry;
 use crate::conf::{Root, Source};
@@ -34,6 +35,8 @@ pub struct Script {
     pub path: PathBuf,
     /// Its profile's name.
     pub profile: String,
+    /// What else its line pins.
+    pub pins: Pins,
 }
 
 /// What a profile says about time.
@@ -61,7 +64,8 @@ impl Policy {
 
     fn of(loaded: &Loaded) -> Self {
         let script = |entry: &Entry| {
-            let script = Script { path: entry.path().to_owned(), profile: entry.profile().to_string() };
+            let pins = Pins { sha256: entry.sha256().copied(), args: entry.args() };
+            let script = Script { path: entry.path().to_owned(), profile: entry.profile().to_string(), pins };
             (entry.name().clone(), script)
         };
         let limits = |profile: &Profile| {

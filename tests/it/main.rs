@@ -18,6 +18,7 @@ mod executor;
 mod harness;
 mod hook;
 mod hostile;
+mod identity;
 mod jobs;
 mod names;
 mod old_state;

@@ -2,6 +2,7 @@
 
 pub mod globals;
 pub mod pairing_status;
+mod profile_check;
 pub mod remedy;
 pub mod request_pairing;
 pub mod self_check;

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use super::{Globals, pairing_status, remedy};
+use super::{Globals, pairing_status, profile_check, remedy};
 use crate::agent::serve;
 use crate::agent::snapshot::{self, Places, Snapshot, SnapshotError};
 use crate::audit::{Ident, Logger};
@@ -28,7 +28,8 @@ pub fn run(globals: &Globals) -> Result<Exit, Failure> {
     }
     out::line(format!("  Config OK (port {})", *loaded.settings.port));
     out::line(format!("  Allowlist OK ({} scripts)", loaded.allowlist.len()));
-    let mut good = account(&loaded);
+    let mut good = profile_check::profiles(&loaded);
+    good &= account(&loaded);
     good &= certificates(globals, &loaded);
     good &= trust(&loaded, &places);
     good &= revocation(&loaded, &places);

@@ -1,20 +1,59 @@
 //! One `[profile NAME]` section: in what confinement a script runs.
 
-use std::path::PathBuf;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::conf::caps::{Capability, capability};
-use crate::conf::diagnostic::{Diagnostic, Findings};
+use crate::conf::diagnostic::{Diagnostic, Findings, shown};
+use crate::conf::environment;
 use crate::conf::lexer::{Section, Span};
 use crate::conf::names::{Account, ProfileName, account};
 use crate::conf::reader::{Empty, Placed, Reader};
-use crate::conf::value;
+use crate::conf::value::{self, Complaint};
 
 /// The longest time limit, in seconds: a year.
 const MAX_TIMEOUT: u32 = 365 * 24 * 60 * 60;
 
 /// The keys of a profile, for a message about one that stands elsewhere.
-pub(super) const KEYS: [&str; 6] = ["run_as", "caps", "writable", "no_new_privileges", "timeout", "kill_grace"];
+pub(super) const KEYS: [&str; 17] = [
+    "run_as",
+    "caps",
+    "allow_dangerous_caps",
+    "writable",
+    "readable",
+    "no_new_privileges",
+    "timeout",
+    "kill_grace",
+    "memory_max",
+    "processes_max",
+    "cpu_max",
+    "files_max",
+    "network",
+    "syscalls",
+    "umask",
+    "environment",
+    "working_directory",
+];
+
+/// What `memory_max` can be, in bytes: below 4 MiB hardly a shell starts, and no host has 1 PiB.
+const MEMORY: RangeInclusive<u64> = 4 << 20..=1 << 50;
+/// What `processes_max` can be; the most is the kernel's `PID_MAX_LIMIT`, `proc_sys_kernel(5)`.
+const PROCESSES: RangeInclusive<u64> = 1..=4_194_304;
+/// What `cpu_max` can be, in percent of one CPU.
+const CPU: RangeInclusive<u32> = 1..=100_000;
+/// What `files_max` can be: a shell needs a handful; the most is the kernel's `fs.nr_open`, `proc_sys_fs(5)`.
+const FILES: RangeInclusive<u64> = 16..=1_048_576;
+
+/// Which system calls a script may make.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Syscalls {
+    /// All but those that undo a confinement or attack the kernel.
+    #[default]
+    Default,
+    /// All.
+    Off,
+}
 
 /// The confinement that `agent.conf` orders for some scripts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +73,31 @@ pub struct Profile {
     pub timeout: Option<Duration>,
     /// `kill_grace`: the time between the request to stop and the kill (5 s; 0 to 3600).
     pub kill_grace: Duration,
+    /// `memory_max`: bytes that the script and its descendants may use together (4 MiB to 1 PiB). None: no limit.
+    pub memory_max: Option<u64>,
+    /// `processes_max`: processes and threads it may have at the same time (1 to 4194304). None: no limit.
+    pub processes_max: Option<u64>,
+    /// `cpu_max`: CPU time it may use, in percent of one CPU (1 to 100000). None: no limit.
+    pub cpu_max: Option<u32>,
+    /// `files_max`: files that each of its processes may have open (16 to 1048576). None: the executor's own limit.
+    pub files_max: Option<u64>,
+    /// `network`: whether it sees the host's network (yes).
+    pub network: bool,
+    /// `readable`: the only trees in which it may read or execute. None: every file that its account may.
+    pub readable: Option<Vec<PathBuf>>,
+    /// `syscalls`: which system calls it may make.
+    pub syscalls: Syscalls,
+    /// `umask`: permissions that files it makes do not get (0o022; 0 to 0o777).
+    pub umask: u32,
+    /// `environment`: variables that it finds set, in the order written, no name twice (none). They replace those that
+    /// the executor sets or passes on.
+    pub environment: Vec<(String, String)>,
+    /// `working_directory`: where it starts (`/`).
+    pub working_directory: PathBuf,
+    /// `allow_dangerous_caps`: `caps` may name what undoes the rest of the profile (no).
+    pub allow_dangerous_caps: bool,
+    /// Where each of `writable` stands.
+    writable_places: Vec<Diagnostic>,
     /// Where the section's header stands.
     place: Diagnostic,
 }
@@ -56,7 +120,9 @@ impl Profile {
         let place = header.error("");
         let path = place.path().into();
         let mut r = Reader::new(&path, format!("Profile '{name}': "), &section.settings, Empty::Refused, findings);
-        let mut caps = r.list("caps", &[',', ' ', '\t'], capability).map(Placed::into_inner).unwrap_or_default();
+        let dangerous = *r.get_or("allow_dangerous_caps", value::switch, false);
+        let caps = r.list("caps", &[',', ' ', '\t'], capability(dangerous));
+        let mut caps = caps.map(Placed::into_inner).unwrap_or_default();
         let mut seen = Vec::new();
         caps.retain(|cap| {
             let new = !seen.contains(cap);
@@ -73,6 +139,18 @@ impl Profile {
                 .map(Placed::into_inner)
                 .filter(|timeout| !timeout.is_zero()),
             kill_grace: *r.get_or("kill_grace", value::seconds(0..=3600), Duration::from_secs(5)),
+            memory_max: r.get("memory_max", value::bytes(MEMORY)).map(Placed::into_inner),
+            processes_max: r.get("processes_max", value::number(PROCESSES)).map(Placed::into_inner),
+            cpu_max: r.get("cpu_max", value::percent(CPU)).map(Placed::into_inner),
+            files_max: r.get("files_max", value::number(FILES)).map(Placed::into_inner),
+            network: *r.get_or("network", value::switch, true),
+            readable: r.list("readable", &[':'], value::absolute).map(Placed::into_inner),
+            syscalls: *r.get_or("syscalls", syscalls, Syscalls::Default),
+            umask: *r.get_or("umask", value::umask, 0o022),
+            environment: r.cut("environment", environment::pairs),
+            working_directory: r.get_or("working_directory", value::absolute, PathBuf::from("/")).into_inner(),
+            allow_dangerous_caps: dangerous,
+            writable_places: r.places("writable", &[':']),
             name,
             place,
         };
@@ -80,6 +158,11 @@ impl Profile {
             top.contains(&key).then(|| format!("'{key}' is a setting of the agent: it belongs above the first section"))
         });
         profile
+    }
+
+    /// The paths of `writable`, each with its place.
+    pub(super) fn writable_places(&self) -> impl Iterator<Item = (&Path, &Diagnostic)> {
+        self.writable.iter().flatten().map(PathBuf::as_path).zip(&self.writable_places)
     }
 
     /// The error about a profile that names no account.
@@ -90,5 +173,14 @@ impl Profile {
         let message = format!("Profile '{}': no run_as: its scripts would run as root", self.name);
         let help = "add the line 'run_as = nobody' (or the account that is right; 'run_as = root' if it must be root)";
         Some(self.place.instead(message).help(help))
+    }
+}
+
+fn syscalls(text: &str) -> Result<Syscalls, Complaint> {
+    match text {
+        "default" => Ok(Syscalls::Default),
+        "off" => Ok(Syscalls::Off),
+        _ => Err(Complaint::of_key(format!("must be 'default' or 'off', not '{}'", shown(text)))
+            .help("'off' lets the script make every system call")),
     }
 }

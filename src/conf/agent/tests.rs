@@ -47,6 +47,7 @@ fn what_the_file_does_not_say_has_its_default_below_the_root() {
     assert_eq!(s.rate_limit_volume, Some(RateLimit::new(10, 60, 300)));
     assert_eq!(s.rate_limit_probe, Some(RateLimit::new(3, 600, 3600)));
     assert_eq!((s.max_output, *s.trusted_paths), (16 << 20, true));
+    assert_eq!((s.async_max_bytes, s.schema), (1 << 30, Schema::Enforce));
     assert!(s.tags.is_empty() && s.profiles.is_empty());
 }
 
@@ -57,6 +58,7 @@ fn every_key_is_read() {
          trusted_dispatchers_path = /t\nrevoked_serials = /u\ncert_staging_path = /v\nasync_runs_dir = /w\n\
          stdin_timeout = 1\nmax_children = 2\nauth_hook = /h\nauth_hook_timeout = 3\nallowed_ips = 10.0.0.0/8, ::1\n\
          rate_limit_volume = 1/2/3\nrate_limit_probe = 0/0/0\nmax_output = 1KiB\ntrusted_paths = no\n\
+         async_max_bytes = 2M\nschema = advertise\n\
          [tags]\nenv = prod\nnote = two words\n",
     );
     assert_eq!(s.bind.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.1", "::1"]);
@@ -69,6 +71,7 @@ fn every_key_is_read() {
     assert!(s.allowed_ips.unwrap().allows("10.9.9.9".parse().unwrap()));
     assert_eq!((s.rate_limit_volume, s.rate_limit_probe), (Some(RateLimit::new(1, 2, 3)), None));
     assert_eq!((s.max_output, *s.trusted_paths), (1024, false));
+    assert_eq!((s.async_max_bytes, s.schema), (2 << 20, Schema::Advertise));
     assert_eq!(s.tags.get("note").map(String::as_str), Some("two words"));
 }
 
@@ -149,6 +152,26 @@ fn a_profile_has_its_defaults() {
     let p = profile("");
     assert_eq!((p.run_as, p.caps, p.writable), (None, vec![], None));
     assert_eq!((p.no_new_privileges, p.timeout, p.kill_grace), (true, None, Duration::from_secs(5)));
+    assert_eq!((p.memory_max, p.processes_max, p.cpu_max, p.files_max), (None, None, None, None));
+    assert_eq!((p.network, p.readable, p.syscalls, p.umask), (true, None, Syscalls::Default, 0o022));
+    assert_eq!((p.environment, p.working_directory, p.allow_dangerous_caps), (vec![], PathBuf::from("/"), false));
+}
+
+#[test]
+fn every_limit_of_a_profile_is_read() {
+    let p = profile(
+        "memory_max = 64M\nprocesses_max = 20\ncpu_max = 150%\nfiles_max = 64\nnetwork = no\nreadable = /usr:/etc/ssl\n\
+         syscalls = off\numask = 077\nenvironment = A=1 B=\"two words\"\nworking_directory = /srv\n\
+         allow_dangerous_caps = yes\n",
+    );
+    assert_eq!(
+        (p.memory_max, p.processes_max, p.cpu_max, p.files_max),
+        (Some(64 << 20), Some(20), Some(150), Some(64))
+    );
+    assert_eq!((p.network, p.syscalls, p.umask), (false, Syscalls::Off, 0o077));
+    assert_eq!(p.readable.unwrap(), [PathBuf::from("/usr"), PathBuf::from("/etc/ssl")]);
+    assert_eq!(p.environment, [("A".to_owned(), "1".to_owned()), ("B".to_owned(), "two words".to_owned())]);
+    assert_eq!((p.working_directory, p.allow_dangerous_caps), (PathBuf::from("/srv"), true));
 }
 
 #[test]
@@ -178,10 +201,39 @@ fn errors_in_a_profile_name_it() {
         ("no_new_privileges = nope\n", "Profile 'p': no_new_privileges must be yes or no"),
         ("timeout = soon\n", "Profile 'p': timeout must be numeric"),
         ("runas = x\n", "did you mean 'run_as'?"),
+        ("memory_max = 1M\n", "a.conf:6:14: Profile 'p': memory_max must be from 4194304 to"),
+        ("memory_max = lots\n", "Profile 'p': memory_max must be a number of bytes"),
+        ("processes_max = 0\n", "Profile 'p': processes_max must be from 1 to 4194304, not 0"),
+        ("cpu_max = 0%\n", "Profile 'p': cpu_max must be from 1 to 100000, not 0"),
+        ("files_max = 3\n", "Profile 'p': files_max must be from 16 to 1048576, not 3"),
+        ("network = maybe\n", "Profile 'p': network must be yes or no"),
+        ("readable = usr\n", "Profile 'p': readable must be an absolute path, not 'usr'"),
+        ("syscalls = none\n", "Profile 'p': syscalls must be 'default' or 'off', not 'none'"),
+        ("umask = 9\n", "Profile 'p': umask must be an octal number"),
+        ("environment = A=1 B\n", "a.conf:6:19: Profile 'p': environment 'B' is no NAME=value"),
+        ("working_directory = tmp\n", "Profile 'p': working_directory must be an absolute path"),
+        ("memory-max = 1G\n", "did you mean 'memory_max'?"),
     ] {
         let errors = profile_refusal(body);
         assert!(errors.contains(expected), "{body}: {errors}");
     }
+}
+
+#[test]
+fn words_of_the_contract_setting_are_two() {
+    assert!(
+        refusal("schema = strict\n").contains("a.conf:5:10: schema must be 'enforce' or 'advertise', not 'strict'")
+    );
+    assert!(refusal("async_max_bytes = 1K\n").contains("async_max_bytes must be from 1048576 to"));
+}
+
+#[test]
+fn a_capability_that_undoes_the_profile_needs_a_line_of_its_own() {
+    let errors = profile_refusal("caps = CAP_KILL, CAP_SYS_ADMIN CAP_MKNOD\n");
+    assert!(errors.contains("a.conf:6:18: Profile 'p': CAP_SYS_ADMIN undoes the confinement: it can"), "{errors}");
+    assert!(errors.contains("a.conf:6:32: Profile 'p': CAP_MKNOD undoes the confinement: it can"), "{errors}");
+    assert!(errors.contains("add the line 'allow_dangerous_caps = yes'"), "{errors}");
+    assert_eq!(profile("caps = CAP_SYS_ADMIN\nallow_dangerous_caps = yes\n").caps.len(), 1);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Files: written whole or not at all, read within bounds, opened only where nobody else could have put them.
 
+mod digest;
 mod facts;
 mod fifo;
 mod identity;
@@ -13,6 +14,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+pub use digest::{Version, digest, digest_of, digest_open};
 pub use facts::{Facts, age, create_dir, facts, give, is_executable, is_writable_dir, sweep};
 pub use fifo::{make_fifo, nudge};
 pub use identity::{Identity, Resolved, path_of, resolve};
