@@ -2,15 +2,20 @@
 
 pub mod answer;
 pub mod call;
+pub mod cancel;
 pub mod connect;
+pub mod detached;
 pub mod edit;
 pub mod failure;
 pub mod fanout;
+pub mod follow;
 pub mod gate;
 pub mod pairing;
 pub mod pin;
 pub mod ping;
+pub mod record;
 pub mod resolve;
 pub mod run;
 pub mod setup;
 pub mod site;
+pub mod status;

@@ -1,4 +1,4 @@
-//! Registry, pairing queue and jobs: plain files in the original's formats, replaced atomically, changed only under a
+//! Registry, pairing queue, runs and jobs: plain files in the original's formats, replaced atomically, changed only under a
 //! lock.
 
 pub mod jobs;
@@ -6,6 +6,7 @@ mod loose;
 pub mod queue;
 pub mod record;
 pub mod registry;
+pub mod runs;
 
 use std::path::PathBuf;
 

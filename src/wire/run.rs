@@ -21,6 +21,9 @@ pub struct RunCall {
     pub username: String,
     /// Token for hooks and script. Never logged.
     pub token: String,
+    /// Asks for a detached job.
+    #[serde(rename = "async", skip_serializing_if = "std::ops::Not::not")]
+    pub detached: bool,
 }
 
 /// A run request as an agent read it: typed, and still unjudged.
