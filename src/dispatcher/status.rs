@@ -10,7 +10,7 @@ use super::call::{self, Call, Fleet};
 use super::connect::{Dialer, Reply};
 use super::failure::CallError;
 use super::record::note;
-use super::resolve::{self, Target};
+use super::resolve::{self, ResolveError, Target};
 use super::site::Site;
 use crate::audit::{Event, Level, Logger};
 use crate::store::StoreError;
@@ -56,6 +56,7 @@ pub fn pending(site: &Site, run: &AsyncRun) -> (Vec<Target>, Vec<(String, String
         let reference = port.map_or_else(|| name.clone(), |port| format!("{name}:{port}"));
         match resolve::resolve(&site.registry, &[reference], Some(site.settings.port)) {
             Ok(found) => targets.extend(found),
+            Err(ResolveError::Unknown { .. }) => strangers.push((name.clone(), format!("unknown agent: {name}"))),
             Err(error) => strangers.push((name.clone(), error.to_string())),
         }
     }

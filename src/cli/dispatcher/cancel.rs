@@ -11,15 +11,15 @@ use crate::store::runs::{AsyncRun, RunRecord};
 use crate::wire::name::RequestId;
 
 /// Ends the jobs of a run and shows what became of them; 0 if none goes on.
-pub fn run(args: &status::Args, globals: &Globals) -> Result<Exit, Failure> {
+pub fn run(reqid: &str, globals: &Globals) -> Result<Exit, Failure> {
     let site = globals.site()?;
     call::block_on(1, async {
         let fleet = call::fleet(&site)?;
-        let record = match RequestId::parse(&args.reqid) {
+        let record = match RequestId::parse(reqid) {
             Ok(id) => site.runs.get(&id).map_err(status::unreadable)?.map(|record| (id, record)),
             Err(_) => None,
         };
-        let Some((id, record)) = record else { return Ok(status::absent(&args.reqid, globals)) };
+        let Some((id, record)) = record else { return Ok(status::absent(reqid, globals)) };
         if let RunRecord::Async(run) = &record {
             if let Err(exit) = call::allowed(&site, globals, context(run)).await {
                 return Ok(exit);
@@ -32,8 +32,8 @@ pub fn run(args: &status::Args, globals: &Globals) -> Result<Exit, Failure> {
                 out::error(format!("{}: not cancelled: {}", result.host, result.text("error")));
             });
         }
-        let Some(record) = status::refreshed(&site, &fleet, &args.reqid).await? else {
-            return Ok(status::absent(&args.reqid, globals));
+        let Some(record) = status::refreshed(&site, &fleet, reqid).await? else {
+            return Ok(status::absent(reqid, globals));
         };
         status::show(&record, globals);
         Ok(if status::verdict(&record) == Exit::Pending { Exit::Failed } else { Exit::Success })

@@ -102,10 +102,10 @@ pub fn start(name: &'static str, words: &[OsString]) -> Exit {
 fn run(verb: Verb, globals: &Globals) -> Result<Exit, Failure> {
     match verb {
         Verb::Run(args) => run::run(args, globals),
-        Verb::Status(args) => status::run(&args, globals),
+        Verb::Status(args) => status::run(args.reqid(), globals),
         Verb::Wait(args) => wait::run(&args, globals),
         Verb::Result(args) => result::run(&args, globals),
-        Verb::Cancel(args) => cancel::run(&args, globals),
+        Verb::Cancel(args) => cancel::run(args.reqid(), globals),
         Verb::Ping(args) => ping::run(&args, globals),
         Verb::ListAgents(args) => list_agents::run(&args, globals),
         Verb::EditAgent(args) => edit_agent::run(&args, globals),

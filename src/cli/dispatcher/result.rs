@@ -12,8 +12,9 @@ use crate::store::runs::{RunRecord, is_pending};
 /// Which run, and how.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    run: status::Args,
+    /// The request id that 'run' has shown
+    #[arg(value_name = "REQID")]
+    reqid: String,
     /// Show what its jobs print, from the beginning, until they have ended
     #[arg(long, conflicts_with = "json")]
     follow: bool,
@@ -22,9 +23,9 @@ pub struct Args {
 /// Shows the results of a run as `status` does; followed, it ends as `wait` does.
 pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     if !args.follow {
-        return status::run(&args.run, globals);
+        return status::run(&args.reqid, globals);
     }
-    let (site, reqid) = (globals.site()?, &args.run.reqid);
+    let (site, reqid) = (globals.site()?, &args.reqid);
     call::block_on(1, async {
         let fleet = call::fleet(&site)?;
         let run = match status::refreshed(&site, &fleet, reqid).await? {

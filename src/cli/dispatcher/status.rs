@@ -19,16 +19,24 @@ use crate::wire::name::{AgentName, RequestId};
 pub struct Args {
     /// The request id that 'run' has shown
     #[arg(value_name = "REQID")]
-    pub reqid: String,
+    reqid: String,
+}
+
+impl Args {
+    /// The request id, still unjudged.
+    #[must_use]
+    pub fn reqid(&self) -> &str {
+        &self.reqid
+    }
 }
 
 /// Shows how far a run is; 0 if there is such a run.
-pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
+pub fn run(reqid: &str, globals: &Globals) -> Result<Exit, Failure> {
     let site = globals.site()?;
     call::block_on(1, async {
         let fleet = call::fleet(&site)?;
-        let Some(record) = refreshed(&site, &fleet, &args.reqid).await? else {
-            return Ok(absent(&args.reqid, globals));
+        let Some(record) = refreshed(&site, &fleet, reqid).await? else {
+            return Ok(absent(reqid, globals));
         };
         show(&record, globals);
         Ok(Exit::Success)

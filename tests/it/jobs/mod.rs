@@ -1,6 +1,7 @@
 //! Detached jobs, as a dispatcher sees them on the wire and as an operator finds them on the disk.
 
 mod cancel;
+mod control;
 mod follow;
 mod killed;
 mod lifecycle;
