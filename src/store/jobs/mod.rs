@@ -7,9 +7,9 @@
 //! So nobody has to be there when a job ends. Whoever asks next finds the lock free and makes the final record of what
 //! the status file says; or, where it says nothing, of the fact that nobody will ever know.
 //!
-//! **Invariant:** files come and go, and records change, only under the store's own lock. A record that says `running`
-//! is on the disk before the order for its job is given; so that whatever is killed at whatever moment, there is either
-//! no record and no job, or a record that becomes `done` or `lost`.
+//! **Invariant:** files come and go, and records change, only under the store's own lock, or under that of the job's
+//! `.status`. A record that says `running` is on the disk before the order for its job is given; so that whatever is
+//! killed at whatever moment, there is either no record and no job, or a record that becomes `done` or `lost`.
 
 mod record;
 mod settle;
@@ -121,7 +121,7 @@ impl Jobs {
     /// Accepts a job, unless its script or its request id is busy. A finished job of the same owner and id is replaced,
     /// as by the original.
     pub fn submit(&self, key: &Key, script: &ScriptName, started: &str) -> Result<Submission, StoreError> {
-        let _store = self.lock()?;
+        let store = self.lock()?;
         file::create_dir(&self.dir.join(key.owner.as_str()), DIR_MODE)?;
         if file::is_locked(&self.path(key, Part::Status))? == Some(true) {
             return Ok(Submission::InUse);
@@ -131,6 +131,8 @@ impl Jobs {
         };
         self.remove(key)?;
         let job = self.files(key, lock)?;
+        // From here on the job's own lock keeps others away, and they need not wait for the disk.
+        drop(store);
         self.write(key, &JobRecord::running(key.id.as_str(), script.as_str(), key.owner.as_str(), started))?;
         Ok(Submission::Accepted(job))
     }

@@ -10,7 +10,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, Gid, Uid, access, faccessat, fchownat};
 
 use super::FileError;
-use super::write::TEMPORARY;
+use super::write::{TEMPORARY, sync_directory};
 
 /// No write takes longer.
 const LEFT_BEHIND: Duration = Duration::from_hours(1);
@@ -29,7 +29,10 @@ pub fn create_dir(path: &Path, mode: u32) -> Result<(), FileError> {
         fs::create_dir_all(parent).map_err(fail)?;
     }
     match fs::create_dir(path) {
-        Ok(()) => fs::set_permissions(path, Permissions::from_mode(mode)).map_err(fail),
+        Ok(()) => {
+            fs::set_permissions(path, Permissions::from_mode(mode)).map_err(fail)?;
+            sync_directory(path)
+        }
         // Somebody else was faster, which is as good.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) => Err(fail(error)),

@@ -159,7 +159,7 @@ fn set_access(file: &File, access: Access) -> io::Result<()> {
 }
 
 /// A rename is durable only when the directory that records it is.
-fn sync_directory(path: &Path) -> Result<(), FileError> {
+pub(super) fn sync_directory(path: &Path) -> Result<(), FileError> {
     let sync = || File::open(directory_of(path))?.sync_all();
     sync().map_err(|source| FileError::new(path, "sync the directory of", source))
 }
