@@ -10,8 +10,8 @@ use serde_json::json;
 
 use super::answer::{self, Answer};
 use super::gate::TrustedPeer;
-use super::result;
 use super::state::Agent;
+use super::{jobs, result};
 use crate::audit::{Event, Level};
 use crate::store::jobs::{JobRecord, JobStatus};
 use crate::sys::clock;
@@ -34,23 +34,23 @@ pub async fn cancel(agent: &Arc<Agent>, peer: &TrustedPeer, path: &str) -> Answe
         Ok(found) => found,
         Err(answer) => return answer,
     };
-    let jobs = result::jobs(&agent.snapshot());
+    let store = jobs::store(&agent.snapshot());
     let mut heard = true;
     if record.status == JobStatus::Running {
         let wanted = key.clone();
-        let asked = result::work(&jobs, move |jobs| jobs.cancel(&wanted)).await;
+        let asked = jobs::work(&store, move |jobs| jobs.cancel(&wanted)).await;
         heard = match asked {
             Ok(heard) => heard,
-            Err(error) => return result::unreadable(agent, &key, &error),
+            Err(error) => return jobs::unreadable(agent, &key, &error),
         };
     }
     let (deadline, mut pause) = (Instant::now() + PATIENCE, PAUSES.0);
     while record.status == JobStatus::Running && Instant::now() < deadline {
         let wanted = key.clone();
-        record = match result::work(&jobs, move |jobs| jobs.look(&wanted, clock::now())).await {
+        record = match jobs::work(&store, move |jobs| jobs.look(&wanted, clock::now())).await {
             Ok(Some(record)) => record,
             Ok(None) => break,
-            Err(error) => return result::unreadable(agent, &key, &error),
+            Err(error) => return jobs::unreadable(agent, &key, &error),
         };
         if !heard {
             break;

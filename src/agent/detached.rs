@@ -9,11 +9,11 @@ use std::sync::Arc;
 use hyper::StatusCode;
 
 use super::answer::{self, Answer};
-use super::follow;
+use super::call::Call;
+use super::follow::{self, Followed};
+use super::jobs::{self, Part, store_failed};
 use super::order::{OrderError, Running};
-use super::result::{self, Part};
-use super::run::Call;
-use super::state::{Agent, Place};
+use super::state::Place;
 use super::stream::OutputBody;
 use crate::audit::{Event, Level};
 use crate::store::StoreError;
@@ -29,16 +29,16 @@ use crate::wire::stamp;
 /// record. A caller that goes away then leaves the job alone.
 pub(super) async fn submit(call: Call, order: Order, streamed: bool, place: Place) -> Answer {
     let agent = Arc::clone(&call.agent);
-    let jobs = result::jobs(&call.snapshot);
+    let store = jobs::store(&call.snapshot);
     let key = Key { owner: call.peer.id().clone(), id: order.request().clone() };
-    let submission = Step { call, jobs: jobs.clone(), key: key.clone(), order };
+    let submission = Step { call, store: store.clone(), key: key.clone(), order };
     // A task of its own: once begun, it is not for the caller to interrupt.
     let submitted = tokio::spawn(submission.take()).await;
     agent.tidy.notify_one();
     match submitted {
         Ok(Ok(_)) if streamed => {
-            let parts = Part::both();
-            answer::stream(OutputBody::start(|outlet| follow::follow(agent, jobs, key, parts, outlet, place)))
+            let followed = Followed { agent, store, key, parts: Part::both(), place };
+            answer::stream(OutputBody::start(|outlet| follow::follow(followed, outlet)))
         }
         Ok(Ok(accepted) | Err(accepted)) => accepted,
         // A panic, which aborts what ships.
@@ -49,7 +49,7 @@ pub(super) async fn submit(call: Call, order: Order, streamed: bool, place: Plac
 /// A submission on its way.
 struct Step {
     call: Call,
-    jobs: Jobs,
+    store: Jobs,
     key: Key,
     order: Order,
 }
@@ -61,7 +61,7 @@ impl Step {
     async fn take(self) -> Taken {
         let (key, script) = (self.key.clone(), self.order.script().clone());
         let started = stamp::utc(clock::unix_now());
-        let submitted = result::work(&self.jobs, move |jobs| jobs.submit(&key, &script, &started)).await;
+        let submitted = jobs::work(&self.store, move |jobs| jobs.submit(&key, &script, &started)).await;
         match submitted {
             Ok(Submission::Accepted(job)) => self.give(job).await,
             Ok(Submission::Busy) => Err(self.busy("script already running")),
@@ -100,7 +100,7 @@ impl Step {
     /// The order was given and nothing was heard of it. The job's lock says whether it runs all the same.
     async fn unheard(self, error: &OrderError) -> Taken {
         let key = self.key.clone();
-        match result::work(&self.jobs, move |jobs| jobs.look(&key, clock::now())).await {
+        match jobs::work(&self.store, move |jobs| jobs.look(&key, clock::now())).await {
             Ok(Some(record)) if record.status != JobStatus::Lost => Ok(self.accepted()),
             Ok(_) => Err(answer::json(StatusCode::OK, &self.failed(error))),
             Err(error) => Err(self.store_failed(&error)),
@@ -110,7 +110,7 @@ impl Step {
     /// Takes the record back: nothing has run.
     async fn discard(&self, reply: &RunReply) -> Answer {
         let key = self.key.clone();
-        if let Err(error) = result::work(&self.jobs, move |jobs| jobs.discard(&key)).await {
+        if let Err(error) = jobs::work(&self.store, move |jobs| jobs.discard(&key)).await {
             store_failed(&self.call.agent, &self.key, &error);
         }
         answer::json(StatusCode::OK, reply)
@@ -147,10 +147,4 @@ impl Step {
         let reply = self.call.request.refused(format!("could not start async job: {text}"));
         RunReply { reason: Some("executor-failed".to_owned()), ..reply }
     }
-}
-
-/// The store is in trouble: what the caller may know is in the answer, the rest is for the operator.
-pub(super) fn store_failed(agent: &Agent, key: &Key, error: &StoreError) {
-    let event = Event::new(Level::Error, "async-store-fail").field("ERROR", causes::on_one_line(error));
-    agent.log().emit(event.field("REQID", &key.id));
 }

@@ -5,10 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::result::{self, Part, Source};
+use super::execute::Sink as _;
+use super::jobs::{self, Part, Source};
 use super::state::{Agent, Place};
 use super::stream::Outlet;
-use super::{detached, execute::Sink as _};
 use crate::store::StoreError;
 use crate::store::jobs::{JobRecord, Jobs, Key};
 use crate::sys::clock;
@@ -19,56 +19,68 @@ const CHUNK: usize = 64 * 1024;
 /// Time between two looks at a job that prints, and at one that is silent.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
 
+/// A job to be followed.
+pub(super) struct Followed {
+    pub(super) agent: Arc<Agent>,
+    pub(super) store: Jobs,
+    pub(super) key: Key,
+    /// What of its output, and from where on.
+    pub(super) parts: Vec<Part>,
+    /// Held until the follower has enough.
+    pub(super) place: Place,
+}
+
 /// Sends what a job prints, from the wanted places on; then its record, without the output that was sent before.
-pub(super) async fn follow(agent: Arc<Agent>, jobs: Jobs, key: Key, parts: Vec<Part>, outlet: Outlet, place: Place) {
-    let followed = tokio::select! {
-        followed = to_the_end(&jobs, &key, parts, &outlet) => followed,
+pub(super) async fn follow(followed: Followed, outlet: Outlet) {
+    let Followed { agent, store, key, parts, place } = followed;
+    let record = tokio::select! {
+        record = to_the_end(&store, &key, parts, &outlet) => record,
         never = outlet.keep_alive() => match never {},
     };
-    match followed {
+    match record {
         Ok(Some(record)) => {
             let json = serde_json::to_vec(&record.without_output());
             outlet.end(json.unwrap_or_else(|_| b"{}".to_vec())).await;
         }
         // Forgotten meanwhile. The stream ends without its end: what was sent may not be everything.
         Ok(None) => {}
-        Err(error) => detached::store_failed(&agent, &key, &error),
+        Err(error) => jobs::store_failed(&agent, &key, &error),
     }
     drop(place);
 }
 
 async fn to_the_end(
-    jobs: &Jobs,
+    store: &Jobs,
     key: &Key,
     parts: Vec<Part>,
     outlet: &Outlet,
 ) -> Result<Option<JobRecord>, StoreError> {
-    let Some(record) = look(jobs, key).await? else { return Ok(None) };
+    let Some(record) = look(store, key).await? else { return Ok(None) };
     let mut readers = Vec::with_capacity(parts.len());
     for Part { channel, from } in parts {
         let (key, record) = (key.clone(), record.clone());
-        let source = result::work(jobs, move |jobs| Source::open(jobs, &key, &record, channel)).await?;
+        let source = jobs::work(store, move |jobs| Source::open(jobs, &key, &record, channel)).await?;
         readers.push(Reader { source: Arc::new(source), channel, at: from });
     }
     let mut pause = PAUSES.0;
     loop {
         // Asked before the files are read: what is printed before the end is in them then.
         let wanted = key.clone();
-        let alive = result::work(jobs, move |jobs| jobs.is_alive(&wanted)).await?;
-        if drain(jobs, &mut readers, outlet).await? {
+        let alive = jobs::work(store, move |jobs| jobs.is_alive(&wanted)).await?;
+        if drain(store, &mut readers, outlet).await? {
             pause = PAUSES.0;
         }
         if !alive {
-            return look(jobs, key).await;
+            return look(store, key).await;
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSES.1);
     }
 }
 
-async fn look(jobs: &Jobs, key: &Key) -> Result<Option<JobRecord>, StoreError> {
+async fn look(store: &Jobs, key: &Key) -> Result<Option<JobRecord>, StoreError> {
     let wanted = key.clone();
-    result::work(jobs, move |jobs| jobs.look(&wanted, clock::now())).await
+    jobs::work(store, move |jobs| jobs.look(&wanted, clock::now())).await
 }
 
 /// One output and how far it was sent.
@@ -79,13 +91,13 @@ struct Reader {
 }
 
 /// Sends what there is, in turns; whether there was anything.
-async fn drain(jobs: &Jobs, readers: &mut [Reader], outlet: &Outlet) -> Result<bool, StoreError> {
+async fn drain(store: &Jobs, readers: &mut [Reader], outlet: &Outlet) -> Result<bool, StoreError> {
     let mut any = false;
     loop {
         let mut progress = false;
         for reader in &mut *readers {
             let (source, at) = (Arc::clone(&reader.source), reader.at);
-            let bytes = result::work(jobs, move |_| result::read(&source, at, CHUNK)).await?;
+            let bytes = jobs::work(store, move |_| jobs::read(&source, at, CHUNK)).await?;
             if !bytes.is_empty() {
                 reader.at += u64::try_from(bytes.len()).unwrap_or(0);
                 outlet.take(reader.channel, &bytes).await;

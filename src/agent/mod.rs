@@ -5,6 +5,7 @@
 //! every run is an order to the executor.
 
 pub mod answer;
+pub mod call;
 pub mod cancel;
 pub mod capabilities;
 pub mod collect;
@@ -14,6 +15,7 @@ pub mod digests;
 pub mod execute;
 pub mod follow;
 pub mod gate;
+pub mod jobs;
 pub mod order;
 pub mod orders;
 pub mod pairing;

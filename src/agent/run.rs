@@ -5,33 +5,23 @@ use std::sync::Arc;
 use hyper::StatusCode;
 
 use super::answer::{self, Answer};
+use super::call::Call;
 use super::collect::Collector;
 use super::detached;
 use super::execute::{Finished, Run};
 use super::gate::TrustedPeer;
 use super::order::OrderError;
-use super::snapshot::Snapshot;
 use super::state::{Agent, Place};
 use super::stream::{Outlet, OutputBody};
 use crate::audit::{Event, Level};
 use crate::hook::Context;
-use crate::sys::{clock, random};
+use crate::sys::random;
 use crate::wire::causes;
-use crate::wire::context::RunContext;
 use crate::wire::name::{RequestId, ScriptName};
 use crate::wire::order::{Mode, Order};
 use crate::wire::outcome::{EXIT_KILLED, EXIT_NOTHING_RAN, Outcome};
 use crate::wire::refusal::Refusal;
 use crate::wire::run::{Output, RunReply, RunRequest};
-use crate::wire::stamp;
-
-/// A call with everything it needs, so that a streamed answer can take it along.
-pub(super) struct Call {
-    pub(super) agent: Arc<Agent>,
-    pub(super) peer: TrustedPeer,
-    pub(super) snapshot: Arc<Snapshot>,
-    pub(super) request: RunRequest,
-}
 
 /// What stands before a run: an order to give, or the reply that there is none.
 type Judged = Result<Order, Box<RunReply>>;
@@ -136,20 +126,6 @@ impl Call {
         drop(place);
     }
 
-    pub(super) fn context(&self) -> Vec<u8> {
-        let context = RunContext {
-            script: self.request.script(),
-            args: self.request.args.clone(),
-            reqid: self.request.reqid(),
-            peer_ip: self.peer.address().to_string(),
-            username: self.request.username.clone(),
-            token: self.request.token.clone(),
-            dispatcher: self.peer.id().to_string(),
-            timestamp: stamp::utc(clock::unix_now()),
-        };
-        serde_json::to_vec(&context).unwrap_or_default()
-    }
-
     fn reply(&self, finished: Result<Finished, OrderError>, stdout: Output, stderr: Output) -> RunReply {
         match finished {
             Ok(Finished { outcome: Outcome::Refused(refusal), .. }) => self.refused(&refusal),
@@ -164,15 +140,6 @@ impl Call {
         }
     }
 
-    /// The executor, or its protocol, refused. Where a script may not run, the caller learns no more than from the
-    /// allowlist.
-    pub(super) fn refused(&self, refusal: &Refusal) -> RunReply {
-        self.deny(Some(refusal.code()));
-        let hidden = refusal.code().starts_with("script-not-");
-        let text = if hidden { "script not permitted" } else { refusal.text() };
-        RunReply { reason: Some(refusal.code().to_owned()), ..self.request.refused(text) }
-    }
-
     /// The executor broke. The original's form: `exit` -1 with the text on `stderr`.
     fn failed(&self, error: &OrderError) -> RunReply {
         let text = causes::on_one_line(error);
@@ -184,16 +151,6 @@ impl Call {
             reason: Some("executor-failed".to_owned()),
             ..self.request.refused("")
         }
-    }
-
-    fn deny(&self, reason: Option<&str>) {
-        let event = Event::new(Level::Warning, "deny")
-            .maybe("DISPATCHER", reason.map(|_| self.peer.id()))
-            .field("PEER", self.peer.address())
-            .maybe("REASON", reason)
-            .field("REQID", self.request.reqid())
-            .field("SCRIPT", self.request.script());
-        self.agent.log().emit(event);
     }
 
     fn log(&self, exit: i32, reason: Option<&str>) {

@@ -11,7 +11,6 @@ use super::call::{self, Call, Fleet};
 use super::connect::{Dialer, Reply};
 use super::failure::CallError;
 use super::resolve::Target;
-use super::run;
 use crate::audit::{Event, Level, Logger};
 use crate::wire::run::RunCall;
 
@@ -23,7 +22,7 @@ pub async fn submit(
     done: impl FnMut(&HostResult),
 ) -> Vec<HostResult> {
     let order = RunCall { detached: true, ..order };
-    run::log_dispatch(fleet, &targets, &order);
+    call::log_dispatch(fleet, &targets, &order);
     let order = Arc::new(order);
     let ask = |target| ask(fleet.dialer.clone(), Arc::clone(&order), target);
     let (log, finished) = (fleet.log.clone(), Arc::clone(&order));
@@ -31,7 +30,7 @@ pub async fn submit(
 }
 
 async fn ask(dialer: Dialer, order: Arc<RunCall>, target: Target) -> Result<Map<String, Value>, CallError> {
-    let Reply { body, .. } = dialer.call(&target, Method::POST, "/run", run::body(&order)?).await?;
+    let Reply { body, .. } = dialer.call(&target, Method::POST, "/run", call::body(&order)?).await?;
     answer::object(&body, "invalid JSON response")
 }
 

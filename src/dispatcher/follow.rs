@@ -10,8 +10,8 @@ use super::answer::{self, HostResult};
 use super::call::{self, Call, Fleet};
 use super::connect::{Ask, Dialer, Reply};
 use super::failure::CallError;
+use super::live::{ACCEPT, Live};
 use super::resolve::Target;
-use super::run::{ACCEPT, Live};
 use super::status;
 
 /// Time between two questions to an agent that cannot stream a job.

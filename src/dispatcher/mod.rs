@@ -10,6 +10,7 @@ pub mod failure;
 pub mod fanout;
 pub mod follow;
 pub mod gate;
+pub mod live;
 pub mod pairing;
 pub mod pin;
 pub mod ping;

@@ -11,32 +11,11 @@ use super::answer::{self, HostResult};
 use super::call::{self, Call, Fleet};
 use super::connect::{Ask, Dialer, Reply};
 use super::failure::CallError;
+use super::live::{ACCEPT, Live};
 use super::resolve::Target;
 use super::{detached, follow};
 use crate::audit::{Event, Level, Logger};
-use crate::wire::limits;
-use crate::wire::name::AgentName;
 use crate::wire::run::RunCall;
-use crate::wire::stream::Channel;
-
-/// What a caller can read that wants output while it is printed.
-pub(super) const ACCEPT: &str = concat!("application/vnd.ctrl-exec.run-stream", ", application/json");
-
-/// What happens while a run goes on, in the order in which it happened on its host.
-#[derive(Debug)]
-pub enum Live {
-    /// The script printed.
-    Output {
-        /// Where.
-        host: AgentName,
-        /// To which of its streams.
-        channel: Channel,
-        /// What.
-        bytes: Vec<u8>,
-    },
-    /// The host's result, without the output that was told before.
-    Ended(HostResult),
-}
 
 /// Runs `order` on every target. Results are in the order of the targets; `done` sees each as it completes.
 pub async fn run(
@@ -45,7 +24,7 @@ pub async fn run(
     order: RunCall,
     done: impl FnMut(&HostResult),
 ) -> Vec<HostResult> {
-    log_dispatch(fleet, &targets, &order);
+    call::log_dispatch(fleet, &targets, &order);
     let order = Arc::new(order);
     let ask = |target| ask(fleet.dialer.clone(), Arc::clone(&order), target);
     let (log, finished) = (fleet.log.clone(), Arc::clone(&order));
@@ -63,7 +42,7 @@ pub async fn run_live(
     order: RunCall,
     live: mpsc::Sender<Live>,
 ) -> Vec<HostResult> {
-    log_dispatch(fleet, &targets, &order);
+    call::log_dispatch(fleet, &targets, &order);
     let order = Arc::new(order);
     let ask = |target| ask_live(fleet.dialer.clone(), Arc::clone(&order), target, live.clone());
     let (log, finished, ended) = (fleet.log.clone(), Arc::clone(&order), live.clone());
@@ -79,19 +58,8 @@ pub async fn run_live(
     call::each(targets, fleet.most, ask, finish, |_| {}).await
 }
 
-pub(super) fn log_dispatch(fleet: &Fleet, targets: &[Target], order: &RunCall) {
-    let hosts: Vec<&str> = targets.iter().map(|target| target.name().as_str()).collect();
-    fleet.log.emit(
-        Event::new(Level::Info, "dispatch")
-            .field("HOSTS", hosts.join(","))
-            .field("MODE", if order.detached { "async" } else { "sync" })
-            .field("REQID", &order.reqid)
-            .field("SCRIPT", &order.script),
-    );
-}
-
 async fn ask(dialer: Dialer, order: Arc<RunCall>, target: Target) -> Result<Map<String, Value>, CallError> {
-    let Reply { body, .. } = dialer.call(&target, Method::POST, "/run", body(&order)?).await?;
+    let Reply { body, .. } = dialer.call(&target, Method::POST, "/run", call::body(&order)?).await?;
     answer::object(&body, "invalid JSON response")
 }
 
@@ -101,7 +69,7 @@ async fn ask_live(
     target: Target,
     live: mpsc::Sender<Live>,
 ) -> Result<Map<String, Value>, CallError> {
-    let ask = Ask { method: Method::POST, path: "/run", accept: ACCEPT, body: body(&order)? };
+    let ask = Ask { method: Method::POST, path: "/run", accept: ACCEPT, body: call::body(&order)? };
     let each = |channel, bytes| {
         let (live, host) = (live.clone(), target.name().clone());
         async move {
@@ -133,12 +101,6 @@ async fn accepted(
             answer
         }
     }
-}
-
-/// The agent would say the same of a body that is too large; not sending it spares every host the transfer.
-pub(super) fn body(order: &RunCall) -> Result<Vec<u8>, CallError> {
-    let body = serde_json::to_vec(order).map_err(|_| CallError::RequestTooLarge)?;
-    if body.len() > limits::REQUEST_BODY { Err(CallError::RequestTooLarge) } else { Ok(body) }
 }
 
 fn finish(log: &Logger, order: &RunCall, call: &Call) -> HostResult {

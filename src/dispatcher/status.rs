@@ -32,7 +32,9 @@ pub async fn refresh(site: &Site, fleet: &Fleet, id: &RequestId) -> Result<Optio
     let (log, reqid) = (fleet.log.clone(), id.to_string());
     let results = call::each(targets, fleet.most, ask, move |call| ready(finish(&log, &reqid, &call)), |_| {}).await;
     let change = |run: &mut AsyncRun| {
-        results.iter().for_each(|result| merge(run, result));
+        for result in &results {
+            merge(run, result);
+        }
         for (name, error) in &strangers {
             let host = run.hosts.get_mut(name).filter(|host| is_pending(host));
             host.map(|host| host.insert("fetch_error".to_owned(), error.as_str().into()));
@@ -127,10 +129,10 @@ mod tests {
     use super::*;
     use crate::wire::name::AgentName;
 
-    fn merged(host: Value, result: Value) -> Value {
+    fn merged(host: &Value, result: &Value) -> Value {
         let run = json!({"reqid": "ab", "hosts": {"web": host}});
         let mut run: AsyncRun = serde_json::from_value(run).unwrap();
-        let Value::Object(fields) = result else { panic!() };
+        let fields = result.as_object().unwrap().clone();
         merge(&mut run, &HostResult::answered(&AgentName::parse("web").unwrap(), fields));
         Value::Object(run.hosts["web"].clone())
     }
@@ -139,17 +141,17 @@ mod tests {
     fn a_hosts_word_becomes_its_state() {
         let accepted = || json!({"status": "accepted", "fetch_error": "x", "port": 1});
         let done = json!({"status": "done", "exit": 0, "stdout": "a", "stderr": "", "script": "x", "rtt": "1ms"});
-        assert_eq!(merged(accepted(), done), json!({"status": "done", "exit": 0, "stdout": "a", "stderr": ""}));
-        assert_eq!(merged(accepted(), json!({"status": "lost", "exit": -1}))["status"], "lost");
-        assert_eq!(merged(accepted(), json!({"status": "running"})), json!({"status": "running", "port": 1}));
-        assert_eq!(merged(accepted(), json!({"status": "unknown"})), json!({"status": "expired", "port": 1}));
-        let error = merged(json!({"status": "running"}), json!({"status": "error", "error": "no route"}));
+        assert_eq!(merged(&accepted(), &done), json!({"status": "done", "exit": 0, "stdout": "a", "stderr": ""}));
+        assert_eq!(merged(&accepted(), &json!({"status": "lost", "exit": -1}))["status"], "lost");
+        assert_eq!(merged(&accepted(), &json!({"status": "running"})), json!({"status": "running", "port": 1}));
+        assert_eq!(merged(&accepted(), &json!({"status": "unknown"})), json!({"status": "expired", "port": 1}));
+        let error = merged(&json!({"status": "running"}), &json!({"status": "error", "error": "no route"}));
         assert_eq!(error, json!({"status": "running", "fetch_error": "no route"}));
     }
 
     #[test]
     fn an_end_that_is_known_stays() {
         let busy = json!({"status": "busy", "error": "e"});
-        assert_eq!(merged(busy.clone(), json!({"status": "done", "exit": 0})), busy);
+        assert_eq!(merged(&busy, &json!({"status": "done", "exit": 0})), busy);
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{Globals, call, status};
 use crate::cli::out;
+use crate::dispatcher::cancel;
 use crate::dispatcher::status::pending;
-use crate::dispatcher::{answer::HostResult, cancel};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::hook::{Context, Submitter};
@@ -25,12 +25,13 @@ pub fn run(reqid: &str, globals: &Globals) -> Result<Exit, Failure> {
                 return Ok(exit);
             }
             let (targets, strangers) = pending(&site, run);
-            strangers.iter().for_each(|(name, error)| out::error(format!("{name}: not cancelled: {error}")));
+            for (name, error) in &strangers {
+                out::error(format!("{name}: not cancelled: {error}"));
+            }
             let results = cancel::cancel(&fleet, targets, &id).await;
-            let failed = results.iter().filter(|result| result.text("status") == "error");
-            failed.for_each(|result: &HostResult| {
+            for result in results.iter().filter(|result| result.text("status") == "error") {
                 out::error(format!("{}: not cancelled: {}", result.host, result.text("error")));
-            });
+            }
         }
         let Some(record) = status::refreshed(&site, &fleet, reqid).await? else {
             return Ok(status::absent(reqid, globals));

@@ -37,10 +37,14 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
             }
         };
         for (name, fields) in run.hosts.iter().filter(|(_, fields)| !is_pending(fields)) {
-            status::named(name, fields).iter().for_each(|ended| out::text(&results::state(ended)));
+            if let Some(ended) = status::named(name, fields) {
+                out::text(&results::state(&ended));
+            }
         }
         let (targets, strangers) = pending(&site, &run);
-        strangers.iter().for_each(|(name, error)| out::error(format!("{name}: {error}")));
+        for (name, error) in &strangers {
+            out::error(format!("{name}: {error}"));
+        }
         let style = if run.hosts.len() == 1 { Style::Raw } else { Style::Prefixed };
         let (sender, printing) = live::start(style).map_err(|error| Failure::new(Exit::Unavailable, error))?;
         follow::follow(&fleet, targets, reqid, sender).await;

@@ -50,6 +50,7 @@ pub async fn refreshed(site: &Site, fleet: &Fleet, reqid: &str) -> Result<Option
 }
 
 /// Records that cannot be read.
+#[must_use]
 pub fn unreadable(error: StoreError) -> Failure {
     if error.is_permission_denied() {
         return Failure::new(Exit::Permission, error).hint("run it with sudo, or as the user who ran the script");
@@ -58,6 +59,7 @@ pub fn unreadable(error: StoreError) -> Failure {
 }
 
 /// There is no such run: how the process ends.
+#[must_use]
 pub fn absent(reqid: &str, globals: &Globals) -> Exit {
     if globals.json {
         out::json(&json!({ "ok": 0, "error": "not found", "reqid": reqid }));
@@ -82,15 +84,14 @@ pub fn show(record: &RunRecord, globals: &Globals) {
     };
     let word = if complete { "COMPLETE" } else { "PENDING" };
     out::line(format!("Request {reqid}  (script: {script})  [{word}]"));
-    match record {
-        RunRecord::Sync(run) => {
-            run.results.iter().filter_map(result).for_each(|result| out::text(&results::block(&result)))
-        }
+    let blocks: Vec<String> = match record {
+        RunRecord::Sync(run) => run.results.iter().filter_map(result).map(|result| results::block(&result)).collect(),
         RunRecord::Async(run) => {
             let hosts = run.hosts.iter().filter_map(|(name, fields)| named(name, fields));
-            hosts.for_each(|result| out::text(&results::state(&result)));
+            hosts.map(|result| results::state(&result)).collect()
         }
-    }
+    };
+    out::text(&blocks.concat());
 }
 
 fn result(stored: &Value) -> Option<HostResult> {

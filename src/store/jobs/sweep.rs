@@ -126,7 +126,7 @@ impl Jobs {
     fn sweep_flat(&self, age: Duration, now: SystemTime) -> Result<(), StoreError> {
         for name in list(&self.dir)? {
             let path = self.dir.join(&name);
-            if name.ends_with(".json")
+            if path.extension().is_some_and(|end| end == "json")
                 && file::facts(&path)?.is_some_and(|record| is_older(record.modified, age, now))
                 && let Err(error) = file::remove(&path)
                 && !error.is_not_found()

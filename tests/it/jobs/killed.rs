@@ -95,7 +95,9 @@ fn kill_somebody(site: &mut Site, way: &Way, random: &mut Random) -> bool {
             false
         }
         1 => {
-            host::children(site.agent().pid()).into_iter().for_each(|pid| host::kill(pid, Signal::SIGKILL));
+            for pid in host::children(site.agent().pid()) {
+                host::kill(pid, Signal::SIGKILL);
+            }
             false
         }
         _ => {

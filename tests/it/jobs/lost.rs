@@ -105,8 +105,10 @@ fn what_a_killed_submission_left_is_swept_or_lost() {
     site.agent_mut().kill();
     // Before the record, there is no job; after it and before the order, there is one that never ran.
     let touch = |id, suffix| std::fs::write(file(&site, id, suffix), "").unwrap();
-    ["stdout", "stderr", "status"].into_iter().for_each(|suffix| touch("before", suffix));
-    ["stdout", "stderr", "status"].into_iter().for_each(|suffix| touch("after", suffix));
+    for suffix in ["stdout", "stderr", "status"] {
+        touch("before", suffix);
+        touch("after", suffix);
+    }
     let record =
         r#"{"reqid":"after","status":"running","script":"ok","owner":"control-1","started":"2026-11-22T00:00:00Z"}"#;
     std::fs::write(file(&site, "after", "json"), record).unwrap();
