@@ -5,6 +5,7 @@
 
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 
@@ -24,6 +25,10 @@ use crate::wire::order::Order;
 use crate::wire::outcome::Outcome;
 use crate::wire::run::RunReply;
 use crate::wire::stamp;
+
+/// How long a job of which nothing was heard may keep its lock, and how often it is looked at.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Submits a job. The answer is 202; or, where the caller asked for a stream, what the job prints, and at last its
 /// record. A caller that goes away then leaves the job alone.
@@ -97,13 +102,24 @@ impl Step {
         running.begun().await
     }
 
-    /// The order was given and nothing was heard of it. The job's lock says whether it runs all the same.
+    /// The order was given, and the connection broke before anything was heard of it. A monitor keeps its connection as
+    /// long as it lives, so there is none, or it has ended by now. A lock that is still held is no sign of life: the
+    /// kernel tells of a connection's end a moment before it closes the descriptors that nobody has taken from it.
     async fn unheard(self, error: &OrderError) -> Taken {
-        let key = self.key.clone();
-        match jobs::work(&self.store, move |jobs| jobs.look(&key, clock::now())).await {
-            Ok(Some(record)) if record.status != JobStatus::Lost => Ok(self.accepted()),
-            Ok(_) => Err(answer::json(StatusCode::OK, &self.failed(error))),
-            Err(error) => Err(self.store_failed(&error)),
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let key = self.key.clone();
+            let found = jobs::work(&self.store, move |jobs| jobs.look(&key, clock::now())).await;
+            let status = match found {
+                Ok(record) => record.map(|record| record.status),
+                Err(error) => return Err(self.store_failed(&error)),
+            };
+            match status {
+                Some(JobStatus::Running) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+                // Against all expectation it does run: its end will be told like any other's.
+                Some(JobStatus::Running | JobStatus::Done) => return Ok(self.accepted()),
+                Some(JobStatus::Lost) | None => return Err(answer::json(StatusCode::OK, &self.failed(error))),
+            }
         }
     }
 

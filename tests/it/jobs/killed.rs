@@ -131,23 +131,25 @@ fn round(site: &mut Site, way: &Way, jobs: &[Job], random: &mut Random) -> (Vec<
 /// Demands that every job is accounted for.
 fn judge(site: &Site, jobs: &[Job], accepted: &[bool], killed: usize) {
     let caller = Caller::of(site);
-    let mut lost = 0;
+    let mut lost = Vec::new();
     for (job, accepted) in jobs.iter().zip(accepted) {
         let record = caller.ended(&job.id);
         let times = |name| counts(site, name).get(&job.id).copied().unwrap_or(0);
         let (started, ended) = (times("started"), times("ended"));
         assert!(started <= 1, "{} ran {started} times", job.id);
         match record["status"].as_str().unwrap() {
+            // Between fork and exec a script looks like its monitor, and may be killed in its place.
+            "done" if record["reason"] == "killed by signal 9" => lost.push(&job.id),
             "done" => {
                 assert_eq!((started, ended, &record["exit"]), (1, 1, &json!(job.exit)), "{record}");
                 assert_eq!(record["stdout"], format!("out of {}\n", job.id));
             }
-            "lost" => lost += usize::from(*accepted),
+            "lost" => lost.extend(accepted.then_some(&job.id)),
             "unknown" => assert_eq!((*accepted, started), (false, 0), "{record}"),
             other => panic!("{other}: {record}"),
         }
     }
-    assert!(lost <= killed, "{lost} accepted jobs were lost, and {killed} monitors killed");
+    assert!(lost.len() <= killed, "{lost:?} were accepted and lost, and {killed} monitors killed");
 }
 
 #[test]
@@ -176,5 +178,7 @@ fn whoever_is_killed_no_job_is_lost_silently_and_none_runs_twice() {
             (scripts(&site).is_empty() && supervisors(&site).len() <= 1).then_some(())
         });
     }
+    // An executor that was killed is missed, and buried, when the next order is given.
+    Caller::of(&site).accepted("job0", "last");
     eventually("no zombie", || (host::zombies(site.agent().pid()) == 0).then_some(()));
 }
