@@ -283,6 +283,38 @@ fn an_agent_of_the_original_with_its_executor_refuses_jobs_and_cannot_cancel_the
 }
 
 #[test]
+fn records_of_the_original_s_dispatcher_are_read_and_brought_to_their_end() {
+    let site = site().start();
+    let caller = Caller::of(&site);
+    caller.accepted("ok", "00aa");
+    caller.ended("00aa");
+    std::fs::create_dir_all(record_path(&site, "x").parent().unwrap()).unwrap();
+    let detached = r#"{"created":1763800000,"complete":false,"mode":"async","pending":["agent1","away"],"script":"ok",
+        "reqid":"00aa","hosts":{"agent1":{"status":"running","fetch_error":"read timeout"},"away":{"status":"accepted"},
+        "db":{"status":"done","exit":0,"stdout":"caf\u00e9\n","stderr":""},"web":{"status":"busy","error":"script already running"}}}"#;
+    let waited = r#"{"hosts":["web"],"mode":"sync","complete":true,"completed":1763800000,"reqid":"00bb","script":"x",
+        "results":[{"host":"web","exit":2,"rtt":"31ms","reqid":"00bb","stdout":"hi\n","stderr":""}]}"#;
+    std::fs::write(record_path(&site, "00aa"), detached).unwrap();
+    std::fs::write(record_path(&site, "00bb"), waited).unwrap();
+    std::fs::write(record_path(&site, "00cc"), "{\"reqid\":").unwrap();
+    let text = site.control(&["status", "00aa"]).exits(0).stdout;
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("==> ") || line.starts_with("    (")).collect();
+    let want = [
+        "==> agent1  [done  exit:0]",
+        "==> away  [accepted]",
+        "    (fetch pending: unknown agent: away)",
+        "==> db  [done  exit:0]",
+        "==> web  [BUSY]",
+    ];
+    assert_eq!(lines, want, "{text}");
+    assert!(text.contains("\ncafé\n"), "{text}");
+    let head = "Request 00bb  (script: x)  [COMPLETE]\n==> web  [FAIL  exit:2  31ms  req:00bb]\nhi\n";
+    assert_eq!(site.control(&["wait", "00bb"]).exits(1).stdout, head);
+    let broken = site.control(&["status", "00cc"]).exits(1);
+    assert!(broken.messages().contains("00cc.json is not a valid record"), "{broken:?}");
+}
+
+#[test]
 fn an_ordinary_run_is_on_record_too() {
     let site = site().start();
     let ran = site.control(&["--json", "--username", "me", "run", "agent1", "ok"]).exits(0);

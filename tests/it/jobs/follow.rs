@@ -3,6 +3,7 @@
 use ctrl_exec::wire::stream::{Channel, Decoder, Frame, MEDIA_TYPE};
 use serde_json::{Value, json};
 
+use super::output::peak;
 use super::{Caller, go, site, waiting};
 use crate::harness::http::Http;
 use crate::harness::tls::Tls;
@@ -98,9 +99,10 @@ fn a_job_that_is_submitted_to_be_followed_outlives_its_caller() {
 
 #[test]
 fn a_hundred_megabytes_are_followed_whole_and_grow_nobody() {
-    let site = site().sh("flood", "head -c 104857600 /dev/zero").start();
+    let site = site().sh("flood", "head -c 104857600 /dev/zero").agent("max_output = 64KiB").start();
     let caller = Caller::of(&site);
     let body = json!({"script": "flood", "reqid": "r1", "async": true}).to_string();
+    let before = peak(site.agent());
     let mut stream = Stream::open(&caller, "POST", "/run", &body);
     let mut bytes = 0;
     let end: Value = loop {
@@ -111,6 +113,8 @@ fn a_hundred_megabytes_are_followed_whole_and_grow_nobody() {
         }
     };
     assert_eq!((bytes, &end["status"]), (104_857_600, &json!("done")));
+    let grown = peak(site.agent()) - before;
+    assert!(grown < 24 * 1024, "the agent grew by {grown} KiB");
 }
 
 #[test]

@@ -138,6 +138,24 @@ fn only_the_owner_finds_a_job() {
 }
 
 #[test]
+fn a_stranger_learns_of_no_job() {
+    let site = site().start();
+    let caller = Caller::of(&site);
+    caller.accepted("ok", "r1");
+    caller.ended("r1");
+    let stranger = Caller { site: &site, credentials: pki::issue(&site.authority(), "stranger") };
+    for id in ["r1", "nope"] {
+        let answer = stranger.get(&format!("/result/{id}"));
+        assert_eq!((answer.status, answer.json()), (403, json!({"error": "serial mismatch", "status": "forbidden"})));
+        site.agent().line_where("serial-reject", |line| line.get("REQID") == Some(id));
+    }
+    assert_eq!(stranger.post("/cancel/r1", &json!({})).status, 403);
+    let body = json!({"script": "ok", "reqid": "r2", "async": true});
+    assert_eq!(stranger.post("/run", &body).status, 403);
+    assert_eq!(caller.get("/result/r2").status, 404);
+}
+
+#[test]
 fn what_may_not_run_is_no_job() {
     let site = site().allow("outside = /bin/true").agent("script_dirs = {scripts}").start();
     let caller = Caller::of(&site);

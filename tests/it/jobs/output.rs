@@ -21,7 +21,7 @@ fn bytes_that_are_no_text_are_kept_exactly() {
 }
 
 /// Largest resident size so far, KiB.
-fn peak(agent: &Agent) -> u64 {
+pub(super) fn peak(agent: &Agent) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()
