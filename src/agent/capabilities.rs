@@ -43,20 +43,22 @@ async fn scripts(agent: &Agent, snapshot: &Arc<Snapshot>) -> Vec<ScriptEntry> {
         let digests = digests.of(&snapshot.allowlist);
         let within = |entry: &&Entry| entry.is_within(snapshot.settings.script_dirs.as_deref());
         let listed = snapshot.allowlist.iter().filter(within);
-        listed.map(|entry| describe(entry, digests.get(entry.path()).cloned())).collect()
+        listed.map(|entry| describe(entry, &snapshot, digests.get(entry.path()).cloned())).collect()
     };
     // It fails only where the runtime is going down.
     tokio::task::spawn_blocking(describe).await.unwrap_or_default()
 }
 
-fn describe(entry: &Entry, sha256: Option<String>) -> ScriptEntry {
+fn describe(entry: &Entry, snapshot: &Snapshot, sha256: Option<String>) -> ScriptEntry {
+    let shown = snapshot.sidecars.get(entry.name()).and_then(|sidecar| sidecar.shown.clone());
+    let (schema, schema_version) = shown.unzip();
     ScriptEntry {
         name: entry.name().to_string(),
         path: entry.path().display().to_string(),
         executable: file::is_executable(entry.path()),
         profile: entry.profile().to_string(),
         sha256,
-        schema: None,
-        schema_version: None,
+        schema,
+        schema_version,
     }
 }

@@ -8,12 +8,16 @@ use crate::conf::scripts::Allowlist;
 use crate::sys::file::{self, Version};
 use crate::wire::hex;
 
+/// Largest file whose digest is shown, in bytes: reading it takes a second or so.
+const SIZE: u64 = 256 << 20;
+
 /// Digests that were taken, each of one state of a file, so that what has not changed is not read again.
 #[derive(Clone, Debug, Default)]
 pub struct Digests(Arc<Mutex<HashMap<PathBuf, (Version, String)>>>);
 
 impl Digests {
-    /// The digests of all scripts now, by path, in hex. A file that the agent may not read has none. It reads files:
+    /// The digests of all scripts now, by path, in hex. A file that the agent may not read, or
+    /// that is larger than 256 MiB, has none. It reads files:
     /// not for a thread that serves others.
     #[must_use]
     pub fn of(&self, allowlist: &Allowlist) -> HashMap<PathBuf, String> {
@@ -28,7 +32,7 @@ impl Digests {
 }
 
 fn taken(path: &Path, before: &HashMap<PathBuf, (Version, String)>) -> Option<(Version, String)> {
-    let version = Version::of(path).ok()?;
+    let version = Version::of(path).ok().filter(|version| version.size() <= SIZE)?;
     let known = before.get(path).filter(|(of, _)| *of == version);
     known.cloned().or_else(|| file::digest(path).ok().map(|(version, digest)| (version, hex::encode(&digest))))
 }

@@ -1,15 +1,18 @@
 //! The agent front-end: gate, verbs, pairing client. Unprivileged; the only network listener on a managed host.
 //!
 //! A connection passes, in this order: address list and rate limit (before any handshake cost), handshake with a
-//! mandatory client certificate; and each request on it: revocation, trust map, allowlist, hook. Nothing is run here:
+//! mandatory client certificate; and each request on it: revocation, trust map, allowlist, argument contract, hook.
+//! Nothing is run here:
 //! every run is an order to the executor.
 
 pub mod answer;
 pub mod call;
 pub mod cancel;
+mod canonical;
 pub mod capabilities;
 pub mod collect;
 pub mod connection;
+pub mod contract;
 pub mod detached;
 pub mod digests;
 pub mod execute;
@@ -25,6 +28,7 @@ pub mod route;
 pub mod run;
 pub mod self_ping;
 pub mod serve;
+pub mod sidecar;
 pub mod snapshot;
 pub mod state;
 pub mod stream;

@@ -31,7 +31,7 @@ pub struct ScriptEntry {
     pub executable: bool,
     /// Its profile.
     pub profile: String,
-    /// The file's SHA-256 now, in hex; absent where the agent may not read it.
+    /// The file's SHA-256 now, in hex; absent where the agent may not read it, or where it is very large.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub sha256: Option<String>,
     /// What the sidecar beside it says, as it stands there.

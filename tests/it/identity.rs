@@ -53,8 +53,11 @@ fn a_pinned_script_runs_until_its_file_changes() {
         ]);
         let said = site.agent().line_where("exec", |line| line.get("EXIT") == Some("-1"));
         assert_eq!((said.ident.as_str(), said.get("REASON")), ("ctrl-exec-exec", Some("script-changed")));
+        let said = site.agent().command(&["self-check"]).exits(1).stdout;
+        assert!(said.contains("(profile: default) [CHANGED: not the file that sha256= pins]\n"), "{said}");
         // What was pinned is what counts, not that something changed.
         site.agent().write_script("x", "#!/bin/sh\necho ran\n");
+        site.agent().command(&["self-check"]).exits(0);
         assert_eq!(site.result("x", &[])["stdout"], "ran\n");
     }
 }

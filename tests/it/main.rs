@@ -11,6 +11,8 @@
 )]
 
 mod audit;
+mod capabilities;
+mod contract;
 mod crash;
 mod deadlines;
 mod demo;

@@ -5,6 +5,7 @@ pub mod pairing_status;
 mod profile_check;
 pub mod remedy;
 pub mod request_pairing;
+mod script_check;
 pub mod self_check;
 pub mod self_ping;
 pub mod serve;

@@ -38,6 +38,12 @@ impl Version {
         self.identity
     }
 
+    /// Bytes in it.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        self.size
+    }
+
     fn from_facts(facts: &std::fs::Metadata) -> Self {
         Self {
             identity: Identity::from_facts(facts),
