@@ -18,7 +18,7 @@
 //! | 2 | [`tls`] | rustls configurations and our own verifiers |
 //! | 2 | [`net`] | listeners, connection limits, HTTP head and body limits |
 //! | 2 | [`hook`] | the auth hook: context, time limit, exit status to decision |
-//! | 2 | [`store`] | registry and pairing queue: files, atomic and locked |
+//! | 2 | [`store`] | registry, pairing queue, jobs: files, atomic and locked |
 //! | 3 | [`executor`] | order to plan or refusal, supervision of the script |
 //! | 3 | [`agent`] | front-end: gate, verbs, pairing client |
 //! | 3 | [`dispatcher`] | fan-out, connections, verbs, pairing server |

@@ -4,9 +4,6 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
 use super::execute::Sink;
 use crate::wire::run::Output;
 use crate::wire::stream::Channel;
@@ -35,8 +32,11 @@ impl Collector {
     /// What was collected: standard output and standard error.
     #[must_use]
     pub fn finish(self) -> (Output, Output) {
-        let text = |kept: Mutex<Kept>| text(kept.into_inner().unwrap_or_else(PoisonError::into_inner));
-        (text(self.stdout), text(self.stderr))
+        let output = |kept: Mutex<Kept>| {
+            let Kept { bytes, truncated } = kept.into_inner().unwrap_or_else(PoisonError::into_inner);
+            Output::of(bytes, truncated)
+        };
+        (output(self.stdout), output(self.stderr))
     }
 }
 
@@ -53,21 +53,11 @@ impl Sink for Collector {
     }
 }
 
-/// Bytes as text, and as base64 beside it where the text had to replace some.
-fn text(kept: Kept) -> Output {
-    let truncated = kept.truncated;
-    match String::from_utf8(kept.bytes) {
-        Ok(text) => Output { text, base64: None, truncated },
-        Err(error) => {
-            let bytes = error.into_bytes();
-            let text = String::from_utf8_lossy(&bytes).into_owned();
-            Output { text, base64: Some(STANDARD.encode(&bytes)), truncated }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use hyper::StatusCode;
 use super::answer::{self, Answer};
 use super::snapshot::Snapshot;
 use crate::audit::{Event, Level, Logger};
-use crate::wire::name::DispatcherId;
+use crate::wire::name::{DispatcherId, RequestId};
 use crate::wire::serial::Serial;
 
 /// A peer whose certificate the CA signed. Nothing more is known of it.
@@ -89,7 +89,10 @@ impl Rejection {
             return answer::error(StatusCode::FORBIDDEN, "forbidden");
         }
         let event = Event::new(Level::Warning, "serial-reject").field("PEER", peer.address);
-        log.emit(event.field("PEER_SERIAL", &peer.serial).field("REQID", "(none)"));
+        // As in the original, only a question for a result names its request in its path.
+        let asked = path.strip_prefix("/result/").and_then(|id| RequestId::parse(id).ok());
+        let reqid = asked.as_ref().map_or("(none)", RequestId::as_str);
+        log.emit(event.field("PEER_SERIAL", &peer.serial).field("REQID", reqid));
         let body = serde_json::json!({ "error": "serial mismatch", "status": "forbidden" });
         answer::json(StatusCode::FORBIDDEN, &body)
     }

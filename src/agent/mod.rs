@@ -6,18 +6,24 @@
 //! every run is an order to the executor.
 
 pub mod answer;
+pub mod call;
+pub mod cancel;
 mod canonical;
 pub mod capabilities;
 pub mod collect;
 pub mod connection;
 pub mod contract;
+pub mod detached;
 pub mod digests;
 pub mod execute;
+pub mod follow;
 pub mod gate;
+pub mod jobs;
 pub mod order;
 pub mod orders;
 pub mod pairing;
 pub mod ping;
+pub mod result;
 pub mod route;
 pub mod run;
 pub mod self_ping;
@@ -26,3 +32,4 @@ pub mod sidecar;
 pub mod snapshot;
 pub mod state;
 pub mod stream;
+pub mod sweep;

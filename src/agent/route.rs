@@ -10,7 +10,7 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 use super::answer::{self, Answer};
 use super::gate::{self, Peer, TrustedPeer};
 use super::state::{Agent, Place};
-use super::{capabilities, ping, run};
+use super::{cancel, capabilities, ping, result, run};
 use crate::audit::{Event, Level};
 use crate::net::body::{self, BodyError};
 use crate::net::serve::Parting;
@@ -66,10 +66,15 @@ async fn routed(agent: &Arc<Agent>, peer: &TrustedPeer, request: Request<Incomin
         Err(error) => return refused_body(error),
     };
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+    let streamed = wants_stream(&head.headers);
     match (&head.method, path) {
-        (&Method::POST, "/run") => run::run(agent, peer, &body, wants_stream(&head.headers), place).await,
+        (&Method::POST, "/run") => run::run(agent, peer, &body, streamed, place).await,
         (&Method::POST, "/ping") => ping::ping(agent, peer, &body),
         (&Method::GET, "/capabilities") => capabilities::capabilities(agent, peer).await,
+        (&Method::GET, path) if path.starts_with(result::PATH) => {
+            result::result(agent, peer, path, streamed, place).await
+        }
+        (&Method::POST, path) if path.starts_with(cancel::PATH) => cancel::cancel(agent, peer, path).await,
         _ => answer::error(StatusCode::NOT_FOUND, "not found"),
     }
 }

@@ -5,38 +5,29 @@ use std::sync::Arc;
 use hyper::StatusCode;
 
 use super::answer::{self, Answer};
+use super::call::Call;
 use super::collect::Collector;
+use super::detached;
 use super::execute::{Finished, Run};
 use super::gate::TrustedPeer;
 use super::order::OrderError;
-use super::snapshot::Snapshot;
 use super::state::{Agent, Place};
 use super::stream::{Outlet, OutputBody};
 use crate::audit::{Event, Level};
 use crate::hook::Context;
-use crate::sys::{clock, random};
+use crate::sys::random;
 use crate::wire::causes;
-use crate::wire::context::RunContext;
 use crate::wire::name::{RequestId, ScriptName};
 use crate::wire::order::{Mode, Order};
 use crate::wire::outcome::{EXIT_KILLED, EXIT_NOTHING_RAN, Outcome};
 use crate::wire::refusal::Refusal;
 use crate::wire::run::{Output, RunReply, RunRequest};
-use crate::wire::stamp;
-
-/// A call with everything it needs, so that a streamed answer can take it along.
-struct Call {
-    agent: Arc<Agent>,
-    peer: TrustedPeer,
-    snapshot: Arc<Snapshot>,
-    request: RunRequest,
-}
 
 /// What stands before a run: an order to give, or the reply that there is none.
 type Judged = Result<Order, Box<RunReply>>;
 
 /// Runs an allowlisted script. The answer is JSON when it has ended; or, where the caller asked for it and the script
-/// runs, a stream of what it prints. `place` is held until the run is over.
+/// runs, a stream of what it prints. `place` is held until the run is over, that of a job until its caller has enough.
 pub async fn run(agent: &Arc<Agent>, peer: &TrustedPeer, body: &[u8], streamed: bool, place: Place) -> Answer {
     let request = match RunRequest::parse(body) {
         Ok(request) => request,
@@ -47,6 +38,9 @@ pub async fn run(agent: &Arc<Agent>, peer: &TrustedPeer, body: &[u8], streamed: 
         Ok(order) => order,
         Err(reply) => return answer::json(StatusCode::OK, &reply),
     };
+    if order.mode() == Mode::Detached {
+        return detached::submit(call, order, streamed, place).await;
+    }
     if streamed {
         return call.streamed(order, place).await;
     }
@@ -70,12 +64,14 @@ impl Call {
             self.deny(Some(&reason));
             return Err(Box::new(request.refused(format!("not authorised: {reason}"))));
         }
-        if request.detached {
-            let text = "async runs are not supported by this agent; run synchronously";
-            return Err(Box::new(request.refused(text)));
-        }
-        let id = RequestId::parse(&request.reqid()).or_else(|_| fresh_id());
-        let order = id.and_then(|id| Order::new(script, request.args.clone(), id, Mode::Attached));
+        let (mode, id) = match RequestId::parse(&request.reqid()) {
+            Err(_) if request.detached => {
+                return Err(Box::new(request.refused("async run requires a valid reqid")));
+            }
+            Err(_) => (Mode::Attached, fresh_id()),
+            Ok(id) => (if request.detached { Mode::Detached } else { Mode::Attached }, Ok(id)),
+        };
+        let order = id.and_then(|id| Order::new(script, request.args.clone(), id, mode));
         order.map_err(|refusal| Box::new(self.refused(&refusal)))
     }
 
@@ -133,20 +129,6 @@ impl Call {
         drop(place);
     }
 
-    fn context(&self) -> Vec<u8> {
-        let context = RunContext {
-            script: self.request.script(),
-            args: self.request.args.clone(),
-            reqid: self.request.reqid(),
-            peer_ip: self.peer.address().to_string(),
-            username: self.request.username.clone(),
-            token: self.request.token.clone(),
-            dispatcher: self.peer.id().to_string(),
-            timestamp: stamp::utc(clock::unix_now()),
-        };
-        serde_json::to_vec(&context).unwrap_or_default()
-    }
-
     fn reply(&self, finished: Result<Finished, OrderError>, stdout: Output, stderr: Output) -> RunReply {
         match finished {
             Ok(Finished { outcome: Outcome::Refused(refusal), .. }) => self.refused(&refusal),
@@ -161,15 +143,6 @@ impl Call {
         }
     }
 
-    /// The executor, or its protocol, refused. Where a script may not run, the caller learns no more than from the
-    /// allowlist.
-    fn refused(&self, refusal: &Refusal) -> RunReply {
-        self.deny(Some(refusal.code()));
-        let hidden = refusal.code().starts_with("script-not-");
-        let text = if hidden { "script not permitted" } else { refusal.text() };
-        RunReply { reason: Some(refusal.code().to_owned()), ..self.request.refused(text) }
-    }
-
     /// The executor broke. The original's form: `exit` -1 with the text on `stderr`.
     fn failed(&self, error: &OrderError) -> RunReply {
         let text = causes::on_one_line(error);
@@ -181,16 +154,6 @@ impl Call {
             reason: Some("executor-failed".to_owned()),
             ..self.request.refused("")
         }
-    }
-
-    fn deny(&self, reason: Option<&str>) {
-        let event = Event::new(Level::Warning, "deny")
-            .maybe("DISPATCHER", reason.map(|_| self.peer.id()))
-            .field("PEER", self.peer.address())
-            .maybe("REASON", reason)
-            .field("REQID", self.request.reqid())
-            .field("SCRIPT", self.request.script());
-        self.agent.log().emit(event);
     }
 
     fn log(&self, exit: i32, reason: Option<&str>) {

@@ -11,6 +11,7 @@ use super::connection;
 use super::orders::{ExecutorError, Kinship, Orders};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
 use super::state::{Agent, log_warnings};
+use super::sweep;
 use crate::audit::{Event, Ident, Level, Logger, Sockets};
 use crate::conf::agent::{Loaded, Settings};
 use crate::conf::{Account as Configured, Warnings};
@@ -93,6 +94,7 @@ pub async fn serve(places: Places, host: String, orders: Orders, warn: Warn<'_>)
     let agent = Agent::new(places, log, orders, snapshot);
     let mut signals = Signals::listen().map_err(ServeError::Start)?;
     announce(&agent, &notifier, &listener.local_addresses());
+    let sweeping = tokio::spawn(sweep::sweep(Arc::clone(&agent)));
     let accepting = tokio::spawn(accept(Arc::clone(&agent), listener));
     let ended = loop {
         tokio::select! {
@@ -107,6 +109,7 @@ pub async fn serve(places: Places, host: String, orders: Orders, warn: Warn<'_>)
     // What cannot be told to the service manager is no reason to stay.
     let _ = notifier.stopping();
     accepting.abort();
+    sweeping.abort();
     ended
 }
 

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
+use tokio::sync::Notify;
+
 use super::digests::Digests;
 use super::gate::TrustedPeer;
 use super::orders::{ExecutorError, Orders};
@@ -45,6 +47,8 @@ pub struct Agent {
     pub handshakes: Arc<Handshakes>,
     /// Held until a connection ends.
     pub connections: Arc<Slots>,
+    /// Told when there may be jobs to forget.
+    pub tidy: Notify,
     /// What `GET /capabilities` knows of the scripts' files.
     pub digests: Digests,
     requests: Arc<AtomicUsize>,
@@ -86,6 +90,7 @@ impl Agent {
             known: Mutex::default(),
             handshakes: Handshakes::new(HANDSHAKES.0, HANDSHAKES.1),
             connections: Slots::new(CONNECTIONS.0, CONNECTIONS.1),
+            tidy: Notify::new(),
             digests: Digests::default(),
             requests: Arc::default(),
             started: Instant::now(),

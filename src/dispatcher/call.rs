@@ -10,7 +10,9 @@ use super::connect::Dialer;
 use super::failure::CallError;
 use super::fanout;
 use super::resolve::Target;
-use crate::audit::Logger;
+use crate::audit::{Event, Level, Logger};
+use crate::wire::limits;
+use crate::wire::run::RunCall;
 
 /// What calls to many agents share.
 #[derive(Clone)]
@@ -58,4 +60,22 @@ where
         }
     };
     fanout::map(targets, most, call, done).await
+}
+
+/// The line about a run that is about to be asked for.
+pub(super) fn log_dispatch(fleet: &Fleet, targets: &[Target], order: &RunCall) {
+    let hosts: Vec<&str> = targets.iter().map(|target| target.name().as_str()).collect();
+    fleet.log.emit(
+        Event::new(Level::Info, "dispatch")
+            .field("HOSTS", hosts.join(","))
+            .field("MODE", if order.detached { "async" } else { "sync" })
+            .field("REQID", &order.reqid)
+            .field("SCRIPT", &order.script),
+    );
+}
+
+/// The agent would say the same of a body that is too large; not sending it spares every host the transfer.
+pub(super) fn body(order: &RunCall) -> Result<Vec<u8>, CallError> {
+    let body = serde_json::to_vec(order).map_err(|_| CallError::RequestTooLarge)?;
+    if body.len() > limits::REQUEST_BODY { Err(CallError::RequestTooLarge) } else { Ok(body) }
 }

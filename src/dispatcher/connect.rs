@@ -233,6 +233,8 @@ fn judge_status(status: StatusCode, body: &[u8]) -> Result<(), CallError> {
     match status {
         StatusCode::FORBIDDEN => Err(CallError::Forbidden(text())),
         StatusCode::PAYLOAD_TOO_LARGE => Err(CallError::RequestTooLarge),
+        StatusCode::CONFLICT => Err(CallError::Conflict(text())),
+        StatusCode::NOT_FOUND => Err(CallError::NotFound(text())),
         status if status.is_success() => Ok(()),
         status => Err(CallError::Status(status.to_string())),
     }

@@ -52,6 +52,12 @@ pub enum CallError {
     /// 413.
     #[error("request too large")]
     RequestTooLarge,
+    /// 409: something of the same name is under way. The agent's words are told where they are expected.
+    #[error("409 Conflict")]
+    Conflict(String),
+    /// 404: no such job, or no such request. The agent's words are told where they are expected.
+    #[error("404 Not Found")]
+    NotFound(String),
     /// Another status than 200 and 202.
     #[error("{0}")]
     Status(String),

@@ -11,28 +11,11 @@ use super::answer::{self, HostResult};
 use super::call::{self, Call, Fleet};
 use super::connect::{Ask, Dialer, Reply};
 use super::failure::CallError;
+use super::live::{ACCEPT, Live};
 use super::resolve::Target;
+use super::{detached, follow};
 use crate::audit::{Event, Level, Logger};
-use crate::wire::limits;
-use crate::wire::name::AgentName;
 use crate::wire::run::RunCall;
-use crate::wire::stream::Channel;
-
-/// What happens while a run goes on, in the order in which it happened on its host.
-#[derive(Debug)]
-pub enum Live {
-    /// The script printed.
-    Output {
-        /// Where.
-        host: AgentName,
-        /// To which of its streams.
-        channel: Channel,
-        /// What.
-        bytes: Vec<u8>,
-    },
-    /// The host's result, without the output that was told before.
-    Ended(HostResult),
-}
 
 /// Runs `order` on every target. Results are in the order of the targets; `done` sees each as it completes.
 pub async fn run(
@@ -41,7 +24,7 @@ pub async fn run(
     order: RunCall,
     done: impl FnMut(&HostResult),
 ) -> Vec<HostResult> {
-    log_dispatch(fleet, &targets, &order);
+    call::log_dispatch(fleet, &targets, &order);
     let order = Arc::new(order);
     let ask = |target| ask(fleet.dialer.clone(), Arc::clone(&order), target);
     let (log, finished) = (fleet.log.clone(), Arc::clone(&order));
@@ -50,18 +33,22 @@ pub async fn run(
 
 /// Runs `order` on every target and tells what is printed while it is printed. `live` is bounded, and a full one holds
 /// the hosts back, each through its own connection. An agent that does not stream tells its output at its end.
+///
+/// A detached `order` is a job that is followed: it goes on, whatever becomes of us. That the request asks for a job is
+/// what every agent understands, also one that cannot stream it; so the promise holds with all of them.
 pub async fn run_live(
     fleet: &Fleet,
     targets: Vec<Target>,
     order: RunCall,
     live: mpsc::Sender<Live>,
 ) -> Vec<HostResult> {
-    log_dispatch(fleet, &targets, &order);
+    call::log_dispatch(fleet, &targets, &order);
     let order = Arc::new(order);
     let ask = |target| ask_live(fleet.dialer.clone(), Arc::clone(&order), target, live.clone());
     let (log, finished, ended) = (fleet.log.clone(), Arc::clone(&order), live.clone());
     let finish = move |call: Call| {
-        let (result, ended) = (finish(&log, &finished, &call), ended.clone());
+        let judge = if finished.detached { detached::finish } else { finish };
+        let (result, ended) = (judge(&log, &finished, &call), ended.clone());
         async move {
             // Nobody listens any more: the results are returned all the same.
             let _ = ended.send(Live::Ended(result.clone())).await;
@@ -71,19 +58,8 @@ pub async fn run_live(
     call::each(targets, fleet.most, ask, finish, |_| {}).await
 }
 
-fn log_dispatch(fleet: &Fleet, targets: &[Target], order: &RunCall) {
-    let hosts: Vec<&str> = targets.iter().map(|target| target.name().as_str()).collect();
-    fleet.log.emit(
-        Event::new(Level::Info, "dispatch")
-            .field("HOSTS", hosts.join(","))
-            .field("MODE", "sync")
-            .field("REQID", &order.reqid)
-            .field("SCRIPT", &order.script),
-    );
-}
-
 async fn ask(dialer: Dialer, order: Arc<RunCall>, target: Target) -> Result<Map<String, Value>, CallError> {
-    let Reply { body, .. } = dialer.call(&target, Method::POST, "/run", body(&order)?).await?;
+    let Reply { body, .. } = dialer.call(&target, Method::POST, "/run", call::body(&order)?).await?;
     answer::object(&body, "invalid JSON response")
 }
 
@@ -93,8 +69,7 @@ async fn ask_live(
     target: Target,
     live: mpsc::Sender<Live>,
 ) -> Result<Map<String, Value>, CallError> {
-    let accept = concat!("application/vnd.ctrl-exec.run-stream", ", application/json");
-    let ask = Ask { method: Method::POST, path: "/run", accept, body: body(&order)?.into() };
+    let ask = Ask { method: Method::POST, path: "/run", accept: ACCEPT, body: call::body(&order)?.into() };
     let each = |channel, bytes| {
         let (live, host) = (live.clone(), target.name().clone());
         async move {
@@ -102,13 +77,30 @@ async fn ask_live(
         }
     };
     let Reply { body, .. } = dialer.stream(&target, ask, each).await?;
-    answer::object(&body, "invalid JSON response")
+    let answer = answer::object(&body, "invalid JSON response")?;
+    if order.detached && answer.get("status").is_some_and(|status| status == "accepted") {
+        return Ok(accepted(answer, &dialer, &target, &order.reqid, &live).await);
+    }
+    Ok(answer)
 }
 
-/// The agent would say the same of a body that is too large; not sending it spares every host the transfer.
-fn body(order: &RunCall) -> Result<Vec<u8>, CallError> {
-    let body = serde_json::to_vec(order).map_err(|_| CallError::RequestTooLarge)?;
-    if body.len() > limits::REQUEST_BODY { Err(CallError::RequestTooLarge) } else { Ok(body) }
+/// Follows a job that the agent has taken and does not stream of itself. It is taken whatever becomes of that.
+async fn accepted(
+    mut answer: Map<String, Value>,
+    dialer: &Dialer,
+    target: &Target,
+    reqid: &str,
+    live: &mpsc::Sender<Live>,
+) -> Map<String, Value> {
+    match follow::to_the_end(dialer, target, reqid, live).await {
+        Ok(record) => record,
+        Err(error) => {
+            answer.insert("error".to_owned(), error.to_string().into());
+            let hint = format!("the job goes on: 'ctrl-exec status {reqid}' asks for it");
+            answer.insert("hint".to_owned(), hint.into());
+            answer
+        }
+    }
 }
 
 fn finish(log: &Logger, order: &RunCall, call: &Call) -> HostResult {

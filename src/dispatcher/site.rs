@@ -12,6 +12,7 @@ use crate::pki::cert::{CertError, Certificate};
 use crate::pki::chain::TrustAnchor;
 use crate::store::queue::Queue;
 use crate::store::registry::Registry;
+use crate::store::runs::Runs;
 use crate::sys::file::{self, FileError};
 use crate::sys::host;
 use crate::tls::files::{self, CredentialError};
@@ -31,6 +32,8 @@ pub struct Site {
     pub registry: Registry,
     /// The pairing queue.
     pub queue: Queue,
+    /// The records of runs.
+    pub runs: Runs,
     /// The log, as `ctrl-exec-dispatcher`.
     pub log: Logger,
 }
@@ -88,8 +91,9 @@ impl Site {
         let (settings, warnings) = Settings::parse(&source, root).map_err(SiteError::Configuration)?;
         let registry = Registry::new(settings.registry_dir.to_path_buf());
         let queue = Queue::new(settings.pairing_dir());
+        let runs = Runs::new(settings.runs_dir());
         let log = Logger::open(Ident::Dispatcher, Sockets::new(|place| root.path(place)));
-        Ok((Self { settings, registry, queue, log }, warnings))
+        Ok((Self { settings, registry, queue, runs, log }, warnings))
     }
 
     /// Connections to agents, as this dispatcher.

@@ -10,7 +10,7 @@ use crate::sys::poll;
 use crate::wire::control::Control;
 use crate::wire::frame::{self, FrameError};
 use crate::wire::limits;
-use crate::wire::order::{DETACHED_DESCRIPTORS, Mode, Order};
+use crate::wire::order::{DETACHED_DESCRIPTORS, Order};
 use crate::wire::refusal::Refusal;
 
 /// An order with what came along, checked against each other.
@@ -20,8 +20,19 @@ pub(super) struct Intake {
     pub(super) order: Order,
     /// The script's standard input, output and error.
     pub(super) stdio: [OwnedFd; 3],
-    /// Where the outcome of a detached order is written.
-    pub(super) status: Option<OwnedFd>,
+    /// What a detached order brings besides; `None` for an attached one.
+    pub(super) job: Option<Job>,
+}
+
+/// The descriptors of a detached order.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// Where the outcome is written.
+    pub(super) status: OwnedFd,
+    /// Held until the outcome is written.
+    pub(super) lock: OwnedFd,
+    /// A byte in it cancels.
+    pub(super) cancel: OwnedFd,
 }
 
 /// What a connection asks for.
@@ -59,14 +70,10 @@ fn sort(order: Order, descriptors: Vec<OwnedFd>) -> Result<Intake, Refusal> {
     let (found, wanted) = (descriptors.len(), order.descriptors());
     let wrong = |text: String| Refusal::new("order-descriptors", text);
     let mut each = descriptors.into_iter();
-    let (Some(input), Some(output), Some(error), status, None) =
-        (each.next(), each.next(), each.next(), each.next(), each.next())
+    let (Some(input), Some(output), Some(error), true) = (each.next(), each.next(), each.next(), found == wanted)
     else {
         return Err(wrong(format!("the order brings {found} descriptors instead of {wanted}")));
     };
-    if found != wanted {
-        return Err(wrong(format!("the order brings {found} descriptors instead of {wanted}")));
-    }
     let stream = |kind: Kind| kind.thing != Thing::Other;
     let fits = |fd: &OwnedFd, test: fn(Kind) -> bool| pipe::kind(fd).is_ok_and(|kind| stream(kind) && test(kind));
     if !fits(&input, |kind| kind.reads) {
@@ -75,11 +82,22 @@ fn sort(order: Order, descriptors: Vec<OwnedFd>) -> Result<Intake, Refusal> {
     if !fits(&output, |kind| kind.writes) || !fits(&error, |kind| kind.writes) {
         return Err(wrong("standard output or error is not a pipe, file or device open for writing".to_owned()));
     }
-    if !status.as_ref().is_none_or(|fd| fits(fd, |kind| kind.writes && kind.thing == Thing::File)) {
-        return Err(wrong("the status descriptor is not a file open for writing".to_owned()));
+    let job = match (each.next(), each.next(), each.next()) {
+        (Some(status), Some(lock), Some(cancel)) => Some(Job { status, lock, cancel }),
+        _ => None,
+    };
+    if let Some(Job { status, lock, cancel }) = &job {
+        if !fits(status, |kind| kind.writes && kind.thing == Thing::File) {
+            return Err(wrong("the status descriptor is not a file open for writing".to_owned()));
+        }
+        if !fits(lock, |kind| kind.thing == Thing::File) {
+            return Err(wrong("the lock is not a file".to_owned()));
+        }
+        if !fits(cancel, |kind| kind.reads && kind.thing == Thing::Pipe) {
+            return Err(wrong("the descriptor for cancelling is not a pipe open for reading".to_owned()));
+        }
     }
-    let status = status.filter(|_| order.mode() == Mode::Detached);
-    Ok(Intake { order, stdio: [input, output, error], status })
+    Ok(Intake { order, stdio: [input, output, error], job })
 }
 
 struct Reader<'a> {
@@ -146,6 +164,7 @@ mod tests {
     use super::*;
     use crate::wire::control;
     use crate::wire::name::{RequestId, ScriptName};
+    use crate::wire::order::Mode;
 
     fn bytes(mode: Mode) -> Vec<u8> {
         let name = ScriptName::parse("x").unwrap();
@@ -173,17 +192,23 @@ mod tests {
 
     #[test]
     fn an_order_needs_exactly_its_descriptors() {
-        let (null, status) = (null(), tempfile::tempfile().unwrap());
-        let fd = null.as_fd();
-        assert!(taken(&bytes(Mode::Attached), &[fd; 3], false).unwrap().status.is_none());
-        assert!(taken(&bytes(Mode::Detached), &[fd, fd, fd, status.as_fd()], false).unwrap().status.is_some());
-        let wrong: [(Mode, Vec<BorrowedFd<'_>>); 6] = [
+        let (null, file, (fifo, _writer)) = (null(), tempfile::tempfile().unwrap(), pipe::pipe().unwrap());
+        let (fd, file, fifo) = (null.as_fd(), file.as_fd(), fifo.as_fd());
+        assert!(taken(&bytes(Mode::Attached), &[fd; 3], false).unwrap().job.is_none());
+        let all = [fd, fd, fd, file, file, fifo];
+        assert!(taken(&bytes(Mode::Detached), &all, false).unwrap().job.is_some());
+        let wrong: [(Mode, Vec<BorrowedFd<'_>>); 11] = [
             (Mode::Attached, vec![]),
             (Mode::Attached, vec![fd; 2]),
-            (Mode::Attached, vec![fd, fd, fd, status.as_fd()]),
+            (Mode::Attached, vec![fd, fd, fd, file]),
+            (Mode::Attached, all.to_vec()),
+            (Mode::Attached, vec![fd; 7]),
             (Mode::Detached, vec![fd; 3]),
-            (Mode::Detached, vec![fd; 4]),
-            (Mode::Attached, vec![fd; 5]),
+            (Mode::Detached, all[..5].to_vec()),
+            (Mode::Detached, [&all[..], &[fd]].concat()),
+            (Mode::Detached, vec![fd, fd, fd, fd, file, fifo]),
+            (Mode::Detached, vec![fd, fd, fd, file, fifo, fifo]),
+            (Mode::Detached, vec![fd, fd, fd, file, file, file]),
         ];
         for (mode, descriptors) in wrong {
             let result = taken(&bytes(mode), &descriptors, false);

@@ -15,7 +15,7 @@ use super::confine::{self, Space};
 use super::decide::{OnDisk, Plan, decide};
 use super::environment::{environment, environment_of};
 use super::event::{Audit, ExecEvent};
-use super::intake::{self, Asked, Intake};
+use super::intake::{self, Asked, Intake, Job};
 use super::policy::Policy;
 use super::report;
 use super::watch::{Action, Watch};
@@ -60,8 +60,12 @@ pub(super) fn run(connection: &OwnedFd, means: Means<'_>) {
         Ok(None) => return,
         Err(refusal) => return Ending::new(connection, audit).tell(&Outcome::Refused(refusal)),
     };
-    let Intake { order, stdio, status } = intake;
-    let mut ending = Ending { order: Some(&order), status, ..Ending::new(connection, audit) };
+    let Intake { order, stdio, job } = intake;
+    let mut ending = Ending { order: Some(&order), ..Ending::new(connection, audit) };
+    let mut cancel = None;
+    if let Some(Job { status, lock, cancel: fifo }) = job {
+        (ending.status, ending.lock, cancel) = (Some(status), Some(lock), Some(fifo));
+    }
     let refused = |refusal| Outcome::Refused(refusal);
     let plan = match full.map_or_else(|| decide(&order, policy, &OnDisk), |most| Err(busy(most))) {
         Ok(plan) => plan,
@@ -72,9 +76,8 @@ pub(super) fn run(connection: &OwnedFd, means: Means<'_>) {
         Err(outcome) => ending.tell(&outcome),
         Ok((spawned, space)) => {
             ending.pid = Some(spawned.pid);
-            let supervision = Supervision { space, ..Supervision::new(&plan, &order, spawned, signals) };
-            let outcome = supervision.until_the_end(connection, audit);
-            ending.tell(&outcome);
+            let supervision = Supervision { space, cancel, ..Supervision::new(&plan, &order, spawned, signals) };
+            ending.tell(&supervision.until_the_end(connection, audit));
         }
     }
 }
@@ -122,8 +125,8 @@ fn start(plan: &Plan, stdio: [OwnedFd; 3], network: Option<&HostNetwork>) -> Res
         environment: environment(own),
         stdio,
         expected: plan.expected(),
-        // A detached script outlives everything; an attached one has nobody left to read its output.
-        dies_with_parent: plan.mode() == Mode::Attached,
+        // A script without its monitor is one that nobody can end and whose end nobody learns.
+        dies_with_parent: true,
         directory: "/".into(),
         umask: 0o022,
     };
@@ -163,16 +166,19 @@ struct Ending<'a> {
     profile: Option<&'a str>,
     pid: Option<Pid>,
     status: Option<OwnedFd>,
+    lock: Option<OwnedFd>,
 }
 
 impl<'a> Ending<'a> {
     fn new(connection: &'a OwnedFd, audit: Audit<'a>) -> Self {
-        Self { connection, audit, order: None, profile: None, pid: None, status: None }
+        Self { connection, audit, order: None, profile: None, pid: None, status: None, lock: None }
     }
 
-    /// Status file first: whoever hears the report will find the file complete.
+    /// Status file first: whoever hears the report will find the file complete, and whoever finds it free (it is the
+    /// last to be let go) may start the script anew.
     fn tell(self, outcome: &Outcome) {
-        let written = self.status.map_or(Ok(()), |status| report::write_status(status, outcome));
+        let written = self.status.as_ref().map_or(Ok(()), |status| report::write_status(status, outcome));
+        drop((self.lock, self.status));
         if let (Err(reason), Some(order)) = (&written, self.order) {
             (self.audit)(&ExecEvent::StatusLost { request: order.request(), reason });
         }
@@ -198,6 +204,8 @@ struct Supervision<'a> {
     heard: Vec<u8>,
     /// Whether anything that the front-end may still say matters.
     listening: bool,
+    /// A byte in it cancels, whoever has written it; until then.
+    cancel: Option<OwnedFd>,
 }
 
 impl<'a> Supervision<'a> {
@@ -205,7 +213,8 @@ impl<'a> Supervision<'a> {
         let Spawned { pid, verdict } = spawned;
         let watch = Watch::new(plan.time_limit(), plan.kill_grace(), Instant::now());
         let heard = Vec::with_capacity(COMMAND);
-        Self { plan, order, leader: pid, space: None, signals, verdict: Some(verdict), watch, heard, listening: true }
+        let verdict = Some(verdict);
+        Self { plan, order, leader: pid, space: None, signals, verdict, watch, heard, listening: true, cancel: None }
     }
 
     fn until_the_end(mut self, connection: &OwnedFd, audit: Audit<'_>) -> Outcome {
@@ -213,13 +222,16 @@ impl<'a> Supervision<'a> {
             let limit = self.watch.wakes().map(|at| at.saturating_duration_since(Instant::now()));
             let verdict = self.verdict.as_ref().map(AsFd::as_fd);
             let peer = self.listening.then(|| connection.as_fd());
-            // The kernel refuses to wait only when it has no memory for three entries; then we come round again.
-            let ready = poll::readable([verdict, Some(self.signals.as_fd()), peer], limit).unwrap_or_default();
-            let [verdict, child, peer] = ready.map(|ready| ready.readable);
+            let fifo = self.cancel.as_ref().map(AsFd::as_fd);
+            // The kernel refuses to wait only when it has no memory for four entries; then we come round again.
+            let ready = poll::readable([verdict, Some(self.signals.as_fd()), peer, fifo], limit).unwrap_or_default();
+            let [verdict, child, peer, fifo] = ready.map(|ready| ready.readable);
             let ended = if verdict { self.learn_verdict(connection) } else { None };
             if let Some(outcome) = ended.or_else(|| if child { self.reap(connection) } else { None }) {
                 return outcome;
             }
+            let asked = if fifo { self.end_it() } else { Action::Wait };
+            self.act(asked, audit);
             let asked = if peer { self.hear(connection) } else { Action::Wait };
             self.act(asked, audit);
             let timed = self.watch.tick(Instant::now());
@@ -292,7 +304,7 @@ impl<'a> Supervision<'a> {
     }
 
     fn end_it(&mut self) -> Action {
-        self.listening = false;
+        (self.listening, self.cancel) = (false, None);
         self.watch.cancel(Instant::now())
     }
 

@@ -65,10 +65,10 @@ pub(super) fn write_all(socket: &OwnedFd, mut bytes: &[u8], patience: Duration) 
 ///
 /// # Errors
 /// The file cannot be written. A reader sees then that the line is missing or not whole.
-pub(super) fn write_status(status: OwnedFd, outcome: &Outcome) -> io::Result<()> {
+pub(super) fn write_status(status: &OwnedFd, outcome: &Outcome) -> io::Result<()> {
     let mut line = serde_json::to_vec(outcome)?;
     line.push(b'\n');
-    let mut file = File::from(status);
+    let mut file = File::from(status.try_clone()?);
     file.write_all(&line)?;
     file.sync_all()
 }

@@ -37,7 +37,7 @@ pub struct Submitter {
 /// What the hook is told. Field names are those of its JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Context {
-    /// `run`, `ping`, `discovery`, `rotate`, `status` or `api`.
+    /// `run`, `cancel`, `ping`, `discovery`, `rotate`, `status` or `api`.
     pub action: String,
     /// Script, or empty.
     pub script: String,
@@ -55,9 +55,9 @@ pub struct Context {
     pub dispatcher: String,
     /// The calling dispatcher's certificate serial, on an agent.
     pub dispatcher_serial: String,
-    /// Request id, for `status`.
+    /// Request id, for `status` and `cancel`.
     pub reqid: String,
-    /// Who submitted it, for `status`.
+    /// Who submitted it, for `status` and `cancel`.
     pub submitter: Option<Submitter>,
     /// UTC, `YYYY-MM-DDTHH:MM:SSZ`.
     pub timestamp: String,

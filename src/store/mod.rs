@@ -1,9 +1,12 @@
-//! Registry and pairing queue: plain files in the original's formats, replaced atomically, changed only under a lock.
+//! Registry, pairing queue, runs and jobs: plain files in the original's formats, replaced atomically, changed only under a
+//! lock.
 
+pub mod jobs;
 mod loose;
 pub mod queue;
 pub mod record;
 pub mod registry;
+pub mod runs;
 
 use std::path::PathBuf;
 

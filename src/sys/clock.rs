@@ -7,3 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
+
+/// The time of day, as file times are given.
+#[must_use]
+pub fn now() -> std::time::SystemTime {
+    std::time::SystemTime::now()
+}

@@ -14,6 +14,7 @@ pub mod host;
 pub mod landlock;
 pub mod listener;
 pub mod localtime;
+pub mod memory;
 pub mod mount;
 pub mod network;
 pub mod notify;

@@ -2,10 +2,22 @@
 //!
 //! A connection is a `SOCK_STREAM` unix socket. The front-end sends one [`Order`] as a frame; the script's stdin,
 //! stdout and stderr travel with its first byte as descriptors (`SCM_RIGHTS`, unix(7)), for a detached order also the
-//! status file as a fourth. The executor's monitor answers with [`Report`] frames: at most one
+//! three of a job. The executor's monitor answers with [`Report`] frames: at most one
 //! [`Report::Started`], then exactly one [`Report::Ended`], then it closes. The front-end may send one
 //! [`Command`] frame. If it closes its end of an attached order before the end was reported, the script and all its
 //! descendants are killed; a detached order goes on.
+//!
+//! # A job's three descriptors
+//!
+//! 4. The status file, open for writing and locked (flock(2)) by the front-end. The monitor writes its one outcome
+//!    there, a line of JSON, waits until it is on the disk, and closes it: once the lock is free, either the line is
+//!    whole or there will never be one.
+//! 5. The script's lock, a file that the front-end has locked: while the monitor keeps it open, no other job of that
+//!    script begins. It is let go before the status file is.
+//! 6. A FIFO, open for reading. Any byte in it cancels, also when the executor and the front-end that gave the order
+//!    are long gone.
+//!
+//! The kernel releases both locks when the monitor dies, however it dies.
 
 use std::time::Duration;
 
@@ -17,12 +29,12 @@ use super::outcome::Outcome;
 use super::refusal::Refusal;
 
 /// The protocol's version. A monitor refuses any other.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Descriptors that travel with an attached order: stdin, stdout, stderr.
 pub const ATTACHED_DESCRIPTORS: usize = 3;
-/// Descriptors that travel with a detached order: stdin, stdout, stderr, status file.
-pub const DETACHED_DESCRIPTORS: usize = 4;
+/// Descriptors that travel with a detached order: stdin, stdout, stderr, status file, lock, FIFO.
+pub const DETACHED_DESCRIPTORS: usize = 6;
 
 /// Whether the script's life hangs on the order's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,14 +188,14 @@ mod tests {
 
     #[test]
     fn an_order_of_another_version_is_refused() {
-        let text = r#"{"version":2,"script":"x","args":[],"request":"a","mode":"attached"}"#;
+        let text = r#"{"version":1,"script":"x","args":[],"request":"a","mode":"attached"}"#;
         let order: Order = serde_json::from_str(text).unwrap();
         assert_eq!(order.check().unwrap_err().code(), "order-version");
     }
 
     #[test]
     fn an_order_with_a_field_nobody_knows_is_malformed() {
-        let text = r#"{"version":1,"script":"x","args":[],"request":"a","mode":"attached","path":"/bin/sh"}"#;
+        let text = r#"{"version":2,"script":"x","args":[],"request":"a","mode":"attached","path":"/bin/sh"}"#;
         assert!(serde_json::from_str::<Order>(text).is_err());
     }
 }

@@ -1,5 +1,7 @@
 //! `POST /run`: what a dispatcher asks and what an agent answers.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -19,6 +21,9 @@ pub struct RunCall {
     pub username: String,
     /// Token for hooks and script. Never logged.
     pub token: String,
+    /// Asks for a detached job.
+    #[serde(rename = "async", skip_serializing_if = "std::ops::Not::not")]
+    pub detached: bool,
 }
 
 /// A run request as an agent read it: typed, and still unjudged.
@@ -77,6 +82,22 @@ impl RunRequest {
         RunReply { script: Some(self.script.clone()), reqid: Some(self.reqid.clone()), ..RunReply::error(error) }
     }
 
+    /// The reply to a job that was accepted.
+    #[must_use]
+    pub fn accepted(&self) -> JobReply {
+        self.submitted("accepted", None)
+    }
+
+    /// The reply to a job that has to wait for another's end.
+    #[must_use]
+    pub fn busy(&self, error: &str) -> JobReply {
+        self.submitted("busy", Some(error.to_owned()))
+    }
+
+    fn submitted(&self, status: &'static str, error: Option<String>) -> JobReply {
+        JobReply { script: self.script.clone(), status, reqid: self.reqid.clone(), error }
+    }
+
     /// The reply to a run that was started, or that the executor refused.
     #[must_use]
     pub fn ran(&self, outcome: &Outcome, stdout: Output, stderr: Output) -> RunReply {
@@ -97,6 +118,20 @@ impl RunRequest {
     }
 }
 
+/// The answer to the submission of a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct JobReply {
+    /// Echo of the request's `script`, with its JSON type.
+    pub script: Value,
+    /// `accepted` or `busy`.
+    pub status: &'static str,
+    /// Echo of the request's `reqid`, with its JSON type.
+    pub reqid: Value,
+    /// Why it was not accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
 /// One collected output stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Output {
@@ -106,6 +141,21 @@ pub struct Output {
     pub base64: Option<String>,
     /// More was printed than the limit on buffered output keeps.
     pub truncated: bool,
+}
+
+impl Output {
+    /// What a script printed, as text, and as base64 beside it where the text had to replace some.
+    #[must_use]
+    pub fn of(bytes: Vec<u8>, truncated: bool) -> Self {
+        match String::from_utf8(bytes) {
+            Ok(text) => Self { text, base64: None, truncated },
+            Err(error) => {
+                let bytes = error.into_bytes();
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                Self { text, base64: Some(STANDARD.encode(&bytes)), truncated }
+            }
+        }
+    }
 }
 
 /// The answer to `/run`. Most refusals are 200 with an `error`, as the original's peers expect.

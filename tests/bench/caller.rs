@@ -37,6 +37,7 @@ impl Caller {
             reqid: "bench".to_owned(),
             username: String::new(),
             token: String::new(),
+            detached: false,
         };
         let started = Instant::now();
         let results = run::run(&self.fleet, vec![self.target.clone()], order, |_| {}).await;

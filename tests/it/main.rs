@@ -24,6 +24,7 @@ mod harness;
 mod hook;
 mod hostile;
 mod identity;
+mod jobs;
 mod kept;
 mod names;
 mod old_state;

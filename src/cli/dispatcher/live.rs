@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use super::results;
 use crate::cli::out;
 use crate::dispatcher::answer::HostResult;
-use crate::dispatcher::run::Live;
+use crate::dispatcher::live::Live;
 use crate::wire::name::AgentName;
 use crate::wire::stream::Channel;
 

@@ -2,6 +2,7 @@
 
 pub mod approve;
 pub mod call;
+pub mod cancel;
 pub mod check_config;
 pub mod deny;
 pub mod edit_agent;
@@ -12,11 +13,14 @@ pub mod live;
 pub mod pairing_mode;
 pub mod pairing_prompt;
 pub mod ping;
+pub mod result;
 pub mod results;
 pub mod run;
 pub mod setup_ca;
 pub mod setup_ctrl_exec;
+pub mod status;
 pub mod unpair;
+pub mod wait;
 
 use std::ffi::OsString;
 
@@ -44,6 +48,14 @@ const AFTER: &str = "Other roles of this file: serve-agent, agent VERB ... (also
 enum Verb {
     /// Run a script on one or more agents
     Run(run::Args),
+    /// Show how far a run is
+    Status(status::Args),
+    /// Wait for the end of a run
+    Wait(wait::Args),
+    /// Show the results of a run, or what it prints until it ends
+    Result(result::Args),
+    /// End a run wherever it goes on
+    Cancel(status::Args),
     /// Ask agents whether they are there
     Ping(ping::Args),
     /// List the registered agents
@@ -90,6 +102,10 @@ pub fn start(name: &'static str, words: &[OsString]) -> Exit {
 fn run(verb: Verb, globals: &Globals) -> Result<Exit, Failure> {
     match verb {
         Verb::Run(args) => run::run(args, globals),
+        Verb::Status(args) => status::run(args.reqid(), globals),
+        Verb::Wait(args) => wait::run(&args, globals),
+        Verb::Result(args) => result::run(&args, globals),
+        Verb::Cancel(args) => cancel::run(args.reqid(), globals),
         Verb::Ping(args) => ping::run(&args, globals),
         Verb::ListAgents(args) => list_agents::run(&args, globals),
         Verb::EditAgent(args) => edit_agent::run(&args, globals),

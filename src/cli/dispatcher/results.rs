@@ -17,6 +17,13 @@ pub fn block(result: &HostResult) -> String {
             text.push_str(&labelled(label, result.text(key)));
         }
     }
+    text + &printed(result)
+}
+
+/// What a host printed, as it is.
+#[must_use]
+pub fn printed(result: &HostResult) -> String {
+    let mut text = String::new();
     let stdout = result.text("stdout");
     if !stdout.trim().is_empty() {
         text += stdout;
@@ -32,6 +39,43 @@ pub fn block(result: &HostResult) -> String {
         text += "    TRUNCATED: the output is larger than max_output\n";
     }
     text
+}
+
+/// `==> host  [accepted  31ms]`, or why the host has not taken its job.
+#[must_use]
+pub fn submitted(result: &HostResult) -> String {
+    let state = match (result.text("status"), result.text("error")) {
+        ("accepted", _) => format!("accepted  {}", result.text("rtt")),
+        ("busy", error) => format!("BUSY: {error}"),
+        (_, error) => format!("ERROR: {error}"),
+    };
+    let mut text = format!("==> {}  [{state}]\n", result.host);
+    if !result.text("hint").is_empty() {
+        text.push_str(&labelled("HINT", result.text("hint")));
+    }
+    text
+}
+
+/// The state of a job that is on record, with what it printed.
+#[must_use]
+pub fn state(result: &HostResult) -> String {
+    let (host, note) =
+        (&result.host, |text: &str| if text.is_empty() { String::new() } else { format!("    {text}\n") });
+    match result.text("status") {
+        "done" => {
+            let reason = note(result.text("reason"));
+            format!("==> {host}  [done  exit:{}]\n{reason}{}", result.exit(), printed(result))
+        }
+        status @ ("accepted" | "running") => {
+            let error = result.text("fetch_error");
+            let pending = if error.is_empty() { String::new() } else { note(&format!("(fetch pending: {error})")) };
+            format!("==> {host}  [{status}]\n{pending}")
+        }
+        other => {
+            let notes = note(result.text("error")) + &note(result.text("reason"));
+            format!("==> {host}  [{}]\n{notes}{}", other.to_uppercase(), printed(result))
+        }
+    }
 }
 
 fn labelled(label: &str, text: &str) -> String {

@@ -170,6 +170,12 @@ impl Settings {
         self.root.path("/var/lib/ctrl-exec/pairing")
     }
 
+    /// Where the records of runs are kept.
+    #[must_use]
+    pub fn runs_dir(&self) -> PathBuf {
+        self.root.path("/var/lib/ctrl-exec/runs")
+    }
+
     /// Where a pairing session in the background leaves its process id.
     #[must_use]
     pub fn pairing_pidfile(&self) -> PathBuf {

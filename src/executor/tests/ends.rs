@@ -126,11 +126,14 @@ fn an_attached_script_dies_with_its_monitor() {
     let mut run = executor.shell("echo up; exec sleep 1000", &[]);
     let pid = run.started();
     assert_eq!(run.line(), "up");
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let monitor = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap();
-    kill(Pid::from_raw(monitor), Signal::SIGKILL).unwrap();
+    kill(Pid::from_raw(parent(pid)), Signal::SIGKILL).unwrap();
     assert_eq!(run.rest(), "");
     assert_eq!(run.report(), None);
+}
+
+fn parent(pid: i32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
 fn detached(executor: &Executor, text: &str) -> Run {
@@ -172,6 +175,7 @@ fn a_detached_order_has_its_status_on_file_when_the_end_is_reported() {
     let mut run = detached(&executor, "exit 3");
     assert_eq!(run.outcome(), Outcome::Exited { code: 3 });
     assert_eq!(status(&mut run), "{\"kind\":\"exited\",\"code\":3}\n");
+    assert!(!run.is_locked());
     let mut run = executor.run(&order("unknown", &[], Mode::Detached));
     assert!(matches!(run.outcome(), Outcome::Refused(_)));
     assert!(status(&mut run).contains("script-not-permitted"));
@@ -186,6 +190,36 @@ fn a_detached_order_can_be_cancelled() {
     assert_eq!(run.outcome(), Outcome::Cancelled);
     assert!(run.everyone_is_gone());
     assert_eq!(status(&mut run), "{\"kind\":\"cancelled\"}\n");
+}
+
+#[test]
+fn a_byte_in_the_fifo_cancels_when_front_end_and_executor_are_gone() {
+    let mut executor = impatient();
+    let mut run = detached(&executor, STUBBORN);
+    assert_eq!(run.line(), "up");
+    kill(executor.pid(), Signal::SIGKILL).unwrap();
+    executor.control = None;
+    let (ours, _) = std::os::unix::net::UnixStream::pair().unwrap();
+    drop(std::mem::replace(&mut run.connection, ours));
+    executor.process.wait().unwrap();
+    assert!(run.is_locked());
+    run.cancel.write_all(b"x").unwrap();
+    until("the lock is free", || !run.is_locked());
+    assert!(run.everyone_is_gone());
+    assert_eq!(status(&mut run), "{\"kind\":\"cancelled\"}\n");
+}
+
+#[test]
+fn a_detached_script_dies_with_its_monitor_and_the_lock_is_free() {
+    let executor = Executor::start();
+    let mut run = detached(&executor, "echo up; exec sleep 1000");
+    let pid = run.started();
+    assert_eq!(run.line(), "up");
+    assert!(run.is_locked());
+    kill(Pid::from_raw(parent(pid)), Signal::SIGKILL).unwrap();
+    assert_eq!((run.rest().as_str(), run.report()), ("", None));
+    until("the lock is free", || !run.is_locked());
+    assert_eq!(status(&mut run), "");
 }
 
 #[test]

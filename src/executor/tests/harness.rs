@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use tempfile::TempDir;
+use tempfile::{TempDir, TempPath};
 
 use super::DIRECTORY;
 use crate::sys::{fdpass, pipe, poll, user};
@@ -194,13 +194,17 @@ impl Executor {
         let (stdin, write_in) = pipe::pipe().unwrap();
         let (read_out, stdout) = pipe::pipe().unwrap();
         let (read_err, stderr) = pipe::pipe().unwrap();
-        let status = tempfile::tempfile().unwrap();
-        let all = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), status.as_fd()];
+        let (status, lock) = (tempfile::tempfile().unwrap(), tempfile::NamedTempFile::new().unwrap());
+        lock.as_file().try_lock().unwrap();
+        let (fifo, cancel) = pipe::pipe().unwrap();
+        let lock_fd = lock.as_file().as_fd();
+        let all = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), status.as_fd(), lock_fd, fifo.as_fd()];
         let bytes = frame::encode(order, limits::ORDER).unwrap();
         let sent = fdpass::send(&connection, &bytes, &all[..order.descriptors()]).unwrap();
         (&connection).write_all(&bytes[sent..]).unwrap();
         let (stdout, stderr) = (File::from(read_out), File::from(read_err));
-        Run { connection, stdin: Some(File::from(write_in)), stdout, stderr, status }
+        let lock = lock.into_temp_path();
+        Run { connection, stdin: Some(File::from(write_in)), stdout, stderr, status, lock, cancel: cancel.into() }
     }
 
     /// Lets the executor know that the front-end is gone, and waits for its end.
@@ -229,6 +233,10 @@ pub(super) struct Run {
     pub(super) stdout: File,
     pub(super) stderr: File,
     pub(super) status: File,
+    /// A file that the monitor of a detached order keeps locked.
+    lock: TempPath,
+    /// The writing end of the FIFO of a detached order.
+    pub(super) cancel: File,
 }
 
 impl Run {
@@ -252,6 +260,11 @@ impl Run {
 
     pub(super) fn cancel(&self) {
         (&self.connection).write_all(&frame::encode(&Command::Cancel, 64).unwrap()).unwrap();
+    }
+
+    /// Whether somebody holds the order's lock.
+    pub(super) fn is_locked(&self) -> bool {
+        File::open(&self.lock).unwrap().try_lock().is_err()
     }
 
     /// Reads one line of standard output, byte by byte so that nothing more is taken.

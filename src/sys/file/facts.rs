@@ -11,7 +11,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{AccessFlags, Gid, Uid, access, faccessat, fchownat};
 
 use super::FileError;
-use super::write::TEMPORARY;
+use super::write::{TEMPORARY, sync_directory};
 
 /// No write takes longer.
 const LEFT_BEHIND: Duration = Duration::from_hours(1);
@@ -30,7 +30,10 @@ pub fn create_dir(path: &Path, mode: u32) -> Result<(), FileError> {
         fs::create_dir_all(parent).map_err(fail)?;
     }
     match fs::create_dir(path) {
-        Ok(()) => fs::set_permissions(path, Permissions::from_mode(mode)).map_err(fail),
+        Ok(()) => {
+            fs::set_permissions(path, Permissions::from_mode(mode)).map_err(fail)?;
+            sync_directory(path)
+        }
         // Somebody else was faster, which is as good.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) => Err(fail(error)),
@@ -46,6 +49,28 @@ pub fn age(path: &Path) -> Result<Option<Duration>, FileError> {
         Ok(written) => Ok(Some(SystemTime::now().duration_since(written).unwrap_or_default())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(FileError::new(path, "examine", source)),
+    }
+}
+
+/// When a file was written last, and how large it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Its modification time.
+    pub modified: SystemTime,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+/// The facts of a file, or of the link that it is; `None` where there is none.
+///
+/// # Errors
+/// It exists and cannot be asked.
+pub fn facts(path: &Path) -> Result<Option<Facts>, FileError> {
+    let fail = |source| FileError::new(path, "examine", source);
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok(Some(Facts { modified: found.modified().map_err(fail)?, size: found.len() })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(fail(source)),
     }
 }
 

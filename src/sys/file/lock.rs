@@ -5,6 +5,7 @@
 
 use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -14,7 +15,14 @@ use super::write::create_exclusively;
 /// A held lock; dropping it releases it.
 #[derive(Debug)]
 pub struct LockGuard {
-    _file: File,
+    file: File,
+}
+
+/// The locked file, to be handed to another process: the lock is held until every copy is closed.
+impl AsFd for LockGuard {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
 }
 
 /// Waits for the lock on `path` and takes it. The file is made with `mode` (umask independent) if it is missing.
@@ -25,7 +33,7 @@ pub fn lock_exclusive(path: &Path, mode: u32) -> Result<LockGuard, FileError> {
     let file = open(path, mode).map_err(|source| FileError::new(path, "open the lock file", source))?;
     loop {
         match file.lock() {
-            Ok(()) => return Ok(LockGuard { _file: file }),
+            Ok(()) => return Ok(LockGuard { file }),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(FileError::new(path, "lock", error)),
         }
@@ -40,7 +48,7 @@ pub fn lock_shared(path: &Path, mode: u32) -> Result<LockGuard, FileError> {
     let file = open(path, mode).map_err(|source| FileError::new(path, "open the lock file", source))?;
     loop {
         match file.lock_shared() {
-            Ok(()) => return Ok(LockGuard { _file: file }),
+            Ok(()) => return Ok(LockGuard { file }),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(FileError::new(path, "lock", error)),
         }
@@ -58,7 +66,7 @@ pub fn lock_directory(path: &Path) -> Result<LockGuard, FileError> {
     let file = opened.map_err(|source| FileError::new(path, "open", source))?;
     loop {
         match file.lock() {
-            Ok(()) => return Ok(LockGuard { _file: file }),
+            Ok(()) => return Ok(LockGuard { file }),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(FileError::new(path, "lock", error)),
         }
@@ -72,9 +80,28 @@ pub fn lock_directory(path: &Path) -> Result<LockGuard, FileError> {
 pub fn try_lock_exclusive(path: &Path, mode: u32) -> Result<Option<LockGuard>, FileError> {
     let file = open(path, mode).map_err(|source| FileError::new(path, "open the lock file", source))?;
     match file.try_lock() {
-        Ok(()) => Ok(Some(LockGuard { _file: file })),
+        Ok(()) => Ok(Some(LockGuard { file })),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(source)) => Err(FileError::new(path, "lock", source)),
+    }
+}
+
+/// Whether somebody holds the lock on `path` exclusively; `None` where there is no such file. Those who look do not
+/// disturb each other.
+///
+/// # Errors
+/// The file cannot be opened, or is a symbolic link.
+pub fn is_locked(path: &Path) -> Result<Option<bool>, FileError> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(FileError::new(path, "open the lock file", source)),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(Some(false)),
+        Err(TryLockError::WouldBlock) => Ok(Some(true)),
+        Err(TryLockError::Error(source)) => Err(FileError::new(path, "examine the lock of", source)),
     }
 }
 
@@ -103,6 +130,21 @@ mod tests {
         drop(held);
         assert!(try_lock_exclusive(&path, 0o660).unwrap().is_some());
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o660);
+    }
+
+    #[test]
+    fn a_lock_is_held_until_its_last_copy_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        assert_eq!(is_locked(&path).unwrap(), None);
+        let held = lock_exclusive(&path, 0o600).unwrap();
+        let copy = held.as_fd().try_clone_to_owned().unwrap();
+        drop(held);
+        assert_eq!(is_locked(&path).unwrap(), Some(true));
+        drop(copy);
+        let looking = lock_shared(&path, 0o600).unwrap();
+        assert_eq!(is_locked(&path).unwrap(), Some(false));
+        drop(looking);
     }
 
     #[test]

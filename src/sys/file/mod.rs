@@ -2,6 +2,7 @@
 
 mod digest;
 mod facts;
+mod fifo;
 mod identity;
 mod lock;
 mod trusted;
@@ -14,11 +15,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 pub use digest::{Version, digest, digest_of, digest_open};
-pub use facts::{age, create_dir, give, is_executable, is_writable_dir, make_device, sweep};
+pub use facts::{Facts, age, create_dir, facts, give, is_executable, is_writable_dir, make_device, sweep};
+pub use fifo::{make_fifo, nudge};
 pub use identity::{Identity, Resolved, path_of, resolve};
-pub use lock::{LockGuard, lock_directory, lock_exclusive, lock_shared, try_lock_exclusive};
+pub use lock::{LockGuard, is_locked, lock_directory, lock_exclusive, lock_shared, try_lock_exclusive};
 pub use trusted::{TrustError, check_trusted_directory, open_trusted, resolve_trusted};
-pub use write::{Access, overwrite, write_atomic, write_new};
+pub use write::{Access, append_new, overwrite, write_atomic, write_new};
 
 /// A file operation that failed: which file, which step, and the system's reason as the source.
 #[derive(Debug, thiserror::Error)]

@@ -80,6 +80,19 @@ pub fn write_new(path: &Path, bytes: &[u8], access: Access) -> Result<(), FileEr
     sync_directory(path)
 }
 
+/// Creates an empty file that is only ever written at its end, by whomever.
+///
+/// # Errors
+/// As [`write_new`].
+pub fn append_new(path: &Path, mode: u32) -> Result<File, FileError> {
+    let create = || {
+        let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC;
+        let file = OpenOptions::new().append(true).create_new(true).mode(mode).custom_flags(flags).open(path)?;
+        file.set_permissions(Permissions::from_mode(mode)).map(|()| file)
+    };
+    create().map_err(|source| FileError::new(path, "create", source))
+}
+
 /// Writes `bytes` into an existing file, which stays the same file: for one whose lock (flock(2)) others wait for. A
 /// crash in between can leave a mixture, so only for what can be made again.
 ///
@@ -146,7 +159,7 @@ fn set_access(file: &File, access: Access) -> io::Result<()> {
 }
 
 /// A rename is durable only when the directory that records it is.
-fn sync_directory(path: &Path) -> Result<(), FileError> {
+pub(super) fn sync_directory(path: &Path) -> Result<(), FileError> {
     let sync = || File::open(directory_of(path))?.sync_all();
     sync().map_err(|source| FileError::new(path, "sync the directory of", source))
 }

@@ -113,6 +113,19 @@ pub(crate) fn descends(mut pid: u32, top: u32) -> bool {
     false
 }
 
+/// Living processes with these words on their command line.
+pub(crate) fn with_words(wanted: impl Fn(&str) -> bool) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").unwrap();
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let words = |pid| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    pids.filter(|pid| wanted(&String::from_utf8_lossy(&words(*pid))) && alive(*pid)).collect()
+}
+
+/// The parent of a living process.
+pub(crate) fn parent(pid: u32) -> u32 {
+    stat(pid).expect("a process").1
+}
+
 /// Living children of a process.
 pub(crate) fn children(parent: u32) -> Vec<u32> {
     all_children(parent).filter(|(_, state)| *state != 'Z').map(|(pid, _)| pid).collect()

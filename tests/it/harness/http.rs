@@ -54,8 +54,8 @@ impl<S: Read + Write> Http<S> {
         self.answer().unwrap()
     }
 
-    /// Reads one answer; an error where the connection ended before it.
-    pub(crate) fn answer(&mut self) -> io::Result<Answer> {
+    /// Reads the head of an answer.
+    pub(crate) fn head(&mut self) -> io::Result<String> {
         let end = loop {
             if let Some(place) = self.read.windows(4).position(|window| window == b"\r\n\r\n") {
                 break place + 4;
@@ -63,7 +63,29 @@ impl<S: Read + Write> Http<S> {
             self.more()?;
         };
         let head: Vec<u8> = self.read.drain(..end).collect();
-        let head = String::from_utf8(head).unwrap();
+        Ok(String::from_utf8(head).unwrap())
+    }
+
+    /// The next chunk of a body without a length (RFC 9112 7.1); nothing at its end or that of the connection.
+    pub(crate) fn chunk(&mut self) -> Option<Vec<u8>> {
+        let line = loop {
+            if let Some(place) = self.read.windows(2).position(|window| window == b"\r\n") {
+                break place;
+            }
+            self.more().ok()?;
+        };
+        let size = usize::from_str_radix(std::str::from_utf8(&self.read[..line]).unwrap(), 16).unwrap();
+        while self.read.len() < line + 2 + size + 2 {
+            self.more().ok()?;
+        }
+        let chunk = self.read[line + 2..line + 2 + size].to_vec();
+        self.read.drain(..line + 2 + size + 2);
+        (size > 0).then_some(chunk)
+    }
+
+    /// Reads one answer; an error where the connection ended before it.
+    pub(crate) fn answer(&mut self) -> io::Result<Answer> {
+        let head = self.head()?;
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         let mut answer = Answer { status, head, body: Vec::new() };
         let length = answer.header("content-length").map(|text| text.parse::<usize>().unwrap());

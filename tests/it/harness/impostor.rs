@@ -32,19 +32,29 @@ impl Impostor {
         Self::with_config(Arc::new(config), answer)
     }
 
+    /// As [`Impostor::start`], with an answer of its own for each request; the last one is for all the rest.
+    pub(crate) fn in_turn(ca: &Ca, credentials: &Credentials, answers: Vec<String>) -> Self {
+        let identity = IdentitySlot::new(Identity::load(&credentials.cert, &credentials.key).unwrap());
+        Self::serving(agent_server(identity, ca.anchor()).unwrap(), answers)
+    }
+
     pub(crate) fn with_config(config: Arc<ServerConfig>, answer: &str) -> Self {
+        Self::serving(config, vec![answer.to_owned()])
+    }
+
+    fn serving(config: Arc<ServerConfig>, answers: Vec<String>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let impostor = Self { address, heard: Arc::default(), connections: Arc::default() };
         let (heard, connections) = (Arc::clone(&impostor.heard), Arc::clone(&impostor.connections));
-        let answer = answer.to_owned();
         std::thread::spawn(move || {
-            for stream in listener.incoming() {
+            for (turn, stream) in listener.incoming().enumerate() {
+                let answer = &answers[turn.min(answers.len() - 1)];
                 let Ok(stream) = stream else { return };
                 stream.set_read_timeout(Some(DEADLINE)).unwrap();
                 *connections.lock().unwrap() += 1;
                 let tls = StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), stream);
-                serve(tls, &heard, &answer);
+                serve(tls, &heard, answer);
             }
         });
         impostor

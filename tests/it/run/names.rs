@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 
 use serde_json::json;
 
-use crate::harness::{Site, tls};
+use crate::harness::Site;
 
 #[test]
 fn names_that_are_not_listed_run_nothing_and_are_logged() {
@@ -55,16 +55,4 @@ fn script_dirs_that_are_links_count_as_what_they_mean() {
     symlink(&scripts, site.agent().root.join("scripts-alias")).unwrap();
     site.start(0);
     assert_eq!(site.result("inside", &[])["stdout"], "inside\n");
-}
-
-#[test]
-fn an_asynchronous_run_is_refused_in_so_many_words() {
-    let site = Site::builder().sh("ok", "echo ran > {work}/ran").start();
-    let mut http = tls::connect(site.agent().address(), &site.authority(), &site.dispatcher());
-    let answer = http.post("/run", r#"{"script":"ok","async":true,"reqid":"r1"}"#);
-    let json = answer.json();
-    assert_eq!((answer.status, &json["exit"], &json["reqid"]), (200, &json!(-1), &json!("r1")), "{json}");
-    assert_eq!(json["error"], "async runs are not supported by this agent; run synchronously");
-    assert!(!site.agent().work("ran").exists());
-    assert_eq!(http.post("/run", r#"{"script":"ok","async":false}"#).json()["exit"], 0);
 }

@@ -54,7 +54,7 @@ const AGENT: &[&str] = &[
 pub(super) const ROWS: &[Row] = &[
     Row { room: "exit", rooms: &[], crates: &[] },
     Row { room: "failure", rooms: &["exit"], crates: &[] },
-    Row { room: "wire", rooms: &[], crates: &["serde", "serde_json", "thiserror"] },
+    Row { room: "wire", rooms: &[], crates: &["serde", "serde_json", "thiserror", "base64"] },
     Row { room: "sys", rooms: &[], crates: &["nix", "libc", "thiserror", "landlock", "caps", "seccompiler", "sha2"] },
     Row { room: "conf", rooms: &["wire", "sys"], crates: &["thiserror", "ipnet", "serde"] },
     Row { room: "audit", rooms: &["wire", "sys"], crates: &["thiserror", "time"] },

@@ -1,0 +1,78 @@
+//! `POST /cancel/<request id>`: ends a job and everything it has started, for the dispatcher that submitted it.
+//!
+//! The job's monitor listens at a FIFO of the job's own, so that this works whoever has started it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::StatusCode;
+use serde_json::json;
+
+use super::answer::{self, Answer};
+use super::gate::TrustedPeer;
+use super::state::Agent;
+use super::{jobs, result};
+use crate::audit::{Event, Level};
+use crate::store::jobs::{JobRecord, JobStatus};
+use crate::sys::clock;
+use crate::wire::name::RequestId;
+
+/// How its paths begin.
+pub const PATH: &str = "/cancel/";
+/// How long the answer waits for the job's end. A job that takes longer is still being ended.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Time between two looks, at first and at last.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
+
+/// Cancels the caller's job of this id and answers with its record, without output: 200 when it has ended, 202 while it
+/// is still ending.
+pub async fn cancel(agent: &Arc<Agent>, peer: &TrustedPeer, path: &str) -> Answer {
+    let Ok(id) = RequestId::parse(path.strip_prefix(PATH).unwrap_or_default()) else {
+        return answer::error(StatusCode::NOT_FOUND, "not found");
+    };
+    let (key, mut record) = match result::find(agent, peer, id, ["cancel-miss", "cancel-deny"]).await {
+        Ok(found) => found,
+        Err(answer) => return answer,
+    };
+    let store = jobs::store(&agent.snapshot());
+    let mut heard = true;
+    if record.status == JobStatus::Running {
+        let wanted = key.clone();
+        let asked = jobs::work(&store, move |jobs| jobs.cancel(&wanted)).await;
+        heard = match asked {
+            Ok(heard) => heard,
+            Err(error) => return jobs::unreadable(agent, &key, &error),
+        };
+    }
+    let (deadline, mut pause) = (Instant::now() + PATIENCE, PAUSES.0);
+    while record.status == JobStatus::Running && Instant::now() < deadline {
+        let wanted = key.clone();
+        record = match jobs::work(&store, move |jobs| jobs.look(&wanted, clock::now())).await {
+            Ok(Some(record)) => record,
+            Ok(None) => break,
+            Err(error) => return jobs::unreadable(agent, &key, &error),
+        };
+        if !heard {
+            break;
+        }
+        if record.status == JobStatus::Running {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+    let event = Event::new(Level::Info, "cancel").field("DISPATCHER", peer.id()).field("PEER", peer.address());
+    agent.log().emit(event.field("REQID", &key.id).field("STATUS", record.status.as_str()));
+    told(record, heard)
+}
+
+fn told(record: JobRecord, heard: bool) -> Answer {
+    match (record.status, heard) {
+        (JobStatus::Running, false) => {
+            let text = "this job was not started by this version of the agent, and cannot be cancelled";
+            let body = json!({ "status": "running", "reqid": record.reqid, "error": text });
+            answer::json(StatusCode::CONFLICT, &body)
+        }
+        (JobStatus::Running, true) => answer::json(StatusCode::ACCEPTED, &record.without_output()),
+        _ => answer::json(StatusCode::OK, &record.without_output()),
+    }
+}

@@ -1,0 +1,112 @@
+//! A job's output as it is printed: its files are read on until the job has ended.
+//!
+//! The follower is nobody to the job. One that reads slowly, or goes away, changes nothing for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::execute::Sink as _;
+use super::jobs::{self, Part, Source};
+use super::state::{Agent, Place};
+use super::stream::Outlet;
+use crate::store::StoreError;
+use crate::store::jobs::{JobRecord, Jobs, Key};
+use crate::sys::clock;
+use crate::wire::stream::Channel;
+
+/// Bytes read at a time.
+const CHUNK: usize = 64 * 1024;
+/// Time between two looks at a job that prints, and at one that is silent.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
+
+/// A job to be followed.
+pub(super) struct Followed {
+    pub(super) agent: Arc<Agent>,
+    pub(super) store: Jobs,
+    pub(super) key: Key,
+    /// What of its output, and from where on.
+    pub(super) parts: Vec<Part>,
+    /// Held until the follower has enough.
+    pub(super) place: Place,
+}
+
+/// Sends what a job prints, from the wanted places on; then its record, without the output that was sent before.
+pub(super) async fn follow(followed: Followed, outlet: Outlet) {
+    let Followed { agent, store, key, parts, place } = followed;
+    let record = tokio::select! {
+        record = to_the_end(&store, &key, parts, &outlet) => record,
+        never = outlet.keep_alive() => match never {},
+    };
+    match record {
+        Ok(Some(record)) => {
+            let json = serde_json::to_vec(&record.without_output());
+            outlet.end(json.unwrap_or_else(|_| b"{}".to_vec())).await;
+        }
+        // Forgotten meanwhile. The stream ends without its end: what was sent may not be everything.
+        Ok(None) => {}
+        Err(error) => jobs::store_failed(&agent, &key, &error),
+    }
+    drop(place);
+}
+
+async fn to_the_end(
+    store: &Jobs,
+    key: &Key,
+    parts: Vec<Part>,
+    outlet: &Outlet,
+) -> Result<Option<JobRecord>, StoreError> {
+    let Some(record) = look(store, key).await? else { return Ok(None) };
+    let mut readers = Vec::with_capacity(parts.len());
+    for Part { channel, from } in parts {
+        let (key, record) = (key.clone(), record.clone());
+        let source = jobs::work(store, move |jobs| Source::open(jobs, &key, &record, channel)).await?;
+        readers.push(Reader { source: Arc::new(source), channel, at: from });
+    }
+    let mut pause = PAUSES.0;
+    loop {
+        // Asked before the files are read: what is printed before the end is in them then.
+        let wanted = key.clone();
+        let alive = jobs::work(store, move |jobs| jobs.is_alive(&wanted)).await?;
+        if drain(store, &mut readers, outlet).await? {
+            pause = PAUSES.0;
+        }
+        if !alive {
+            return look(store, key).await;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSES.1);
+    }
+}
+
+async fn look(store: &Jobs, key: &Key) -> Result<Option<JobRecord>, StoreError> {
+    let wanted = key.clone();
+    jobs::work(store, move |jobs| jobs.look(&wanted, clock::now())).await
+}
+
+/// One output and how far it was sent.
+struct Reader {
+    source: Arc<Source>,
+    channel: Channel,
+    at: u64,
+}
+
+/// Sends what there is, in turns; whether there was anything.
+async fn drain(store: &Jobs, readers: &mut [Reader], outlet: &Outlet) -> Result<bool, StoreError> {
+    let mut any = false;
+    loop {
+        let mut progress = false;
+        for reader in &mut *readers {
+            let (source, at) = (Arc::clone(&reader.source), reader.at);
+            let bytes = jobs::work(store, move |_| jobs::read(&source, at, CHUNK)).await?;
+            if !bytes.is_empty() {
+                reader.at += u64::try_from(bytes.len()).unwrap_or(0);
+                outlet.take(reader.channel, &bytes).await;
+                progress = true;
+            }
+        }
+        any |= progress;
+        if !progress {
+            return Ok(any);
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What every request about a job needs: the store, the way to it that holds up nobody, and a job's output.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hyper::StatusCode;
+use serde_json::json;
+
+use super::answer::{self, Answer};
+use super::snapshot::Snapshot;
+use super::state::Agent;
+use crate::audit::{Event, Level};
+use crate::store::StoreError;
+use crate::store::jobs::{JobRecord, Jobs, Key};
+use crate::sys::file::FileError;
+use crate::wire::causes;
+use crate::wire::stream::Channel;
+
+/// What is there is no answer, and not nothing either.
+pub(super) fn unreadable(agent: &Agent, key: &Key, error: &StoreError) -> Answer {
+    store_failed(agent, key, error);
+    let body = json!({ "status": "error", "reqid": key.id.as_str(), "error": "the job's record cannot be read" });
+    answer::json(StatusCode::INTERNAL_SERVER_ERROR, &body)
+}
+
+/// The agent's jobs, as its configuration places them now.
+pub(super) fn store(snapshot: &Snapshot) -> Jobs {
+    Jobs::new(snapshot.settings.async_runs_dir.to_path_buf(), snapshot.settings.max_output)
+}
+
+/// Work on the store, where waiting for the disk or its lock holds up nobody else.
+pub(super) async fn work<T: Send + 'static>(
+    jobs: &Jobs,
+    work: impl FnOnce(&Jobs) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let store = jobs.clone();
+    let done = tokio::task::spawn_blocking(move || work(&store)).await;
+    // A panic, which aborts what ships.
+    done.unwrap_or_else(|error| Err(FileError::new(Path::new("jobs"), "use", io::Error::other(error)).into()))
+}
+
+/// The store is in trouble: what the caller may know is in the answer, the rest is for the operator.
+pub(super) fn store_failed(agent: &Agent, key: &Key, error: &StoreError) {
+    let event = Event::new(Level::Error, "async-store-fail").field("ERROR", causes::on_one_line(error));
+    agent.log().emit(event.field("REQID", &key.id));
+}
+
+/// From where on an output is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Which.
+    pub channel: Channel,
+    /// The first byte, counted from 0.
+    pub from: u64,
+}
+
+impl Part {
+    /// Everything.
+    #[must_use]
+    pub fn both() -> Vec<Self> {
+        [Channel::Stdout, Channel::Stderr].map(|channel| Self { channel, from: 0 }).to_vec()
+    }
+
+    /// `from=N`, `stream=stdout` or `stream=stderr`, or both, in any order.
+    #[must_use]
+    pub fn parse(query: &str) -> Option<Self> {
+        let mut part = Self { channel: Channel::Stdout, from: 0 };
+        for pair in query.split('&') {
+            match pair.split_once('=')? {
+                ("from", number) => part.from = number.parse().ok()?,
+                ("stream", "stdout") => part.channel = Channel::Stdout,
+                ("stream", "stderr") => part.channel = Channel::Stderr,
+                _ => return None,
+            }
+        }
+        Some(part)
+    }
+}
+
+/// Where an output is: on file, or in the record of a job of the original's.
+pub(super) enum Source {
+    /// As the script writes it.
+    File(File),
+    /// As it was recorded.
+    Recorded(Vec<u8>),
+}
+
+impl Source {
+    pub(super) fn open(jobs: &Jobs, key: &Key, record: &JobRecord, channel: Channel) -> Result<Self, StoreError> {
+        if let Some(file) = jobs.output(key, channel)? {
+            return Ok(Self::File(file));
+        }
+        let (text, base64) = match channel {
+            Channel::Stdout => (&record.stdout, &record.stdout_base64),
+            Channel::Stderr => (&record.stderr, &record.stderr_base64),
+        };
+        let exact = base64.as_ref().and_then(|text| STANDARD.decode(text).ok());
+        Ok(Self::Recorded(exact.unwrap_or_else(|| text.clone().unwrap_or_default().into_bytes())))
+    }
+}
+
+/// At most `most` bytes from a place on; none at the end.
+pub(super) fn read(source: &Source, from: u64, most: usize) -> Result<Vec<u8>, StoreError> {
+    match source {
+        Source::Recorded(bytes) => {
+            let from = usize::try_from(from).unwrap_or(usize::MAX);
+            Ok(bytes.iter().skip(from).take(most).copied().collect())
+        }
+        Source::File(file) => {
+            let mut bytes = vec![0; most];
+            let mut filled = 0;
+            while let Some(room) = bytes.get_mut(filled..).filter(|room| !room.is_empty()) {
+                let place = from.saturating_add(u64::try_from(filled).unwrap_or(u64::MAX));
+                match file.read_at(room, place) {
+                    Ok(0) => break,
+                    Ok(count) => filled += count,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => {
+                        return Err(FileError::new(Path::new("a job's output"), "read", error).into());
+                    }
+                }
+            }
+            bytes.truncate(filled);
+            Ok(bytes)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_named_in_any_order_and_nothing_else_is_taken_for_one() {
+        let part = |channel, from| Some(Part { channel, from });
+        assert_eq!(Part::parse("from=7"), part(Channel::Stdout, 7));
+        assert_eq!(Part::parse("stream=stderr&from=0"), part(Channel::Stderr, 0));
+        assert_eq!(Part::parse("from=18446744073709551615"), part(Channel::Stdout, u64::MAX));
+        for query in ["", "from", "from=", "from=-1", "from=x", "stream=both", "from=1&", "offset=1"] {
+            assert_eq!(Part::parse(query), None, "{query}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! `GET /result/<request id>`: a job's record, to the dispatcher that submitted it and to nobody else.
+//!
+//! With `?from=N` (and `&stream=stderr`) it carries a piece of the output from that byte on, also while the job runs;
+//! with the media type of a streamed run it is followed to its end.
+
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+use super::answer::{self, Answer};
+use super::follow::{self, Followed};
+use super::gate::TrustedPeer;
+use super::jobs::{self, Part, Source, read, unreadable, work};
+use super::state::{Agent, Place};
+use super::stream::OutputBody;
+use crate::audit::{Event, Level};
+use crate::store::StoreError;
+use crate::store::jobs::{JobRecord, JobStatus, Jobs, Key};
+use crate::sys::clock;
+use crate::wire::name::RequestId;
+use crate::wire::run::Output;
+
+/// How its paths begin.
+pub const PATH: &str = "/result/";
+/// Most bytes of a piece.
+const PIECE: usize = 1 << 20;
+
+/// Answers a question for a result.
+pub async fn result(agent: &Arc<Agent>, peer: &TrustedPeer, path: &str, streamed: bool, place: Place) -> Answer {
+    let wanted = path.strip_prefix(PATH).unwrap_or_default();
+    let (id, query) = wanted.split_once('?').map_or((wanted, None), |(id, query)| (id, Some(query)));
+    let Ok(id) = RequestId::parse(id) else { return answer::error(StatusCode::NOT_FOUND, "not found") };
+    let part = query.map(Part::parse);
+    if part == Some(None) {
+        return answer::error(StatusCode::BAD_REQUEST, "use from=N and stream=stdout or stream=stderr");
+    }
+    let part = part.flatten();
+    let (key, record) = match find(agent, peer, id, ["result-miss", "result-deny"]).await {
+        Ok(found) => found,
+        Err(answer) => return answer,
+    };
+    let event = Event::new(Level::Info, "result").field("DISPATCHER", peer.id()).field("PEER", peer.address());
+    agent.log().emit(event.field("REQID", &key.id).field("STATUS", record.status.as_str()));
+    let store = jobs::store(&agent.snapshot());
+    if streamed {
+        let parts = part.map_or_else(Part::both, |part| vec![part]);
+        let followed = Followed { agent: Arc::clone(agent), store, key, parts, place };
+        return answer::stream(OutputBody::start(|outlet| follow::follow(followed, outlet)));
+    }
+    let Some(part) = part else { return answer::json(StatusCode::OK, &record) };
+    let wanted = key.clone();
+    match work(&store, move |jobs| piece(jobs, &wanted, &record, part)).await {
+        Ok(body) => answer::json(StatusCode::OK, &body),
+        Err(error) => unreadable(agent, &key, &error),
+    }
+}
+
+/// The caller's own job of this id. `actions` are the log's words where there is none, and where it is another's.
+pub(super) async fn find(
+    agent: &Agent,
+    peer: &TrustedPeer,
+    id: RequestId,
+    actions: [&'static str; 2],
+) -> Result<(Key, JobRecord), Answer> {
+    let key = Key { owner: peer.id().clone(), id };
+    let wanted = key.clone();
+    let found = work(&jobs::store(&agent.snapshot()), move |jobs| jobs.look(&wanted, clock::now())).await;
+    let [miss, deny] = actions;
+    let event = |level, action| Event::new(level, action).field("DISPATCHER", peer.id()).field("PEER", peer.address());
+    let event = match found {
+        Ok(Some(record)) if record.owner == key.owner.as_str() => return Ok((key, record)),
+        Ok(Some(_)) => event(Level::Warning, deny).field("REASON", "not-owner"),
+        Ok(None) => event(Level::Info, miss),
+        Err(error) => return Err(unreadable(agent, &key, &error)),
+    };
+    agent.log().emit(event.field("REQID", &key.id));
+    let body = json!({ "status": "unknown", "reqid": key.id.as_str() });
+    Err(answer::json(StatusCode::NOT_FOUND, &body))
+}
+
+/// The record, with a piece of one output in place of both.
+fn piece(jobs: &Jobs, key: &Key, record: &JobRecord, part: Part) -> Result<Value, StoreError> {
+    let name = part.channel.as_str();
+    let mut bytes = read(&Source::open(jobs, key, record, part.channel)?, part.from, PIECE)?;
+    let more = bytes.len() == PIECE;
+    if more || record.status == JobStatus::Running {
+        bytes.truncate(whole_characters(&bytes));
+    }
+    let next = part.from.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+    let mut body = serde_json::to_value(record.clone().without_output()).unwrap_or_default();
+    let Output { text, base64, .. } = Output::of(bytes, false);
+    if let Some(fields) = body.as_object_mut() {
+        fields.insert("stream".to_owned(), name.into());
+        fields.insert("from".to_owned(), part.from.into());
+        fields.insert("next".to_owned(), next.into());
+        fields.insert("more".to_owned(), more.into());
+        fields.insert(name.to_owned(), text.into());
+        fields.extend(base64.map(|base64| (format!("{name}_base64"), base64.into())));
+    }
+    Ok(body)
+}
+
+/// All but a character at the end that has not arrived whole (at most three bytes).
+fn whole_characters(bytes: &[u8]) -> usize {
+    match std::str::from_utf8(bytes) {
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        _ => bytes.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_character_is_not_cut_in_two() {
+        assert_eq!(whole_characters("aé".as_bytes()), 3);
+        assert_eq!(whole_characters(b"a\xc3"), 1);
+        assert_eq!(whole_characters(b"a\xff"), 2);
+    }
+}

@@ -1,0 +1,37 @@
+//! The jobs that are over: recorded at the start, and forgotten when they are too old or too many.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::jobs;
+use super::state::Agent;
+use crate::audit::{Event, Level};
+use crate::store::jobs::{Limits, RETENTION};
+use crate::sys::clock;
+use crate::wire::causes;
+
+/// Longest time between two sweeps.
+const INTERVAL: Duration = Duration::from_hours(1);
+/// A sweep is followed by a rest of so many times its own length, so that many jobs do not mean as many sweeps.
+const REST: u32 = 20;
+
+/// Sweeps at once, at each submission and every hour.
+pub async fn sweep(agent: Arc<Agent>) -> Infallible {
+    loop {
+        let snapshot = agent.snapshot();
+        let limits = Limits { age: RETENTION, bytes: snapshot.settings.async_max_bytes };
+        let started = Instant::now();
+        let swept = jobs::work(&jobs::store(&snapshot), move |jobs| jobs.sweep(limits, clock::now())).await;
+        if let Err(error) = swept {
+            let event = Event::new(Level::Error, "async-sweep-fail");
+            agent.log().emit(event.field("ERROR", causes::on_one_line(&error)));
+        }
+        drop(snapshot);
+        tokio::time::sleep(started.elapsed() * REST).await;
+        tokio::select! {
+            () = agent.tidy.notified() => {}
+            () = tokio::time::sleep(INTERVAL) => {}
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! `cancel`: ends the jobs of a run on every host where they have no end yet.
+
+use std::future::ready;
+
+use hyper::Method;
+use serde_json::{Map, Value};
+
+use super::answer::{self, HostResult};
+use super::call::{self, Call, Fleet};
+use super::connect::{Dialer, Reply};
+use super::failure::CallError;
+use super::resolve::Target;
+use crate::audit::{Event, Level, Logger};
+use crate::wire::name::RequestId;
+
+/// Cancels the job of this id on every target.
+pub async fn cancel(fleet: &Fleet, targets: Vec<Target>, id: &RequestId) -> Vec<HostResult> {
+    let ask = |target| ask(fleet.dialer.clone(), id.to_string(), target);
+    let (log, reqid) = (fleet.log.clone(), id.to_string());
+    call::each(targets, fleet.most, ask, move |call| ready(finish(&log, &reqid, &call)), |_| {}).await
+}
+
+async fn ask(dialer: Dialer, reqid: String, target: Target) -> Result<Map<String, Value>, CallError> {
+    let Reply { body, .. } = dialer.call(&target, Method::POST, &format!("/cancel/{reqid}"), b"{}".to_vec()).await?;
+    answer::object(&body, "invalid JSON")
+}
+
+fn finish(log: &Logger, reqid: &str, call: &Call) -> HostResult {
+    let (host, rtt) = (call.target.name(), answer::rtt(call.elapsed));
+    let event = |level| {
+        Event::new(level, "cancel").field("REQID", reqid).field("RTT", &rtt).field("TARGET", call.target.label())
+    };
+    match &call.answer {
+        Ok(fields) => {
+            let mut result = HostResult::answered(host, fields.clone());
+            result.fields.insert("rtt".to_owned(), rtt.as_str().into());
+            log.emit(event(Level::Info).field("STATUS", result.text("status")));
+            result
+        }
+        Err(error) => {
+            // Ours says of a job that it does not know it; the original's agent does not know the request.
+            let text = match error {
+                CallError::NotFound(text) if text == "not found" => "this agent cannot cancel jobs".to_owned(),
+                CallError::NotFound(_) => "the agent knows no such job".to_owned(),
+                CallError::Conflict(text) => text.clone(),
+                other => other.to_string(),
+            };
+            log.emit(event(Level::Error).field("ERROR", &text));
+            let fields = [("status", "error"), ("reqid", reqid), ("rtt", &rtt)];
+            let mut result = HostResult::failed(host, error, fields.map(|(key, value)| (key, value.into())));
+            result.fields.insert("error".to_owned(), text.into());
+            result
+        }
+    }
+}

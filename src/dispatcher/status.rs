@@ -1,0 +1,157 @@
+//! `status` and `wait`: how far the jobs of a run are, by their hosts' word.
+
+use std::future::ready;
+
+use hyper::Method;
+use serde_json::{Map, Value};
+
+use super::answer::{self, HostResult};
+use super::call::{self, Call, Fleet};
+use super::connect::{Dialer, Reply};
+use super::failure::CallError;
+use super::record::note;
+use super::resolve::{self, ResolveError, Target};
+use super::site::Site;
+use crate::audit::{Event, Level, Logger};
+use crate::store::StoreError;
+use crate::store::runs::{AsyncRun, RunRecord, is_pending};
+use crate::wire::name::RequestId;
+
+/// What of a job's record is kept of its end.
+const ENDED: [&str; 9] =
+    ["status", "exit", "stdout", "stderr", "stdout_base64", "stderr_base64", "truncated", "reason", "finished"];
+
+/// The record of a run, after every host whose job has no end yet was asked for it. `None` where there is no such run.
+///
+/// Only registered agents are asked, at the port that the run was submitted to.
+pub async fn refresh(site: &Site, fleet: &Fleet, id: &RequestId) -> Result<Option<RunRecord>, StoreError> {
+    let record = site.runs.get(id)?;
+    let Some(RunRecord::Async(mut run)) = record else { return Ok(record) };
+    let (targets, strangers) = pending(site, &run);
+    let ask = |target| ask(fleet.dialer.clone(), id.to_string(), target);
+    let (log, reqid) = (fleet.log.clone(), id.to_string());
+    let results = call::each(targets, fleet.most, ask, move |call| ready(finish(&log, &reqid, &call)), |_| {}).await;
+    let change = |run: &mut AsyncRun| {
+        for result in &results {
+            merge(run, result);
+        }
+        for (name, error) in &strangers {
+            let host = run.hosts.get_mut(name).filter(|host| is_pending(host));
+            host.map(|host| host.insert("fetch_error".to_owned(), error.as_str().into()));
+        }
+    };
+    match site.runs.update(id, change) {
+        Ok(Some(run)) => return Ok(Some(RunRecord::Async(run))),
+        Ok(None) => {}
+        Err(error) => note(&site.log, id, Err(error)),
+    }
+    change(&mut run);
+    run.recount();
+    Ok(Some(RunRecord::Async(run)))
+}
+
+/// The hosts of a run whose jobs have no end yet; and those that cannot be asked, with the reason.
+pub fn pending(site: &Site, run: &AsyncRun) -> (Vec<Target>, Vec<(String, String)>) {
+    let (mut targets, mut strangers) = (Vec::new(), Vec::new());
+    for (name, host) in run.hosts.iter().filter(|(_, host)| is_pending(host)) {
+        let port = host.get("port").and_then(Value::as_u64);
+        let reference = port.map_or_else(|| name.clone(), |port| format!("{name}:{port}"));
+        match resolve::resolve(&site.registry, &[reference], Some(site.settings.port)) {
+            Ok(found) => targets.extend(found),
+            Err(ResolveError::Unknown { .. }) => strangers.push((name.clone(), format!("unknown agent: {name}"))),
+            Err(error) => strangers.push((name.clone(), error.to_string())),
+        }
+    }
+    (targets, strangers)
+}
+
+async fn ask(dialer: Dialer, reqid: String, target: Target) -> Result<Map<String, Value>, CallError> {
+    let path = format!("/result/{reqid}");
+    let Reply { body, .. } = dialer.call(&target, Method::GET, &path, Vec::new()).await?;
+    answer::object(&body, "invalid JSON")
+}
+
+/// The host's word on its job: its record, `unknown`, or an error.
+pub(super) fn finish(log: &Logger, reqid: &str, call: &Call) -> HostResult {
+    let (host, rtt) = (call.target.name(), answer::rtt(call.elapsed));
+    let event = |level| {
+        Event::new(level, "result").field("REQID", reqid).field("RTT", &rtt).field("TARGET", call.target.label())
+    };
+    match &call.answer {
+        Ok(fields) => {
+            let mut result = HostResult::answered(host, fields.clone());
+            result.fields.insert("rtt".to_owned(), rtt.as_str().into());
+            log.emit(event(Level::Info).field("STATUS", result.text("status")));
+            result
+        }
+        Err(error) => {
+            let unknown = matches!(error, CallError::NotFound(_));
+            if !unknown {
+                log.emit(event(Level::Error).field("ERROR", error));
+            }
+            let status = if unknown { "unknown" } else { "error" };
+            let fields = [("status", status), ("reqid", reqid), ("rtt", &rtt)];
+            HostResult::failed(host, error, fields.map(|(key, value)| (key, value.into())))
+        }
+    }
+}
+
+/// Takes a host's word into the record, unless the job's end is known already.
+fn merge(run: &mut AsyncRun, result: &HostResult) {
+    let Some(host) = run.hosts.get_mut(result.host.as_str()).filter(|host| is_pending(host)) else { return };
+    match result.text("status") {
+        "done" | "lost" => {
+            let known = |(key, _): &(&String, &Value)| ENDED.contains(&key.as_str());
+            *host = result.fields.iter().filter(known).map(|(key, value)| (key.clone(), value.clone())).collect();
+        }
+        "running" => {
+            host.insert("status".to_owned(), "running".into());
+            host.shift_remove("fetch_error");
+        }
+        "unknown" => {
+            host.insert("status".to_owned(), "expired".into());
+            host.shift_remove("fetch_error");
+        }
+        other => {
+            let error = match result.text("error") {
+                "" => format!("the agent calls the job '{other}'"),
+                error => error.to_owned(),
+            };
+            host.insert("fetch_error".to_owned(), error.into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::wire::name::AgentName;
+
+    fn merged(host: &Value, result: &Value) -> Value {
+        let run = json!({"reqid": "ab", "hosts": {"web": host}});
+        let mut run: AsyncRun = serde_json::from_value(run).unwrap();
+        let fields = result.as_object().unwrap().clone();
+        merge(&mut run, &HostResult::answered(&AgentName::parse("web").unwrap(), fields));
+        Value::Object(run.hosts["web"].clone())
+    }
+
+    #[test]
+    fn a_hosts_word_becomes_its_state() {
+        let accepted = || json!({"status": "accepted", "fetch_error": "x", "port": 1});
+        let done = json!({"status": "done", "exit": 0, "stdout": "a", "stderr": "", "script": "x", "rtt": "1ms"});
+        assert_eq!(merged(&accepted(), &done), json!({"status": "done", "exit": 0, "stdout": "a", "stderr": ""}));
+        assert_eq!(merged(&accepted(), &json!({"status": "lost", "exit": -1}))["status"], "lost");
+        assert_eq!(merged(&accepted(), &json!({"status": "running"})), json!({"status": "running", "port": 1}));
+        assert_eq!(merged(&accepted(), &json!({"status": "unknown"})), json!({"status": "expired", "port": 1}));
+        let error = merged(&json!({"status": "running"}), &json!({"status": "error", "error": "no route"}));
+        assert_eq!(error, json!({"status": "running", "fetch_error": "no route"}));
+    }
+
+    #[test]
+    fn an_end_that_is_known_stays() {
+        let busy = json!({"status": "busy", "error": "e"});
+        assert_eq!(merged(&busy, &json!({"status": "done", "exit": 0})), busy);
+    }
+}

@@ -1,0 +1,219 @@
+//! The agent's detached jobs, in the original's directory: `<owner>/<request id>.json` is a job's record.
+//!
+//! Beside the record lie, under the same name, `.stdout` and `.stderr`, which the script writes; `.status`, where the
+//! executor's monitor writes the one outcome; and `.cancel`, a FIFO that it listens to. The monitor holds the lock of
+//! `.status` and of `.locks/<script>.lock` (as the original's jobs do), and the kernel releases both at its death.
+//!
+//! So nobody has to be there when a job ends. Whoever asks next finds the lock free and makes the final record of what
+//! the status file says; or, where it says nothing, of the fact that nobody will ever know.
+//!
+//! **Invariant:** files come and go, and records change, only under the store's own lock, or under that of the job's
+//! `.status`. A record that says `running` is on the disk before the order for its job is given; so that whatever is
+//! killed at whatever moment, there is either no record and no job, or a record that becomes `done` or `lost`.
+
+mod record;
+mod settle;
+mod sweep;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+pub use record::{JobRecord, JobStatus};
+pub use sweep::{Limits, RETENTION};
+
+use super::StoreError;
+use crate::sys::file::{self, Access, FileError, LockGuard};
+use crate::wire::name::{DispatcherId, RequestId, ScriptName};
+use crate::wire::stream::Channel;
+
+/// Results may hold secrets: the agent's account and its group.
+const MODE: u32 = 0o640;
+const DIR_MODE: u32 = 0o750;
+/// Largest record read, in bytes: the original did not cut its outputs.
+const RECORD: usize = 1 << 30;
+
+/// The directory of jobs.
+#[derive(Clone, Debug)]
+pub struct Jobs {
+    dir: PathBuf,
+    /// Bytes of each output stream that a record keeps.
+    most: u64,
+}
+
+/// Whose job, and which.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// The dispatcher that submitted it.
+    pub owner: DispatcherId,
+    /// Its request id.
+    pub id: RequestId,
+}
+
+/// What became of a submission.
+#[derive(Debug)]
+pub enum Submission {
+    /// The record stands, and the order may be given.
+    Accepted(NewJob),
+    /// A job of the same script runs.
+    Busy,
+    /// A job of the same request id runs.
+    InUse,
+}
+
+/// What the monitor of an accepted job gets. **Invariant:** closed here as soon as the order has left, so that the
+/// locks are the monitor's alone.
+#[derive(Debug)]
+pub struct NewJob {
+    /// For standard output.
+    pub stdout: File,
+    /// For standard error.
+    pub stderr: File,
+    /// For the outcome; locked.
+    pub status: LockGuard,
+    /// The script's lock.
+    pub lock: LockGuard,
+    /// A byte in it cancels.
+    pub cancel: OwnedFd,
+}
+
+/// The files of one job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Record,
+    Stdout,
+    Stderr,
+    Status,
+    Cancel,
+}
+
+impl Part {
+    /// The record goes first: what is left without one is swept.
+    const ALL: [Self; 5] = [Self::Record, Self::Stdout, Self::Stderr, Self::Status, Self::Cancel];
+
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Record => "json",
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+            Self::Status => "status",
+            Self::Cancel => "cancel",
+        }
+    }
+
+    const fn of(channel: Channel) -> Self {
+        match channel {
+            Channel::Stdout => Self::Stdout,
+            Channel::Stderr => Self::Stderr,
+        }
+    }
+}
+
+impl Jobs {
+    /// The jobs in this directory, which need not exist yet. A record keeps `most` bytes of each output stream.
+    #[must_use]
+    pub const fn new(dir: PathBuf, most: u64) -> Self {
+        Self { dir, most }
+    }
+
+    /// Accepts a job, unless its script or its request id is busy. A finished job of the same owner and id is replaced,
+    /// as by the original.
+    pub fn submit(&self, key: &Key, script: &ScriptName, started: &str) -> Result<Submission, StoreError> {
+        let store = self.lock()?;
+        file::create_dir(&self.dir.join(key.owner.as_str()), DIR_MODE)?;
+        if file::is_locked(&self.path(key, Part::Status))? == Some(true) {
+            return Ok(Submission::InUse);
+        }
+        let Some(lock) = file::try_lock_exclusive(&self.script_lock(script.as_str()), MODE)? else {
+            return Ok(Submission::Busy);
+        };
+        self.remove(key)?;
+        let job = self.files(key, lock)?;
+        // From here on the job's own lock keeps others away, and they need not wait for the disk.
+        drop(store);
+        self.write(key, &JobRecord::running(key.id.as_str(), script.as_str(), key.owner.as_str(), started))?;
+        Ok(Submission::Accepted(job))
+    }
+
+    fn files(&self, key: &Key, lock: LockGuard) -> Result<NewJob, StoreError> {
+        let status = self.path(key, Part::Status);
+        let taken = || FileError::new(&status, "lock", std::io::ErrorKind::WouldBlock.into());
+        Ok(NewJob {
+            stdout: file::append_new(&self.path(key, Part::Stdout), MODE)?,
+            stderr: file::append_new(&self.path(key, Part::Stderr), MODE)?,
+            status: file::try_lock_exclusive(&status, MODE)?.ok_or_else(taken)?,
+            lock,
+            cancel: file::make_fifo(&self.path(key, Part::Cancel))?,
+        })
+    }
+
+    /// Forgets a job that was accepted and never given: nothing of it has run.
+    pub fn discard(&self, key: &Key) -> Result<(), StoreError> {
+        let _store = self.lock()?;
+        self.remove(key)
+    }
+
+    /// Asks a job to end; whether anybody heard it. One that nobody hears has ended.
+    pub fn cancel(&self, key: &Key) -> Result<bool, StoreError> {
+        Ok(file::nudge(&self.path(key, Part::Cancel))?)
+    }
+
+    /// Whether the job's monitor lives.
+    pub fn is_alive(&self, key: &Key) -> Result<bool, StoreError> {
+        Ok(file::is_locked(&self.path(key, Part::Status))? == Some(true))
+    }
+
+    /// What the script has printed so far, to be read at any place; `None` where that is not, or no longer, on file.
+    pub fn output(&self, key: &Key, channel: Channel) -> Result<Option<File>, StoreError> {
+        let path = self.path(key, Part::of(channel));
+        match File::open(&path) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(FileError::new(&path, "open", source).into()),
+        }
+    }
+
+    fn read(&self, key: &Key) -> Result<Option<JobRecord>, StoreError> {
+        let path = self.path(key, Part::Record);
+        match file::read_bounded(&path, RECORD) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| StoreError::Malformed { path, source }),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn write(&self, key: &Key, record: &JobRecord) -> Result<(), StoreError> {
+        let path = self.path(key, Part::Record);
+        let text = serde_json::to_vec(record).map_err(|source| StoreError::Malformed { path: path.clone(), source })?;
+        Ok(file::write_atomic(&path, &text, Access::mode(MODE))?)
+    }
+
+    fn remove(&self, key: &Key) -> Result<(), StoreError> {
+        Part::ALL.into_iter().try_for_each(|part| self.remove_part(key, part))
+    }
+
+    fn remove_part(&self, key: &Key, part: Part) -> Result<(), StoreError> {
+        match file::remove(&self.path(key, part)) {
+            Err(error) if error.is_not_found() => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    /// **Invariant:** never held while waiting for anything but the disk.
+    fn lock(&self) -> Result<LockGuard, StoreError> {
+        file::create_dir(&self.dir, DIR_MODE)?;
+        file::create_dir(&self.dir.join(".locks"), DIR_MODE)?;
+        // Neither a script's name nor, therefore, its lock begins with a dot.
+        Ok(file::lock_exclusive(&self.dir.join(".locks/.store"), MODE)?)
+    }
+
+    fn script_lock(&self, script: &str) -> PathBuf {
+        self.dir.join(".locks").join(format!("{script}.lock"))
+    }
+
+    fn path(&self, key: &Key, part: Part) -> PathBuf {
+        self.dir.join(key.owner.as_str()).join(format!("{}.{}", key.id, part.suffix()))
+    }
+}

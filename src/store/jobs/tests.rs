@@ -1,0 +1,221 @@
+//! The store by itself: its files, its locks, its judgement of who lives.
+
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::*;
+use crate::wire::outcome::Outcome;
+
+const LIMITS: Limits = Limits { age: RETENTION, bytes: 1 << 20 };
+
+fn store() -> (tempfile::TempDir, Jobs) {
+    let dir = tempfile::tempdir().unwrap();
+    let jobs = Jobs::new(dir.path().join("runs"), 10);
+    (dir, jobs)
+}
+
+fn key(id: &str) -> Key {
+    Key { owner: DispatcherId::parse("control").unwrap(), id: RequestId::parse(id).unwrap() }
+}
+
+fn submit(jobs: &Jobs, id: &str, script: &str) -> Submission {
+    jobs.submit(&key(id), &ScriptName::parse(script).unwrap(), "2026-11-22T10:00:00Z").unwrap()
+}
+
+fn accepted(jobs: &Jobs, id: &str, script: &str) -> NewJob {
+    let Submission::Accepted(job) = submit(jobs, id, script) else { panic!("not accepted") };
+    job
+}
+
+/// What the monitor does at the end of a job.
+fn end(jobs: &Jobs, id: &str, job: NewJob, outcome: &Outcome) {
+    let mut line = serde_json::to_vec(outcome).unwrap();
+    line.push(b'\n');
+    file::overwrite(&jobs.path(&key(id), Part::Status), &line).unwrap();
+    drop(job);
+}
+
+fn look(jobs: &Jobs, id: &str) -> JobRecord {
+    jobs.look(&key(id), SystemTime::now()).unwrap().unwrap()
+}
+
+fn parts(jobs: &Jobs, id: &str) -> Vec<Part> {
+    let there = |part: &Part| jobs.path(&key(id), *part).symlink_metadata().is_ok();
+    Part::ALL.into_iter().filter(there).collect()
+}
+
+#[test]
+fn a_job_runs_while_its_lock_is_held_and_then_has_the_outcome_on_file() {
+    let (_dir, jobs) = store();
+    let mut job = accepted(&jobs, "a", "x");
+    assert_eq!(look(&jobs, "a").status, JobStatus::Running);
+    assert_eq!(parts(&jobs, "a"), Part::ALL);
+    job.stdout.write_all(b"0123456789+").unwrap();
+    job.stderr.write_all(b"\xff").unwrap();
+    end(&jobs, "a", job, &Outcome::Exited { code: 7 });
+    let done = look(&jobs, "a");
+    assert_eq!((done.status, done.exit, done.reason.clone()), (JobStatus::Done, Some(7), None));
+    assert_eq!((done.stdout.as_deref(), done.truncated), (Some("0123456789"), true));
+    assert_eq!((done.stderr.as_deref(), done.stderr_base64.as_deref()), (Some("\u{FFFD}"), Some("/w==")));
+    assert_eq!(parts(&jobs, "a"), [Part::Record, Part::Stdout, Part::Stderr]);
+    assert_eq!(look(&jobs, "a"), done);
+    let mode = |path: PathBuf| path.metadata().unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(jobs.path(&key("a"), Part::Record)), 0o640);
+    assert_eq!(mode(jobs.dir.join("control")), 0o750);
+}
+
+#[test]
+fn a_line_that_is_not_whole_is_no_outcome() {
+    let whole = serde_json::to_string(&Outcome::Cancelled).unwrap();
+    for text in ["", "{", "\n", whole.as_str(), "{\"kind\":\"other\"}\n"] {
+        let (_dir, jobs) = store();
+        let job = accepted(&jobs, "a", "x");
+        file::overwrite(&jobs.path(&key("a"), Part::Status), text.as_bytes()).unwrap();
+        drop(job);
+        let lost = look(&jobs, "a");
+        assert_eq!((lost.status, lost.exit, lost.stdout.as_deref()), (JobStatus::Lost, Some(-1), Some("")), "{text:?}");
+    }
+}
+
+#[test]
+fn script_and_request_id_are_busy_while_the_job_lives() {
+    let (_dir, jobs) = store();
+    let job = accepted(&jobs, "a", "x");
+    assert!(matches!(submit(&jobs, "b", "x"), Submission::Busy));
+    assert!(matches!(submit(&jobs, "a", "y"), Submission::InUse));
+    assert!(jobs.look(&key("b"), SystemTime::now()).unwrap().is_none());
+    let other = accepted(&jobs, "c", "y");
+    drop(job);
+    let again = accepted(&jobs, "a", "x");
+    assert_eq!(look(&jobs, "a").status, JobStatus::Running);
+    drop((again, other));
+}
+
+#[test]
+fn a_job_that_was_taken_back_leaves_nothing() {
+    let (_dir, jobs) = store();
+    drop(accepted(&jobs, "a", "x"));
+    jobs.discard(&key("a")).unwrap();
+    assert_eq!(parts(&jobs, "a"), []);
+    assert!(jobs.look(&key("a"), SystemTime::now()).unwrap().is_none());
+}
+
+#[test]
+fn a_cancelled_job_hears_of_it_and_an_ended_one_has_nobody_to_hear() {
+    let (_dir, jobs) = store();
+    assert!(!jobs.cancel(&key("a")).unwrap());
+    let job = accepted(&jobs, "a", "x");
+    assert!(jobs.cancel(&key("a")).unwrap());
+    let ready = crate::sys::poll::readable([Some(std::os::fd::AsFd::as_fd(&job.cancel))], None).unwrap();
+    assert!(ready[0].readable);
+    drop(job);
+    assert!(!jobs.cancel(&key("a")).unwrap());
+}
+
+#[test]
+fn a_sweep_settles_what_has_ended_and_removes_what_belongs_to_nothing() {
+    let (_dir, jobs) = store();
+    let running = accepted(&jobs, "run", "x");
+    let done = accepted(&jobs, "done", "y");
+    end(&jobs, "done", done, &Outcome::Exited { code: 0 });
+    drop(accepted(&jobs, "lost", "z"));
+    let orphan = accepted(&jobs, "orphan", "w");
+    drop(orphan);
+    file::remove(&jobs.path(&key("orphan"), Part::Record)).unwrap();
+    jobs.sweep(LIMITS, SystemTime::now()).unwrap();
+    assert_eq!(parts(&jobs, "run"), Part::ALL);
+    assert_eq!(parts(&jobs, "done"), [Part::Record, Part::Stdout, Part::Stderr]);
+    assert_eq!(parts(&jobs, "orphan"), []);
+    let read = |id: &str| jobs.read(&key(id)).unwrap().unwrap().status;
+    assert_eq!((read("run"), read("done"), read("lost")), (JobStatus::Running, JobStatus::Done, JobStatus::Lost));
+    drop(running);
+}
+
+#[test]
+fn a_submission_under_way_is_no_orphan() {
+    let (_dir, jobs) = store();
+    let job = accepted(&jobs, "a", "x");
+    file::remove(&jobs.path(&key("a"), Part::Record)).unwrap();
+    jobs.sweep(LIMITS, SystemTime::now()).unwrap();
+    assert_eq!(parts(&jobs, "a"), Part::ALL[1..]);
+    drop(job);
+}
+
+#[test]
+fn what_is_too_old_is_forgotten_unless_it_runs() {
+    let (_dir, jobs) = store();
+    let running = accepted(&jobs, "run", "x");
+    drop(accepted(&jobs, "lost", "y"));
+    look(&jobs, "lost");
+    let later = SystemTime::now() + RETENTION + Duration::from_mins(1);
+    jobs.sweep(LIMITS, SystemTime::now()).unwrap();
+    assert!(!parts(&jobs, "lost").is_empty());
+    jobs.sweep(LIMITS, later).unwrap();
+    assert_eq!((parts(&jobs, "lost"), parts(&jobs, "run").len()), (vec![], 5));
+    // A clock that was set back forgets nothing.
+    jobs.sweep(LIMITS, UNIX_EPOCH).unwrap();
+    assert_eq!(look(&jobs, "run").status, JobStatus::Running);
+    drop(running);
+}
+
+#[test]
+fn the_oldest_go_until_the_rest_fits_and_the_newest_keeps_its_record() {
+    let (_dir, jobs) = store();
+    let now = SystemTime::now();
+    for (place, id) in ["a", "b", "c"].into_iter().enumerate() {
+        let mut job = accepted(&jobs, id, "x");
+        job.stdout.write_all(&[b'x'; 4000]).unwrap();
+        end(&jobs, id, job, &Outcome::Exited { code: 0 });
+        look(&jobs, id);
+        let record = File::options().write(true).open(jobs.path(&key(id), Part::Record)).unwrap();
+        record.set_modified(now - Duration::from_hours(10 - place as u64)).unwrap();
+    }
+    let limits = |bytes| Limits { age: RETENTION, bytes };
+    jobs.sweep(limits(15_000), now).unwrap();
+    assert_eq!(parts(&jobs, "a").len(), 3);
+    jobs.sweep(limits(10_000), now).unwrap();
+    assert_eq!((parts(&jobs, "a").len(), parts(&jobs, "b").len(), parts(&jobs, "c").len()), (0, 3, 3));
+    jobs.sweep(limits(100), now).unwrap();
+    assert_eq!((parts(&jobs, "b").len(), parts(&jobs, "c")), (0, vec![Part::Record]));
+    assert_eq!(look(&jobs, "c").stdout.as_deref(), Some("xxxxxxxxxx"));
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_forgotten_like_any_other() {
+    let (_dir, jobs) = store();
+    drop(accepted(&jobs, "a", "x"));
+    file::write_atomic(&jobs.path(&key("a"), Part::Record), b"{", Access::mode(MODE)).unwrap();
+    assert!(matches!(jobs.look(&key("a"), SystemTime::now()), Err(StoreError::Malformed { .. })));
+    jobs.sweep(LIMITS, SystemTime::now()).unwrap();
+    assert!(parts(&jobs, "a").contains(&Part::Record));
+    jobs.sweep(LIMITS, SystemTime::now() + RETENTION * 2).unwrap();
+    assert_eq!(parts(&jobs, "a"), []);
+}
+
+#[test]
+fn many_who_look_at_once_see_one_end() {
+    let (_dir, jobs) = store();
+    for round in 0..20 {
+        let id = format!("r{round}");
+        let job = accepted(&jobs, &id, "x");
+        std::thread::scope(|scope| {
+            let lookers: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        loop {
+                            let record = look(&jobs, &id);
+                            if record.status != JobStatus::Running {
+                                return record;
+                            }
+                        }
+                    })
+                })
+                .collect();
+            end(&jobs, &id, job, &Outcome::Exited { code: 0 });
+            for looker in lookers {
+                assert_eq!(looker.join().unwrap().status, JobStatus::Done);
+            }
+        });
+    }
+}

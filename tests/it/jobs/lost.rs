@@ -1,0 +1,125 @@
+//! Who may die while a job runs, and what is known of it afterwards.
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use super::{Caller, dead, file, files, go, site, waiting};
+use crate::harness::{Site, eventually, host};
+
+/// Kills agent and executor, as a power cut would that spares the jobs.
+fn kill_both(site: &mut Site) {
+    let executor = site.agent().executor();
+    host::kill(executor, Signal::SIGKILL);
+    site.agent_mut().kill();
+    dead(executor);
+}
+
+#[test]
+fn a_job_survives_the_death_of_agent_and_executor() {
+    let mut site = site().start();
+    Caller::of(&site).accepted("wait", "r1");
+    let (script, _) = waiting(&site);
+    kill_both(&mut site);
+    assert!(host::alive(script));
+    site.start(0);
+    let caller = Caller::of(&site);
+    assert_eq!(caller.result("r1")["status"], "running");
+    assert_eq!(caller.submit("wait", "r2").status, 409, "the script's lock is held");
+    go(&site);
+    let done = caller.ended("r1");
+    assert_eq!((&done["status"], &done["exit"]), (&json!("done"), &json!(3)), "{done}");
+    assert_eq!(done["stdout"], "begun\nover\n");
+    caller.accepted("wait", "r2");
+    assert_eq!(caller.ended("r2")["exit"], 3);
+}
+
+#[test]
+fn a_job_that_ends_while_nobody_is_there_leaves_its_result() {
+    let mut site = site().start();
+    Caller::of(&site).accepted("wait", "r1");
+    let (_, monitor) = waiting(&site);
+    kill_both(&mut site);
+    go(&site);
+    dead(monitor);
+    let ended = std::fs::metadata(file(&site, "r1", "status")).unwrap().modified().unwrap();
+    site.start(0);
+    // The agent finds it at its start, without being asked.
+    eventually("the final record", || (!file(&site, "r1", "status").exists()).then_some(()));
+    let done = Caller::of(&site).result("r1");
+    assert_eq!((&done["status"], &done["exit"]), (&json!("done"), &json!(3)), "{done}");
+    let seconds = ended.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    assert_eq!(done["finished"], ctrl_exec::wire::stamp::utc(seconds), "the time of the end, not of the look");
+}
+
+#[test]
+fn a_job_survives_a_stopped_agent_and_a_reload() {
+    let mut site = site().start();
+    Caller::of(&site).accepted("wait", "r1");
+    waiting(&site);
+    site.agent().reload().is(&["ACTION=reload", "RESULT=ok"]);
+    assert_eq!(site.agent_mut().stop(), Some(0));
+    site.start(0);
+    go(&site);
+    assert_eq!(Caller::of(&site).ended("r1")["exit"], 3);
+}
+
+#[test]
+fn a_job_whose_monitor_was_killed_is_lost_and_its_script_is_gone() {
+    let site = site().start();
+    let caller = Caller::of(&site);
+    caller.accepted("wait", "r1");
+    let (script, monitor) = waiting(&site);
+    host::kill(monitor, Signal::SIGKILL);
+    [script, monitor].into_iter().for_each(dead);
+    let lost = caller.result("r1");
+    assert_eq!((&lost["status"], &lost["exit"]), (&json!("lost"), &json!(-1)), "{lost}");
+    assert!(lost["reason"].as_str().unwrap().contains("supervisor was killed"), "{lost}");
+    assert_eq!((&lost["stdout"], &lost["finished"].is_string()), (&json!("begun\n"), &true));
+    assert_eq!(caller.result("r1"), lost);
+    // Its script may run again.
+    go(&site);
+    caller.accepted("wait", "r2");
+    assert_eq!(caller.ended("r2")["exit"], 3);
+}
+
+#[test]
+fn a_host_that_went_down_has_lost_its_jobs_and_nothing_runs_for_ever() {
+    let mut site = site().start();
+    Caller::of(&site).accepted("wait", "r1");
+    let (script, monitor) = waiting(&site);
+    site.agent_mut().kill();
+    host::kill(monitor, Signal::SIGKILL);
+    [script, monitor].into_iter().for_each(dead);
+    // As a power cut leaves it: half a line.
+    std::fs::write(file(&site, "r1", "status"), "{\"kind\":\"exi").unwrap();
+    site.start(0);
+    eventually("the final record", || (files(&site) == ["r1.json", "r1.stderr", "r1.stdout"]).then_some(()));
+    assert_eq!(Caller::of(&site).result("r1")["status"], "lost");
+}
+
+#[test]
+fn what_a_killed_submission_left_is_swept_or_lost() {
+    let mut site = site().start();
+    Caller::of(&site).accepted("ok", "r1");
+    Caller::of(&site).ended("r1");
+    site.agent_mut().kill();
+    // Before the record, there is no job; after it and before the order, there is one that never ran.
+    let touch = |id, suffix| std::fs::write(file(&site, id, suffix), "").unwrap();
+    for suffix in ["stdout", "stderr", "status"] {
+        touch("before", suffix);
+        touch("after", suffix);
+    }
+    let record =
+        r#"{"reqid":"after","status":"running","script":"ok","owner":"control-1","started":"2026-11-22T00:00:00Z"}"#;
+    std::fs::write(file(&site, "after", "json"), record).unwrap();
+    for name in files(&site) {
+        host::give_to_agent(&file(&site, "x", "json").with_file_name(name));
+    }
+    site.start(0);
+    let want = ["after.json", "after.stderr", "after.stdout", "r1.json", "r1.stderr", "r1.stdout"];
+    eventually("the sweep", || (files(&site) == want).then_some(()));
+    let caller = Caller::of(&site);
+    assert_eq!(caller.get("/result/before").status, 404);
+    assert_eq!(caller.result("after")["status"], "lost");
+    assert_eq!(std::fs::read_to_string(site.agent().work("ran")).unwrap(), "ran\n");
+}

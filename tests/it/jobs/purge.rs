@@ -1,0 +1,113 @@
+//! What is kept of jobs, and for how long. File times are set, not waited for.
+
+use std::fs::File;
+use std::time::{Duration, SystemTime};
+
+use super::{Caller, file, files, go, runs, site, waiting};
+use crate::harness::{Site, eventually, host};
+
+/// Makes a job's record so many hours old.
+fn age(site: &Site, id: &str, hours: u64) {
+    let record = File::options().write(true).open(file(site, id, "json")).unwrap();
+    record.set_modified(SystemTime::now() - Duration::from_hours(hours)).unwrap();
+}
+
+fn gone(site: &Site, id: &str) {
+    let prefix = format!("{id}.");
+    eventually(&format!("the end of all files of {id}"), || {
+        files(site).iter().all(|name| !name.starts_with(&prefix)).then_some(())
+    });
+}
+
+#[test]
+fn results_are_forgotten_after_a_day_and_running_jobs_never() {
+    let mut site = site().start();
+    let caller = Caller::of(&site);
+    for id in ["old", "young"] {
+        caller.accepted("ok", id);
+        caller.ended(id);
+    }
+    caller.accepted("wait", "run");
+    waiting(&site);
+    age(&site, "old", 25);
+    age(&site, "young", 23);
+    age(&site, "run", 1000);
+    caller.accepted("ok", "next");
+    gone(&site, "old");
+    assert_eq!(caller.get("/result/old").status, 404);
+    assert_eq!(caller.result("young")["status"], "done");
+    assert_eq!(caller.result("run")["status"], "running");
+    // At a start as at a submission; and a job's day begins with its end.
+    caller.ended("next");
+    site.agent_mut().stop();
+    age(&site, "young", 25);
+    site.start(0);
+    gone(&site, "young");
+    go(&site);
+    let caller = Caller::of(&site);
+    assert_eq!(caller.ended("run")["exit"], 3);
+    caller.accepted("ok", "last");
+    caller.ended("last");
+    assert_eq!(caller.result("run")["status"], "done");
+}
+
+#[test]
+fn the_oldest_results_go_first_when_there_are_too_many_bytes() {
+    let site = site().sh("big", "head -c 400000 /dev/zero").agent("async_max_bytes = 3MiB\nmax_output = 1KiB").start();
+    let caller = Caller::of(&site);
+    for (place, id) in ["a", "b", "c", "d", "e", "f", "g"].into_iter().enumerate() {
+        caller.accepted("big", id);
+        caller.ended(id);
+        age(&site, id, 20 - u64::try_from(place).unwrap());
+    }
+    caller.accepted("wait", "run");
+    waiting(&site);
+    assert_eq!(caller.result("a")["status"], "done");
+    caller.accepted("big", "h");
+    caller.ended("h");
+    // The end of a job is no submission.
+    caller.accepted("ok", "i");
+    caller.ended("i");
+    gone(&site, "a");
+    for id in ["b", "c", "d", "e", "f", "g", "h", "i", "run"] {
+        assert_eq!(caller.get(&format!("/result/{id}")).status, 200, "{id}");
+    }
+    go(&site);
+    caller.ended("run");
+}
+
+#[test]
+fn a_result_that_is_larger_than_the_limit_keeps_its_record() {
+    let site = site().sh("big", "head -c 3000000 /dev/zero").agent("async_max_bytes = 1MiB\nmax_output = 1KiB").start();
+    let caller = Caller::of(&site);
+    caller.accepted("wait", "run");
+    waiting(&site);
+    caller.accepted("big", "r1");
+    caller.ended("r1");
+    assert_eq!(caller.submit("wait", "no").status, 409);
+    eventually("the end of the output", || (!file(&site, "r1", "stdout").exists()).then_some(()));
+    assert_eq!((&caller.result("r1")["truncated"], &caller.result("r1")["exit"]), (&true.into(), &0.into()));
+    go(&site);
+    caller.ended("run");
+}
+
+#[test]
+fn unfinished_writes_and_records_of_before_owners_are_swept() {
+    let mut site = site().start();
+    let caller = Caller::of(&site);
+    caller.accepted("ok", "r1");
+    caller.ended("r1");
+    site.agent_mut().stop();
+    let old = |path: &std::path::Path| {
+        std::fs::write(path, "{}").unwrap();
+        host::give_to_agent(path);
+        let file = File::options().write(true).open(path).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_hours(25)).unwrap();
+    };
+    let (unfinished, flat) = (file(&site, "r1", "json").with_file_name(".tmp-0"), runs(&site).join("flat.json"));
+    old(&unfinished);
+    old(&flat);
+    site.start(0);
+    eventually("the sweep", || (!unfinished.exists() && !flat.exists()).then_some(()));
+    assert_eq!(Caller::of(&site).result("r1")["status"], "done");
+}
