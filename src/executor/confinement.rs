@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::decide::HostFacts;
+use super::host::{HostFacts, Person};
 use crate::conf::Account;
 use crate::conf::agent::{Loaded, Profile, Settings};
 use crate::sys::capability;
-use crate::sys::user::{Gid, Uid};
+use crate::sys::user::Uid;
 use crate::wire::refusal::Refusal;
 
 /// Directories that many programs share. A file of the agent's own in one of them is hidden alone; from any other
@@ -146,19 +146,6 @@ fn own_places(settings: &Settings, scripts: &Path) -> Vec<PathBuf> {
 
 fn find(account: &Account, facts: &dyn HostFacts) -> io::Result<Person> {
     facts.person(account)?.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such user on this host"))
-}
-
-/// The ids that a script gets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Person {
-    /// User.
-    pub uid: Uid,
-    /// Group.
-    pub gid: Gid,
-    /// Supplementary groups.
-    pub groups: Vec<Gid>,
-    /// Login name and home directory; a bare number has none.
-    pub login: Option<(String, PathBuf)>,
 }
 
 /// The confinement of one run.

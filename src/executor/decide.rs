@@ -15,17 +15,14 @@
 //! the kernel puts it there, execve(2).)
 
 use std::ffi::CString;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use super::confinement::{Confinement, Person};
+use super::confinement::Confinement;
+use super::host::HostFacts;
 use super::policy::{Policy, Script};
-use crate::conf::Account;
-use crate::sys::file::{self, Resolved};
 use crate::sys::process::Expected;
-use crate::sys::user::{self, Gid, Uid};
 use crate::wire::order::{Mode, Order};
 use crate::wire::refusal::Refusal;
 
@@ -57,47 +54,6 @@ pub fn decide(order: &Order, policy: &Policy, facts: &dyn HostFacts) -> Result<P
         time_limit: shorter(order.requested_limit(), limits.timeout),
         kill_grace: limits.kill_grace,
     })
-}
-
-/// What this host says about paths and accounts, so that a decision can be tried without one.
-pub trait HostFacts {
-    /// The file that a path means now.
-    ///
-    /// # Errors
-    /// There is none, or it cannot be looked at.
-    fn resolve(&self, path: &Path) -> io::Result<Resolved>;
-
-    /// Who an account is; `None` if there is no such user. A number without a user is a person too.
-    ///
-    /// # Errors
-    /// The user database cannot be read.
-    fn person(&self, account: &Account) -> io::Result<Option<Person>>;
-}
-
-/// The facts of this host.
-#[derive(Clone, Copy, Debug)]
-pub struct OnDisk;
-
-impl HostFacts for OnDisk {
-    fn resolve(&self, path: &Path) -> io::Result<Resolved> {
-        file::resolve(path)
-    }
-
-    fn person(&self, account: &Account) -> io::Result<Option<Person>> {
-        let login = match account {
-            Account::Name(name) => user::Account::by_name(name)?,
-            Account::Id(id) => {
-                let (uid, gid) = (Uid::from_raw(*id), Gid::from_raw(*id));
-                return Ok(Some(Person { uid, gid, groups: Vec::new(), login: None }));
-            }
-        };
-        let person = |login: user::Account| {
-            let groups = login.groups()?;
-            let (uid, gid) = (login.uid(), login.gid());
-            Ok(Person { uid, gid, groups, login: Some((login.name().to_owned(), login.home().to_owned())) })
-        };
-        login.map(person).transpose()
-    }
 }
 
 /// A permitted run.
@@ -199,9 +155,13 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use std::io;
+
     use super::*;
+    use crate::conf::Account;
+    use crate::executor::host::Person;
     use crate::executor::policy::ProfileLimits;
-    use crate::sys::file::Identity;
+    use crate::sys::file::{Identity, Resolved};
     use crate::wire::name::{RequestId, ScriptName};
 
     /// Paths and what they resolve to.

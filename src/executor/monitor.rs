@@ -12,9 +12,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::confine::{self, Space};
-use super::decide::{OnDisk, Plan, decide};
+use super::decide::{Plan, decide};
 use super::environment::{environment, environment_of};
 use super::event::{Audit, ExecEvent};
+use super::host::OnDisk;
 use super::intake::{self, Intake};
 use super::policy::Policy;
 use super::report;
@@ -90,7 +91,7 @@ fn start(plan: &Plan, stdio: [OwnedFd; 3]) -> Result<(Spawned, Option<Space>), O
         umask: confinement.profile().umask,
         ..spawn
     };
-    confine::start(plan, confinement, spawn).map(|(spawned, space)| (spawned, Some(space)))
+    confine::start(confinement, spawn).map(|(spawned, space)| (spawned, Some(space)))
 }
 
 fn not_started(step: &str, error: &std::io::Error) -> Outcome {
@@ -238,7 +239,7 @@ impl<'a> Supervision<'a> {
         self.watch.cancel(Instant::now())
     }
 
-    fn signal_tree(&self, done: std::io::Result<()>, signal: Signal) {
+    fn signal_tree(&self, done: &std::io::Result<()>, signal: Signal) {
         if done.is_err() {
             // Without /proc nobody can be found but by their group.
             process::signal_group(self.leader, signal);
@@ -250,8 +251,8 @@ impl<'a> Supervision<'a> {
             (Action::Wait, _) => return,
             (Action::Terminate, Some(space)) => space.terminate(),
             (Action::Kill | Action::KillAndTell, Some(space)) => space.kill(),
-            (Action::Terminate, None) => self.signal_tree(process::continue_and_terminate(), Signal::SIGTERM),
-            (_, None) => self.signal_tree(process::freeze_and_kill(), Signal::SIGKILL),
+            (Action::Terminate, None) => self.signal_tree(&process::continue_and_terminate(), Signal::SIGTERM),
+            (_, None) => self.signal_tree(&process::freeze_and_kill(), Signal::SIGKILL),
         }
         if action == Action::KillAndTell {
             audit(&ExecEvent::Lingering { request: self.order.request() });

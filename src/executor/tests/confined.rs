@@ -91,7 +91,7 @@ fn the_agents_own_files_are_hidden_from_every_account() {
         }
     }
     let executor = Executor::root("run_as = nobody");
-    std::fs::write(executor.path("other/x"), "seen").unwrap();
+    executor.write("other/x", "seen");
     assert_eq!(executor.says("cat {}/other/x"), "seen");
 }
 
@@ -250,8 +250,8 @@ fn host_name_and_shared_memory_are_the_runs_own() {
 fn only_readable_trees_can_be_read_or_executed() {
     let system = "/usr:/bin:/lib:/lib64";
     let executor = Executor::root(&format!("run_as = root\nreadable = {system}:{{}}/open"));
-    std::fs::write(executor.path("open/x"), "seen").unwrap();
-    std::fs::write(executor.path("other/x"), "secret").unwrap();
+    executor.write("open/x", "seen");
+    executor.write("other/x", "secret");
     let said = executor
         .says("cat {}/open/x; cat {}/other/x; cat /etc/passwd; cat /dev/null && echo null; cat /proc/self/comm");
     assert!(said.starts_with("seen") && said.ends_with("null\ncat\n"), "{said}");

@@ -129,6 +129,11 @@ impl Executor {
         self.directory.path().canonicalize().unwrap().join(name)
     }
 
+    /// Puts a file that all may read into the test's directory.
+    pub(super) fn write(&self, name: &str, text: &str) {
+        File::create_new(self.path(name)).unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
     /// An executable file. Another process writes it: while this one had it open for writing, a fork elsewhere in the
     /// test binary could keep it so, and exec would fail.
     pub(super) fn script(&self, name: &str, text: &str) -> PathBuf {
