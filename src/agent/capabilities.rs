@@ -1,9 +1,12 @@
 //! `GET /capabilities`.
 
+use std::sync::Arc;
+
 use hyper::StatusCode;
 
 use super::answer::{self, Answer};
 use super::gate::TrustedPeer;
+use super::snapshot::Snapshot;
 use super::state::Agent;
 use crate::audit::{Event, Level};
 use crate::conf::scripts::Entry;
@@ -20,12 +23,7 @@ pub async fn capabilities(agent: &Agent, peer: &TrustedPeer) -> Answer {
         agent.log().emit(event.field("PEER", peer.address()).field("REASON", reason));
         return answer::error(StatusCode::FORBIDDEN, "not authorised");
     }
-    let scripts: Vec<ScriptEntry> = snapshot
-        .allowlist
-        .iter()
-        .filter(|entry| entry.is_within(snapshot.settings.script_dirs.as_deref()))
-        .map(describe)
-        .collect();
+    let scripts = scripts(agent, &snapshot).await;
     let event = Event::new(Level::Info, "capabilities").field("DISPATCHER", peer.id());
     agent.log().emit(event.field("PEER", peer.address()).field("SCRIPTS", scripts.len()));
     let reply = Capabilities {
@@ -38,11 +36,29 @@ pub async fn capabilities(agent: &Agent, peer: &TrustedPeer) -> Answer {
     answer::json(StatusCode::OK, &reply)
 }
 
-fn describe(entry: &Entry) -> ScriptEntry {
+/// What may run, as the files are now.
+async fn scripts(agent: &Agent, snapshot: &Arc<Snapshot>) -> Vec<ScriptEntry> {
+    let (digests, snapshot) = (agent.digests.clone(), Arc::clone(snapshot));
+    let describe = move || {
+        let digests = digests.of(&snapshot.allowlist);
+        let within = |entry: &&Entry| entry.is_within(snapshot.settings.script_dirs.as_deref());
+        let listed = snapshot.allowlist.iter().filter(within);
+        listed.map(|entry| describe(entry, &snapshot, digests.get(entry.path()).cloned())).collect()
+    };
+    // It fails only where the runtime is going down.
+    tokio::task::spawn_blocking(describe).await.unwrap_or_default()
+}
+
+fn describe(entry: &Entry, snapshot: &Snapshot, sha256: Option<String>) -> ScriptEntry {
+    let shown = snapshot.sidecars.get(entry.name()).and_then(|sidecar| sidecar.shown.clone());
+    let (schema, schema_version) = shown.unzip();
     ScriptEntry {
         name: entry.name().to_string(),
         path: entry.path().display().to_string(),
         executable: file::is_executable(entry.path()),
         profile: entry.profile().to_string(),
+        sha256,
+        schema,
+        schema_version,
     }
 }

@@ -1,13 +1,17 @@
 //! The agent front-end: gate, verbs, pairing client. Unprivileged; the only network listener on a managed host.
 //!
 //! A connection passes, in this order: address list and rate limit (before any handshake cost), handshake with a
-//! mandatory client certificate; and each request on it: revocation, trust map, allowlist, hook. Nothing is run here:
+//! mandatory client certificate; and each request on it: revocation, trust map, allowlist, argument contract, hook.
+//! Nothing is run here:
 //! every run is an order to the executor.
 
 pub mod answer;
+mod canonical;
 pub mod capabilities;
 pub mod collect;
 pub mod connection;
+pub mod contract;
+pub mod digests;
 pub mod execute;
 pub mod gate;
 pub mod order;
@@ -18,6 +22,7 @@ pub mod route;
 pub mod run;
 pub mod self_ping;
 pub mod serve;
+pub mod sidecar;
 pub mod snapshot;
 pub mod state;
 pub mod stream;

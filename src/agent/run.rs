@@ -1,4 +1,4 @@
-//! `POST /run`: allowlist, hook, order, output, one reply, one line.
+//! `POST /run`: allowlist, argument contract, hook, order, output, one reply, one line.
 
 use std::sync::Arc;
 
@@ -63,6 +63,9 @@ impl Call {
             self.deny(None);
             return Err(Box::new(request.refused("script not permitted")));
         };
+        if let Err(refusal) = self.snapshot.sidecars.judge(&script, &request.args, self.snapshot.settings.schema) {
+            return Err(Box::new(self.refused(&refusal)));
+        }
         if let Err(reason) = self.agent.ask_hook(&self.snapshot, &self.peer, hook_context(request)).await {
             self.deny(Some(&reason));
             return Err(Box::new(request.refused(format!("not authorised: {reason}"))));

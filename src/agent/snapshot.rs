@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 
+use super::sidecar::Sidecars;
 use crate::audit::{Event, Level, Logger};
 use crate::conf::agent::{self, Loaded, Settings};
 use crate::conf::scripts::Allowlist;
@@ -41,6 +42,8 @@ pub struct Snapshot {
     pub settings: Settings,
     /// `scripts.conf`.
     pub allowlist: Allowlist,
+    /// What stands beside the scripts.
+    pub sidecars: Sidecars,
     /// Who may ask.
     pub trust: TrustMap,
     /// Who may not, whatever the trust map says.
@@ -111,7 +114,8 @@ impl Snapshot {
         let (trust, revoked) = (trust(&settings, log)?, revoked(&settings, log)?);
         let hook = hook(&settings)?;
         let host = host.to_owned();
-        Ok((Self { settings, allowlist, trust, revoked, hook, host, expiry, tls }, warnings))
+        let sidecars = Sidecars::load(&allowlist, log);
+        Ok((Self { settings, allowlist, sidecars, trust, revoked, hook, host, expiry, tls }, warnings))
     }
 }
 

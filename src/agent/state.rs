@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
+use super::digests::Digests;
 use super::gate::TrustedPeer;
 use super::orders::{ExecutorError, Orders};
 use super::snapshot::{Places, Snapshot, SnapshotError};
@@ -43,6 +44,8 @@ pub struct Agent {
     pub handshakes: Arc<Handshakes>,
     /// Held until a connection ends.
     pub connections: Arc<Slots>,
+    /// What `GET /capabilities` knows of the scripts' files.
+    pub digests: Digests,
     requests: Arc<AtomicUsize>,
     started: Instant,
 }
@@ -82,6 +85,7 @@ impl Agent {
             known: Mutex::default(),
             handshakes: Handshakes::new(HANDSHAKES.0, HANDSHAKES.1),
             connections: Slots::new(CONNECTIONS.0, CONNECTIONS.1),
+            digests: Digests::default(),
             requests: Arc::default(),
             started: Instant::now(),
         })

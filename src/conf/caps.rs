@@ -51,6 +51,27 @@ const NAMES: [&str; 41] = [
     "CAP_CHECKPOINT_RESTORE",
 ];
 
+/// Capabilities that undo a profile's confinement, with what each costs.
+///
+/// A capability that does only what it says, however far that goes (`CAP_KILL`, `CAP_CHOWN`, `CAP_NET_ADMIN`,
+/// `CAP_SYS_TIME`), is not here, nor is one that works only within what the profile leaves (`CAP_DAC_OVERRIDE` and
+/// `CAP_SETUID` meet the read-only file system and the hidden directories, `CAP_SYS_CHROOT` stays in its mount
+/// namespace).
+const DANGEROUS: [(&str, &str); 12] = [
+    ("CAP_SYS_ADMIN", "it can make the read-only file system writable again and uncover what is hidden, mount(2)"),
+    ("CAP_SYS_PTRACE", "it can take over processes outside the confinement, ptrace(2)"),
+    ("CAP_SYS_MODULE", "it can load code into the kernel, init_module(2)"),
+    ("CAP_SYS_RAWIO", "it can reach memory and devices past the kernel, iopl(2)"),
+    ("CAP_SYS_BOOT", "it can stop the host or start another kernel, kexec_load(2)"),
+    ("CAP_MKNOD", "it can make a node for the disk and write it raw, mknod(2)"),
+    ("CAP_DAC_READ_SEARCH", "it can open files outside its mount namespace, open_by_handle_at(2)"),
+    ("CAP_BPF", "it can load programs and read tables of the whole kernel, bpf(2)"),
+    ("CAP_PERFMON", "it can observe every process and the kernel's memory, perf_event_open(2)"),
+    ("CAP_SETFCAP", "it can leave a program behind that has every capability, setcap(8)"),
+    ("CAP_MAC_ADMIN", "it can change the host's mandatory access control"),
+    ("CAP_MAC_OVERRIDE", "it can pass the host's mandatory access control"),
+];
+
 /// One capability of the kernel's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Capability {
@@ -71,6 +92,18 @@ impl Capability {
         self.number
     }
 
+    /// Whether it undoes the rest of a profile, so that `allow_dangerous_caps` must stand beside it.
+    #[must_use]
+    pub fn is_dangerous(self) -> bool {
+        self.cost().is_some()
+    }
+
+    /// What granting it costs, if it undoes the rest of a profile: a clause that begins with "it can".
+    #[must_use]
+    pub fn cost(self) -> Option<&'static str> {
+        DANGEROUS.iter().find(|(name, _)| *name == self.name).map(|(_, cost)| *cost)
+    }
+
     /// Its name in capitals.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -84,8 +117,19 @@ impl fmt::Display for Capability {
     }
 }
 
-/// Reads one capability of a profile's `caps`.
-pub(super) fn capability(text: &str) -> Result<Capability, Complaint> {
+/// Reads one capability of a profile's `caps`; a dangerous one only where the profile allows it.
+pub(super) fn capability(dangerous: bool) -> impl Fn(&str) -> Result<Capability, Complaint> {
+    move |text| {
+        let capability = known(text)?;
+        match capability.cost() {
+            Some(cost) if !dangerous => Err(Complaint::plain(format!("{capability} undoes the confinement: {cost}"))
+                .help("take it out; or, if the script must have it, add the line 'allow_dangerous_caps = yes'")),
+            _ => Ok(capability),
+        }
+    }
+}
+
+fn known(text: &str) -> Result<Capability, Complaint> {
     Capability::named(text).ok_or_else(|| {
         let complaint = Complaint::plain(format!("invalid capability '{}' (expected CAP_*)", shown(text)));
         match nearest(text, NAMES) {
@@ -113,11 +157,21 @@ mod tests {
 
     #[test]
     fn an_unknown_capability_is_refused_with_the_nearest_or_the_reason() {
-        let text = |name| format!("{:?}", capability(name).unwrap_err());
+        let text = |name| format!("{:?}", capability(true)(name).unwrap_err());
         assert!(text("CAP_CHWON").contains("invalid capability 'CAP_CHWON' (expected CAP_*)"));
         assert!(text("CAP_CHWON").contains("did you mean 'CAP_CHOWN'?"));
         assert!(text("cap_kill").contains("did you mean 'CAP_KILL'?"));
         assert!(text("#CAP_KILL").contains("a line of its own"));
         assert!(text("everything").contains("capabilities(7)"));
+    }
+
+    #[test]
+    fn what_undoes_the_confinement_is_taken_only_where_that_is_said() {
+        for (name, cost) in DANGEROUS {
+            let refusal = format!("{:?}", capability(false)(name).unwrap_err());
+            assert!(refusal.contains(cost) && refusal.contains("allow_dangerous_caps = yes"), "{refusal}");
+            assert!(capability(true)(name).unwrap().is_dangerous());
+        }
+        assert!(!capability(false)("CAP_CHOWN").unwrap().is_dangerous());
     }
 }

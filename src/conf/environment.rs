@@ -65,7 +65,7 @@ fn pair(piece: &str) -> Result<(String, String), Complaint> {
         return Err(complaint.help("letters, digits and '_', no digit first"));
     }
     let loads = |loader: &&str| loader.strip_suffix('*').map_or(*loader == name, |start| name.starts_with(start));
-    if LOADERS.iter().any(|loader| loads(loader)) {
+    if LOADERS.iter().any(loads) {
         return Err(Complaint::of_key(format!("cannot set '{name}'")).help(
             "it makes programs load code that nobody judged; set it in the script, for the one program that needs it",
         ));

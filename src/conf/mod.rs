@@ -16,6 +16,7 @@
 //! values through the functions of `value`, and `diagnostic` shows what went wrong.
 
 pub mod agent;
+mod annotation;
 pub mod caps;
 pub mod diagnostic;
 pub mod dispatcher;

@@ -97,7 +97,7 @@ fn model() -> impl Strategy<Value = Model> {
         (any::<[u8; 4]>(), 0..=32_u8).prop_map(|(a, p)| format!("{}/{p}", std::net::Ipv4Addr::from(a))),
         any::<[u8; 16]>().prop_map(|a| std::net::Ipv6Addr::from(a).to_string()),
     ];
-    let caps = vec(prop_oneof![Just("CAP_CHOWN"), Just("CAP_KILL"), Just("CAP_BPF")], 0..3);
+    let caps = vec(prop_oneof![Just("CAP_CHOWN"), Just("CAP_KILL"), Just("CAP_FOWNER")], 0..3);
     let profile = ("[a-z_][a-z0-9_-]{0,8}", caps, any::<bool>());
     (
         any::<u16>(),

@@ -202,6 +202,13 @@ impl<'s, 'f> Reader<'s, 'f> {
         Some(Placed { value, line: Some(span.number()) })
     }
 
+    /// Where the pieces of `key`'s value stand, for what is found wrong with them only later. The key itself is asked
+    /// for elsewhere.
+    pub(super) fn places(&self, key: &str, separators: &'static [char]) -> Vec<Diagnostic> {
+        let value = self.slots.get(key).and_then(|slot| slot.value);
+        value.into_iter().flat_map(|span| span.pieces(separators)).map(|piece| piece.error("")).collect()
+    }
+
     /// The pieces that `cut` finds in `key`'s value, for lists that separators alone do not cut; every piece is judged
     /// at its own place in the value. None where the key is not set.
     pub(super) fn cut<T>(&mut self, key: &'static str, cut: impl FnOnce(&str) -> Vec<Cut<T>>) -> Vec<T> {

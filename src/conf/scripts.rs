@@ -1,20 +1,19 @@
-//! `scripts.conf`: the scripts that may run, each `name = /absolute/path [profile=NAME]`.
+//! `scripts.conf`: the scripts that may run, each `name = /absolute/path [profile=NAME] [sha256=HEX] [args=COUNT]`.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
+use super::annotation::Annotations;
+pub use super::annotation::ArgumentCount;
 use super::diagnostic::{ConfErrors, Diagnostic, Findings, Warnings, shown};
 use super::lexer::{self, Setting, Span};
 use super::names::ProfileName;
-use super::nearest::nearest;
 use super::reader::duplicate;
 use super::source::Source;
 use crate::sys::file;
 use crate::wire::name::ScriptName;
 
 const BLANKS: &[char] = &[' ', '\t'];
-/// The annotations an entry can have.
-const ANNOTATIONS: [&str; 1] = ["profile"];
 
 /// The scripts of one `scripts.conf`, by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +28,8 @@ pub struct Entry {
     name: ScriptName,
     path: PathBuf,
     profile: ProfileName,
+    sha256: Option<[u8; 32]>,
+    args: Option<ArgumentCount>,
     line: usize,
     place: Diagnostic,
 }
@@ -62,6 +63,18 @@ impl Entry {
     #[must_use]
     pub const fn profile(&self) -> &ProfileName {
         &self.profile
+    }
+
+    /// `sha256=`: the digest that the file must have at each run. None: any content may run.
+    #[must_use]
+    pub const fn sha256(&self) -> Option<&[u8; 32]> {
+        self.sha256.as_ref()
+    }
+
+    /// `args=`: how many arguments it takes. None: as many as any run can have.
+    #[must_use]
+    pub const fn args(&self) -> Option<ArgumentCount> {
+        self.args
     }
 
     /// The line it stands on, from 1.
@@ -182,7 +195,9 @@ fn entry(setting: &Setting<'_>, findings: &mut Findings) -> Option<Entry> {
     Some(Entry {
         name,
         path: PathBuf::from(path.text()),
-        profile: draft.profile.unwrap_or_default(),
+        profile: draft.annotations.profile.unwrap_or_default(),
+        sha256: draft.annotations.sha256,
+        args: draft.annotations.args,
         line: setting.key.number(),
         place: setting.key.error(""),
     })
@@ -191,13 +206,13 @@ fn entry(setting: &Setting<'_>, findings: &mut Findings) -> Option<Entry> {
 #[derive(Default)]
 struct Draft<'s> {
     path: Option<Span<'s>>,
-    profile: Option<ProfileName>,
+    annotations: Annotations,
 }
 
 impl<'s> Draft<'s> {
     fn take(&mut self, token: Span<'s>) -> Result<(), Diagnostic> {
-        if let Some((word, length)) = annotation(token.text()) {
-            return self.annotate(token.sub(0, length), word, token.sub(length + 1, token.len()));
+        if self.annotations.take(token)? {
+            return Ok(());
         }
         if self.path.is_some() {
             return Err(token
@@ -211,30 +226,6 @@ impl<'s> Draft<'s> {
         self.path = Some(token);
         Ok(())
     }
-
-    fn annotate(&mut self, word: Span<'s>, name: &str, value: Span<'s>) -> Result<(), Diagnostic> {
-        if name != "profile" {
-            let near = nearest(name, ANNOTATIONS).unwrap_or("profile");
-            let error = word.error(format!("unknown annotation '{}'", shown(name)));
-            return Err(error.help(format!("did you mean '{near}=NAME'?")));
-        }
-        if self.profile.is_some() {
-            return Err(word.error("a second 'profile=' on one line").help("a script has one profile"));
-        }
-        let Some(profile) = ProfileName::parse(value.text()) else {
-            let span = if value.is_empty() { word } else { value };
-            let message = format!("'{}' is no profile name", shown(value.text()));
-            return Err(span.error(message).help("letters, digits, '_', '.' and '-'"));
-        };
-        self.profile = Some(profile);
-        Ok(())
-    }
-}
-
-/// The word before `=` and its length, where a token is an annotation.
-fn annotation(token: &str) -> Option<(&str, usize)> {
-    let (word, _) = token.split_once('=')?;
-    (!word.is_empty() && word.chars().all(|c| c.is_ascii_alphabetic() || c == '_')).then_some((word, word.len()))
 }
 
 #[cfg(test)]
@@ -261,6 +252,30 @@ mod tests {
         assert_eq!(all, [("a-1", "/x/a", "ops", 3), ("b", "/x/b.sh", "default", 2), ("c_2", "/x/c", "cert.v2", 4)]);
         assert!(get(&list, "a").is_none() && get(&list, "b").is_some());
         assert_eq!(list.len(), 3);
+    }
+
+    #[test]
+    fn a_script_can_be_pinned_to_a_digest_and_a_number_of_arguments() {
+        let (list, _) = parse(&format!("a = /x sha256={} args=1..2\nb = args=none /y\n", "aB".repeat(32))).unwrap();
+        assert_eq!(get(&list, "a").unwrap().sha256(), Some(&[0xab; 32]));
+        assert!(get(&list, "a").unwrap().args().is_some_and(|count| count.allows(2) && !count.allows(3)));
+        let b = get(&list, "b").unwrap();
+        assert!(b.sha256().is_none() && b.args().is_some_and(|count| !count.allows(1)));
+    }
+
+    #[test]
+    fn a_wrong_annotation_is_refused_at_its_place() {
+        for (line, expected) in [
+            ("a = /x sha256=abc", "s.conf:1:15: 'abc' is no SHA-256 digest"),
+            ("a = /x sha256=", "s.conf:1:8: '' is no SHA-256 digest"),
+            ("a = /x args=2..1", "s.conf:1:13: '2..1' is no number of arguments"),
+            ("a = /x args=1 args=1", "s.conf:1:15: a second 'args=' on one line"),
+            ("a = /x sha255=abc", "did you mean 'sha256=64 hex digits'?"),
+            ("a = /x owner=root", "known here: 'profile=', 'sha256=' and 'args='"),
+        ] {
+            let errors = parse(line).unwrap_err();
+            assert!(errors.contains(expected), "{line}: {errors}");
+        }
     }
 
     #[test]

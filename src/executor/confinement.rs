@@ -62,10 +62,13 @@ impl Confinements {
     /// Takes the profiles of one snapshot; `scripts` is the allowlist's file.
     ///
     /// # Errors
-    /// Every profile that names no account, with its place; or the user database cannot be read.
+    /// Every profile that names no account, or that may write where the agent's own files are, with its place; or the
+    /// user database cannot be read.
     pub fn new(loaded: &Loaded, scripts: &Path, facts: &dyn HostFacts) -> Result<Self, String> {
         let settings = &loaded.settings;
         settings.profile_errors().map_err(|errors| errors.to_string())?;
+        let resolve = |path: &Path| facts.resolve(path).ok().map(|found| found.path);
+        settings.writable_errors(scripts, resolve).map_err(|errors| errors.to_string())?;
         let profiles = settings.profiles.values().map(|profile| (profile.name.to_string(), profile.clone()));
         let agent = facts.person(&settings.user);
         let agent = agent.map_err(|error| format!("the account '{}' cannot be looked up: {error}", *settings.user))?;

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use super::confinement::Confinement;
 use super::host::HostFacts;
+use super::pins;
 use super::policy::{Policy, Script};
 use crate::sys::process::Expected;
 use crate::wire::order::{Mode, Order};
@@ -30,7 +31,8 @@ use crate::wire::refusal::Refusal;
 ///
 /// # Errors
 /// The refusal for the caller: the order is not one that any executor would take, the script is not on the
-/// allowlist, not in `script_dirs`, its profile is not defined, or the profile cannot be applied on this host.
+/// allowlist, not in `script_dirs`, not what its line pins ([`Pins`](super::Pins)), its profile is not defined, or the
+/// profile cannot be applied on this host.
 pub fn decide(order: &Order, policy: &Policy, facts: &dyn HostFacts) -> Result<Plan, Refusal> {
     order.check()?;
     let refuse = |code, text: &str| Refusal::new(code, text);
@@ -38,6 +40,7 @@ pub fn decide(order: &Order, policy: &Policy, facts: &dyn HostFacts) -> Result<P
     let script = script.ok_or_else(|| refuse("script-not-permitted", "script not permitted"))?;
     let (program, expected) = program(script, policy.script_dirs.as_deref(), facts)
         .ok_or_else(|| refuse("script-not-in-script-dirs", "script not in script_dirs"))?;
+    let expected = pins::judge(script.pins, order.args(), expected, || facts.content(&program))?;
     let limits = policy.profiles.get(&script.profile).ok_or_else(|| {
         let name = &script.profile;
         refuse("undefined-profile", &format!("undefined profile '{name}': agent.conf needs a section [profile {name}]"))
@@ -160,6 +163,8 @@ mod tests {
     use super::*;
     use crate::conf::Account;
     use crate::executor::host::Person;
+    use crate::executor::pins::Content;
+    use crate::executor::pins::Pins;
     use crate::executor::policy::ProfileLimits;
     use crate::sys::file::{Identity, Resolved};
     use crate::wire::name::{RequestId, ScriptName};
@@ -181,10 +186,14 @@ mod tests {
         fn person(&self, _: &Account) -> io::Result<Option<Person>> {
             Ok(None)
         }
+
+        fn content(&self, path: &Path) -> io::Result<Content> {
+            self.resolve(path).map(|found| (found.identity, [0x11; 32]))
+        }
     }
 
     fn policy(path: &str, dirs: Option<&[&str]>) -> Policy {
-        let script = Script { path: PathBuf::from(path), profile: "default".to_owned() };
+        let script = Script { path: PathBuf::from(path), profile: "default".to_owned(), pins: Pins::default() };
         let limits = ProfileLimits { timeout: Some(Duration::from_mins(1)), kill_grace: Duration::from_secs(5) };
         Policy {
             scripts: BTreeMap::from([(ScriptName::parse("x").unwrap(), script)]),
@@ -261,6 +270,21 @@ mod tests {
         let plan = decide(&order("x", &[]), &policy("/s/none", Some(&["/s"])), &facts).unwrap();
         assert_eq!(plan.expected(), Expected::Nothing);
         assert_eq!(code(&policy("/s/../bin/none", Some(&["/s"])), &facts), "script-not-in-script-dirs");
+    }
+
+    #[test]
+    fn what_a_line_pins_is_judged_on_the_file_that_is_executed() {
+        let facts = Table(vec![("/s/x", "/s/real"), ("/s/real", "/s/real"), ("/s", "/s")]);
+        let mut policy = policy("/s/x", Some(&["/s"]));
+        let pin =
+            |policy: &mut Policy, sha256| policy.scripts.values_mut().for_each(|script| script.pins.sha256 = sha256);
+        pin(&mut policy, Some([0x11; 32]));
+        let plan = decide(&order("x", &[]), &policy, &facts).unwrap();
+        assert_eq!((plan.program().to_str(), plan.expected()), (Ok("/s/real"), Expected::File(identity())));
+        pin(&mut policy, Some([0x22; 32]));
+        assert_eq!(code(&policy, &facts), "script-changed");
+        policy.script_dirs = None;
+        assert_eq!(code(&policy, &Table(vec![])), "script-changed");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::pins::{self, Content};
 use crate::conf::Account;
 use crate::sys::file::{self, Resolved};
 use crate::sys::user::{self, Gid, Uid};
@@ -14,6 +15,12 @@ pub trait HostFacts {
     /// # Errors
     /// There is none, or it cannot be looked at.
     fn resolve(&self, path: &Path) -> io::Result<Resolved>;
+
+    /// What is in the file that a path means now, which is asked only for a script that is pinned to its content.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    fn content(&self, path: &Path) -> io::Result<Content>;
 
     /// Who an account is; `None` if there is no such user. A number without a user is a person too.
     ///
@@ -29,6 +36,10 @@ pub struct OnDisk;
 impl HostFacts for OnDisk {
     fn resolve(&self, path: &Path) -> io::Result<Resolved> {
         file::resolve(path)
+    }
+
+    fn content(&self, path: &Path) -> io::Result<Content> {
+        pins::content(path)
     }
 
     fn person(&self, account: &Account) -> io::Result<Option<Person>> {

@@ -17,6 +17,7 @@ mod init;
 mod intake;
 mod limits;
 mod monitor;
+mod pins;
 mod policy;
 mod report;
 mod rights;
@@ -29,6 +30,7 @@ pub use confinement::{Confinement, Confinements};
 pub use decide::{Plan, decide};
 pub use event::ExecEvent;
 pub use host::{HostFacts, OnDisk, Person};
+pub use pins::{Content, Pins};
 pub use policy::{Policy, ProfileLimits, Script};
 pub use serve::{ServeError, serve_private};
 

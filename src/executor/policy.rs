@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::confinement::Confinements;
 use super::host::OnDisk;
+use super::pins::Pins;
 use crate::conf::agent::{self, Loaded, Profile};
 use crate::conf::scripts::Entry;
 use crate::conf::{Root, Source};
@@ -38,6 +39,8 @@ pub struct Script {
     pub path: PathBuf,
     /// Its profile's name.
     pub profile: String,
+    /// What else its line pins.
+    pub pins: Pins,
 }
 
 /// What a profile says about time.
@@ -70,7 +73,8 @@ impl Policy {
 
     fn of(loaded: &Loaded) -> Self {
         let script = |entry: &Entry| {
-            let script = Script { path: entry.path().to_owned(), profile: entry.profile().to_string() };
+            let pins = Pins { sha256: entry.sha256().copied(), args: entry.args() };
+            let script = Script { path: entry.path().to_owned(), profile: entry.profile().to_string(), pins };
             (entry.name().clone(), script)
         };
         let limits = |profile: &Profile| {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,4 +31,13 @@ pub struct ScriptEntry {
     pub executable: bool,
     /// Its profile.
     pub profile: String,
+    /// The file's SHA-256 now, in hex; absent where the agent may not read it, or where it is very large.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sha256: Option<String>,
+    /// What the sidecar beside it says, as it stands there.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub schema: Option<Map<String, Value>>,
+    /// Which sidecar that is: its own version, or `sha256:` and the beginning of its digest.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub schema_version: Option<String>,
 }

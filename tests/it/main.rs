@@ -11,6 +11,8 @@
 )]
 
 mod audit;
+mod capabilities;
+mod contract;
 mod crash;
 mod deadlines;
 mod demo;
@@ -18,6 +20,7 @@ mod executor;
 mod harness;
 mod hook;
 mod hostile;
+mod identity;
 mod names;
 mod old_state;
 mod original;

@@ -137,6 +137,36 @@ fn a_file_that_only_root_can_read_fails_the_check() {
 }
 
 #[test]
+fn what_a_dangerous_capability_costs_is_said() {
+    let site =
+        Site::builder().section("[profile x]\ncaps = CAP_SYS_ADMIN, CAP_KILL\nallow_dangerous_caps = yes").prepare();
+    let said = site.agent().command(&["self-check"]).exits(0).stdout;
+    assert!(said.contains("  Profile 'x': CAP_SYS_ADMIN undoes the confinement: it can make the read-only"), "{said}");
+    assert!(!said.contains("CAP_KILL"), "{said}");
+    let config = site.agent().config();
+    let text = std::fs::read_to_string(&config).unwrap().replace("allow_dangerous_caps = yes\n", "");
+    std::fs::write(&config, text).unwrap();
+    let refused = site.agent().command(&["serve"]).exits(78).stderr;
+    assert!(refused.contains("CAP_SYS_ADMIN undoes the confinement"), "{refused}");
+    assert!(refused.contains("add the line 'allow_dangerous_caps = yes'"), "{refused}");
+}
+
+#[test]
+fn a_profile_that_could_write_to_the_agents_own_files_fails_the_check() {
+    let site = Site::builder().agent("executor_socket = {scripts}/exec.sock").prepare();
+    let (config, root) = (site.agent().config(), site.agent().root.display().to_string());
+    let writable = format!("{root}/etc:/srv:{root}/scripts/../var/lib/ctrl-exec-agent/runs/x");
+    let text = std::fs::read_to_string(&config).unwrap() + "[profile x]\nrun_as = nobody\nwritable = " + &writable;
+    std::fs::write(&config, text).unwrap();
+    let ran = site.agent().command(&["self-check"]).exits(1);
+    assert!(ran.stdout.contains("  Profiles: the executor refuses them\n"), "{ran:?}");
+    assert_eq!(ran.stderr.matches("Profile 'x': writable path '").count(), 2, "{ran:?}");
+    for part in [", where agent.conf is", ", where trusted_dispatchers_path is", "no run_as"] {
+        assert!(ran.stderr.contains(part), "{part}: {ran:?}");
+    }
+}
+
+#[test]
 fn a_script_outside_script_dirs_is_neither_in_order_nor_advertised() {
     let site = Site::builder().agent("script_dirs = {scripts}").sh("in", "true").allow("out = /bin/true").start();
     let said = site.agent().command(&["self-check"]).exits(1).stdout;

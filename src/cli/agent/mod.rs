@@ -2,8 +2,10 @@
 
 pub mod globals;
 pub mod pairing_status;
+mod profile_check;
 pub mod remedy;
 pub mod request_pairing;
+mod script_check;
 pub mod self_check;
 pub mod self_ping;
 pub mod serve;

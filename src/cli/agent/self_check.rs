@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use super::{Globals, pairing_status, remedy};
+use super::{Globals, pairing_status, profile_check, remedy, script_check};
 use crate::agent::serve;
 use crate::agent::snapshot::{self, Places, Snapshot, SnapshotError};
 use crate::audit::{Ident, Logger};
@@ -28,13 +28,15 @@ pub fn run(globals: &Globals) -> Result<Exit, Failure> {
     }
     out::line(format!("  Config OK (port {})", *loaded.settings.port));
     out::line(format!("  Allowlist OK ({} scripts)", loaded.allowlist.len()));
-    let mut good = account(&loaded);
+    let mut good = profile_check::profiles(&loaded);
+    good &= account(&loaded);
     good &= certificates(globals, &loaded);
     good &= trust(&loaded, &places);
     good &= revocation(&loaded, &places);
     good &= executor(&loaded);
     good &= hook(&loaded);
-    good &= scripts(&loaded);
+    good &= script_check::scripts(&loaded);
+    good &= script_check::contracts(&loaded, &to_stderr());
     good = good && everything(&places);
     out::line("Self-check complete.");
     Ok(if good { Exit::Success } else { Exit::Failed })
@@ -177,21 +179,4 @@ fn hook(loaded: &Loaded) -> bool {
         }
         _ => true,
     }
-}
-
-fn scripts(loaded: &Loaded) -> bool {
-    let mut good = true;
-    for entry in loaded.allowlist.iter() {
-        let mark = if !entry.is_within(loaded.settings.script_dirs.as_deref()) {
-            "NOT IN script_dirs"
-        } else if file::is_executable(entry.path()) {
-            "ok"
-        } else {
-            "NOT EXECUTABLE"
-        };
-        good &= mark == "ok";
-        let (name, path, profile) = (entry.name(), entry.path().display(), entry.profile());
-        out::line(format!("  Script '{name}': {path}  (profile: {profile}) [{mark}]"));
-    }
-    good
 }

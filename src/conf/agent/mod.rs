@@ -1,12 +1,13 @@
 //! `agent.conf`: the agent's settings, tags and profiles. Its executor reads the same file for itself.
 
+mod control;
 mod load;
 mod profile;
 mod read;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use load::{Loaded, load};
@@ -59,6 +60,11 @@ pub struct Settings {
     pub max_children: usize,
     /// `max_output`: bytes of each output stream that a buffered reply keeps (16 MiB; 1 KiB to 1 GiB).
     pub max_output: u64,
+    /// `async_max_bytes`: bytes that the outputs of finished detached jobs may take together; the oldest go first
+    /// (1 GiB; 1 MiB to 1 PiB).
+    pub async_max_bytes: u64,
+    /// `schema`: what an argument contract beside a script is for.
+    pub schema: Schema,
     /// `auth_hook`: the executable that judges requests. None: no hook.
     pub auth_hook: Option<Placed<PathBuf>>,
     /// `auth_hook_timeout`: a hook that takes longer denies (10 s; 1 to 3600).
@@ -73,6 +79,16 @@ pub struct Settings {
     pub tags: BTreeMap<String, String>,
     /// `[profile NAME]` sections.
     pub profiles: BTreeMap<ProfileName, Profile>,
+}
+
+/// What the agent does with the argument contracts of `<script>.schema.json`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Schema {
+    /// Refuses arguments that a script's contract does not allow.
+    #[default]
+    Enforce,
+    /// Shows the contracts, and leaves arguments to callers and scripts.
+    Advertise,
 }
 
 impl Settings {
@@ -99,6 +115,25 @@ impl Settings {
     pub fn profile_errors(&self) -> Result<(), ConfErrors> {
         let mut findings = Findings::default();
         self.profiles.values().filter_map(Profile::missing_account).for_each(|error| findings.push(error));
+        findings.sorted().judge(()).map(|((), _)| ())
+    }
+
+    /// Where a root executor applies, no profile may let its scripts write where the agent's own files are: who can
+    /// replace its configuration, keys, trust or results needs no permission any more. A writable path is refused if it
+    /// is, holds or lies in a directory of those files, as written and as links resolve.
+    ///
+    /// `scripts` is the allowlist's file; `resolve` says what a path means now, or nothing where there is no such file.
+    /// What links mean can change, so the executor asks again before each run.
+    ///
+    /// # Errors
+    /// One for each writable path, which names the setting it touches.
+    pub fn writable_errors(
+        &self,
+        scripts: &Path,
+        resolve: impl Fn(&Path) -> Option<PathBuf>,
+    ) -> Result<(), ConfErrors> {
+        let mut findings = Findings::default();
+        control::errors(self, scripts, &resolve).for_each(|error| findings.push(error));
         findings.sorted().judge(()).map(|((), _)| ())
     }
 }

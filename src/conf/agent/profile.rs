@@ -1,7 +1,7 @@
 //! One `[profile NAME]` section: in what confinement a script runs.
 
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::conf::caps::{Capability, capability};
@@ -38,11 +38,11 @@ pub(super) const KEYS: [&str; 17] = [
 
 /// What `memory_max` can be, in bytes: below 4 MiB hardly a shell starts, and no host has 1 PiB.
 const MEMORY: RangeInclusive<u64> = 4 << 20..=1 << 50;
-/// What `processes_max` can be; the most is the kernel's `PID_MAX_LIMIT`, proc_sys_kernel(5).
+/// What `processes_max` can be; the most is the kernel's `PID_MAX_LIMIT`, `proc_sys_kernel(5)`.
 const PROCESSES: RangeInclusive<u64> = 1..=4_194_304;
 /// What `cpu_max` can be, in percent of one CPU.
 const CPU: RangeInclusive<u32> = 1..=100_000;
-/// What `files_max` can be: a shell needs a handful; the most is the kernel's `fs.nr_open`, proc_sys_fs(5).
+/// What `files_max` can be: a shell needs a handful; the most is the kernel's `fs.nr_open`, `proc_sys_fs(5)`.
 const FILES: RangeInclusive<u64> = 16..=1_048_576;
 
 /// Which system calls a script may make.
@@ -96,6 +96,8 @@ pub struct Profile {
     pub working_directory: PathBuf,
     /// `allow_dangerous_caps`: `caps` may name what undoes the rest of the profile (no).
     pub allow_dangerous_caps: bool,
+    /// Where each of `writable` stands.
+    writable_places: Vec<Diagnostic>,
     /// Where the section's header stands.
     place: Diagnostic,
 }
@@ -118,7 +120,9 @@ impl Profile {
         let place = header.error("");
         let path = place.path().into();
         let mut r = Reader::new(&path, format!("Profile '{name}': "), &section.settings, Empty::Refused, findings);
-        let mut caps = r.list("caps", &[',', ' ', '\t'], capability).map(Placed::into_inner).unwrap_or_default();
+        let dangerous = *r.get_or("allow_dangerous_caps", value::switch, false);
+        let caps = r.list("caps", &[',', ' ', '\t'], capability(dangerous));
+        let mut caps = caps.map(Placed::into_inner).unwrap_or_default();
         let mut seen = Vec::new();
         caps.retain(|cap| {
             let new = !seen.contains(cap);
@@ -145,7 +149,8 @@ impl Profile {
             umask: *r.get_or("umask", value::umask, 0o022),
             environment: r.cut("environment", environment::pairs),
             working_directory: r.get_or("working_directory", value::absolute, PathBuf::from("/")).into_inner(),
-            allow_dangerous_caps: *r.get_or("allow_dangerous_caps", value::switch, false),
+            allow_dangerous_caps: dangerous,
+            writable_places: r.places("writable", &[':']),
             name,
             place,
         };
@@ -153,6 +158,11 @@ impl Profile {
             top.contains(&key).then(|| format!("'{key}' is a setting of the agent: it belongs above the first section"))
         });
         profile
+    }
+
+    /// The paths of `writable`, each with its place.
+    pub(super) fn writable_places(&self) -> impl Iterator<Item = (&Path, &Diagnostic)> {
+        self.writable.iter().flatten().map(PathBuf::as_path).zip(&self.writable_places)
     }
 
     /// The error about a profile that names no account.

@@ -5,14 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use super::profile::{self, Profile};
-use super::{Account, AllowedIps, Findings, Placed, ProfileName, RateLimit, Root, Settings, Source};
+use super::{Account, AllowedIps, Findings, Placed, ProfileName, RateLimit, Root, Schema, Settings, Source};
 use crate::conf::diagnostic::{Diagnostic, shown};
 use crate::conf::lexer::{self, Section, Span};
 use crate::conf::names::account;
 use crate::conf::nearest::nearest;
 use crate::conf::networks::network;
 use crate::conf::reader::{Empty, Reader, duplicate};
-use crate::conf::value;
+use crate::conf::value::{self, Complaint};
 
 /// Reads the whole file. Whatever is wrong is in `findings`; then the settings returned stand for nothing but the
 /// names of the profiles that the file defines.
@@ -68,6 +68,8 @@ fn top_level(source: &Source, root: &Root, r: &mut Reader<'_, '_>) -> Settings {
         stdin_timeout: *r.get_or("stdin_timeout", value::seconds(1..=3600), Duration::from_secs(10)),
         max_children: usize::try_from(*r.get_or("max_children", value::count(1..=65_535), 256)).unwrap_or(usize::MAX),
         max_output: *r.get_or("max_output", value::bytes(1 << 10..=1 << 30), 16 << 20),
+        async_max_bytes: *r.get_or("async_max_bytes", value::bytes(1 << 20..=1 << 50), 1 << 30),
+        schema: *r.get_or("schema", schema, Schema::Enforce),
         auth_hook: r.get("auth_hook", value::absolute),
         auth_hook_timeout: *r.get_or("auth_hook_timeout", value::seconds(1..=3600), Duration::from_secs(10)),
         allowed_ips: r.list("allowed_ips", &[','], network).map(Placed::into_inner).map(AllowedIps::new),
@@ -75,6 +77,15 @@ fn top_level(source: &Source, root: &Root, r: &mut Reader<'_, '_>) -> Settings {
         rate_limit_probe: probe.filter(|_| limited),
         tags: BTreeMap::new(),
         profiles: BTreeMap::new(),
+    }
+}
+
+fn schema(text: &str) -> Result<Schema, Complaint> {
+    match text {
+        "enforce" => Ok(Schema::Enforce),
+        "advertise" => Ok(Schema::Advertise),
+        _ => Err(Complaint::of_key(format!("must be 'enforce' or 'advertise', not '{}'", shown(text)))
+            .help("'enforce' refuses arguments that a script's contract does not allow; 'advertise' only shows it")),
     }
 }
 

@@ -47,6 +47,7 @@ fn what_the_file_does_not_say_has_its_default_below_the_root() {
     assert_eq!(s.rate_limit_volume, Some(RateLimit::new(10, 60, 300)));
     assert_eq!(s.rate_limit_probe, Some(RateLimit::new(3, 600, 3600)));
     assert_eq!((s.max_output, *s.trusted_paths), (16 << 20, true));
+    assert_eq!((s.async_max_bytes, s.schema), (1 << 30, Schema::Enforce));
     assert!(s.tags.is_empty() && s.profiles.is_empty());
 }
 
@@ -57,6 +58,7 @@ fn every_key_is_read() {
          trusted_dispatchers_path = /t\nrevoked_serials = /u\ncert_staging_path = /v\nasync_runs_dir = /w\n\
          stdin_timeout = 1\nmax_children = 2\nauth_hook = /h\nauth_hook_timeout = 3\nallowed_ips = 10.0.0.0/8, ::1\n\
          rate_limit_volume = 1/2/3\nrate_limit_probe = 0/0/0\nmax_output = 1KiB\ntrusted_paths = no\n\
+         async_max_bytes = 2M\nschema = advertise\n\
          [tags]\nenv = prod\nnote = two words\n",
     );
     assert_eq!(s.bind.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.1", "::1"]);
@@ -69,6 +71,7 @@ fn every_key_is_read() {
     assert!(s.allowed_ips.unwrap().allows("10.9.9.9".parse().unwrap()));
     assert_eq!((s.rate_limit_volume, s.rate_limit_probe), (Some(RateLimit::new(1, 2, 3)), None));
     assert_eq!((s.max_output, *s.trusted_paths), (1024, false));
+    assert_eq!((s.async_max_bytes, s.schema), (2 << 20, Schema::Advertise));
     assert_eq!(s.tags.get("note").map(String::as_str), Some("two words"));
 }
 
@@ -214,6 +217,23 @@ fn errors_in_a_profile_name_it() {
         let errors = profile_refusal(body);
         assert!(errors.contains(expected), "{body}: {errors}");
     }
+}
+
+#[test]
+fn words_of_the_contract_setting_are_two() {
+    assert!(
+        refusal("schema = strict\n").contains("a.conf:5:10: schema must be 'enforce' or 'advertise', not 'strict'")
+    );
+    assert!(refusal("async_max_bytes = 1K\n").contains("async_max_bytes must be from 1048576 to"));
+}
+
+#[test]
+fn a_capability_that_undoes_the_profile_needs_a_line_of_its_own() {
+    let errors = profile_refusal("caps = CAP_KILL, CAP_SYS_ADMIN CAP_MKNOD\n");
+    assert!(errors.contains("a.conf:6:18: Profile 'p': CAP_SYS_ADMIN undoes the confinement: it can"), "{errors}");
+    assert!(errors.contains("a.conf:6:32: Profile 'p': CAP_MKNOD undoes the confinement: it can"), "{errors}");
+    assert!(errors.contains("add the line 'allow_dangerous_caps = yes'"), "{errors}");
+    assert_eq!(profile("caps = CAP_SYS_ADMIN\nallow_dangerous_caps = yes\n").caps.len(), 1);
 }
 
 #[test]

@@ -21,7 +21,7 @@ use std::time::Duration;
 use nix::sys::wait::{WaitStatus, waitpid};
 use serde_json::Value;
 
-use super::{ExecEvent, Policy, ProfileLimits, Script, monitor, serve_private};
+use super::{ExecEvent, Pins, Policy, ProfileLimits, Script, monitor, serve_private};
 use crate::conf::Root;
 use crate::sys::fdpass;
 use crate::sys::process::{self, Fork, Reaped};
@@ -94,7 +94,8 @@ fn load(path: &Path) -> Result<Policy, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     let value: Value = serde_json::from_str(&text).map_err(|error| format!("policy: {error}"))?;
     let scripts = value["scripts"].as_object().ok_or("no scripts")?.iter().map(|(name, path)| {
-        let script = Script { path: path.as_str().unwrap().into(), profile: "default".to_owned() };
+        let script =
+            Script { path: path.as_str().unwrap().into(), profile: "default".to_owned(), pins: Pins::default() };
         (ScriptName::parse(name).unwrap(), script)
     });
     let millis = |key: &str| value[key].as_u64().map(Duration::from_millis);

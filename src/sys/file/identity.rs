@@ -24,8 +24,11 @@ impl Identity {
     /// # Errors
     /// There is none, or a directory on the way may not be searched.
     pub fn of(path: &Path) -> io::Result<Self> {
-        let facts = std::fs::metadata(path)?;
-        Ok(Self { device: facts.dev(), inode: facts.ino() })
+        std::fs::metadata(path).map(|facts| Self::from_facts(&facts))
+    }
+
+    pub(super) fn from_facts(facts: &std::fs::Metadata) -> Self {
+        Self { device: facts.dev(), inode: facts.ino() }
     }
 }
 

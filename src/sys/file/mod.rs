@@ -1,5 +1,6 @@
 //! Files: written whole or not at all, read within bounds, opened only where nobody else could have put them.
 
+mod digest;
 mod facts;
 mod identity;
 mod lock;
@@ -12,6 +13,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+pub use digest::{Version, digest, digest_of, digest_open};
 pub use facts::{age, create_dir, give, is_executable, is_writable_dir, make_device, sweep};
 pub use identity::{Identity, Resolved, path_of, resolve};
 pub use lock::{LockGuard, lock_directory, lock_exclusive, lock_shared, try_lock_exclusive};

@@ -31,12 +31,30 @@ const NETWORK_PROGRAM: &[&str] = &[
     "base64",
 ];
 
+/// As [`NETWORK_PROGRAM`], and the judge of argument contracts. Root code has no use for it.
+const AGENT: &[&str] = &[
+    "tokio",
+    "tokio_rustls",
+    "rustls",
+    "hyper",
+    "hyper_util",
+    "http_body_util",
+    "axum",
+    "bytes",
+    "serde",
+    "serde_json",
+    "thiserror",
+    "time",
+    "base64",
+    "jsonschema",
+];
+
 /// Lowest first. `executor`, `agent` and `dispatcher` are separate processes: they never name each other.
 pub(super) const ROWS: &[Row] = &[
     Row { room: "exit", rooms: &[], crates: &[] },
     Row { room: "failure", rooms: &["exit"], crates: &[] },
     Row { room: "wire", rooms: &[], crates: &["serde", "serde_json", "thiserror"] },
-    Row { room: "sys", rooms: &[], crates: &["nix", "libc", "thiserror", "landlock", "caps", "seccompiler"] },
+    Row { room: "sys", rooms: &[], crates: &["nix", "libc", "thiserror", "landlock", "caps", "seccompiler", "sha2"] },
     Row { room: "conf", rooms: &["wire", "sys"], crates: &["thiserror", "ipnet", "serde"] },
     Row { room: "audit", rooms: &["wire", "sys"], crates: &["thiserror", "time"] },
     Row {
@@ -70,7 +88,7 @@ pub(super) const ROWS: &[Row] = &[
     Row { room: "store", rooms: &["wire", "sys"], crates: &["serde", "serde_json", "thiserror", "time"] },
     // Runs as root: small, synchronous, nothing of the network.
     Row { room: "executor", rooms: &["wire", "conf", "audit", "sys"], crates: &["serde_json", "thiserror"] },
-    Row { room: "agent", rooms: BELOW_PROGRAMS, crates: NETWORK_PROGRAM },
+    Row { room: "agent", rooms: BELOW_PROGRAMS, crates: AGENT },
     Row { room: "dispatcher", rooms: BELOW_PROGRAMS, crates: NETWORK_PROGRAM },
     Row {
         room: "cli",

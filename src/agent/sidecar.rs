@@ -1,0 +1,229 @@
+//! `<script>.schema.json`: what stands beside a script and describes it to callers.
+//!
+//! A sidecar is shown by `GET /capabilities` as it stands there. If it has `arguments`, it is also the script's argument
+//! contract, which `schema = enforce` holds callers to. What cannot be read is no sidecar to callers; but under
+//! `enforce` it refuses every call, since it may have been meant to refuse this one.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::canonical;
+use super::contract::Contract;
+use crate::audit::{Event, Level, Logger};
+use crate::conf::agent::Schema;
+use crate::conf::scripts::Allowlist;
+use crate::sys::file;
+use crate::wire::hex;
+use crate::wire::name::ScriptName;
+use crate::wire::refusal::Refusal;
+
+/// Largest sidecar, in bytes.
+const SIZE: usize = 65_536;
+/// Longest version of its own that a sidecar can have, in bytes.
+const VERSION: usize = 64;
+/// How a version begins that was made up from the body.
+const DERIVED: &str = "sha256:";
+
+/// Takes an action of the log and its reason.
+type Say<'a> = &'a dyn Fn(&'static str, &str);
+
+/// The sidecars of all scripts that have one.
+#[derive(Debug, Default)]
+pub struct Sidecars(BTreeMap<ScriptName, Sidecar>);
+
+/// What stands beside one script.
+#[derive(Debug)]
+pub struct Sidecar {
+    /// The body and its version, if it is fit to be shown.
+    pub shown: Option<(Map<String, Value>, String)>,
+    /// Which arguments it allows.
+    pub contract: Terms,
+}
+
+/// What a sidecar says about arguments.
+#[derive(Debug)]
+pub enum Terms {
+    /// Nothing.
+    Open,
+    /// This.
+    Contract(Box<Contract>),
+    /// Something, but it cannot be used; the reason is for the operator.
+    Broken(String),
+}
+
+impl Sidecars {
+    /// Reads the sidecars of every listed script. What is wrong with them is logged, and is no reason not to serve.
+    #[must_use]
+    pub fn load(allowlist: &Allowlist, log: &Logger) -> Self {
+        let all = allowlist.iter().filter_map(|entry| {
+            let sidecar = Sidecar::read(&beside(entry.path()), &|action, reason| {
+                let event = Event::new(Level::Warning, action).field("REASON", reason);
+                log.emit(event.field("SCRIPT", entry.name()));
+            })?;
+            Some((entry.name().clone(), sidecar))
+        });
+        Self(all.collect())
+    }
+
+    /// The sidecar of a script, if it has one.
+    #[must_use]
+    pub fn get(&self, script: &ScriptName) -> Option<&Sidecar> {
+        self.0.get(script)
+    }
+
+    /// Judges a call's arguments by the script's contract.
+    ///
+    /// # Errors
+    /// `arguments-not-allowed`, or `contract-broken` for every call where the contract cannot be used.
+    pub fn judge(&self, script: &ScriptName, args: &[String], schema: Schema) -> Result<(), Refusal> {
+        match self.get(script).map(|sidecar| &sidecar.contract) {
+            _ if schema == Schema::Advertise => Ok(()),
+            None | Some(Terms::Open) => Ok(()),
+            Some(Terms::Contract(contract)) => contract.check(args).map(drop),
+            // The reason names files of this host; its operator finds it in the log and by self-check.
+            Some(Terms::Broken(_)) => Err(Refusal::new(
+                "contract-broken",
+                "the script's argument contract cannot be used, so no call is allowed: 'ctrl-exec-agent self-check' on \
+                 the host says why",
+            )),
+        }
+    }
+}
+
+/// Where a script's sidecar is.
+fn beside(script: &Path) -> PathBuf {
+    let mut path = OsString::from(script);
+    path.push(".schema.json");
+    path.into()
+}
+
+impl Sidecar {
+    /// Reads one; none if there is no file.
+    fn read(path: &Path, say: Say<'_>) -> Option<Self> {
+        let skip = |reason: String| {
+            say("schema-skip", &reason);
+            Some(Self { shown: None, contract: Terms::Broken(reason) })
+        };
+        let bytes = match file::read_bounded(path, SIZE) {
+            Ok(bytes) => bytes,
+            Err(error) if error.is_not_found() => return None,
+            Err(error) => return skip(crate::wire::causes::on_one_line(&error)),
+        };
+        let place = path.display();
+        match serde_json::from_slice(&bytes) {
+            Ok(Value::Object(body)) => Some(Self::of(body, say)),
+            Ok(_) => skip(format!("{place} is no JSON object")),
+            Err(error) => skip(format!("{place} is no JSON: {error}")),
+        }
+    }
+
+    fn of(body: Map<String, Value>, say: Say<'_>) -> Self {
+        let contract = match body.get("arguments") {
+            None => Terms::Open,
+            Some(arguments) => match Contract::new(arguments, body.get("argv")) {
+                Ok(contract) => Terms::Contract(Box::new(contract)),
+                Err(reason) => {
+                    say("schema-broken", &reason);
+                    Terms::Broken(reason)
+                }
+            },
+        };
+        let version = version(&body, say);
+        Self { shown: Some((body, version)), contract }
+    }
+}
+
+/// The body's own version if it has a good one, else one that is made up from what it says.
+fn version(body: &Map<String, Value>, say: Say<'_>) -> String {
+    let own = match body.get("version") {
+        Some(Value::String(text)) => Some(text.clone()),
+        Some(Value::Number(number)) => Some(number.to_string()),
+        _ => None,
+    };
+    let fits = |text: &String| {
+        let alphabet = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+        alphabet && (1..=VERSION).contains(&text.len())
+    };
+    if let Some(version) = own.filter(fits) {
+        return version;
+    }
+    if body.contains_key("version") {
+        say("schema-version-derive", "'version' is not 1 to 64 letters, digits, '.', '_' and '-'");
+    }
+    let digest = hex::encode(&file::digest_of(&canonical::bytes(body)));
+    format!("{DERIVED}{}", digest.get(..12).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::sys::file::Access;
+
+    /// The version of a body, and what was said about it.
+    fn versioned(body: &str) -> (String, Vec<String>) {
+        let said = RefCell::new(Vec::new());
+        let body = serde_json::from_str(body).unwrap();
+        let version = version(&body, &|action, _| said.borrow_mut().push(action.to_owned()));
+        (version, said.into_inner())
+    }
+
+    #[test]
+    fn a_good_version_of_its_own_is_taken() {
+        for (body, expected) in
+            [(r#"{"version":"1.2-rc_3"}"#, "1.2-rc_3"), (r#"{"version":2}"#, "2"), (r#"{"version":1.5}"#, "1.5")]
+        {
+            assert_eq!(versioned(body), (expected.to_owned(), vec![]), "{body}");
+        }
+    }
+
+    #[test]
+    fn another_version_is_derived_and_said() {
+        for body in [r#"{"version":"a b"}"#, r#"{"version":"sha256:0"}"#, r#"{"version":true}"#, r#"{"version":""}"#] {
+            let (version, said) = versioned(body);
+            assert!(version.starts_with(DERIVED) && version.len() == 19, "{body}: {version}");
+            assert_eq!(said, ["schema-version-derive"], "{body}");
+        }
+        assert_eq!(versioned(&format!(r#"{{"version":"{}"}}"#, "x".repeat(65))).1.len(), 1);
+        assert_eq!(versioned("{}").1.len(), 0);
+    }
+
+    /// `printf '{"a":1,"b":"x"}' | sha256sum`
+    #[test]
+    fn a_derived_version_depends_on_what_is_said_and_not_on_how() {
+        assert_eq!(versioned(r#"{"b": "x", "a": 1}"#).0, versioned("{\"a\":1,\n\"b\":\"\\u0078\"}").0);
+        assert_ne!(versioned(r#"{"a":1}"#).0, versioned(r#"{"a":2}"#).0);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_shown_and_refuses_under_enforce() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = ScriptName::parse("x").unwrap();
+        let path = dir.path().join("x.schema.json");
+        let judged = |text: &[u8], schema| {
+            file::write_atomic(&path, text, Access::private()).unwrap();
+            let said = RefCell::new(Vec::new());
+            let sidecar = Sidecar::read(&path, &|action, _| said.borrow_mut().push(action.to_owned())).unwrap();
+            let shown = sidecar.shown.is_some();
+            let sidecars = Sidecars(BTreeMap::from([(script.clone(), sidecar)]));
+            let code = sidecars.judge(&script, &[], schema).err().map(|refusal| refusal.code().to_owned());
+            (shown, code.unwrap_or_default(), said.into_inner().concat())
+        };
+        let large = format!("{{\"x\":\"{}\"}}", "x".repeat(SIZE));
+        for text in [&b"{"[..], b"[]", b"\xff", large.as_bytes()] {
+            let skipped = |code: &str| (false, code.to_owned(), "schema-skip".to_owned());
+            assert_eq!(judged(text, Schema::Enforce), skipped("contract-broken"));
+            assert_eq!(judged(text, Schema::Advertise), skipped(""));
+        }
+        let broken = br#"{"arguments": {"type": "objekt"}}"#;
+        assert_eq!(judged(broken, Schema::Enforce), (true, "contract-broken".to_owned(), "schema-broken".to_owned()));
+        let open = br#"{"description": "no arguments", "argv": "x"}"#;
+        assert_eq!(judged(open, Schema::Enforce), (true, String::new(), String::new()));
+        file::remove(&path).unwrap();
+        assert!(Sidecar::read(&path, &|_, _| unreachable!()).is_none());
+    }
+}
