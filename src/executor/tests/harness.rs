@@ -71,7 +71,8 @@ impl Executor {
         let profile = profile.replace("{}", place.to_str().unwrap());
         let conf = |name: &str| place.join("conf").join(name);
         let agent = format!(
-            "port = 1\ncert = {c}/crt\nkey = {c}/key\nca = {c}/ca\nuser = daemon\nasync_runs_dir = {c}-runs\n[profile default]\n{profile}\n",
+            "port = 1\ncert = {c}/crt\nkey = {c}/key\nca = {c}/ca\nuser = daemon\nasync_runs_dir = {c}-runs\n\
+            [profile default]\n{profile}\n",
             c = place.join("conf").display()
         );
         for (path, text) in [(conf("agent.conf"), agent.as_str()), (conf("scripts.conf"), "sh = /bin/sh\n")] {
