@@ -129,7 +129,15 @@ impl Space {
         let mut message = Vec::new();
         // Without a message the end was init's own.
         drop(File::from(self.status).take(16).read_to_end(&mut message));
-        match (End::from_bytes(&message).unwrap_or(init), self.memory) {
+        let end = match (End::from_bytes(&message), init) {
+            (Some(script), _) => script,
+            (None, End::Signalled(_)) => init,
+            (None, End::Exited(_)) => {
+                let reason = "the first process of the run's namespace ended without telling what became of the script";
+                return Outcome::NotConfined { step: "init".to_owned(), reason: reason.to_owned() };
+            }
+        };
+        match (end, self.memory) {
             (End::Signalled(9), Some(limit)) if ran_out => Outcome::OutOfMemory { limit },
             (End::Signalled(signal), _) => Outcome::Signalled { signal },
             (End::Exited(code), _) => Outcome::Exited { code },

@@ -281,10 +281,13 @@ fn explain(failure: &Failure, plan: &Plan) -> String {
             format!("{reason}: a script needs a '#!' line, a program must be made for this kind of machine")
         }
         std::io::ErrorKind::PermissionDenied => {
-            let uid = plan.confinement().map_or(user::current().0, |confinement| confinement.person().uid);
-            format!(
-                "{reason}: uid {uid} may not execute the file or enter a directory above it, or it is mounted noexec"
-            )
+            let confinement = plan.confinement();
+            let uid = confinement.map_or(user::current().0, |confinement| confinement.person().uid);
+            let readable = confinement.is_some_and(|confinement| confinement.profile().readable.is_some());
+            let trees =
+                if readable { ", or it needs a program or library outside of its profile's 'readable'" } else { "" };
+            let why = "may not execute the file or enter a directory above it, or it is mounted noexec";
+            format!("{reason}: uid {uid} {why}{trees}")
         }
         _ => reason.to_string(),
     }

@@ -281,6 +281,11 @@ fn only_readable_trees_can_be_read_or_executed() {
     let executor = Executor::root(&format!("run_as = root\nreadable = {system}\nwritable = {{}}/open"));
     let said = executor.says("echo x > {}/open/x && cat {}/open/x; cat /etc/passwd; echo t > /tmp/t && cat /tmp/t");
     assert!(said.starts_with("x\n") && said.contains("Permission denied") && said.ends_with("t\n"), "{said}");
+    let executor = Executor::root("run_as = root\nreadable = {}/open");
+    match executor.shell("echo ran", &[]).outcome() {
+        Outcome::NotStarted { reason, .. } => assert!(reason.contains("'readable'"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
     let executor = Executor::root("run_as = root\nreadable = /no/such/tree");
     let (step, reason) = unconfined(&executor);
     assert!(step == "readable" && reason.contains("/no/such/tree"), "{step} {reason}");

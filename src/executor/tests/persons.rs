@@ -229,6 +229,17 @@ fn nobody_outlives_a_monitor_that_is_killed() {
 }
 
 #[test]
+fn a_run_whose_init_is_killed_is_told_as_killed_and_never_as_an_exit() {
+    let executor = Executor::root("run_as = nobody");
+    let mut run = executor.shell(STUBBORN, &[]);
+    let init = run.started();
+    assert_eq!(run.line(), "up");
+    kill(Pid::from_raw(init), Signal::SIGKILL).unwrap();
+    assert_eq!(run.outcome(), Outcome::Signalled { signal: 9 });
+    assert!(run.everyone_is_gone());
+}
+
+#[test]
 fn input_and_both_outputs_are_the_orders() {
     let executor = Executor::root("run_as = nobody\nwritable = {}/open");
     let mut run = executor.shell("cat; echo wrong >&2", &[]);
