@@ -11,7 +11,7 @@
 //! | layer | room | holds |
 //! |---|---|---|
 //! | 0 | [`wire`] | every type that crosses a process boundary; parsing, never I/O |
-//! | 0 | [`sys`] | the only unsafe code; files, processes, descriptors, users |
+//! | 0 | [`sys`] | the only unsafe code; files, processes, mounts, descriptors, users |
 //! | 1 | [`conf`] | configuration text to typed settings, every error with its place |
 //! | 1 | [`audit`] | one event, one line, to the journal, syslog or standard error |
 //! | 1 | [`pki`] | CA, requests, certificates and trust as pure decisions |
@@ -19,14 +19,14 @@
 //! | 2 | [`net`] | listeners, connection limits, HTTP head and body limits |
 //! | 2 | [`hook`] | the auth hook: context, time limit, exit status to decision |
 //! | 2 | [`store`] | registry, pairing queue, jobs: files, atomic and locked |
-//! | 3 | [`executor`] | order to plan or refusal, supervision of the script |
+//! | 3 | [`executor`] | order to plan or refusal, confinement and supervision of the script |
 //! | 3 | [`agent`] | front-end: gate, verbs, pairing client |
 //! | 3 | [`dispatcher`] | fan-out, connections, verbs, pairing server |
 //! | 5 | [`cli`] | command line, tables, JSON; the only room that prints |
 //! | 6 | [`role`], [`failure`], [`exit`] | start, one failure printer, one exit table |
 //!
 //! A newcomer's path: `wire/run.rs`, `cli/dispatcher/run.rs`, `dispatcher/run.rs`, `agent/gate.rs`,
-//! `agent/run.rs`, `executor/decide.rs`, `executor/monitor.rs`.
+//! `agent/run.rs`, `executor/decide.rs`, `executor/monitor.rs`, `executor/confine.rs`.
 
 pub mod agent;
 pub mod audit;

@@ -44,9 +44,8 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
 use super::confinement::Confinement;
-use super::decide::Plan;
-use super::init;
-use super::limits::{Means, means};
+use super::init::{self, Work};
+use super::limits::means;
 use crate::sys::cgroup::{self, Controllers, Delegation, Group};
 use crate::sys::process::{self, End, Fork, Pid, Signal, Spawn, Spawned};
 use crate::sys::{capability, mount, pipe};
@@ -60,15 +59,6 @@ use crate::wire::outcome::Outcome;
 /// work nevertheless; runs under the others are refused with the reason.
 pub fn prepare() -> io::Result<Controllers> {
     cgroup::settle()
-}
-
-/// What a confined run is made of, as its init sees it.
-pub(super) struct Work<'a> {
-    pub(super) plan: &'a Plan,
-    pub(super) confinement: &'a Confinement,
-    pub(super) means: Means,
-    pub(super) group: Option<&'a (Delegation, Group)>,
-    pub(super) spawn: Spawn,
 }
 
 /// The namespace of a run, from outside.
@@ -85,7 +75,7 @@ pub(super) struct Space {
 ///
 /// # Errors
 /// The outcome: nothing runs, and which step failed.
-pub(super) fn start(plan: &Plan, confinement: &Confinement, spawn: Spawn) -> Result<(Spawned, Space), Outcome> {
+pub(super) fn start(confinement: &Confinement, spawn: Spawn) -> Result<(Spawned, Space), Outcome> {
     let fail = |step: &str, reason: String| Outcome::NotConfined { step: step.to_owned(), reason };
     let failed = |step: &'static str| move |error: io::Error| fail(step, error.to_string());
     let missing = confinement.caps().without(capability::available().map_err(failed("caps"))?);
@@ -114,7 +104,8 @@ pub(super) fn start(plan: &Plan, confinement: &Confinement, spawn: Spawn) -> Res
         Fork::Child => {
             // While it is open here, the monitor's end would not show.
             drop((verdict, status));
-            init::run(Work { plan, confinement, means, group: group.as_ref(), spawn }, failure, report)
+            let work = Work { confinement, means, group: group.as_ref(), spawn };
+            init::run(work, &failure, &report)
         }
     }
 }
@@ -138,7 +129,15 @@ impl Space {
         let mut message = Vec::new();
         // Without a message the end was init's own.
         drop(File::from(self.status).take(16).read_to_end(&mut message));
-        match (End::from_bytes(&message).unwrap_or(init), self.memory) {
+        let end = match (End::from_bytes(&message), init) {
+            (Some(script), _) => script,
+            (None, End::Signalled(_)) => init,
+            (None, End::Exited(_)) => {
+                let reason = "the first process of the run's namespace ended without telling what became of the script";
+                return Outcome::NotConfined { step: "init".to_owned(), reason: reason.to_owned() };
+            }
+        };
+        match (end, self.memory) {
             (End::Signalled(9), Some(limit)) if ran_out => Outcome::OutOfMemory { limit },
             (End::Signalled(signal), _) => Outcome::Signalled { signal },
             (End::Exited(code), _) => Outcome::Exited { code },

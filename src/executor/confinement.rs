@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::decide::HostFacts;
+use super::host::{HostFacts, Person};
 use crate::conf::Account;
 use crate::conf::agent::{Loaded, Profile, Settings};
 use crate::sys::capability;
-use crate::sys::user::{Gid, Uid};
+use crate::sys::user::Uid;
 use crate::wire::refusal::Refusal;
 
 /// Directories that many programs share. A file of the agent's own in one of them is hidden alone; from any other
@@ -62,10 +62,13 @@ impl Confinements {
     /// Takes the profiles of one snapshot; `scripts` is the allowlist's file.
     ///
     /// # Errors
-    /// Every profile that names no account, with its place; or the user database cannot be read.
+    /// Every profile that names no account, or that may write where the agent's own files are, with its place; or the
+    /// user database cannot be read.
     pub fn new(loaded: &Loaded, scripts: &Path, facts: &dyn HostFacts) -> Result<Self, String> {
         let settings = &loaded.settings;
         settings.profile_errors().map_err(|errors| errors.to_string())?;
+        let resolve = |path: &Path| facts.resolve(path).ok().map(|found| found.path);
+        settings.writable_errors(scripts, resolve).map_err(|errors| errors.to_string())?;
         let profiles = settings.profiles.values().map(|profile| (profile.name.to_string(), profile.clone()));
         let agent = facts.person(&settings.user);
         let agent = agent.map_err(|error| format!("the account '{}' cannot be looked up: {error}", *settings.user))?;
@@ -159,19 +162,6 @@ fn find(account: &Account, facts: &dyn HostFacts) -> io::Result<Person> {
     facts.person(account)?.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such user on this host"))
 }
 
-/// The ids that a script gets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Person {
-    /// User.
-    pub uid: Uid,
-    /// Group.
-    pub gid: Gid,
-    /// Supplementary groups.
-    pub groups: Vec<Gid>,
-    /// Login name and home directory; a bare number has none.
-    pub login: Option<(String, PathBuf)>,
-}
-
 /// The confinement of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confinement {
@@ -219,5 +209,91 @@ impl Confinement {
         let who = name.into_iter().flat_map(|name| [("USER", name), ("LOGNAME", name)]);
         let own = self.profile.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         [("HOME", home)].into_iter().chain(who).chain(own)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::conf::{Root, Source, agent};
+    use crate::executor::pins::Content;
+    use crate::sys::file::{FileError, Identity, Resolved, TrustError};
+    use crate::sys::user::Gid;
+
+    const TOP: &str = "port = 1\ncert = /etc/ssl/certs/a.crt\nkey = /etc/ssl/private/a.key\nca = /etc/ssl/certs/ca.crt\n\
+        executor_socket = /run/c/x.sock\nuser = front\n[profile p]\n";
+
+    /// Every path exists and is what it says, but for links; two accounts.
+    struct Host(&'static [(&'static str, &'static str)]);
+
+    impl HostFacts for Host {
+        fn resolve(&self, path: &Path) -> io::Result<Resolved> {
+            let link = self.0.iter().find(|(from, _)| Path::new(from) == path);
+            let path = link.map_or(path, |(_, to)| Path::new(to)).to_owned();
+            let gone = path.starts_with("/none");
+            if gone {
+                Err(io::ErrorKind::NotFound.into())
+            } else {
+                Ok(Resolved { path, identity: Identity::of(Path::new("/"))? })
+            }
+        }
+
+        fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {
+            self.resolve(path).map_err(|error| FileError::new(path, "open", error).into())
+        }
+
+        fn content(&self, _: &Path) -> io::Result<Content> {
+            Err(io::ErrorKind::NotFound.into())
+        }
+
+        fn person(&self, account: &Account) -> io::Result<Option<Person>> {
+            let known = [("front", 10), ("backup", 20)].into_iter().find(|(name, _)| account.to_string() == *name);
+            Ok(known.map(|(_, id)| Person {
+                uid: Uid::from_raw(id),
+                gid: Gid::from_raw(id),
+                groups: vec![],
+                login: None,
+            }))
+        }
+    }
+
+    /// The confinement under a profile of these lines, or why there is none.
+    pub(in crate::executor) fn confinement(profile: &str) -> Result<Confinement, String> {
+        on(&Host(&[]), profile, "/opt/x")
+    }
+
+    fn on(host: &Host, profile: &str, program: &str) -> Result<Confinement, String> {
+        let loaded = agent::load(
+            &Source::new("/etc/c/agent.conf", format!("{TOP}{profile}\n")),
+            &Source::new("/etc/c/scripts.conf", "x = /opt/x profile=p\n".to_owned()),
+            &Root::default(),
+        );
+        let all = Confinements::new(&loaded.unwrap(), Path::new("/etc/c/scripts.conf"), &Host(&[]))?;
+        all.of("p", Path::new(program), host).map_err(|refusal| refusal.code().to_owned())
+    }
+
+    #[test]
+    fn directories_of_the_agents_own_are_hidden_whole_and_files_among_others_alone() {
+        let hidden = confinement("run_as = backup").unwrap().hidden().to_vec();
+        let expected =
+            ["/etc/c", "/etc/ctrl-exec-agent", "/etc/ssl/private/a.key", "/run/c", "/var/lib/ctrl-exec-agent"];
+        assert_eq!(hidden, expected.map(PathBuf::from));
+    }
+
+    #[test]
+    fn what_does_not_exist_is_not_hidden_and_what_is_a_link_is_hidden_where_it_leads() {
+        let host = Host(&[("/etc/c", "/none"), ("/run/c", "/srv/socket")]);
+        let hidden = on(&host, "run_as = backup", "/opt/x").unwrap().hidden().to_vec();
+        assert!(!hidden.contains(&"/etc/c".into()) && hidden.contains(&"/srv/socket".into()), "{hidden:?}");
+        assert_eq!(on(&host, "run_as = backup\nwritable = /srv", "/opt/x").unwrap_err(), "writable-control");
+        assert_eq!(on(&host, "run_as = backup", "/srv/socket/x").unwrap_err(), "script-hidden");
+    }
+
+    #[test]
+    fn nobody_runs_as_the_front_end_or_as_nobody_known() {
+        assert_eq!(confinement("run_as = front").unwrap_err(), "run-as-agent");
+        assert_eq!(confinement("run_as = stranger").unwrap_err(), "run-as-unknown");
+        assert!(confinement("").unwrap_err().contains("no run_as"));
+        assert!(confinement("run_as = backup\nwritable = /etc").unwrap_err().contains("writable path"));
     }
 }

@@ -17,18 +17,16 @@
 //! the kernel puts it there, execve(2).)
 
 use std::ffi::CString;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use super::confinement::{Confinement, Person};
-use super::pins::{self, Content};
+use super::confinement::Confinement;
+use super::host::HostFacts;
+use super::pins;
 use super::policy::{Paths, Policy, Script};
-use crate::conf::Account;
-use crate::sys::file::{self, Resolved, TrustError};
+use crate::sys::file::Resolved;
 use crate::sys::process::Expected;
-use crate::sys::user::{self, Gid, Uid};
 use crate::wire::order::{Mode, Order};
 use crate::wire::refusal::Refusal;
 
@@ -61,67 +59,6 @@ pub fn decide(order: &Order, policy: &Policy, facts: &dyn HostFacts) -> Result<P
         time_limit: shorter(order.requested_limit(), limits.timeout),
         kill_grace: limits.kill_grace,
     })
-}
-
-/// What this host says about paths and accounts, so that a decision can be tried without one.
-pub trait HostFacts {
-    /// The file that a path means now.
-    ///
-    /// # Errors
-    /// There is none, or it cannot be looked at.
-    fn resolve(&self, path: &Path) -> io::Result<Resolved>;
-
-    /// The same, if root alone can have put it there.
-    ///
-    /// # Errors
-    /// There is none, or what is wrong with it or a directory on the way.
-    fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError>;
-
-    /// What is in the file that a path means now, which is asked only for a script that is pinned to its content.
-    ///
-    /// # Errors
-    /// There is none, or it cannot be read.
-    fn content(&self, path: &Path) -> io::Result<Content>;
-
-    /// Who an account is; `None` if there is no such user. A number without a user is a person too.
-    ///
-    /// # Errors
-    /// The user database cannot be read.
-    fn person(&self, account: &Account) -> io::Result<Option<Person>>;
-}
-
-/// The facts of this host.
-#[derive(Clone, Copy, Debug)]
-pub struct OnDisk;
-
-impl HostFacts for OnDisk {
-    fn resolve(&self, path: &Path) -> io::Result<Resolved> {
-        file::resolve(path)
-    }
-
-    fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {
-        file::resolve_trusted(path)
-    }
-
-    fn content(&self, path: &Path) -> io::Result<Content> {
-        pins::content(path)
-    }
-
-    fn person(&self, account: &Account) -> io::Result<Option<Person>> {
-        let login = match account {
-            Account::Name(name) => user::Account::by_name(name)?,
-            Account::Id(id) => {
-                let (uid, gid) = (Uid::from_raw(*id), Gid::from_raw(*id));
-                return Ok(Some(Person { uid, gid, groups: Vec::new(), login: None }));
-            }
-        };
-        let person = |login: user::Account| {
-            let groups = login.groups()?;
-            let (uid, gid) = (login.uid(), login.gid());
-            Ok(Person { uid, gid, groups, login: Some((login.name().to_owned(), login.home().to_owned())) })
-        };
-        login.map(person).transpose()
-    }
 }
 
 /// A permitted run.
@@ -241,10 +178,15 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use std::io;
+
     use super::*;
+    use crate::conf::Account;
+    use crate::executor::host::Person;
+    use crate::executor::pins::Content;
     use crate::executor::pins::Pins;
     use crate::executor::policy::ProfileLimits;
-    use crate::sys::file::{FileError, Identity};
+    use crate::sys::file::{FileError, Identity, TrustError};
     use crate::wire::name::{RequestId, ScriptName};
 
     /// Paths and what they resolve to.

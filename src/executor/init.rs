@@ -3,33 +3,47 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::confine::Work;
+use super::confinement::Confinement;
+use super::limits::Means;
 use super::{rights, tree};
+use crate::sys::cgroup::{Delegation, Group};
 use crate::sys::mount::{self, Left};
-use crate::sys::process::{self, End, Fault, Pid, Reaped, Signal, Signals};
+use crate::sys::process::{self, End, Fault, Pid, Reaped, Signal, Signals, Spawn};
 use crate::sys::{pipe, poll};
 
 /// Status of an init that could not do its work. The monitor learns the reason from the pipe instead.
 const FAILED: i32 = 127;
 
+/// What a confined run is made of.
+pub(super) struct Work<'a> {
+    /// The order's and the profile's own words.
+    pub(super) confinement: &'a Confinement,
+    /// How its limits are enforced.
+    pub(super) means: Means,
+    /// The control group, if it has one.
+    pub(super) group: Option<&'a (Delegation, Group)>,
+    /// The script.
+    pub(super) spawn: Spawn,
+}
+
 /// Does all of it; the process ends with this function. `failure` takes a step that failed, `report` the script's end.
 ///
 /// **Invariant:** called in the first process of its namespace, which has one thread.
-pub(super) fn run(work: Work<'_>, failure: OwnedFd, report: OwnedFd) -> ! {
-    match start(work, &failure) {
+pub(super) fn run(work: Work<'_>, failure: &OwnedFd, report: &OwnedFd) -> ! {
+    match start(work, failure) {
         Ok(script) => {
             // The script's process alone decides from here on whether exec succeeds.
-            if process::keep_only(&report).is_ok() {
-                stand_by(script, &report);
+            if process::keep_only(report).is_ok() {
+                stand_by(script, report);
             }
         }
-        Err(fault) => fault.report(&failure),
+        Err(fault) => fault.report(failure),
     }
     process::end(FAILED)
 }
 
 fn start(work: Work<'_>, failure: &OwnedFd) -> Result<Pid, Fault> {
-    let Work { plan, confinement, means, group, spawn } = work;
+    let Work { confinement, means, group, spawn } = work;
     process::die_with_parent().map_err(Fault::confining("parent-death-signal"))?;
     // It may have ended just before that; then nobody listens.
     if pipe::is_deserted(failure).map_err(Fault::confining("parent-death-signal"))? {
@@ -44,7 +58,7 @@ fn start(work: Work<'_>, failure: &OwnedFd) -> Result<Pid, Fault> {
     tree::build(confinement, spawn.program(), group.map(|(here, _)| here.mount()))?;
     let own = process::own_id();
     let script = process::fork_for_exec(|| {
-        spawn.become_program(own, failure, || rights::give_up(plan, confinement, means)).report(failure);
+        spawn.become_program(own, failure, || rights::give_up(spawn.program(), confinement, means)).report(failure);
     });
     script.map_err(Fault::confining("fork"))
 }

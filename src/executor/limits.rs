@@ -69,3 +69,42 @@ pub(super) fn means(
     means.group = (limits != Limits::default()).then_some(limits);
     Ok(means)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::executor::confinement::tests::confinement;
+
+    const ALL: Controllers = Controllers { memory: true, processes: true, cpu: true };
+
+    fn judged(profile: &str, controllers: Controllers) -> Result<Means, &'static str> {
+        let confinement = confinement(&format!("run_as = backup\n{profile}")).unwrap();
+        means(&confinement, || controllers).map_err(|limit| limit.key)
+    }
+
+    #[test]
+    fn a_group_enforces_what_its_controllers_can() {
+        let found = judged("memory_max = 8MiB\nprocesses_max = 9\ncpu_max = 50\nfiles_max = 20", ALL).unwrap();
+        let limits = Limits { memory: Some(8 << 20), processes: Some(10), cpu: Some(50) };
+        assert_eq!(found, Means { group: Some(limits), processes_of_user: None, files: Some(20) });
+    }
+
+    #[test]
+    fn without_limits_on_the_whole_nothing_is_asked() {
+        let confinement = confinement("run_as = backup\nfiles_max = 20").unwrap();
+        let found = means(&confinement, || panic!("asked")).unwrap();
+        assert_eq!(found, Means { files: Some(20), ..Means::default() });
+    }
+
+    #[test]
+    fn what_nothing_enforces_is_refused_and_processes_have_a_second_means() {
+        let none = Controllers::default();
+        assert_eq!(judged("memory_max = 8MiB", none), Err("memory_max"));
+        assert_eq!(judged("cpu_max = 50", none), Err("cpu_max"));
+        assert_eq!(judged("processes_max = 9", none).unwrap().processes_of_user, Some(9));
+        for cap in ["CAP_SYS_RESOURCE", "CAP_SYS_ADMIN"] {
+            let profile = format!("processes_max = 9\ncaps = {cap}\nallow_dangerous_caps = yes");
+            assert_eq!(judged(&profile, none), Err("processes_max"), "{cap}");
+        }
+    }
+}

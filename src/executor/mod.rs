@@ -2,7 +2,8 @@
 //!
 //! The way of an order: `serve` takes its connection from the front-end and forks a monitor; the monitor reads it
 //! (`intake`), decides (`decide`, pure, against the `policy`), starts the script and stands by until it has ended
-//! (`monitor`, with `watch` as the pure part), and tells the outcome once (`report`).
+//! (`monitor`, with `watch` as the pure part), and tells the outcome once (`report`). Under a root executor the script
+//! is confined (`confinement` says to what, pure; `confine` does it, and states the order of its steps).
 //!
 //! **Invariant:** a process of this room has one thread. It forks.
 
@@ -11,6 +12,7 @@ mod confinement;
 mod decide;
 mod environment;
 mod event;
+mod host;
 mod init;
 mod intake;
 mod keeper;
@@ -26,9 +28,10 @@ mod tree;
 mod watch;
 
 pub use confine::prepare;
-pub use confinement::{Confinement, Confinements, Person};
-pub use decide::{HostFacts, OnDisk, Plan, decide};
+pub use confinement::{Confinement, Confinements};
+pub use decide::{Plan, decide};
 pub use event::ExecEvent;
+pub use host::{HostFacts, OnDisk, Person};
 pub use pins::{Content, Pins};
 pub use policy::{Paths, Policy, ProfileLimits, Rights, Script};
 pub use resolve::resolve;

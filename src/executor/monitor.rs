@@ -12,9 +12,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::confine::{self, Space};
-use super::decide::{OnDisk, Plan, decide};
+use super::decide::{Plan, decide};
 use super::environment::{environment, environment_of};
 use super::event::{Audit, ExecEvent};
+use super::host::OnDisk;
 use super::intake::{self, Asked, Intake, Job};
 use super::policy::Policy;
 use super::report;
@@ -151,7 +152,7 @@ fn start(plan: &Plan, stdio: [OwnedFd; 3], network: Option<&HostNetwork>) -> Res
         let entered = network.map_or(Ok(()), HostNetwork::enter);
         entered.map_err(|error| Outcome::NotConfined { step: "network".to_owned(), reason: error.to_string() })?;
     }
-    confine::start(plan, confinement, spawn).map(|(spawned, space)| (spawned, Some(space)))
+    confine::start(confinement, spawn).map(|(spawned, space)| (spawned, Some(space)))
 }
 
 fn not_started(step: &str, error: &std::io::Error) -> Outcome {
@@ -308,7 +309,7 @@ impl<'a> Supervision<'a> {
         self.watch.cancel(Instant::now())
     }
 
-    fn signal_tree(&self, done: std::io::Result<()>, signal: Signal) {
+    fn signal_tree(&self, done: &std::io::Result<()>, signal: Signal) {
         if done.is_err() {
             // Without /proc nobody can be found but by their group.
             process::signal_group(self.leader, signal);
@@ -320,8 +321,8 @@ impl<'a> Supervision<'a> {
             (Action::Wait, _) => return,
             (Action::Terminate, Some(space)) => space.terminate(),
             (Action::Kill | Action::KillAndTell, Some(space)) => space.kill(),
-            (Action::Terminate, None) => self.signal_tree(process::continue_and_terminate(), Signal::SIGTERM),
-            (_, None) => self.signal_tree(process::freeze_and_kill(), Signal::SIGKILL),
+            (Action::Terminate, None) => self.signal_tree(&process::continue_and_terminate(), Signal::SIGTERM),
+            (_, None) => self.signal_tree(&process::freeze_and_kill(), Signal::SIGKILL),
         }
         if action == Action::KillAndTell {
             audit(&ExecEvent::Lingering { request: self.order.request() });
@@ -350,10 +351,13 @@ fn explain(failure: &Failure, plan: &Plan) -> String {
             format!("{reason}: a script needs a '#!' line, a program must be made for this kind of machine")
         }
         std::io::ErrorKind::PermissionDenied => {
-            let uid = plan.confinement().map_or(user::current().0, |confinement| confinement.person().uid);
-            format!(
-                "{reason}: uid {uid} may not execute the file or enter a directory above it, or it is mounted noexec"
-            )
+            let confinement = plan.confinement();
+            let uid = confinement.map_or(user::current().0, |confinement| confinement.person().uid);
+            let readable = confinement.is_some_and(|confinement| confinement.profile().readable.is_some());
+            let trees =
+                if readable { ", or it needs a program or library outside of its profile's 'readable'" } else { "" };
+            let why = "may not execute the file or enter a directory above it, or it is mounted noexec";
+            format!("{reason}: uid {uid} {why}{trees}")
         }
         _ => reason.to_string(),
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::confinement::Confinements;
-use super::decide::OnDisk;
+use super::host::OnDisk;
 use super::pins::Pins;
 use crate::conf::agent::{self, Loaded, Profile, Settings};
 use crate::conf::scripts::{Allowlist, Entry};

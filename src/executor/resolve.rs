@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::decide::{OnDisk, decide};
+use super::decide::decide;
+use super::host::OnDisk;
 use super::policy::Policy;
 use crate::conf::agent::{Profile, Settings};
 use crate::conf::scripts::Allowlist;

@@ -3,16 +3,15 @@
 use std::path::Path;
 
 use super::confinement::Confinement;
-use super::decide::Plan;
 use super::limits::Means;
 use super::tree;
 use crate::conf::agent::Syscalls;
 use crate::sys::landlock::{self, Access, Ruleset};
 use crate::sys::process::Fault;
-use crate::sys::{capability, descriptors, file, mount, seccomp, user};
+use crate::sys::{capability, descriptors, mount, seccomp, user};
 
 /// Does it, for this process and all that it will start.
-pub(super) fn give_up(plan: &Plan, confinement: &Confinement, means: Means) -> Result<(), Fault> {
+pub(super) fn give_up(program: &Path, confinement: &Confinement, means: Means) -> Result<(), Fault> {
     let (profile, person) = (confinement.profile(), confinement.person());
     if let Some(files) = means.files {
         descriptors::limit(files).map_err(Fault::confining("files_max"))?;
@@ -20,7 +19,7 @@ pub(super) fn give_up(plan: &Plan, confinement: &Confinement, means: Means) -> R
     if let Some(processes) = means.processes_of_user {
         user::limit_processes(processes).map_err(Fault::confining("processes_max"))?;
     }
-    let rules = rules(confinement, file::path_of(plan.program()))?;
+    let rules = rules(confinement, program)?;
     user::set_groups(&person.groups).map_err(Fault::confining("groups"))?;
     capability::make_root_ordinary().map_err(Fault::confining("secure-bits"))?;
     capability::bound(confinement.caps()).map_err(Fault::confining("bounding-set"))?;

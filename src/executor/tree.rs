@@ -152,7 +152,7 @@ fn make(confinement: &Confinement, basic: Attributes) -> Result<Made, Fault> {
         mount::fresh(Fresh::Memory, workshop, Attributes::NO_SUID)?;
         let (directory, file) = (workshop.join("none"), workshop.join("void"));
         make_directory(&directory, 0)?;
-        File::create_new(&file)?.set_permissions(Permissions::from_mode(0))?;
+        File::create_new(&file)?.set_permissions(Permissions::from_mode(0o0))?;
         let hiding = confinement.hidden().iter().filter_map(|place| {
             let behind = if fs::symlink_metadata(place).ok()?.is_dir() { &directory } else { &file };
             Some(mount::open_exactly(behind).and_then(|opened| piece_of(opened, place.clone(), CLOSED)))
@@ -190,7 +190,7 @@ fn fill_dev(dev: &Path) -> io::Result<()> {
         match make_device(&made, major, minor, 0o666) {
             // Without CAP_MKNOD, as in some containers: the host's own.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                lend(&Path::new("/dev").join(name), &made)?
+                lend(&Path::new("/dev").join(name), &made)?;
             }
             result => result?,
         }

@@ -1,12 +1,13 @@
-//! System calls that take numbers alone, and for which there is no safe binding.
+//! System calls that take numbers alone, or an empty path, and for which there is no safe binding.
 #![expect(unsafe_code, reason = "these calls have no safe binding")]
 
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
 
 /// One such call.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Numbers {
-    /// close_range(2). **Invariant:** nobody uses these descriptors any more.
+    /// `close_range(2)`. **Invariant:** nobody uses these descriptors any more.
     CloseRange {
         /// The first to close.
         first: u32,
@@ -27,8 +28,22 @@ pub(super) enum Numbers {
     SecureBits,
     /// `PR_GET_SECCOMP`.
     SeccompMode,
-    /// landlock_restrict_self(2), with a rule set's descriptor.
+    /// `landlock_create_ruleset(2)` with the flag that asks for the version.
+    LandlockVersion,
+    /// `landlock_restrict_self(2)`, with a rule set's descriptor.
     LandlockRestrict(i32),
+    /// `move_mount(2)` from one descriptor to another.
+    MoveMount {
+        /// The tree.
+        from: i32,
+        /// Its place.
+        to: i32,
+    },
+}
+
+/// The empty path, as a number.
+fn nowhere() -> i64 {
+    i64::try_from(c"".as_ptr().expose_provenance()).unwrap_or_default()
 }
 
 /// Makes the call and gives back its number.
@@ -38,7 +53,7 @@ pub(super) enum Numbers {
 pub(super) fn call(call: Numbers) -> io::Result<i64> {
     let prctl = |option: i32, argument: i64| (libc::SYS_prctl, [i64::from(option), argument, 0, 0, 0]);
     let ambient = |what: i32, cap: u8| (libc::SYS_prctl, [libc::PR_CAP_AMBIENT.into(), what.into(), cap.into(), 0, 0]);
-    let (number, [a, b, c, d, e]) = match call {
+    let (number, words) = match call {
         Numbers::CloseRange { first, last } => (libc::SYS_close_range, [first.into(), last.into(), 0, 0, 0]),
         Numbers::BoundingHas(cap) => prctl(libc::PR_CAPBSET_READ, cap.into()),
         Numbers::BoundingDrop(cap) => prctl(libc::PR_CAPBSET_DROP, cap.into()),
@@ -47,10 +62,32 @@ pub(super) fn call(call: Numbers) -> io::Result<i64> {
         Numbers::SetSecureBits(bits) => prctl(libc::PR_SET_SECUREBITS, bits.into()),
         Numbers::SecureBits => prctl(libc::PR_GET_SECUREBITS, 0),
         Numbers::SeccompMode => prctl(libc::PR_GET_SECCOMP, 0),
+        Numbers::LandlockVersion => (libc::SYS_landlock_create_ruleset, [0, 0, 1, 0, 0]),
         Numbers::LandlockRestrict(rules) => (libc::SYS_landlock_restrict_self, [rules.into(), 0, 0, 0, 0]),
+        Numbers::MoveMount { from, to } => {
+            let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
+            (libc::SYS_move_mount, [from.into(), nowhere(), to.into(), nowhere(), flags.into()])
+        }
     };
-    // SAFETY: every call of the list above takes numbers and touches none of our memory; closing descriptors is sound
-    // under that variant's invariant.
-    let result = unsafe { libc::syscall(number, a, b, c, d, e) };
+    let [first, second, third, fourth, fifth] = words;
+    // SAFETY: every call of the list above takes numbers, or a pointer to a constant that it only reads, and touches none
+    // of our memory; closing descriptors is sound under that variant's invariant.
+    let result = unsafe { libc::syscall(number, first, second, third, fourth, fifth) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// A copy of the mounts at and below an opened file or directory (`open_tree(2)`).
+///
+/// # Errors
+/// As the call's page says.
+pub(super) fn copy_tree(from: i32) -> io::Result<OwnedFd> {
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    let flags = flags | libc::AT_EMPTY_PATH.cast_unsigned() | libc::AT_RECURSIVE.cast_unsigned();
+    // SAFETY: the path is a constant that ends with NUL, and the kernel writes to none of our memory. What it returns is
+    // a descriptor that was made for us, with no other owner.
+    unsafe {
+        let number = libc::syscall(libc::SYS_open_tree, from, c"".as_ptr(), flags);
+        let number = i32::try_from(number).ok().filter(|number| *number >= 0).ok_or_else(io::Error::last_os_error)?;
+        Ok(OwnedFd::from_raw_fd(number))
+    }
 }

@@ -1,10 +1,10 @@
 //! Capabilities of this process: what there is, and having some of it for good (capabilities(7)).
+#![expect(unsafe_code, reason = "capget and capset have no safe binding")]
 
 use std::fmt;
 use std::io;
 
 use super::call::{Numbers, call};
-use super::user;
 
 /// A set of capabilities, each at the bit of its number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,11 +41,11 @@ impl Set {
     }
 
     /// The halves that capset(2) takes.
-    pub(super) const fn halves(self) -> [u32; 2] {
+    const fn halves(self) -> [u32; 2] {
         [(self.0 & 0xffff_ffff) as u32, (self.0 >> 32) as u32]
     }
 
-    pub(super) fn from_halves(low: u32, high: u32) -> Self {
+    fn from_halves(low: u32, high: u32) -> Self {
         Self(u64::from(low) | u64::from(high) << 32)
     }
 }
@@ -62,7 +62,7 @@ impl fmt::Display for Set {
 /// # Errors
 /// Not expected of the kernel.
 pub fn available() -> io::Result<Set> {
-    let [_, permitted, _] = user::capabilities()?;
+    let [_, permitted, _] = sets()?;
     let bounded = |number: &u8| matches!(call(Numbers::BoundingHas(*number)), Ok(1));
     Ok(permitted.numbers().filter(bounded).fold(Set::default(), Set::with))
 }
@@ -104,7 +104,7 @@ pub fn bound(kept: Set) -> io::Result<()> {
 /// # Errors
 /// One of them is not permitted.
 pub fn keep_only(kept: Set) -> io::Result<()> {
-    user::set_capabilities(kept)?;
+    set(kept)?;
     kept.numbers().try_for_each(|number| call(Numbers::AmbientRaise(number)).map(drop))
 }
 
@@ -113,7 +113,7 @@ pub fn keep_only(kept: Set) -> io::Result<()> {
 /// # Errors
 /// Not expected of the kernel.
 pub fn unproven(kept: Set) -> io::Result<Option<String>> {
-    for (name, found) in ["effective", "permitted", "inheritable"].into_iter().zip(user::capabilities()?) {
+    for (name, found) in ["effective", "permitted", "inheritable"].into_iter().zip(sets()?) {
         if found != kept {
             return Ok(Some(format!("the {name} set is {found} instead of {kept}")));
         }
@@ -133,4 +133,33 @@ pub fn unproven(kept: Set) -> io::Result<Option<String>> {
         }
     }
     Ok(None)
+}
+
+/// `_LINUX_CAPABILITY_VERSION_3`, and 0 for this thread.
+const HEADER: [u32; 2] = [0x2008_0522, 0];
+
+/// Makes the effective, permitted and inheritable sets of this thread exactly `wanted`.
+///
+/// # Errors
+/// One of them is not permitted.
+pub(super) fn set(wanted: Set) -> io::Result<()> {
+    let [low, high] = wanted.halves();
+    let (mut header, sets) = (HEADER, [low, low, low, high, high, high]);
+    // SAFETY: the arrays have the layout of `__user_cap_header_struct` and of two `__user_cap_data_struct`
+    // (capset(2)), live through the call, and only the header may be written to.
+    let result = unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), sets.as_ptr()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The effective, permitted and inheritable sets of this thread.
+fn sets() -> io::Result<[Set; 3]> {
+    let (mut header, mut sets) = (HEADER, [0_u32; 6]);
+    // SAFETY: as above; the kernel writes to both arrays, which are live and writable.
+    let result = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), sets.as_mut_ptr()) };
+    let ([low @ .., _, _, _], [_, _, _, high @ ..]) = (sets, sets);
+    let [effective, permitted, inheritable] = [0, 1, 2].map(|place| {
+        let half = |halves: &[u32; 3]| halves.get(place).copied().unwrap_or_default();
+        Set::from_halves(half(&low), half(&high))
+    });
+    if result == 0 { Ok([effective, permitted, inheritable]) } else { Err(io::Error::last_os_error()) }
 }

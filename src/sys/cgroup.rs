@@ -197,3 +197,48 @@ impl Drop for Group {
 fn put(path: &Path, text: &str) -> io::Result<()> {
     OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::process::{self, End, Fork, Reaped};
+
+    #[test]
+    fn controllers_are_read_and_asked_for_by_name() {
+        let all = Controllers::listed("cpuset cpu io memory hugetlb pids rdma");
+        assert_eq!(all, Controllers { memory: true, processes: true, cpu: true });
+        assert_eq!(all.enabling(), "+memory +pids +cpu");
+        assert_eq!(Controllers::listed("cpuset\n"), Controllers::default());
+    }
+
+    #[test]
+    fn the_members_of_a_group_are_killed_and_the_group_is_removed() {
+        if Delegation::find().is_err() {
+            // A host without version 2 groups: there every limit on a whole run refuses it.
+            return;
+        }
+        let text = process::tests::in_a_process("group", || {
+            let group = Delegation::find().unwrap().create("ctrl-exec-test", Limits::default()).unwrap();
+            let path = group.path.clone();
+            if let Fork::Child = process::fork().unwrap() {
+                group.enter().unwrap();
+                process::tests::chain_of_sessions(2);
+                group.kill().unwrap();
+                loop {
+                    nix::unistd::pause();
+                }
+            }
+            let end = loop {
+                match process::reap().unwrap() {
+                    Reaped::Child(_, end) => break end,
+                    Reaped::Running => std::thread::yield_now(),
+                    Reaped::Nobody => panic!("nobody"),
+                }
+            };
+            let ran_out = group.ran_out_of_memory();
+            drop(group);
+            format!("{} {ran_out} {}", end == End::Signalled(9), path.exists())
+        });
+        assert_eq!(text, "true false false");
+    }
+}

@@ -6,7 +6,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::ptr;
 
 use nix::sys::stat::{SFlag, fstat};
 
@@ -54,11 +53,13 @@ struct Beneath {
     parent: i32,
 }
 
+/// `LANDLOCK_RULE_PATH_BENEATH`.
+const PATH_BENEATH: i32 = 1;
+
 /// The version of Landlock that this kernel has; `None` if it has none or does not use it.
 #[must_use]
 pub fn version() -> Option<u32> {
-    const VERSION: u32 = 1;
-    create(ptr::null(), 0, VERSION).ok().and_then(|version| version.try_into().ok()).filter(|version| *version > 0)
+    call(Numbers::LandlockVersion).ok().and_then(|version| version.try_into().ok()).filter(|version| *version > 0)
 }
 
 /// Rules under construction.
@@ -83,10 +84,16 @@ impl Ruleset {
         let handled = handled.0 & known;
         let scoped = if scoped && version >= 6 { ABSTRACT_SOCKETS } else { 0 };
         let attributes = RulesetAttributes { files: handled, network: 0, scoped };
-        // Older kernels know a shorter structure, and take a longer one whose rest is zero.
-        let number = create(&raw const attributes, size_of::<RulesetAttributes>(), 0)?;
-        // SAFETY: the kernel has just made this descriptor for us, and it has no other owner.
-        let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+        // SAFETY: the structure is live and has the size that is passed (older kernels know a shorter one, and take a
+        // longer one whose rest is zero), and the kernel only reads it. What it returns is a descriptor that was made for
+        // us, with no other owner.
+        let descriptor = unsafe {
+            let (size, none) = (size_of::<RulesetAttributes>(), 0);
+            let number = libc::syscall(libc::SYS_landlock_create_ruleset, &raw const attributes, size, none);
+            let number =
+                i32::try_from(number).ok().filter(|number| *number >= 0).ok_or_else(io::Error::last_os_error)?;
+            OwnedFd::from_raw_fd(number)
+        };
         Ok(Self { descriptor, handled })
     }
 
@@ -102,7 +109,6 @@ impl Ruleset {
             return Ok(());
         }
         let rule = Beneath { allowed, parent: opened.as_fd().as_raw_fd() };
-        const PATH_BENEATH: i32 = 1;
         // SAFETY: the structure has the layout that goes with the rule's type, and the kernel only reads it.
         let result = unsafe {
             let rules = self.descriptor.as_raw_fd();
@@ -114,15 +120,8 @@ impl Ruleset {
     /// Puts the rules in force for this process and all that it starts.
     ///
     /// # Errors
-    /// Neither no_new_privs nor `CAP_SYS_ADMIN`, or sixteen sets of rules are in force already.
+    /// Neither `no_new_privs` nor `CAP_SYS_ADMIN`, or sixteen sets of rules are in force already.
     pub fn restrict(&self) -> io::Result<()> {
         call(Numbers::LandlockRestrict(self.descriptor.as_raw_fd())).map(drop)
     }
-}
-
-fn create(attributes: *const RulesetAttributes, size: usize, flags: u32) -> io::Result<i32> {
-    // SAFETY: the pointer is null with a size of zero, or leads to a live structure of that size, and the kernel only
-    // reads it.
-    let number = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, attributes, size, flags) };
-    i32::try_from(number).ok().filter(|number| *number >= 0).ok_or_else(io::Error::last_os_error)
 }

@@ -1,12 +1,12 @@
 //! The tree of mounts that a process sees: its own namespace of them, made read-only, private and hidden in parts.
 //!
-//! What applies to a whole tree is one call ([`restrict`], mount_setattr(2), Linux 5.12), so that no mount below is
-//! forgotten and none can come in between. A tree is moved about as a descriptor ([`Tree`], open_tree(2), Linux 5.2).
-#![expect(unsafe_code, reason = "the calls of the descriptor-based mount interface have no safe binding")]
+//! What applies to a whole tree is one call ([`restrict`], `mount_setattr(2)`, Linux 5.12), so that no mount below is
+//! forgotten and none can come in between. A tree is moved about as a descriptor ([`Tree`], `open_tree(2)`, Linux 5.2).
+#![expect(unsafe_code, reason = "the call has no safe binding")]
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -15,6 +15,8 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statvfs::{FsFlags, statvfs};
+
+use super::call::{Numbers, call, copy_tree};
 
 /// Properties of mounts, as a set of the kernel's `MOUNT_ATTR_*` bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +76,7 @@ pub fn leave(left: Left) -> io::Result<()> {
     set_attributes(AT_FDCWD.as_raw_fd(), c"/", libc::AT_RECURSIVE, Change { propagation: libc::MS_PRIVATE, set: 0 })
 }
 
-/// The next child of this process is the first of a process namespace of its own (pid_namespaces(7)).
+/// The next child of this process is the first of a process namespace of its own (`pid_namespaces(7)`).
 ///
 /// # Errors
 /// As [`leave`].
@@ -146,18 +148,7 @@ impl Tree {
     /// # Errors
     /// It was opened in another mount namespace.
     pub fn copy(opened: impl AsFd) -> io::Result<Self> {
-        let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
-        let at = libc::AT_EMPTY_PATH.cast_unsigned() | libc::AT_RECURSIVE.cast_unsigned();
-        let from = opened.as_fd().as_raw_fd();
-        // SAFETY: the path is a constant that ends with NUL, and the kernel writes to none of our memory. What it
-        // returns is a descriptor that was made for us, with no other owner.
-        let tree = unsafe {
-            let number = libc::syscall(libc::SYS_open_tree, from, c"".as_ptr(), flags | at);
-            let number =
-                i32::try_from(number).ok().filter(|number| *number >= 0).ok_or_else(io::Error::last_os_error)?;
-            OwnedFd::from_raw_fd(number)
-        };
-        Ok(Self(tree))
+        copy_tree(opened.as_fd().as_raw_fd()).map(Self)
     }
 
     /// Gives properties to every mount of the tree.
@@ -174,11 +165,7 @@ impl Tree {
     /// # Errors
     /// It is of the other kind.
     pub fn attach(self, place: impl AsFd) -> io::Result<()> {
-        let (from, to) = (self.0.as_raw_fd(), place.as_fd().as_raw_fd());
-        let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
-        // SAFETY: both paths are constants that end with NUL, and the kernel only reads them.
-        let result = unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, c"".as_ptr(), flags) };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        call(Numbers::MoveMount { from: self.0.as_raw_fd(), to: place.as_fd().as_raw_fd() }).map(drop)
     }
 }
 
@@ -206,6 +193,7 @@ pub fn fresh(kind: Fresh, path: &Path, attributes: Attributes) -> io::Result<()>
     Ok(mount(Some(name), path, Some(name), attributes.flags(), options)?)
 }
 
+#[derive(Clone, Copy)]
 struct Change {
     propagation: libc::c_ulong,
     set: u64,

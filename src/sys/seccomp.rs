@@ -79,7 +79,7 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_io_uring_register,
 ];
 
-/// open_tree_attr(2), Linux 6.15, on every machine.
+/// `open_tree_attr(2)`, Linux 6.15, on every machine.
 const OPEN_TREE_ATTR: libc::c_long = 467;
 
 /// `CLONE_NEW*`, which clone(2) and unshare(2) have in common.
@@ -153,7 +153,7 @@ impl Filter {
     /// Puts the filter in force for this process and all that it starts, and sees that it is.
     ///
     /// # Errors
-    /// Neither no_new_privs nor `CAP_SYS_ADMIN`, or the kernel has no filters.
+    /// Neither `no_new_privs` nor `CAP_SYS_ADMIN`, or the kernel has no filters.
     pub fn install(&self) -> io::Result<()> {
         let len = u16::try_from(self.0.len()).map_err(io::Error::other)?;
         let program = libc::sock_fprog { len, filter: self.0.as_ptr().cast_mut() };
@@ -297,6 +297,10 @@ mod tests {
         }
     }
 
+    fn refusal(errno: i32) -> u32 {
+        libc::SECCOMP_RET_ERRNO | errno.cast_unsigned()
+    }
+
     fn number(call: libc::c_long) -> u32 {
         u32::try_from(call).unwrap()
     }
@@ -308,8 +312,8 @@ mod tests {
         for call in 0..1000 {
             let found = run(&filter, MACHINE.unwrap(), call, [0, 0]);
             let expected = match call {
-                _ if refused.contains(&call) => libc::SECCOMP_RET_ERRNO | 1,
-                _ if call == number(libc::SYS_clone3) => libc::SECCOMP_RET_ERRNO | 38,
+                _ if refused.contains(&call) => refusal(libc::EPERM),
+                _ if call == number(libc::SYS_clone3) => refusal(libc::ENOSYS),
                 _ => libc::SECCOMP_RET_ALLOW,
             };
             assert_eq!(found, expected, "{call}");
@@ -324,16 +328,16 @@ mod tests {
         };
         for bit in [0x2_0000, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000] {
             for call in [libc::SYS_clone, libc::SYS_unshare] {
-                assert_eq!(answer(false, call, [bit | 0x100, 0]), libc::SECCOMP_RET_ERRNO | 1, "{bit:x}");
+                assert_eq!(answer(false, call, [bit | 0x100, 0]), refusal(libc::EPERM), "{bit:x}");
             }
         }
         // A thread; a fork whose signal is SIGCHLD; a process's own descriptors.
         for (call, flags) in [(libc::SYS_clone, 0x3d_0f00), (libc::SYS_clone, 17), (libc::SYS_unshare, 0x400)] {
             assert_eq!(answer(false, call, [flags, 0]), libc::SECCOMP_RET_ALLOW, "{flags:x}");
         }
-        assert_eq!(answer(false, libc::SYS_ioctl, [0, TIOCSTI]), libc::SECCOMP_RET_ERRNO | 1);
+        assert_eq!(answer(false, libc::SYS_ioctl, [0, TIOCSTI]), refusal(libc::EPERM));
         assert_eq!(answer(false, libc::SYS_ioctl, [0, 0x5413]), libc::SECCOMP_RET_ALLOW);
-        assert_eq!(answer(true, libc::SYS_socket, [40, 0]), libc::SECCOMP_RET_ERRNO | 97);
+        assert_eq!(answer(true, libc::SYS_socket, [40, 0]), refusal(libc::EAFNOSUPPORT));
         assert_eq!(answer(false, libc::SYS_socket, [40, 0]), libc::SECCOMP_RET_ALLOW);
         assert_eq!(answer(true, libc::SYS_socket, [1, 0]), libc::SECCOMP_RET_ALLOW);
     }
@@ -343,7 +347,7 @@ mod tests {
         let filter = Filter::new(Wanted { no_network: false }).unwrap();
         assert_eq!(run(&filter, 0x4000_0003, 20, [0, 0]), libc::SECCOMP_RET_KILL_PROCESS);
         if cfg!(target_arch = "x86_64") {
-            assert_eq!(run(&filter, MACHINE.unwrap(), 0x4000_0001, [0, 0]), libc::SECCOMP_RET_ERRNO | 38);
+            assert_eq!(run(&filter, MACHINE.unwrap(), 0x4000_0001, [0, 0]), refusal(libc::ENOSYS));
         }
     }
 }

@@ -1,5 +1,4 @@
 //! Users: who we are, who somebody is, and becoming somebody with fewer rights for good.
-#![expect(unsafe_code, reason = "capget and capset have no safe binding")]
 
 use std::ffi::CString;
 use std::io;
@@ -10,7 +9,7 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{self, User};
 
-use super::capability::Set;
+use super::capability;
 
 pub use nix::unistd::{Gid, Uid};
 
@@ -202,7 +201,7 @@ fn capabilities_are_empty() -> bool {
 /// # Errors
 /// capset(2) is not allowed here.
 pub fn clear_capabilities() -> io::Result<()> {
-    set_capabilities(Set::default())
+    capability::set(capability::Set::default())
 }
 
 /// How many processes the user may have from now on (`RLIMIT_NPROC`, getrlimit(2)).
@@ -256,32 +255,6 @@ pub fn renounce_privileges() -> io::Result<()> {
 /// Not expected of the kernel.
 pub fn has_renounced_privileges() -> io::Result<bool> {
     Ok(prctl::get_no_new_privs()?)
-}
-
-/// `_LINUX_CAPABILITY_VERSION_3`, and 0 for this thread.
-const HEADER: [u32; 2] = [0x2008_0522, 0];
-
-/// Makes the effective, permitted and inheritable sets of this thread exactly `set`.
-pub(super) fn set_capabilities(set: Set) -> io::Result<()> {
-    let [low, high] = set.halves();
-    let (mut header, sets) = (HEADER, [low, low, low, high, high, high]);
-    // SAFETY: the arrays have the layout of `__user_cap_header_struct` and of two `__user_cap_data_struct`
-    // (capset(2)), live through the call, and only the header may be written to.
-    let result = unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), sets.as_ptr()) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// The effective, permitted and inheritable sets of this thread.
-pub(super) fn capabilities() -> io::Result<[Set; 3]> {
-    let (mut header, mut sets) = (HEADER, [0_u32; 6]);
-    // SAFETY: as above; the kernel writes to both arrays, which are live and writable.
-    let result = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), sets.as_mut_ptr()) };
-    let [a, b, c, d, e, f] = sets;
-    if result == 0 {
-        Ok([Set::from_halves(a, d), Set::from_halves(b, e), Set::from_halves(c, f)])
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@ use std::time::Duration;
 use ctrl_exec::conf::Root;
 use ctrl_exec::dispatcher::answer::HostResult;
 use ctrl_exec::dispatcher::call::Fleet;
+use ctrl_exec::dispatcher::live::Live;
 use ctrl_exec::dispatcher::resolve::{Target, resolve};
-use ctrl_exec::dispatcher::run::{Live, run, run_live};
+use ctrl_exec::dispatcher::run::{run, run_live};
 use ctrl_exec::dispatcher::{ping, site};
 use ctrl_exec::wire::run::RunCall;
 use tokio::sync::mpsc;
@@ -37,7 +38,14 @@ fn target(at: &Site) -> Target {
 
 fn order(script: &str) -> RunCall {
     let text = String::new;
-    RunCall { script: script.to_owned(), args: vec![], reqid: "0badcafe".to_owned(), username: text(), token: text() }
+    RunCall {
+        script: script.to_owned(),
+        args: vec![],
+        reqid: "0badcafe".to_owned(),
+        username: text(),
+        token: text(),
+        detached: false,
+    }
 }
 
 async fn pinged(fleet: &Fleet, target: &Target) -> HostResult {

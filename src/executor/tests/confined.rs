@@ -4,6 +4,7 @@
 use std::os::unix::net::UnixListener;
 
 use super::harness::Executor;
+use crate::wire::control::Reloaded;
 use crate::wire::outcome::Outcome;
 
 /// The step and the reason of a run that could not be confined.
@@ -47,10 +48,6 @@ fn temporary_files_are_private_and_those_of_the_host_are_not_there() {
         executor.says("echo x > /tmp/mine && cat /tmp/mine; ls -A {}/; ls -A /run; echo x > /dev/shm/x && echo shm");
     assert_eq!(said, "x\nopen\nshm\n");
     assert!(!std::path::Path::new("/tmp/mine").exists());
-    let twin = Executor::root("run_as = nobody\nwritable = /tmp");
-    let (outcome, ..) = twin.shell("exit 0", &[]).finish();
-    // The test's directory holds the agent's own files, and lies in /tmp.
-    assert!(matches!(outcome, Outcome::Refused(_)));
 }
 
 #[test]
@@ -91,16 +88,41 @@ fn the_agents_own_files_are_hidden_from_every_account() {
         }
     }
     let executor = Executor::root("run_as = nobody");
-    std::fs::write(executor.path("other/x"), "seen").unwrap();
+    executor.write("other/x", "seen");
     assert_eq!(executor.says("cat {}/other/x"), "seen");
 }
 
 #[test]
-fn a_writable_path_above_or_below_the_agents_own_files_is_refused() {
-    for writable in ["{}", "{}/conf", "{}/conf/agent.conf", "/"] {
-        let executor = Executor::root(&format!("run_as = nobody\nwritable = {writable}"));
-        assert_eq!(refused(&executor), "writable-control", "{writable}");
+fn a_writable_path_above_or_below_the_agents_own_files_is_refused_at_the_start() {
+    for writable in ["{}", "{}/conf", "{}/conf/agent.conf", "/", "/tmp"] {
+        let executor = Executor::spawn_root(&[], &format!("run_as = nobody\nwritable = {writable}"));
+        let Reloaded::Failed { text } = executor.answer() else { panic!("not failed") };
+        assert!(text.contains("writable path"), "{text}");
     }
+}
+
+#[test]
+fn what_becomes_the_agents_own_later_is_refused_and_hidden_at_the_next_run() {
+    let executor = Executor::root("run_as = nobody\nwritable = {}/open");
+    assert_eq!(executor.shell("exit 4", &[]).outcome(), Outcome::Exited { code: 4 });
+    std::os::unix::fs::symlink(executor.path("open/deep"), executor.path("conf-runs")).unwrap();
+    assert_eq!(refused(&executor), "writable-control");
+    let executor = Executor::root("run_as = nobody");
+    executor.write("open/deep/x", "seen");
+    assert_eq!(executor.says("cat {}/open/deep/x"), "seen");
+    std::os::unix::fs::symlink(executor.path("open/deep"), executor.path("conf-runs")).unwrap();
+    assert!(!executor.says("cat {}/open/deep/x").contains("seen"));
+}
+
+#[test]
+fn a_script_among_the_agents_own_files_is_refused() {
+    let executor = Executor::root("run_as = nobody");
+    std::os::unix::fs::symlink("/usr/bin", executor.path("conf-runs")).unwrap();
+    let twin = Executor::root("run_as = nobody");
+    std::os::unix::fs::symlink("/usr/share", twin.path("conf-runs")).unwrap();
+    assert_eq!(twin.shell("exit 4", &[]).outcome(), Outcome::Exited { code: 4 });
+    // The shell's own path leads there, so that it cannot even be found.
+    assert!(!executor.shell("exit 4", &[]).outcome().started());
 }
 
 #[test]
@@ -250,8 +272,8 @@ fn host_name_and_shared_memory_are_the_runs_own() {
 fn only_readable_trees_can_be_read_or_executed() {
     let system = "/usr:/bin:/lib:/lib64";
     let executor = Executor::root(&format!("run_as = root\nreadable = {system}:{{}}/open"));
-    std::fs::write(executor.path("open/x"), "seen").unwrap();
-    std::fs::write(executor.path("other/x"), "secret").unwrap();
+    executor.write("open/x", "seen");
+    executor.write("other/x", "secret");
     let said = executor
         .says("cat {}/open/x; cat {}/other/x; cat /etc/passwd; cat /dev/null && echo null; cat /proc/self/comm");
     assert!(said.starts_with("seen") && said.ends_with("null\ncat\n"), "{said}");
@@ -259,6 +281,11 @@ fn only_readable_trees_can_be_read_or_executed() {
     let executor = Executor::root(&format!("run_as = root\nreadable = {system}\nwritable = {{}}/open"));
     let said = executor.says("echo x > {}/open/x && cat {}/open/x; cat /etc/passwd; echo t > /tmp/t && cat /tmp/t");
     assert!(said.starts_with("x\n") && said.contains("Permission denied") && said.ends_with("t\n"), "{said}");
+    let executor = Executor::root("run_as = root\nreadable = {}/open");
+    match executor.shell("echo ran", &[]).outcome() {
+        Outcome::NotStarted { reason, .. } => assert!(reason.contains("'readable'"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
     let executor = Executor::root("run_as = root\nreadable = /no/such/tree");
     let (step, reason) = unconfined(&executor);
     assert!(step == "readable" && reason.contains("/no/such/tree"), "{step} {reason}");

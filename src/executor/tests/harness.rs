@@ -71,7 +71,8 @@ impl Executor {
         let profile = profile.replace("{}", place.to_str().unwrap());
         let conf = |name: &str| place.join("conf").join(name);
         let agent = format!(
-            "port = 1\ncert = {c}/crt\nkey = {c}/key\nca = {c}/ca\nuser = daemon\n[profile default]\n{profile}\n",
+            "port = 1\ncert = {c}/crt\nkey = {c}/key\nca = {c}/ca\nuser = daemon\nasync_runs_dir = {c}-runs\n\
+            [profile default]\n{profile}\n",
             c = place.join("conf").display()
         );
         for (path, text) in [(conf("agent.conf"), agent.as_str()), (conf("scripts.conf"), "sh = /bin/sh\n")] {
@@ -127,6 +128,11 @@ impl Executor {
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().canonicalize().unwrap().join(name)
+    }
+
+    /// Puts a file that all may read into the test's directory.
+    pub(super) fn write(&self, name: &str, text: &str) {
+        File::create_new(self.path(name)).unwrap().write_all(text.as_bytes()).unwrap();
     }
 
     /// An executable file. Another process writes it: while this one had it open for writing, a fork elsewhere in the

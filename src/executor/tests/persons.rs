@@ -7,6 +7,7 @@ use nix::unistd::Pid;
 
 use super::harness::{Executor, order, until};
 use crate::sys::cgroup::Delegation;
+use crate::sys::user::Account;
 use crate::wire::order::Mode;
 use crate::wire::outcome::Outcome;
 
@@ -25,8 +26,10 @@ fn a_script_runs_as_its_account_with_its_groups_and_is_not_process_one() {
     let by_number = Executor::root("run_as = 61234");
     assert_eq!(by_number.says("id -u; id -g; id -G; echo $HOME; pwd"), "61234\n61234\n61234\n/\n/\n");
     let games = Executor::root("run_as = games");
-    let known = String::from_utf8(std::process::Command::new("id").args(["-G", "games"]).output().unwrap().stdout);
-    assert_eq!(games.says("id -G; echo $USER $LOGNAME $HOME"), format!("{}games games /usr/games\n", known.unwrap()));
+    let account = Account::by_name("games").unwrap().unwrap();
+    let groups: Vec<String> = account.groups().unwrap().iter().map(ToString::to_string).collect();
+    let home = account.home().display();
+    assert_eq!(games.says("id -G; echo $USER $LOGNAME $HOME"), format!("{}\ngames games {home}\n", groups.join(" ")));
 }
 
 #[test]
@@ -127,14 +130,14 @@ fn limits_on_a_whole_run_hold_or_refuse_it() {
         Outcome::NotConfined { step, reason } => format!("{step}: {reason}"),
         other => panic!("{other:?}"),
     };
-    if !available.memory {
-        let text = reason("run_as = nobody\nmemory_max = 64MiB");
-        assert!(text.starts_with("memory_max: ") && text.contains("Delegate=yes"), "{text}");
-    } else {
+    if available.memory {
         let executor = Executor::root("run_as = nobody\nmemory_max = 64MiB");
         let outcome = executor.shell("x=$(head -c 1000000000 /dev/zero | tr '\\0' x); echo ran", &[]).outcome();
         assert_eq!(outcome, Outcome::OutOfMemory { limit: 64 << 20 });
         assert_eq!(executor.says("echo ran"), "ran\n");
+    } else {
+        let text = reason("run_as = nobody\nmemory_max = 64MiB");
+        assert!(text.starts_with("memory_max: ") && text.contains("Delegate=yes"), "{text}");
     }
     if !available.cpu {
         assert!(reason("run_as = nobody\ncpu_max = 50").starts_with("cpu_max: "));
@@ -223,6 +226,17 @@ fn nobody_outlives_a_monitor_that_is_killed() {
         kill(Pid::from_raw(monitor), Signal::SIGKILL).unwrap();
         assert_eq!(run.rest(), "");
     }
+}
+
+#[test]
+fn a_run_whose_init_is_killed_is_told_as_killed_and_never_as_an_exit() {
+    let executor = Executor::root("run_as = nobody");
+    let mut run = executor.shell(STUBBORN, &[]);
+    let init = run.started();
+    assert_eq!(run.line(), "up");
+    kill(Pid::from_raw(init), Signal::SIGKILL).unwrap();
+    assert_eq!(run.outcome(), Outcome::Signalled { signal: 9 });
+    assert!(run.everyone_is_gone());
 }
 
 #[test]

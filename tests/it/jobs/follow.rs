@@ -13,6 +13,8 @@ use crate::harness::{eventually, host};
 struct Stream {
     http: Http<Tls>,
     decoder: Decoder,
+    /// What of the last piece is not decoded yet.
+    piece: Vec<u8>,
 }
 
 impl Stream {
@@ -22,19 +24,19 @@ impl Stream {
         http.send(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()));
         let head = http.head().unwrap();
         assert!(head.starts_with("HTTP/1.1 200") && head.contains(MEDIA_TYPE), "{head}");
-        Self { http, decoder: Decoder::default() }
+        Self { http, decoder: Decoder::default(), piece: Vec::new() }
     }
 
     /// The next frame but those that only say that there is somebody.
     fn next(&mut self) -> Option<Frame> {
         loop {
-            match self.decoder.next_frame().unwrap() {
+            let mut rest = self.piece.as_slice();
+            let frame = self.decoder.next_frame(&mut rest).unwrap();
+            self.piece = rest.to_vec();
+            match frame {
                 Some(Frame::Idle) => {}
                 Some(frame) => return Some(frame),
-                None => {
-                    let piece = self.http.chunk()?;
-                    self.decoder.push(&piece);
-                }
+                None => self.piece = self.http.chunk()?,
             }
         }
     }

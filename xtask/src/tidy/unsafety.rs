@@ -5,8 +5,10 @@ use crate::code::{Source, Violation};
 
 /// The only folder with unsafe code.
 const ROOM: &str = "src/sys";
-/// How many unsafe blocks that folder may have, tests not counted.
-const MOST: usize = 12;
+/// How many unsafe blocks that folder may have, tests not counted. Eight of them are what a confinement needs and no
+/// library has a safe way for: mounts by descriptor, Landlock, a filter of system calls, capabilities by number, and a
+/// process that borrows memory.
+const MOST: usize = 20;
 
 /// Unsafe code outside the room, in tests too, and too many blocks within.
 pub(super) fn check(sources: &[Source]) -> Vec<Violation> {
@@ -57,9 +59,9 @@ mod tests {
     }
 
     #[test]
-    fn the_thirteenth_block_is_one_too_many() {
+    fn one_block_over_the_limit_is_too_many() {
         let source = |count| Source::new("src/sys/a.rs".into(), "fn f() { unsafe { g() } }\n".repeat(count));
-        assert_eq!(check(&[source(12)]), []);
-        assert_eq!(check(&[source(13)]).len(), 1);
+        assert_eq!(check(&[source(MOST)]), []);
+        assert_eq!(check(&[source(MOST + 1)]).len(), 1);
     }
 }

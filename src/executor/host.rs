@@ -1,0 +1,83 @@
+//! What a decision asks this host for, so that it can be tried without one.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::pins::{self, Content};
+use crate::conf::Account;
+use crate::sys::file::{self, Resolved, TrustError};
+use crate::sys::user::{self, Gid, Uid};
+
+/// What a host says about paths and accounts.
+pub trait HostFacts {
+    /// The file that a path means now.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be looked at.
+    fn resolve(&self, path: &Path) -> io::Result<Resolved>;
+
+    /// The same, if root alone can have put it there.
+    ///
+    /// # Errors
+    /// There is none, or what is wrong with it or a directory on the way.
+    fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError>;
+
+    /// What is in the file that a path means now, which is asked only for a script that is pinned to its content.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    fn content(&self, path: &Path) -> io::Result<Content>;
+
+    /// Who an account is; `None` if there is no such user. A number without a user is a person too.
+    ///
+    /// # Errors
+    /// The user database cannot be read.
+    fn person(&self, account: &Account) -> io::Result<Option<Person>>;
+}
+
+/// The facts of this host.
+#[derive(Clone, Copy, Debug)]
+pub struct OnDisk;
+
+impl HostFacts for OnDisk {
+    fn resolve(&self, path: &Path) -> io::Result<Resolved> {
+        file::resolve(path)
+    }
+
+    fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {
+        file::resolve_trusted(path)
+    }
+
+    fn content(&self, path: &Path) -> io::Result<Content> {
+        pins::content(path)
+    }
+
+    fn person(&self, account: &Account) -> io::Result<Option<Person>> {
+        let login = match account {
+            Account::Name(name) => user::Account::by_name(name)?,
+            Account::Id(id) => {
+                let (uid, gid) = (Uid::from_raw(*id), Gid::from_raw(*id));
+                return Ok(Some(Person { uid, gid, groups: Vec::new(), login: None }));
+            }
+        };
+        let person = |login: user::Account| {
+            let groups = login.groups()?;
+            let (uid, gid) = (login.uid(), login.gid());
+            Ok(Person { uid, gid, groups, login: Some((login.name().to_owned(), login.home().to_owned())) })
+        };
+        login.map(person).transpose()
+    }
+}
+
+/// The ids that a script gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Person {
+    /// User.
+    pub uid: Uid,
+    /// Group.
+    pub gid: Gid,
+    /// Supplementary groups.
+    pub groups: Vec<Gid>,
+    /// Login name and home directory; a bare number has none.
+    pub login: Option<(String, PathBuf)>,
+}
