@@ -61,6 +61,11 @@ pub fn prepare() -> io::Result<Controllers> {
     cgroup::settle()
 }
 
+/// Clears away what a monitor that was killed has left: the control group of its run. Returns whether none is left.
+pub(super) fn sweep() -> bool {
+    Delegation::find().map_or(true, |here| here.sweep())
+}
+
 /// The namespace of a run, from outside.
 #[derive(Debug)]
 pub(super) struct Space {
@@ -89,7 +94,7 @@ pub(super) fn start(confinement: &Confinement, spawn: Spawn) -> Result<(Spawned,
     let means = means(confinement, delegated).map_err(|limit| fail(limit.key, limit.why))?;
     let group = means.group.map(|limits| {
         let here = Delegation::find()?;
-        let group = here.create(&format!("run-{}", std::process::id()), limits)?;
+        let group = here.create_for_run(limits)?;
         Ok((here, group))
     });
     let group = group.transpose().map_err(failed("control-group"))?;

@@ -15,6 +15,8 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 const LEAF: &str = "ctrl-exec-executor";
 /// Where the version 2 hierarchy is mounted: alone, or beside those of version 1.
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+/// What the names of the groups of runs begin with.
+const RUN: &str = "run-";
 /// Attempts to remove a group whose last members are just leaving, and the pause between them.
 const REMOVALS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(1);
@@ -62,13 +64,15 @@ pub struct Delegation {
     directory: PathBuf,
 }
 
-/// Moves this process into a leaf of its group and hands the group's controllers down, so that groups beside the leaf
-/// can be limited. Returns what can be limited now.
+/// Moves the processes of this program that are in this process's group into a leaf of it, and hands the group's
+/// controllers down, so that groups beside the leaf can be limited. Groups of runs whose monitors were killed are
+/// removed. Returns what can be limited now.
 ///
 /// # Errors
-/// There is no version 2 hierarchy, or the group is not this process's to divide.
+/// There is no version 2 hierarchy, or the group is not this program's to divide: others are in it.
 pub fn settle() -> io::Result<Controllers> {
     let here = Delegation::find()?;
+    let _ = here.sweep();
     let offered = Controllers::listed(&fs::read_to_string(here.directory.join("cgroup.controllers"))?);
     if here.controllers()? == offered {
         return Ok(offered);
@@ -76,7 +80,7 @@ pub fn settle() -> io::Result<Controllers> {
     let leaf = here.directory.join(LEAF);
     match fs::create_dir(&leaf) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => put(&leaf.join("cgroup.procs"), "0")?,
+        _ => here.gather(&leaf.join("cgroup.procs"))?,
     }
     put(&here.directory.join("cgroup.subtree_control"), &offered.enabling())?;
     here.controllers()
@@ -104,12 +108,52 @@ impl Delegation {
         &self.mount
     }
 
+    /// The directory of the group below which groups are made.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// What can be limited for groups made here.
     ///
     /// # Errors
     /// The group is gone.
     pub fn controllers(&self) -> io::Result<Controllers> {
         Ok(Controllers::listed(&fs::read_to_string(self.directory.join("cgroup.subtree_control"))?))
+    }
+
+    /// Moves everyone of this program. An agent that started its executor itself is in the same group, and with it the
+    /// controllers could not be handed down.
+    fn gather(&self, leaf: &Path) -> io::Result<()> {
+        let program = fs::read_link("/proc/self/exe")?;
+        let members = fs::read_to_string(self.directory.join("cgroup.procs"))?;
+        let is_ours = |pid: &&str| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|other| other == program);
+        for pid in members.lines().filter(is_ours) {
+            match put(leaf, pid) {
+                // It has just ended.
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the groups of runs that are empty. A run's monitor removes its group, unless it was killed. Returns
+    /// whether none is left.
+    #[must_use]
+    pub fn sweep(&self) -> bool {
+        let Ok(entries) = fs::read_dir(&self.directory) else { return true };
+        let runs = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(RUN));
+        let left = runs.filter(|run| fs::remove_dir(run.path()).is_err());
+        left.count() == 0
+    }
+
+    /// Makes the group of this process's run, with these limits.
+    ///
+    /// # Errors
+    /// As [`Delegation::create`].
+    pub fn create_for_run(&self, limits: Limits) -> io::Result<Group> {
+        self.create(&format!("{RUN}{}", std::process::id()), limits)
     }
 
     /// Makes a group with these limits. One of that name that was left behind is replaced.

@@ -1,5 +1,6 @@
 //! Executors that the front-end starts itself, at the other end of a socket pair.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -108,7 +109,7 @@ fn serve(control: OwnedFd, signals: Signals, policy: Result<Policy, String>, par
         warn(policy, audit);
     }
     let server =
-        Server { door: control, signals, policy, monitors: std::collections::BTreeSet::new(), audit, load, network };
+        Server { door: control, signals, policy, monitors: BTreeSet::new(), bereft: false, audit, load, network };
     server.serve().map_err(ServeError::Control)
 }
 

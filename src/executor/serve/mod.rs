@@ -26,6 +26,7 @@ use std::time::Duration;
 pub use control::{serve_own, serve_private};
 pub use socket::{Door, serve_socket};
 
+use super::confine;
 use super::event::{Audit, ExecEvent};
 use super::monitor::{self, Means};
 use super::policy::Policy;
@@ -33,7 +34,7 @@ use super::report;
 use crate::sys::listener::BindError;
 use crate::sys::network::HostNetwork;
 use crate::sys::poll;
-use crate::sys::process::{self, Fork, Pid, Reaped, Signal, Signals};
+use crate::sys::process::{self, End, Fork, Pid, Reaped, Signal, Signals};
 use crate::wire::control::Reloaded;
 use crate::wire::order::Report;
 use crate::wire::outcome::Outcome;
@@ -78,6 +79,8 @@ struct Server<'a, D> {
     /// What may run; or what is wrong with the configuration, and then nothing may.
     policy: Result<Policy, String>,
     monitors: BTreeSet<Pid>,
+    /// A monitor was killed, and what it would have cleared away may still be there.
+    bereft: bool,
     audit: Audit<'a>,
     load: Load<'a>,
     network: Option<&'a HostNetwork>,
@@ -167,8 +170,13 @@ impl<D> Server<'_, D> {
 
     /// Forgets monitors that have ended.
     fn count(&mut self) {
-        while let Ok(Reaped::Child(pid, _)) = process::reap() {
+        while let Ok(Reaped::Child(pid, end)) = process::reap() {
+            self.bereft |= self.network.is_some() && matches!(end, End::Signalled(_));
             self.monitors.remove(&pid);
+        }
+        if self.bereft {
+            // Its run's last processes may be on their way out: then at the next signal.
+            self.bereft = !confine::sweep();
         }
     }
 

@@ -100,7 +100,8 @@ pub fn serve_socket(
     let door = Entrance { ear, told, teller, front_end, notifier };
     let policy = Ok(policy);
     let network = Some(&network);
-    let server = Server { door, signals, policy, monitors: BTreeSet::new(), audit: &audit, load: &load, network };
+    let server =
+        Server { door, signals, policy, monitors: BTreeSet::new(), bereft: false, audit: &audit, load: &load, network };
     server.serve().map_err(ServeError::Control)
 }
 

@@ -6,6 +6,7 @@
 mod confined;
 mod ends;
 mod harness;
+mod limits;
 mod orders;
 mod persons;
 mod runs;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use nix::sys::wait::{WaitStatus, waitpid};
 use serde_json::Value;
 
+use super::confine;
 use super::monitor::{self, Means};
 use super::{Confinements, ExecEvent, Paths, Pins, Policy, ProfileLimits, Script, serve_private};
 use crate::conf::{Root, Source, agent};
@@ -77,6 +79,7 @@ fn root_executor(control: &OwnedFd, directory: &Path) {
     };
     fdpass::send(control, &serde_json::to_vec(&answer).unwrap(), &[]).unwrap();
     let Ok(policy) = policy else { process::end(1) };
+    drop(confine::prepare());
     let mut buffer = [0; 64];
     loop {
         let mut message = fdpass::receive(control, &mut buffer, 1).unwrap();

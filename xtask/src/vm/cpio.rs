@@ -9,6 +9,7 @@ pub(super) struct Archive {
 }
 
 const FOLDER: u32 = 0o040_755;
+const LINK: u32 = 0o120_777;
 const FILE: u32 = 0o100_000;
 
 impl Archive {
@@ -20,6 +21,11 @@ impl Archive {
     /// A file with these permissions.
     pub(super) fn file(&mut self, name: &str, permissions: u32, content: &[u8]) {
         self.entry(name, FILE | permissions, content);
+    }
+
+    /// A symbolic link.
+    pub(super) fn link(&mut self, name: &str, target: &str) {
+        self.entry(name, LINK, target.as_bytes());
     }
 
     /// The whole archive.
@@ -58,10 +64,11 @@ mod tests {
         archive.folder("a");
         archive.file("a/b", 0o755, b"odd");
         archive.file("c", 0o644, &[b'x'; 4096]);
+        archive.link("d", "a/b");
         let dir = std::env::temp_dir().join(format!("ctrl-exec-cpio-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         fs::write(dir.join("archive"), archive.finish()).unwrap();
-        let unpack = Run::new("sh").args(["-c", "busybox cpio -idm <archive && stat -c %a a/b c && cat a/b"]).dir(&dir);
+        let unpack = Run::new("sh").args(["-c", "busybox cpio -idm <archive && stat -c %a a/b c && cat d"]).dir(&dir);
         let said = unpack.text();
         fs::remove_dir_all(&dir).unwrap();
         assert_eq!(said.unwrap(), "755\n644\nodd");

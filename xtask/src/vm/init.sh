@@ -1,30 +1,33 @@
-#!/bin/busybox sh
+#!/busybox sh
 # First in the archive's own file system, then in one of which mounts can be made and unmade like on a real host.
 if [ "$1" != tests ]; then
-    /bin/busybox mkdir -p /host
-    /bin/busybox mount -t tmpfs -o mode=755 host /host
-    for each in bin dev etc init proc tests; do /bin/busybox cp -a "/$each" /host/; done
-    exec /bin/busybox switch_root /host /init tests
+    /busybox mkdir -p /host
+    /busybox mount -t tmpfs -o mode=755 host /host
+    for each in bin busybox dev etc init lib lib64 proc sbin tests usr; do
+        [ ! -e "/$each" ] || /busybox cp -a "/$each" /host/
+    done
+    exec /busybox switch_root /host /init tests
 fi
-/bin/busybox mkdir -p /sbin /usr/bin /usr/sbin /usr/local/bin /sys /tmp /run /root /home /opt /var/tmp /var/lib
-/bin/busybox --install -s
-chmod 1777 /tmp /var/tmp
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t devtmpfs dev /dev
-mkdir -p /dev/pts /dev/shm
-mount -t devpts devpts /dev/pts
-mount -t tmpfs shm /dev/shm
-mount -t tmpfs run /run
-mount -t cgroup2 cgroup /sys/fs/cgroup
+/busybox mkdir -p /usr/local/bin /lib /sys /tmp /run /root /home /opt /mnt /var/tmp /var/lib
+/busybox chmod 1777 /tmp /var/tmp
+/busybox mount -t proc proc /proc
+/busybox mount -t sysfs sysfs /sys
+/busybox mount -t devtmpfs dev /dev
+/busybox mkdir -p /dev/pts /dev/shm
+/busybox mount -t devpts devpts /dev/pts
+/busybox mount -t tmpfs shm /dev/shm
+/busybox mount -t tmpfs run /run
+/busybox mount -t cgroup2 cgroup /sys/fs/cgroup
 echo "+cpu +memory +pids" >/sys/fs/cgroup/cgroup.subtree_control
-# As systemd has it.
-mount --make-rshared /
-ip link set lo up
+# As systemd has both: everything shared, and a service in a group of its own to divide.
+/usr/bin/mount --make-rshared /
+/busybox mkdir /sys/fs/cgroup/tests
+/busybox ip link set lo up
 export PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin CTRL_EXEC_ALL_CONTROLLERS=1 RUST_BACKTRACE=1
-uname -rv
+/busybox uname -rv
 cd /tests
+status=0
 # One at a time: emulated, two are slower than one after the other.
-xargs ./run --test-threads 1 <filters
-echo "ctrl-exec-vm: tests ended with $?"
-poweroff -f
+(echo 0 >/sys/fs/cgroup/tests/cgroup.procs && exec ./run --test-threads 1 $(cat filters)) || status=$?
+echo "ctrl-exec-vm: tests ended with $status"
+/busybox poweroff -f

@@ -1,0 +1,123 @@
+//! Limits on a root executor's runs: that they hold where the host lends the means, and that a run is refused where it
+//! does not.
+//!
+//! Most hosts of tests lend none. `cargo xtask vm` boots one that lends all, and says so by [`ALL`].
+
+use std::fs;
+use std::path::Path;
+
+use super::harness::{Executor, order, until};
+use crate::sys::cgroup::{Controllers, Delegation};
+use crate::wire::order::Mode;
+use crate::wire::outcome::Outcome;
+
+/// Set where every controller must be there.
+const ALL: &str = "CTRL_EXEC_ALL_CONTROLLERS";
+
+/// What an executor that was started by this process can limit.
+fn controllers() -> Controllers {
+    let lent = Delegation::find().and_then(|here| here.controllers()).unwrap_or_default();
+    let all = Controllers { memory: true, processes: true, cpu: true };
+    assert!(lent == all || std::env::var_os(ALL).is_none(), "{lent:?}");
+    lent
+}
+
+/// Either the limit is applied or the run is refused, by the name of the limit; whether it is applied.
+#[track_caller]
+fn is_applied(executor: &Executor, key: &str, lent: fn(Controllers) -> bool) -> bool {
+    match executor.shell("true", &[]).finish().0 {
+        Outcome::Exited { code: 0 } => {
+            assert!(lent(controllers()), "nothing can enforce {key}, and the script ran");
+            true
+        }
+        Outcome::NotConfined { step, reason } => {
+            assert!(!lent(controllers()), "{step}: {reason}");
+            assert!(step == key && reason.contains("Delegate=yes"), "{step}: {reason}");
+            false
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Groups of runs that are there now.
+fn groups() -> usize {
+    let Ok(here) = Delegation::find() else { return 0 };
+    let entries = fs::read_dir(here.directory()).unwrap();
+    entries.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("run-")).count()
+}
+
+#[test]
+fn a_run_beyond_its_memory_ends_as_a_whole_and_as_nothing_else() {
+    let executor = Executor::root("run_as = nobody\nmemory_max = 32M");
+    if !is_applied(&executor, "memory_max", |lent| lent.memory) {
+        return;
+    }
+    // The shell survives its child everywhere but where the limit ends the run as a whole.
+    let (outcome, out, _) = executor.shell("head -c 100000000 /dev/zero | tail -n 1 >/dev/null; echo on", &[]).finish();
+    assert_eq!((outcome, out.as_str()), (Outcome::OutOfMemory { limit: 32 << 20 }, ""));
+    let (outcome, out, _) = executor.shell("head -c 1000000 /dev/zero | tail -n 1 | wc -c", &[]).finish();
+    assert_eq!((outcome, out.trim()), (Outcome::Exited { code: 0 }, "1000000"));
+    assert_eq!(groups(), 0);
+}
+
+#[test]
+fn a_run_never_has_more_processes_than_its_profile_says_not_even_as_root() {
+    let executor = Executor::root("run_as = root\nprocesses_max = 10");
+    if !is_applied(&executor, "processes_max", |lent| lent.processes) {
+        return;
+    }
+    let many = "i=0; while [ $i -lt 30 ]; do sleep 100 & i=$((i + 1)); done; echo all";
+    let (_, out, errors) = executor.shell(many, &[]).finish();
+    assert!(!out.contains("all") && errors.contains("fork"), "{out} {errors}");
+    let few = "for i in 1 2 3 4 5 6; do sleep 0 & done; wait; echo all";
+    assert_eq!(executor.shell(few, &[]).finish().1, "all\n");
+    assert_eq!(groups(), 0);
+}
+
+#[test]
+fn processes_of_an_ordinary_account_are_limited_everywhere() {
+    // An account of its own, since without groups others of the same account count too.
+    let executor = Executor::root("run_as = 61234\nprocesses_max = 10");
+    let many = "i=0; while [ $i -lt 30 ]; do sleep 100 & i=$((i + 1)); done; echo all";
+    let (_, out, errors) = executor.shell(many, &[]).finish();
+    assert!(!out.contains("all") && errors.contains("fork"), "{out} {errors}");
+}
+
+#[test]
+fn a_run_gets_its_share_of_the_processor_and_no_more() {
+    let executor = Executor::root("run_as = nobody\ncpu_max = 10");
+    if !is_applied(&executor, "cpu_max", |lent| lent.cpu) {
+        return;
+    }
+    // Fields 16 and 17 of the shell's stat: time of its children, in hundredths of a second (proc_pid_stat(5)).
+    let text = "timeout 3 sh -c 'while :; do :; done'; set -- $(cut -d' ' -f16,17 /proc/$$/stat); echo $(($1 + $2))";
+    let (_, out, errors) = executor.shell(text, &[]).finish();
+    let used: u32 = out.trim().parse().unwrap_or_else(|_| panic!("{out} {errors}"));
+    assert!(used < 100, "{used} of 300");
+    assert_eq!(groups(), 0);
+}
+
+#[test]
+fn the_number_of_open_files_is_limited_everywhere() {
+    let executor = Executor::root("run_as = nobody\nfiles_max = 16");
+    assert_eq!(executor.says("ulimit -n; ulimit -Hn"), "16\n16\n");
+}
+
+#[test]
+fn a_monitor_that_was_killed_leaves_no_group_behind() {
+    let executor = Executor::root("run_as = nobody\nprocesses_max = 10");
+    // A host that lends no groups leaves none behind.
+    if !controllers().processes {
+        return;
+    }
+    let run = executor.run(&order("sh", &["-c", "sleep 1000"], Mode::Attached));
+    let init = run.started();
+    assert_eq!(groups(), 1);
+    let status = fs::read_to_string(format!("/proc/{init}/status")).unwrap();
+    let monitor: i32 = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
+    crate::sys::process::signal(nix::unistd::Pid::from_raw(monitor), crate::sys::process::Signal::SIGKILL);
+    until("the end of the run", || !Path::new(&format!("/proc/{init}")).exists());
+    // What a service does when it buries a monitor that was killed.
+    until("an empty hierarchy", crate::executor::confine::sweep);
+    assert_eq!(groups(), 0);
+}
