@@ -27,15 +27,13 @@ impl Impostor {
     /// Shows `credentials` and answers each request with `answer`, then closes.
     pub(crate) fn start(ca: &Ca, credentials: &Credentials, answer: &str) -> Self {
         let identity = IdentitySlot::new(Identity::load(&credentials.cert, &credentials.key).unwrap());
-        let mut config = ServerConfig::clone(&agent_server(identity, ca.anchor()).unwrap());
-        config.alpn_protocols = vec![HTTP_1.to_vec()];
-        Self::with_config(Arc::new(config), answer)
+        Self::with_config(without_http_2(&agent_server(identity, ca.anchor()).unwrap()), answer)
     }
 
     /// As [`Impostor::start`], with an answer of its own for each request; the last one is for all the rest.
     pub(crate) fn in_turn(ca: &Ca, credentials: &Credentials, answers: Vec<String>) -> Self {
         let identity = IdentitySlot::new(Identity::load(&credentials.cert, &credentials.key).unwrap());
-        Self::serving(agent_server(identity, ca.anchor()).unwrap(), answers)
+        Self::serving(without_http_2(&agent_server(identity, ca.anchor()).unwrap()), answers)
     }
 
     pub(crate) fn with_config(config: Arc<ServerConfig>, answer: &str) -> Self {
@@ -69,6 +67,13 @@ impl Impostor {
     pub(crate) fn connections(&self) -> usize {
         *self.connections.lock().unwrap()
     }
+}
+
+/// It answers by rote, and so in HTTP/1.
+fn without_http_2(config: &ServerConfig) -> Arc<ServerConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![HTTP_1.to_vec()];
+    Arc::new(config)
 }
 
 /// One request: its head and the body that the head announces.
