@@ -108,6 +108,12 @@ impl Agent {
         host::numbered(number).into_iter().find(ours)
     }
 
+    /// The monitor of the run whose script this process is. Between the two of a confined run is its init.
+    pub(crate) fn monitor_of(&self, script: u32) -> u32 {
+        let above = host::parent(script);
+        if self.mode == Mode::Private { above } else { host::parent(above) }
+    }
+
     /// A section of its configuration, with an account where profiles are applied.
     pub(crate) fn profile(&self, name: &str, text: &str) -> String {
         let account = if self.mode == Mode::Private { String::new() } else { format!("run_as = {}\n", Mode::SCRIPTS) };
@@ -144,7 +150,8 @@ impl Agent {
 
     /// Starts `serve`, after the system's executor where it has that, and waits until it is ready.
     pub(crate) fn start(&mut self) {
-        if self.mode == Mode::System && self.service.is_none() {
+        // The init system would start one again that has ended.
+        if self.mode == Mode::System && self.service.as_ref().is_none_or(|service| !host::alive(service.pid())) {
             self.start_service();
         }
         self.start_alone();

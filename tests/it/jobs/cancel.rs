@@ -16,7 +16,7 @@ fn a_job_is_cancelled_with_everything_it_has_started() {
     let caller = Caller::of(&site);
     caller.accepted("stubborn", "r1");
     let (script, monitor) = waiting(&site);
-    let child = site.agent().worked("child").parse().unwrap();
+    let child = site.agent().worked_pid("child");
     let answer = caller.post("/cancel/r1", &json!({}));
     let json = answer.json();
     assert_eq!((answer.status, &json["status"], &json["exit"]), (200, &json!("done"), &json!(126)), "{json}");
