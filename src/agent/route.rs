@@ -10,7 +10,7 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 use super::answer::{self, Answer};
 use super::gate::{self, Peer, TrustedPeer};
 use super::state::{Agent, Place};
-use super::{capabilities, ping, run};
+use super::{capabilities, ping, renew, rotate, run};
 use crate::audit::{Event, Level};
 use crate::net::body::{self, BodyError};
 use crate::net::serve::Parting;
@@ -70,6 +70,9 @@ async fn routed(agent: &Arc<Agent>, peer: &TrustedPeer, request: Request<Incomin
         (&Method::POST, "/run") => run::run(agent, peer, &body, wants_stream(&head.headers), place).await,
         (&Method::POST, "/ping") => ping::ping(agent, peer, &body),
         (&Method::GET, "/capabilities") => capabilities::capabilities(agent, peer).await,
+        (&Method::POST, "/renew") => renew::renew(agent, peer, &body).await,
+        (&Method::POST, "/renew-complete") => renew::complete(agent, peer, &body).await,
+        (&Method::POST, "/rotate-serial") => rotate::rotate(agent, peer, &body).await,
         _ => answer::error(StatusCode::NOT_FOUND, "not found"),
     }
 }

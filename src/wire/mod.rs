@@ -16,6 +16,8 @@ pub mod outcome;
 pub mod pair;
 pub mod ping;
 pub mod refusal;
+pub mod renew;
+pub mod rotate;
 pub mod run;
 pub mod serial;
 pub mod stamp;

@@ -5,6 +5,7 @@ mod facts;
 mod identity;
 mod lock;
 mod trusted;
+mod unfollowed;
 mod write;
 
 use std::ffi::OsString;
@@ -18,6 +19,7 @@ pub use facts::{age, create_dir, give, is_executable, is_writable_dir, make_devi
 pub use identity::{Identity, Resolved, path_of, resolve};
 pub use lock::{LockGuard, lock_directory, lock_exclusive, lock_shared, try_lock_exclusive};
 pub use trusted::{TrustError, check_trusted_directory, open_trusted, resolve_trusted};
+pub use unfollowed::{owner, read_unfollowed};
 pub use write::{Access, overwrite, write_atomic, write_new};
 
 /// A file operation that failed: which file, which step, and the system's reason as the source.

@@ -150,6 +150,7 @@ impl Builder {
         for place in ["etc/ctrl-exec-agent", "var/lib/ctrl-exec-agent", "run/ctrl-exec-agent", "scripts", "work"] {
             std::fs::create_dir_all(root.join(place)).unwrap();
         }
+        host::give_to_agent(&root.join("var/lib/ctrl-exec-agent"));
         std::fs::set_permissions(root.join("work"), std::fs::Permissions::from_mode(0o777)).unwrap();
         let mut agent = Agent::new(name, root, pki::issue(ca, name), self.executor);
         agent.write_credentials(agent.credentials.clone());
