@@ -104,17 +104,18 @@ fn promote(places: &Places, now: OffsetDateTime) -> Result<bool, PromoteError> {
     }
 }
 
-/// Writes the certificate for the owner and group of the present one. One that is in place already, from a promotion
-/// that was interrupted, stays.
+/// Writes the certificate for the owner and group of the present one, and for all whom that let read: an agent that could
+/// not read its certificate any more would not start again. One that is in place already, from a promotion that was
+/// interrupted, stays.
 fn put(places: &Places, text: &str, now: OffsetDateTime) -> Result<(), PromoteError> {
     let present = Present::load(&places.cert, &places.key, &places.ca)?;
     if Certificate::from_pem(text).is_ok_and(|staged| staged == present.certificate) {
         return Ok(());
     }
     let renewed = present.judge(text, now)?;
-    let mut access = Access::mode(0o640);
+    let (owner, group, mode) = file::owner(&places.cert).map_err(PromoteError::Place)?;
+    let mut access = Access::mode(0o640 | mode & 0o444);
     if user::is_root() {
-        let (owner, group) = file::owner(&places.cert).map_err(PromoteError::Place)?;
         access = access.owner(owner).group(group);
     }
     file::write_atomic(&places.cert, renewed.to_pem().as_bytes(), access).map_err(PromoteError::Place)

@@ -25,6 +25,7 @@ mod hook;
 mod hostile;
 mod identity;
 mod kept;
+mod log_table;
 mod names;
 mod old_state;
 mod older_trust;

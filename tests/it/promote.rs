@@ -52,6 +52,7 @@ fn a_staged_certificate_is_installed_for_the_owner_of_the_present_one() {
     let renewed = stage(&site, 365);
     let silent = agent.command(&["cert-staged"]).exits(0);
     assert_eq!((silent.stdout, silent.stderr), (String::new(), String::new()));
+    std::fs::set_permissions(&cert, std::fs::Permissions::from_mode(0o640)).unwrap();
     if host::is_root() {
         chown(&cert, Some(0), Some(12_345)).unwrap();
     }
@@ -67,6 +68,11 @@ fn a_staged_certificate_is_installed_for_the_owner_of_the_present_one() {
     assert!(!staged(agent).exists());
     agent.command(&["cert-staged"]).exits(1);
     agent.command(&["paired"]).exits(0);
+    // Whoever could read the old one can read the new one: the agent perhaps by this bit alone.
+    std::fs::set_permissions(&cert, std::fs::Permissions::from_mode(0o604)).unwrap();
+    stage(&site, 400);
+    promote(agent)[0].is(&["ACTION=cert-promote", "STATUS=installed"]);
+    assert_eq!(std::fs::metadata(&cert).unwrap().permissions().mode() & 0o7777, 0o644);
 }
 
 #[test]

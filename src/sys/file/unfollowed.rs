@@ -20,13 +20,13 @@ pub fn read_unfollowed(path: &Path, limit: usize) -> Result<Vec<u8>, FileError> 
     read_open(&file, path, limit)
 }
 
-/// Owner and group of a file.
+/// Owner, group and permission bits of a file.
 ///
 /// # Errors
 /// It cannot be asked.
-pub fn owner(path: &Path) -> Result<(Uid, Gid), FileError> {
+pub fn owner(path: &Path) -> Result<(Uid, Gid, u32), FileError> {
     let facts = fs::metadata(path).map_err(|source| FileError::new(path, "examine", source))?;
-    Ok((Uid::from_raw(facts.uid()), Gid::from_raw(facts.gid())))
+    Ok((Uid::from_raw(facts.uid()), Gid::from_raw(facts.gid()), facts.mode() & 0o7777))
 }
 
 #[cfg(test)]
@@ -44,6 +44,6 @@ mod tests {
         assert!(read_unfollowed(&link, 10).is_err());
         assert!(read_unfollowed(&file, 3).is_err() && read_unfollowed(dir.path(), 10).is_err());
         assert!(read_unfollowed(&dir.path().join("none"), 10).unwrap_err().is_not_found());
-        assert_eq!(owner(&file).unwrap(), (Uid::effective(), Gid::effective()));
+        assert_eq!(owner(&file).unwrap(), (Uid::effective(), Gid::effective(), 0o600));
     }
 }
