@@ -19,6 +19,7 @@ pub mod order;
 pub mod orders;
 pub mod pairing;
 pub mod ping;
+pub mod present;
 pub mod promote;
 pub mod renew;
 pub mod rotate;

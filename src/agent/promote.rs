@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 
 use super::pairing::keep;
 use super::pairing::places::Places;
-use super::renew::{Present, PresentError};
+use super::present::{Present, PresentError};
 use crate::audit::{Event, Level, Logger};
 use crate::pki::cert::Certificate;
 use crate::pki::chain::ChainError;

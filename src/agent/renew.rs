@@ -6,7 +6,6 @@
 //! A renewed certificate is *staged*: written beside the agent's own state, where it may write. [`super::promote`] puts
 //! it in place.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use hyper::StatusCode;
@@ -15,14 +14,12 @@ use time::OffsetDateTime;
 
 use super::answer::{self, Answer};
 use super::gate::TrustedPeer;
+use super::present::{Present, PresentError};
 use super::state::Agent;
 use crate::audit::{Event, Level};
 use crate::conf::agent::Settings;
-use crate::pki::cert::Certificate;
-use crate::pki::chain::TrustAnchor;
 use crate::pki::csr::{self, CsrError};
-use crate::pki::key::PrivateKey;
-use crate::pki::renewal::{self, RenewalError};
+use crate::pki::renewal::RenewalError;
 use crate::sys::file::{self, Access, FileError};
 use crate::tls::files::{self, CredentialError};
 use crate::wire::causes;
@@ -56,50 +53,6 @@ enum StageError {
     Renewed(#[from] RenewalError),
     #[error("could not stage cert")]
     Write(#[source] FileError),
-}
-
-/// What a renewed certificate is judged by.
-#[derive(Debug)]
-pub struct Present {
-    /// The certificate to be replaced.
-    pub certificate: Certificate,
-    /// The key of both.
-    pub key: PrivateKey,
-    /// The CA of both.
-    pub ca: TrustAnchor,
-}
-
-/// Files of this agent that are not what they should be, so that nothing can be judged by them.
-#[derive(Debug, thiserror::Error)]
-pub enum PresentError {
-    /// No CA.
-    #[error("CA cert not found at '{}'", .0.display())]
-    NoCa(PathBuf),
-    /// No key.
-    #[error("agent key not found at '{}'", .0.display())]
-    NoKey(PathBuf),
-    /// One of them cannot be used.
-    #[error("the agent's own certificate cannot be renewed")]
-    Unusable(#[from] CredentialError),
-}
-
-impl Present {
-    /// Reads the three files.
-    pub fn load(cert: &PathBuf, key: &PathBuf, ca: &PathBuf) -> Result<Self, PresentError> {
-        if !ca.is_file() {
-            return Err(PresentError::NoCa(ca.clone()));
-        }
-        if !key.is_file() {
-            return Err(PresentError::NoKey(key.clone()));
-        }
-        let certificate = files::identity(cert, key)?.certificate().clone();
-        Ok(Self { certificate, key: files::key(key)?, ca: files::anchor(ca)? })
-    }
-
-    /// Judges a renewed certificate.
-    pub fn judge(&self, renewed: &str, now: OffsetDateTime) -> Result<Certificate, RenewalError> {
-        renewal::check(renewed, self.key.public(), &self.ca, &self.certificate, now)
-    }
 }
 
 /// Answers with a certificate request for the agent's key, under the name in its certificate.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::harness::audit::Line;
+use crate::harness::executor::Mode;
 use crate::harness::pki::Credentials;
 use crate::harness::{Agent, Site, audit, host, pki, tls};
 
@@ -176,7 +177,8 @@ fn a_running_agent_shows_what_root_has_promoted_after_a_reload() {
 
 #[test]
 fn a_reload_promotes_only_where_the_agent_may_write() {
-    let site = Site::builder().start();
+    // A root executor demands that nobody but root may.
+    let site = Site::builder().executor(Mode::Private).start();
     let agent = site.agent();
     let renewed = stage(&site, 365);
     if host::is_root() {

@@ -191,7 +191,7 @@ fn a_certificate_of_the_ca_alone_renews_nothing() {
 
 #[test]
 fn files_are_those_that_the_configuration_names() {
-    let mut site = Site::builder().agent("cert_staging_path = {scripts}/../work/waiting").prepare();
+    let mut site = Site::builder().agent("cert_staging_path = {scripts}/../var/lib/ctrl-exec-agent/waiting").prepare();
     let agent = site.agent_mut();
     let (etc, elsewhere) = (agent.root.join("etc/ctrl-exec-agent"), agent.root.join("elsewhere"));
     std::fs::create_dir(&elsewhere).unwrap();
@@ -212,7 +212,10 @@ fn files_are_those_that_the_configuration_names() {
     let renewed = pki::reissue(&site.authority(), "agent1", &site.agent().credentials, 365);
     assert_eq!(complete(&site, &renewed.cert)["staged"], true);
     assert_eq!(ping(&site)["staged"], true);
-    assert_eq!(std::fs::read_to_string(site.agent().work("waiting")).unwrap(), renewed.cert);
+    assert_eq!(
+        std::fs::read_to_string(site.agent().root.join("var/lib/ctrl-exec-agent/waiting")).unwrap(),
+        renewed.cert
+    );
     site.agent().command(&["cert-staged"]).exits(0);
     site.agent_mut().stop();
     site.start(0);

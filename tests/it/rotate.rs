@@ -5,13 +5,15 @@ use std::net::SocketAddr;
 use ctrl_exec::agent::pairing::trust_file;
 use ctrl_exec::pki::ca::Ca;
 use ctrl_exec::pki::trust::TrustMap;
+use ctrl_exec::sys::file::lock_directory;
 use ctrl_exec::wire::name::DispatcherId;
 use ctrl_exec::wire::serial::Serial;
 use serde_json::{Value, json};
 
-use crate::harness::http::Answer;
+use crate::harness::http::{Answer, Http};
 use crate::harness::pki::Credentials;
-use crate::harness::{Agent, Site, audit, host, pki, tls};
+use crate::harness::tls::Tls;
+use crate::harness::{Agent, Site, audit, eventually, host, pki, tls};
 
 #[track_caller]
 fn rotate(site: &Site, credentials: &Credentials, body: &Value) -> Answer {
@@ -185,6 +187,45 @@ fn trust_that_ended_in_the_file_is_no_base_for_a_change() {
     let said = rotate(&site, &site.dispatcher(), &json!({"serial": "def"})).json();
     assert_eq!(said["error"], "the serial of this request is trusted no more");
     assert_eq!(map(site.agent()), "abc control-1\n");
+}
+
+/// Sends a rotation and does not wait for its answer.
+fn sent(site: &Site, body: &Value) -> Http<Tls> {
+    let mut http = tls::connect(site.agent().address(), &site.authority(), &site.dispatcher());
+    let body = body.to_string();
+    http.send(format!("POST /rotate-serial HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+    http
+}
+
+#[test]
+fn a_caller_that_goes_away_leaves_file_and_memory_alike() {
+    let site = Site::builder().start();
+    let agent = site.agent();
+    let new = pki::issue(&site.authority(), "ctrl-exec-dispatcher");
+    let held = lock_directory(agent.trust().parent().unwrap()).unwrap();
+    let http = sent(&site, &json!({"serial": new.serial()}));
+    let pid = agent.pid().to_string();
+    let waits = |line: &str| line.contains("-> FLOCK") && line.split_whitespace().any(|word| word == pid);
+    eventually("a rotation that waits for the lock", || {
+        std::fs::read_to_string("/proc/locks").unwrap().lines().any(waits).then_some(())
+    });
+    drop(http);
+    drop(held);
+    agent.line("rotate");
+    assert!(map(agent).contains(&new.serial()));
+    assert_eq!(ping(&site, &new), 200);
+}
+
+#[test]
+fn a_caller_that_goes_away_while_the_hook_is_asked_changes_nothing() {
+    let site = Site::builder().agent_hook("echo $$ > {work}/hook; sleep 300").start();
+    let (agent, entries) = (site.agent(), map(site.agent()));
+    let http = sent(&site, &json!({"serial": "abc"}));
+    let hook = agent.worked("hook").parse().unwrap();
+    drop(http);
+    eventually("the end of the hook", || (!host::alive(hook)).then_some(()));
+    assert_eq!(map(agent), entries);
+    assert!(agent.lines("rotate").is_empty());
 }
 
 fn adds(address: SocketAddr, ca: &Ca, credentials: &Credentials, prefix: &str) {
