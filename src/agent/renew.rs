@@ -122,7 +122,10 @@ struct Say {
 impl Say {
     fn event(&self, level: Level) -> Event {
         let reqid = self.reqid.as_str().map_or_else(|| self.reqid.to_string(), str::to_owned);
-        Event::new(level, self.action).field("PEER", self.peer.address()).field("REQID", reqid)
+        Event::new(level, self.action)
+            .field("PEER", self.peer.address())
+            .field("REQID", reqid)
+            .maybe("TRACE", self.peer.trace())
     }
 
     fn done(&self, status: &str) -> Event {

@@ -40,7 +40,8 @@ pub async fn rotate(agent: &Arc<Agent>, peer: &TrustedPeer, body: &[u8]) -> Answ
         Err(text) => return failed(agent, peer, &text),
     };
     if let Err(reason) = agent.ask_hook(&agent.snapshot(), peer, context(&request)).await {
-        let event = Event::new(Level::Warning, "rotate-deny").field("DISPATCHER", peer.id());
+        let event =
+            Event::new(Level::Warning, "rotate-deny").field("DISPATCHER", peer.id()).maybe("TRACE", peer.trace());
         agent.log().emit(event.field("REASON", &reason));
         return answer::error(StatusCode::FORBIDDEN, &format!("not authorised: {reason}"));
     }
@@ -64,7 +65,9 @@ async fn changed(agent: Arc<Agent>, peer: TrustedPeer, request: RotateRequest) -
         return failed(&agent, &peer, &causes::on_one_line(&error));
     }
     let event = Event::new(Level::Info, "rotate").field("DISPATCHER", peer.id()).field("PEER", peer.address());
-    agent.log().emit(event.field("SERIAL", &request.serial).field("SERIAL_ACTION", request.action));
+    agent.log().emit(
+        event.field("SERIAL", &request.serial).field("SERIAL_ACTION", request.action).maybe("TRACE", peer.trace()),
+    );
     let reply = RotateReply {
         status: "ok".to_owned(),
         action: request.action,
@@ -89,7 +92,7 @@ async fn change(agent: &Agent, peer: &TrustedPeer, request: &RotateRequest) -> R
 }
 
 fn failed(agent: &Agent, peer: &TrustedPeer, text: &str) -> Answer {
-    let event = Event::new(Level::Error, "rotate-fail").field("DISPATCHER", peer.id());
+    let event = Event::new(Level::Error, "rotate-fail").field("DISPATCHER", peer.id()).maybe("TRACE", peer.trace());
     agent.log().emit(event.field("ERROR", text));
     answer::json(StatusCode::OK, &json!({ "status": "error", "error": text }))
 }

@@ -16,6 +16,7 @@ use crate::net::body::{self, BodyError};
 use crate::net::serve::Parting;
 use crate::wire::limits;
 use crate::wire::stream::MEDIA_TYPE;
+use crate::wire::trace::TraceParent;
 
 /// How long a body may take to arrive.
 const BODY: Duration = Duration::from_secs(30);
@@ -27,7 +28,7 @@ pub async fn answer(agent: Arc<Agent>, peer: Peer, request: Request<Incoming>, j
     drop(snapshot);
     judged(trusted.is_ok());
     let trusted = match trusted {
-        Ok(trusted) => trusted,
+        Ok(trusted) => trusted.traced(trace(request.headers())),
         Err(rejection) => {
             let mut answer = rejection.answer(&peer, request.uri().path(), agent.log());
             // Its next attempt is a new connection, with all that is judged before one.
@@ -82,6 +83,15 @@ fn wants_stream(headers: &HeaderMap) -> bool {
     let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let mut kinds = values.flat_map(|value| value.split(',')).filter_map(|kind| kind.split(';').next());
     kinds.any(|kind| kind.trim().eq_ignore_ascii_case(MEDIA_TYPE))
+}
+
+/// The caller's `traceparent`. Several, or one of another form, are none (Trace Context 3.2.2).
+fn trace(headers: &HeaderMap) -> Option<TraceParent> {
+    let mut values = headers.get_all(TraceParent::HEADER).iter();
+    match (values.next(), values.next()) {
+        (Some(only), None) => TraceParent::parse(only.to_str().ok()?).ok(),
+        _ => None,
+    }
 }
 
 fn oversized_head(request: &Request<Incoming>) -> Option<&'static str> {

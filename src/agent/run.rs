@@ -76,6 +76,7 @@ impl Call {
         }
         let id = RequestId::parse(&request.reqid()).or_else(|_| fresh_id());
         let order = id.and_then(|id| Order::new(script, request.args.clone(), id, Mode::Attached));
+        let order = order.map(|order| order.traced(self.peer.trace().cloned()));
         order.map_err(|refusal| Box::new(self.refused(&refusal)))
     }
 
@@ -189,7 +190,8 @@ impl Call {
             .field("PEER", self.peer.address())
             .maybe("REASON", reason)
             .field("REQID", self.request.reqid())
-            .field("SCRIPT", self.request.script());
+            .field("SCRIPT", self.request.script())
+            .maybe("TRACE", self.peer.trace());
         self.agent.log().emit(event);
     }
 
@@ -200,7 +202,8 @@ impl Call {
             .field("PEER", self.peer.address())
             .maybe("REASON", reason)
             .field("REQID", self.request.reqid())
-            .field("SCRIPT", self.request.script());
+            .field("SCRIPT", self.request.script())
+            .maybe("TRACE", self.peer.trace());
         self.agent.log().emit(event);
     }
 }

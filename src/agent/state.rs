@@ -236,6 +236,7 @@ impl Agent {
             source_ip: peer.address().to_string(),
             dispatcher: peer.id().to_string(),
             dispatcher_serial: peer.serial().to_string(),
+            traceparent: peer.trace().cloned(),
             timestamp: stamp::utc(clock::unix_now()),
             ..context
         };

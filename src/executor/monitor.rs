@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::confine::{self, Space};
 use super::decide::{OnDisk, Plan, decide};
-use super::environment::{environment, environment_of};
+use super::environment::{environment, environment_of, traced};
 use super::event::{Audit, ExecEvent};
 use super::intake::{self, Asked, Intake};
 use super::policy::Policy;
@@ -119,7 +119,7 @@ fn start(plan: &Plan, stdio: [OwnedFd; 3], network: Option<&HostNetwork>) -> Res
     let spawn = Spawn {
         path: plan.program().clone(),
         argv: plan.argv().to_vec(),
-        environment: environment(own),
+        environment: traced(environment(own), plan.trace()),
         stdio,
         expected: plan.expected(),
         // A detached script outlives everything; an attached one has nobody left to read its output.
@@ -136,7 +136,7 @@ fn start(plan: &Plan, stdio: [OwnedFd; 3], network: Option<&HostNetwork>) -> Res
         return spawn.start().map(|spawned| (spawned, None)).map_err(|error| not_started("fork", &error));
     };
     let spawn = Spawn {
-        environment: environment_of(confinement, own),
+        environment: traced(environment_of(confinement, own), plan.trace()),
         // Its namespace ends with its init, and that with this process.
         dies_with_parent: false,
         directory: confinement.profile().working_directory.clone(),

@@ -22,3 +22,4 @@ pub mod run;
 pub mod serial;
 pub mod stamp;
 pub mod stream;
+pub mod trace;

@@ -45,5 +45,6 @@ mod self_check;
 mod serve;
 mod setup;
 mod stream;
+mod trace;
 mod trust;
 mod units;
