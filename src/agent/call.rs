@@ -52,7 +52,8 @@ impl Call {
             .field("PEER", self.peer.address())
             .maybe("REASON", reason)
             .field("REQID", self.request.reqid())
-            .field("SCRIPT", self.request.script());
+            .field("SCRIPT", self.request.script())
+            .maybe("TRACE", self.peer.trace());
         self.agent.log().emit(event);
     }
 }

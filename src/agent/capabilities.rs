@@ -20,11 +20,12 @@ pub async fn capabilities(agent: &Agent, peer: &TrustedPeer) -> Answer {
     let context = Context { action: "discovery".to_owned(), ..Context::default() };
     if let Err(reason) = agent.ask_hook(&snapshot, peer, context).await {
         let event = Event::new(Level::Warning, "capabilities-deny").field("DISPATCHER", peer.id());
+        let event = event.maybe("TRACE", peer.trace());
         agent.log().emit(event.field("PEER", peer.address()).field("REASON", reason));
         return answer::error(StatusCode::FORBIDDEN, "not authorised");
     }
     let scripts = scripts(agent, &snapshot).await;
-    let event = Event::new(Level::Info, "capabilities").field("DISPATCHER", peer.id());
+    let event = Event::new(Level::Info, "capabilities").field("DISPATCHER", peer.id()).maybe("TRACE", peer.trace());
     agent.log().emit(event.field("PEER", peer.address()).field("SCRIPTS", scripts.len()));
     let reply = Capabilities {
         status: "ok".to_owned(),

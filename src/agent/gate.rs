@@ -12,6 +12,7 @@ use super::snapshot::Snapshot;
 use crate::audit::{Event, Level, Logger};
 use crate::wire::name::{DispatcherId, RequestId};
 use crate::wire::serial::Serial;
+use crate::wire::trace::TraceParent;
 
 /// A peer whose certificate the CA signed. Nothing more is known of it.
 #[derive(Clone, Debug)]
@@ -28,9 +29,23 @@ pub struct TrustedPeer {
     address: IpAddr,
     serial: Serial,
     id: DispatcherId,
+    trace: Option<TraceParent>,
 }
 
 impl TrustedPeer {
+    /// The same peer, with the trace that its request is part of.
+    #[must_use]
+    pub fn traced(mut self, trace: Option<TraceParent>) -> Self {
+        self.trace = trace;
+        self
+    }
+
+    /// The trace that its request is part of, if it said so.
+    #[must_use]
+    pub const fn trace(&self) -> Option<&TraceParent> {
+        self.trace.as_ref()
+    }
+
     /// Where it connected from.
     #[must_use]
     pub const fn address(&self) -> IpAddr {
@@ -67,7 +82,7 @@ pub fn judge(peer: &Peer, snapshot: &Snapshot) -> Result<TrustedPeer, Rejection>
         return Err(Rejection::Revoked);
     }
     match snapshot.trust.get(&peer.serial) {
-        Some(id) => Ok(TrustedPeer { address: peer.address, serial: peer.serial.clone(), id: id.clone() }),
+        Some(id) => Ok(TrustedPeer { address: peer.address, serial: peer.serial.clone(), id: id.clone(), trace: None }),
         None if snapshot.trust.is_empty() => Err(Rejection::NobodyTrusted),
         None => Err(Rejection::Unknown),
     }

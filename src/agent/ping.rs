@@ -14,7 +14,7 @@ pub fn ping(agent: &Agent, peer: &TrustedPeer, body: &[u8]) -> Answer {
     let snapshot = agent.snapshot();
     let reqid = ping::reqid(body);
     let shown = reqid.as_str().map_or_else(|| reqid.to_string(), str::to_owned);
-    let event = Event::new(Level::Info, "ping").field("DISPATCHER", peer.id());
+    let event = Event::new(Level::Info, "ping").field("DISPATCHER", peer.id()).maybe("TRACE", peer.trace());
     agent.log().emit(event.field("PEER", peer.address()).field("REQID", shown));
     let reply = PingReply {
         status: "ok".to_owned(),

@@ -10,12 +10,13 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 use super::answer::{self, Answer};
 use super::gate::{self, Peer, TrustedPeer};
 use super::state::{Agent, Place};
-use super::{cancel, capabilities, ping, result, run};
+use super::{cancel, capabilities, ping, renew, result, rotate, run};
 use crate::audit::{Event, Level};
 use crate::net::body::{self, BodyError};
 use crate::net::serve::Parting;
 use crate::wire::limits;
 use crate::wire::stream::MEDIA_TYPE;
+use crate::wire::trace::TraceParent;
 
 /// How long a body may take to arrive.
 const BODY: Duration = Duration::from_secs(30);
@@ -27,7 +28,7 @@ pub async fn answer(agent: Arc<Agent>, peer: Peer, request: Request<Incoming>, j
     drop(snapshot);
     judged(trusted.is_ok());
     let trusted = match trusted {
-        Ok(trusted) => trusted,
+        Ok(trusted) => trusted.traced(trace(request.headers())),
         Err(rejection) => {
             let mut answer = rejection.answer(&peer, request.uri().path(), agent.log());
             // Its next attempt is a new connection, with all that is judged before one.
@@ -75,6 +76,9 @@ async fn routed(agent: &Arc<Agent>, peer: &TrustedPeer, request: Request<Incomin
             result::result(agent, peer, path, streamed, place).await
         }
         (&Method::POST, path) if path.starts_with(cancel::PATH) => cancel::cancel(agent, peer, path).await,
+        (&Method::POST, "/renew") => renew::renew(agent, peer, &body).await,
+        (&Method::POST, "/renew-complete") => renew::complete(agent, peer, &body).await,
+        (&Method::POST, "/rotate-serial") => rotate::rotate(agent, peer, &body).await,
         _ => answer::error(StatusCode::NOT_FOUND, "not found"),
     }
 }
@@ -84,6 +88,15 @@ fn wants_stream(headers: &HeaderMap) -> bool {
     let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let mut kinds = values.flat_map(|value| value.split(',')).filter_map(|kind| kind.split(';').next());
     kinds.any(|kind| kind.trim().eq_ignore_ascii_case(MEDIA_TYPE))
+}
+
+/// The caller's `traceparent`. Several, or one of another form, are none (Trace Context 3.2.2).
+fn trace(headers: &HeaderMap) -> Option<TraceParent> {
+    let mut values = headers.get_all(TraceParent::HEADER).iter();
+    match (values.next(), values.next()) {
+        (Some(only), None) => TraceParent::parse(only.to_str().ok()?).ok(),
+        _ => None,
+    }
 }
 
 fn oversized_head(request: &Request<Incoming>) -> Option<&'static str> {

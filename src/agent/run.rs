@@ -72,6 +72,7 @@ impl Call {
             Ok(id) => (if request.detached { Mode::Detached } else { Mode::Attached }, Ok(id)),
         };
         let order = id.and_then(|id| Order::new(script, request.args.clone(), id, mode));
+        let order = order.map(|order| order.traced(self.peer.trace().cloned()));
         order.map_err(|refusal| Box::new(self.refused(&refusal)))
     }
 
@@ -163,7 +164,8 @@ impl Call {
             .field("PEER", self.peer.address())
             .maybe("REASON", reason)
             .field("REQID", self.request.reqid())
-            .field("SCRIPT", self.request.script());
+            .field("SCRIPT", self.request.script())
+            .maybe("TRACE", self.peer.trace());
         self.agent.log().emit(event);
     }
 }

@@ -36,14 +36,14 @@ pub struct Places {
 }
 
 /// One state of the agent's files.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Snapshot {
     /// `agent.conf`.
     pub settings: Settings,
     /// `scripts.conf`.
     pub allowlist: Allowlist,
     /// What stands beside the scripts.
-    pub sidecars: Sidecars,
+    pub sidecars: Arc<Sidecars>,
     /// Who may ask.
     pub trust: TrustMap,
     /// Who may not, whatever the trust map says.
@@ -88,6 +88,12 @@ pub fn configuration(places: &Places) -> Result<Loaded, SnapshotError> {
     agent::load(&config, &scripts, &places.root).map_err(SnapshotError::Configuration)
 }
 
+/// Reads `agent.conf` alone, for what has nothing to do with scripts.
+pub fn settings(places: &Places) -> Result<(Settings, Warnings), SnapshotError> {
+    let source = Source::new(&places.config, file::read_bounded(&places.config, FILE)?);
+    Settings::parse(&source, &places.root).map_err(SnapshotError::Configuration)
+}
+
 /// The first of certificate, key and CA that is no regular file: the agent is not paired.
 #[must_use]
 pub fn unpaired(settings: &Settings) -> Option<PathBuf> {
@@ -108,7 +114,7 @@ impl Snapshot {
         let (trust, revoked) = (trust(&settings, log)?, revoked(&settings, log)?);
         let hook = hook(&settings)?;
         let host = host.to_owned();
-        let sidecars = Sidecars::load(&allowlist, log);
+        let sidecars = Arc::new(Sidecars::load(&allowlist, log));
         Ok((Self { settings, allowlist, sidecars, trust, revoked, hook, host, expiry, tls }, warnings))
     }
 }

@@ -12,7 +12,8 @@ use tokio::sync::Notify;
 use super::digests::Digests;
 use super::gate::TrustedPeer;
 use super::orders::{ExecutorError, Orders};
-use super::snapshot::{Places, Snapshot, SnapshotError};
+use super::snapshot::{self, Places, Snapshot, SnapshotError};
+use super::{pairing, promote};
 use crate::audit::{Event, Level, Logger};
 use crate::conf::RateLimit;
 use crate::conf::agent::Settings;
@@ -40,6 +41,8 @@ pub struct Agent {
     log: Logger,
     orders: Orders,
     snapshot: RwLock<Arc<Snapshot>>,
+    /// Held from reading files to putting what they say in force, so that nothing older comes after it.
+    reading: tokio::sync::Mutex<()>,
     limiter: Mutex<Limiter>,
     /// Addresses of trusted dispatchers, and when each was heard last.
     known: Mutex<HashMap<IpAddr, u64>>,
@@ -86,6 +89,7 @@ impl Agent {
             log,
             orders,
             snapshot: RwLock::new(Arc::new(snapshot)),
+            reading: tokio::sync::Mutex::default(),
             limiter,
             known: Mutex::default(),
             handshakes: Handshakes::new(HANDSHAKES.0, HANDSHAKES.1),
@@ -128,14 +132,43 @@ impl Agent {
     ///
     /// The executor is asked first: if it accepts what we have just found to be right, both switch.
     pub async fn reload(&self) -> Result<(), ReloadError> {
+        let _turn = self.reading.lock().await;
+        self.promote().await;
         let host = self.snapshot().host.clone();
         let (fresh, warnings) = Snapshot::load(&self.places, &host, &self.log)?;
         self.orders.reload().await?;
         log_warnings(&self.log, &warnings);
         self.warn_of_restart(&fresh);
         *self.limiter() = limiter(&fresh);
-        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
+        self.put(fresh);
         Ok(())
+    }
+
+    /// Takes the trust map up as its file has it now, and leaves everything else as it is.
+    pub async fn trust_again(&self) -> Result<(), SnapshotError> {
+        let _turn = self.reading.lock().await;
+        let present = self.snapshot();
+        let trust = snapshot::trust(&present.settings, &self.log)?;
+        self.put(Snapshot { trust, ..Snapshot::clone(&present) });
+        Ok(())
+    }
+
+    fn put(&self, fresh: Snapshot) {
+        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
+    }
+
+    /// A renewed certificate that waits is put in place, where this process may.
+    async fn promote(&self) {
+        let (places, log) = (self.places.clone(), self.log.clone());
+        let work = move || {
+            let (files, doubt) = pairing::places::Places::load(&places.config, &places.root);
+            // A configuration that cannot be used is the reload's to report.
+            if doubt.is_none() {
+                promote::take_up(&files, || log);
+            }
+        };
+        // It fails only where the runtime is going down.
+        drop(tokio::task::spawn_blocking(work).await);
     }
 
     /// What a process settles at its start, a reload cannot change; the operator should not have to find out.
@@ -208,6 +241,7 @@ impl Agent {
             source_ip: peer.address().to_string(),
             dispatcher: peer.id().to_string(),
             dispatcher_serial: peer.serial().to_string(),
+            traceparent: peer.trace().cloned(),
             timestamp: stamp::utc(clock::unix_now()),
             ..context
         };

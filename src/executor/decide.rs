@@ -29,6 +29,7 @@ use crate::sys::file::Resolved;
 use crate::sys::process::Expected;
 use crate::wire::order::{Mode, Order};
 use crate::wire::refusal::Refusal;
+use crate::wire::trace::TraceParent;
 
 /// Judges an order.
 ///
@@ -58,6 +59,7 @@ pub fn decide(order: &Order, policy: &Policy, facts: &dyn HostFacts) -> Result<P
         mode: order.mode(),
         time_limit: shorter(order.requested_limit(), limits.timeout),
         kill_grace: limits.kill_grace,
+        trace: order.trace().cloned(),
     })
 }
 
@@ -74,9 +76,16 @@ pub struct Plan {
     time_limit: Option<Duration>,
     kill_grace: Duration,
     confinement: Option<Confinement>,
+    trace: Option<TraceParent>,
 }
 
 impl Plan {
+    /// The trace that the run is part of.
+    #[must_use]
+    pub const fn trace(&self) -> Option<&TraceParent> {
+        self.trace.as_ref()
+    }
+
     /// What the script is confined to; nothing under a private executor, which has no right to confine anybody.
     #[must_use]
     pub const fn confinement(&self) -> Option<&Confinement> {

@@ -4,6 +4,7 @@ use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;
 
 use super::confinement::Confinement;
+use crate::wire::trace::TraceParent;
 
 /// The search path of every script.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -29,6 +30,17 @@ pub(super) fn environment_of(confinement: &Confinement, own: impl Fn(&str) -> Op
     words(all.into_iter())
 }
 
+/// Adds the trace that the run is part of, unless the profile sets that itself.
+pub(super) fn traced(mut all: Vec<CString>, trace: Option<&TraceParent>) -> Vec<CString> {
+    let word = trace.and_then(|trace| CString::new(format!("{}={trace}", TraceParent::VARIABLE)).ok());
+    let set =
+        |known: &CString| known.to_bytes().split(|byte| *byte == b'=').next() == Some(TraceParent::VARIABLE.as_bytes());
+    if !all.iter().any(set) {
+        all.extend(word);
+    }
+    all
+}
+
 fn passed(own: impl Fn(&str) -> Option<OsString>) -> impl Iterator<Item = (&'static str, Vec<u8>)> {
     let passed = PASSED.into_iter().filter_map(move |name| Some((name, own(name)?.into_vec())));
     [("PATH", PATH.into())].into_iter().chain(passed)
@@ -49,5 +61,16 @@ mod tests {
         let path = CString::new(format!("PATH={PATH}")).unwrap();
         assert_eq!(environment(own), [path.clone(), c"LANG=x".to_owned(), c"TZ=x".to_owned()]);
         assert_eq!(environment(|_| None), [path]);
+    }
+
+    #[test]
+    fn a_trace_is_added_unless_it_is_set_already() {
+        let text = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let trace = TraceParent::parse(text).unwrap();
+        let word = CString::new(format!("TRACEPARENT={text}")).unwrap();
+        assert_eq!(traced(vec![], Some(&trace)), [word]);
+        let own = c"TRACEPARENT=mine".to_owned();
+        assert_eq!(traced(vec![own.clone()], Some(&trace)), [own]);
+        assert!(traced(vec![], None).is_empty());
     }
 }

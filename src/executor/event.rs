@@ -127,7 +127,7 @@ fn ended(order: Option<&Order>, outcome: &Outcome) -> Event {
     };
     let event = Event::new(level, "exec").field("OUTCOME", kind).field("EXIT", outcome.exit());
     let event = event.maybe("REQID", order.map(Order::request)).maybe("SCRIPT", order.map(Order::script));
-    event.maybe("REASON", outcome.reason())
+    event.maybe("REASON", outcome.reason()).maybe("TRACE", order.and_then(Order::trace))
 }
 
 #[cfg(test)]

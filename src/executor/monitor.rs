@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::confine::{self, Space};
 use super::decide::{Plan, decide};
-use super::environment::{environment, environment_of};
+use super::environment::{environment, environment_of, traced};
 use super::event::{Audit, ExecEvent};
 use super::host::OnDisk;
 use super::intake::{self, Asked, Intake, Job};
@@ -123,7 +123,7 @@ fn start(plan: &Plan, stdio: [OwnedFd; 3], network: Option<&HostNetwork>) -> Res
     let spawn = Spawn {
         path: plan.program().clone(),
         argv: plan.argv().to_vec(),
-        environment: environment(own),
+        environment: traced(environment(own), plan.trace()),
         stdio,
         expected: plan.expected(),
         // A script without its monitor is one that nobody can end and whose end nobody learns.
@@ -140,7 +140,7 @@ fn start(plan: &Plan, stdio: [OwnedFd; 3], network: Option<&HostNetwork>) -> Res
         return spawn.start().map(|spawned| (spawned, None)).map_err(|error| not_started("fork", &error));
     };
     let spawn = Spawn {
-        environment: environment_of(confinement, own),
+        environment: traced(environment_of(confinement, own), plan.trace()),
         // Its namespace ends with its init, and that with this process.
         dies_with_parent: false,
         directory: confinement.profile().working_directory.clone(),

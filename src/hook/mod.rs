@@ -16,6 +16,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
 use crate::sys::signal;
+use crate::wire::trace::TraceParent;
 
 /// A configured hook.
 #[derive(Clone, Debug)]
@@ -61,6 +62,9 @@ pub struct Context {
     pub submitter: Option<Submitter>,
     /// UTC, `YYYY-MM-DDTHH:MM:SSZ`.
     pub timestamp: String,
+    /// The trace that the request is part of. The JSON has it only where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<TraceParent>,
 }
 
 /// What the hook decided.
@@ -198,6 +202,7 @@ fn environment(context: &Context) -> Vec<(&'static str, String)> {
         ("ENVEXEC_SUBMITTER", submitter.map(|s| s.username.clone()).unwrap_or_default()),
         ("ENVEXEC_SUBMITTER_IP", submitter.map(|s| s.source_ip.clone()).unwrap_or_default()),
         ("ENVEXEC_TIMESTAMP", context.timestamp.clone()),
+        ("ENVEXEC_TRACEPARENT", context.traceparent.as_ref().map(ToString::to_string).unwrap_or_default()),
     ]
 }
 

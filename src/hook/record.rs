@@ -29,5 +29,5 @@ pub fn no_hook(log: &Logger, context: &Context, reason: &str) {
 fn event(level: Level, context: &Context) -> Event {
     let user = if context.username.is_empty() { "(none)" } else { &context.username };
     let event = Event::new(level, "auth").field("AUTHACTION", &context.action);
-    event.field("IP", &context.source_ip).field("USER", user)
+    event.field("IP", &context.source_ip).field("USER", user).maybe("TRACE", context.traceparent.as_ref())
 }

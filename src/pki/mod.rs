@@ -11,6 +11,7 @@
 //! | [`chain`] | whether a peer's certificate holds under the one CA |
 //! | [`renewal`] | when a certificate is due, and whether a new one may replace it |
 //! | [`trust`], [`revoked`] | which serials are trusted, and which refused |
+//! | [`rotation`] | which changes of its own trust a dispatcher may ask for |
 //! | [`code`] | the confirmation code of pairing, and what it is bound to |
 //! | [`key`], [`serial`] | fresh keys and serials, and keys of the original |
 
@@ -26,6 +27,7 @@ pub mod key;
 pub mod pem;
 pub mod renewal;
 pub mod revoked;
+pub mod rotation;
 pub mod serial;
 mod signature;
 pub mod trust;

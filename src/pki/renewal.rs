@@ -49,7 +49,8 @@ pub fn check(
 ) -> Result<Certificate, RenewalError> {
     let renewed = Certificate::from_pem(renewed_pem).map_err(RenewalError::Unreadable)?;
     fits(&renewed, key, ca, now)?;
-    if renewed.common_name() != present.common_name() {
+    // Two that have no one common name are not of one name.
+    if renewed.common_name().is_none() || renewed.common_name() != present.common_name() {
         let name = |certificate: &Certificate| certificate.subject_text().to_owned();
         return Err(RenewalError::OtherName { found: name(&renewed), present: name(present) });
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::identity::{Identity, IdentityError};
 use crate::pki::chain::{ChainError, TrustAnchor};
+use crate::pki::key::{KeyError, PrivateKey};
 use crate::sys::file::{self, FileError};
 
 /// Largest certificate or key file, in bytes.
@@ -29,6 +30,15 @@ pub enum CredentialError {
         #[source]
         source: IdentityError,
     },
+    /// The private key cannot be used.
+    #[error("{} cannot be used as the private key", path.display())]
+    Key {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: KeyError,
+    },
     /// The CA certificate cannot be used.
     #[error("{} cannot be used as the CA", path.display())]
     Anchor {
@@ -44,6 +54,11 @@ pub enum CredentialError {
 pub fn identity(cert: &Path, key: &Path) -> Result<Identity, CredentialError> {
     let fail = |source| CredentialError::Identity { cert: cert.to_owned(), key: key.to_owned(), source };
     Identity::load(&text(cert)?, &text(key)?).map_err(fail)
+}
+
+/// A private key alone, to make a request with.
+pub fn key(path: &Path) -> Result<PrivateKey, CredentialError> {
+    PrivateKey::from_pem(&text(path)?).map_err(|source| CredentialError::Key { path: path.to_owned(), source })
 }
 
 /// The one CA that peers are verified against.

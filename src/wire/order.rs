@@ -27,6 +27,7 @@ use super::limits;
 use super::name::{RequestId, ScriptName};
 use super::outcome::Outcome;
 use super::refusal::Refusal;
+use super::trace::TraceParent;
 
 /// The protocol's version. A monitor refuses any other.
 pub const VERSION: u32 = 2;
@@ -57,6 +58,8 @@ pub struct Order {
     mode: Mode,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     time_limit_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    trace: Option<TraceParent>,
 }
 
 impl Order {
@@ -65,7 +68,7 @@ impl Order {
     /// # Errors
     /// The refusal that [`Order::check`] would give at the other end.
     pub fn new(script: ScriptName, args: Vec<String>, request: RequestId, mode: Mode) -> Result<Self, Refusal> {
-        let order = Self { version: VERSION, script, args, request, mode, time_limit_ms: None };
+        let order = Self { version: VERSION, script, args, request, mode, time_limit_ms: None, trace: None };
         order.check()?;
         Ok(order)
     }
@@ -74,6 +77,13 @@ impl Order {
     #[must_use]
     pub fn time_limit(mut self, limit: Option<Duration>) -> Self {
         self.time_limit_ms = limit.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        self
+    }
+
+    /// Says which trace the run is part of.
+    #[must_use]
+    pub fn traced(mut self, trace: Option<TraceParent>) -> Self {
+        self.trace = trace;
         self
     }
 
@@ -109,6 +119,12 @@ impl Order {
     #[must_use]
     pub const fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// The trace that the run is part of.
+    #[must_use]
+    pub const fn trace(&self) -> Option<&TraceParent> {
+        self.trace.as_ref()
     }
 
     /// The requested time limit.
@@ -191,6 +207,18 @@ mod tests {
         let text = r#"{"version":1,"script":"x","args":[],"request":"a","mode":"attached"}"#;
         let order: Order = serde_json::from_str(text).unwrap();
         assert_eq!(order.check().unwrap_err().code(), "order-version");
+    }
+
+    #[test]
+    fn an_order_with_a_trace_that_is_none_is_malformed() {
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let made = order(vec![]).unwrap().traced(TraceParent::parse(trace).ok());
+        let text = serde_json::to_string(&made).unwrap();
+        assert_eq!(serde_json::from_str::<Order>(&text).unwrap().trace().unwrap().as_str(), trace);
+        for other in ["", "x", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\\nX=y"] {
+            assert!(serde_json::from_str::<Order>(&text.replace(trace, other)).is_err(), "{other}");
+        }
+        assert!(!serde_json::to_string(&order(vec![]).unwrap()).unwrap().contains("trace"));
     }
 
     #[test]

@@ -91,7 +91,9 @@ fn a_stranger_learns_nothing_from_a_request_that_is_wrong_otherwise() {
 fn paths_that_are_none_are_not_found_by_a_trusted_dispatcher() {
     let site = site().start();
     let mut http = tls::connect(site.agent().address(), &site.authority(), &site.dispatcher());
-    for (method, path) in REQUESTS.into_iter().skip(3).filter(|(_, path)| !path.contains("re")) {
+    for (method, path) in
+        REQUESTS.into_iter().skip(3).filter(|(_, path)| !path.contains("re") && *path != "/rotate-serial")
+    {
         http.send(format!("{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
         let answer = http.answer().unwrap();
         assert_eq!((answer.status, answer.json()), (404, json!({"error": "not found"})), "{method} {path}");

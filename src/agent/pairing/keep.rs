@@ -122,8 +122,10 @@ fn read_journal(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     }
 }
 
+/// Waits until nobody else changes key and certificate, and keeps others from it.
+///
 /// A file of its own: the directory's lock is the trust map's where both lie in one directory.
-fn lock(places: &Places) -> Result<LockGuard, FileError> {
+pub fn lock(places: &Places) -> Result<LockGuard, FileError> {
     let mut name = journal(places).into_os_string();
     name.push(".lock");
     file::lock_exclusive(Path::new(&name), 0o600)

@@ -2,6 +2,7 @@
 
 pub mod globals;
 pub mod pairing_status;
+pub mod prepare;
 mod profile_check;
 pub mod remedy;
 pub mod request_pairing;
@@ -45,6 +46,12 @@ enum Verb {
     /// Exit 0 if certificate, key and CA are there
     #[command(hide = true)]
     Paired,
+    /// As root, before each start: put a renewed certificate in place
+    #[command(hide = true)]
+    PromoteCert,
+    /// Exit 0 if a renewed certificate waits for a restart
+    #[command(hide = true)]
+    CertStaged,
 }
 
 /// Runs the agent's command line. No verb is a question, never a start.
@@ -72,5 +79,7 @@ fn run(verb: &Verb, globals: &Globals) -> Result<Exit, Failure> {
         Verb::SelfCheck(args) => self_check::run(args, globals),
         Verb::SelfPing => self_ping::run(globals),
         Verb::Paired => Ok(pairing_status::paired(globals)),
+        Verb::PromoteCert => Ok(prepare::promote(globals)),
+        Verb::CertStaged => Ok(prepare::staged(globals)),
     }
 }

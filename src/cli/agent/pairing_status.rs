@@ -24,8 +24,8 @@ pub fn run(globals: &Globals) -> Exit {
 /// Says nothing; 0 if certificate, key and CA are there.
 #[must_use]
 pub fn paired(globals: &Globals) -> Exit {
-    let settings = snapshot::configuration(&globals.places()).map(|loaded| loaded.settings);
-    let paired = settings.is_ok_and(|settings| snapshot::unpaired(&settings).is_none());
+    let settings = snapshot::settings(&globals.places());
+    let paired = settings.is_ok_and(|(settings, _)| snapshot::unpaired(&settings).is_none());
     if paired { Exit::Success } else { Exit::Failed }
 }
 

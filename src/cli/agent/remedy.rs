@@ -17,9 +17,9 @@ pub fn of(error: &SnapshotError, places: &Places) -> Option<String> {
             Some(format!("make it executable (chmod 755 {path}), or remove auth_hook from {conf}"))
         }
         SnapshotError::File(file) | SnapshotError::Credential(CredentialError::File(file)) => of_file(file, places),
-        SnapshotError::Credential(CredentialError::Identity { .. } | CredentialError::Anchor { .. }) => {
-            Some(format!("put back the files that were made together, or pair this host again: {PAIR}"))
-        }
+        SnapshotError::Credential(
+            CredentialError::Identity { .. } | CredentialError::Key { .. } | CredentialError::Anchor { .. },
+        ) => Some(format!("put back the files that were made together, or pair this host again: {PAIR}")),
         SnapshotError::Credential(CredentialError::NotText(_)) => Some("put back a copy that is text".to_owned()),
         SnapshotError::Configuration(_) | SnapshotError::Tls(_) => None,
     }

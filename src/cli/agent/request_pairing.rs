@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Globals;
+use crate::agent::older_trust;
 use crate::agent::pairing::places::{PlaceError, Places};
 use crate::agent::pairing::target::Target;
 use crate::agent::pairing::{Confirm, PairFailure, Paired, Progress, Request, keep, request_pairing};
@@ -79,6 +80,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     if keep::recover(&places).map_err(failed)? {
         out::error("An earlier pairing was interrupted while it was stored; it is complete now.");
     }
+    // The map that this pairing makes would otherwise leave out whom an older file trusts.
+    older_trust::take_over(&places.trust, &globals.root(), || logger(&globals.root()));
     let request = Request { hostname: hostname()?, ..request };
     if args.detached {
         return Ok(detached(&Request { patience: Some(patience), ..request }, &places, &globals.root()));

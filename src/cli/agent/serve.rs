@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Globals, remedy};
+use super::{Globals, prepare, remedy};
 use crate::agent::orders::{ExecutorError, Kinship};
-use crate::agent::pairing::{self, keep};
+use crate::agent::pairing;
 use crate::agent::serve::{self, ServeError};
 use crate::agent::snapshot::Places;
 use crate::cli::out;
@@ -29,7 +29,7 @@ pub struct Args {
 pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     let places = globals.places();
     let fail = |error| failed(error, &places);
-    finish_pairing(globals)?;
+    prepare(globals)?;
     let loaded = serve::configuration(&places).map_err(fail)?;
     let kinship = Kinship::of(&loaded.settings, args.unprivileged);
     // With the rights that are given up on the next line.
@@ -68,13 +68,13 @@ fn remind(kinship: &Kinship, loaded: &Loaded) {
     }
 }
 
-/// A pairing that was killed while it was stored is completed first, or certificate and key would not fit.
-fn finish_pairing(globals: &Globals) -> Result<(), Failure> {
-    let (files, _) = pairing::places::Places::load(&globals.config(), &globals.root());
-    if keep::recover(&files).map_err(|error| Failure::new(Exit::Config, error))? {
-        out::error("An earlier pairing was interrupted while it was stored; it is complete now.");
+/// What `promote-cert` does, for an agent that nobody does it for. A configuration that cannot be used is reported later.
+fn prepare(globals: &Globals) -> Result<(), Failure> {
+    let (files, doubt) = pairing::places::Places::load(&globals.config(), &globals.root());
+    if doubt.is_some() {
+        return Ok(());
     }
-    Ok(())
+    prepare::prepare(globals, &files).map_err(|error| Failure::new(Exit::Config, error))
 }
 
 /// Enough to keep handshakes from delaying requests; an agent is not the host's main work.

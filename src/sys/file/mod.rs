@@ -6,6 +6,7 @@ mod fifo;
 mod identity;
 mod lock;
 mod trusted;
+mod unfollowed;
 mod write;
 
 use std::ffi::OsString;
@@ -20,6 +21,7 @@ pub use fifo::{make_fifo, nudge};
 pub use identity::{Identity, Resolved, path_of, resolve};
 pub use lock::{LockGuard, is_locked, lock_directory, lock_exclusive, lock_shared, try_lock_exclusive};
 pub use trusted::{TrustError, check_trusted_directory, open_trusted, resolve_trusted};
+pub use unfollowed::{owner, read_unfollowed};
 pub use write::{Access, append_new, overwrite, write_atomic, write_new};
 
 /// A file operation that failed: which file, which step, and the system's reason as the source.

@@ -37,6 +37,15 @@ impl Line {
         self.fields.iter().map(|(key, _)| key.as_str()).collect()
     }
 
+    /// Whether it has exactly these fields; see [`Line::is`].
+    pub(crate) fn matches(&self, want: &[&str]) -> bool {
+        let pairs = want.iter().map(|text| text.split_once('=').unwrap());
+        let same = |((key, value), (known, found)): ((&str, &str), &(String, String))| {
+            key == known && (value == "*" || value == found)
+        };
+        want.len() == self.fields.len() && pairs.zip(&self.fields).all(same)
+    }
+
     /// Demands exactly these fields in this order, as `KEY=value` with bare values; `*` stands for any value.
     #[track_caller]
     pub(crate) fn is(&self, want: &[&str]) {

@@ -53,6 +53,20 @@ pub(crate) fn issue_expired(ca: &Ca, name: &str) -> Credentials {
     issue_at(ca, name, 10, time::OffsetDateTime::now_utc() - Duration::days(20))
 }
 
+/// Another certificate for the key of this one, valid for `days` from now.
+pub(crate) fn reissue(ca: &Ca, name: &str, of: &Credentials, days: u32) -> Credentials {
+    reissue_at(ca, name, of, days, time::OffsetDateTime::now_utc())
+}
+
+/// The same, valid from this moment.
+pub(crate) fn reissue_at(ca: &Ca, name: &str, of: &Credentials, days: u32, from: OffsetDateTime) -> Credentials {
+    let key = key::PrivateKey::from_pem(&of.key).unwrap();
+    let request = csr::make(&key, &AgentName::parse(name).unwrap()).unwrap();
+    let request = csr::check(&request, ExpectedName::Exactly(name)).unwrap();
+    let cert = ca.sign_agent(&request, &serial::fresh().unwrap(), days, from).unwrap();
+    Credentials { cert: cert.to_pem(), key: of.key.clone() }
+}
+
 fn issue_at(ca: &Ca, name: &str, days: u32, now: OffsetDateTime) -> Credentials {
     let key = key::generate().unwrap();
     let request = csr::make(&key, &AgentName::parse(name).unwrap()).unwrap();

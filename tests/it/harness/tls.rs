@@ -14,7 +14,7 @@ use rustls::{ClientConfig, ClientConnection, SignatureScheme, StreamOwned};
 use tokio::net::TcpSocket;
 
 use super::DEADLINE;
-use super::http::Http;
+use super::http::{Answer, Http};
 use super::pki::Credentials;
 
 /// A TLS connection as a client has it.
@@ -91,6 +91,19 @@ pub(crate) fn handshake(config: ClientConfig, mut tcp: TcpStream) -> std::io::Re
 /// An HTTP connection to an agent.
 pub(crate) fn connect(address: SocketAddr, ca: &Ca, credentials: &Credentials) -> Http<Tls> {
     Http::new(handshake(config(ca, Some(credentials)), tcp(address)).unwrap())
+}
+
+/// One request as the original's peers send it, on a connection of its own: HTTP/1.0, closed after the answer.
+#[track_caller]
+pub(crate) fn ask_1_0(address: SocketAddr, ca: &Ca, credentials: &Credentials, path: &str, body: &str) -> Answer {
+    let mut http = connect(address, ca, credentials);
+    let length = body.len();
+    http.send(format!(
+        "POST {path} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    ));
+    let answer = http.answer().unwrap();
+    assert!(http.rest().is_empty(), "the connection ends with the answer");
+    answer
 }
 
 /// Shows no certificate.

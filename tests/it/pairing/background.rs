@@ -4,6 +4,7 @@ use std::process::{Child, Stdio};
 
 use super::*;
 use crate::harness::log::Log;
+use crate::harness::site::DISPATCHER;
 
 /// Asks in the background; returns the request's id. The log is heard from before it starts.
 fn asked_in_background(world: &World, session: &Session, words: &[&str]) -> String {
@@ -25,8 +26,9 @@ fn only_the_id_is_printed_and_the_pairing_goes_on_by_itself() {
     let id = asked_in_background(&world, &session, &[]);
     let ran = world.approve(&id, &[]).exits(0);
     assert!(ran.stdout.contains("Certificate delivered."), "{ran:?}");
-    let line = log.with("ACTION=pair-complete");
-    assert!(line.contains("CONFIRMED=no") && line.contains("STATUS=approved"), "{line}");
+    let dispatcher = format!("DISPATCHER={DISPATCHER}");
+    let fields = ["ACTION=pair-complete", "CONFIRMED=no", &dispatcher, "DISPATCHER_HOST=127.0.0.1", "STATUS=approved"];
+    log.line(6, &fields);
     assert!(files(world.agent()).iter().all(|path| path.exists()));
     assert_eq!(world.record()["reqid"], id);
 }
@@ -48,8 +50,8 @@ fn nobody_answers_in_time_and_nothing_is_stored() {
     let log = log(&world);
     let session = world.session(&[]);
     let id = asked_in_background(&world, &session, &["--timeout", "1"]);
-    let line = log.with("ACTION=pair-timeout");
-    assert!(line.contains(&format!("REQID={id}")) && line.contains("within 1 s"), "{line}");
+    let line = log.line(4, &["ACTION=pair-timeout", "REASON=*", &format!("REQID={id}")]);
+    assert!(line.get("REASON").unwrap().contains("within 1 s"), "{line:?}");
     eventually("an empty queue", || world.queued().is_empty().then_some(()));
     world.nothing_came_of_it();
 }
@@ -61,8 +63,7 @@ fn a_denial_is_logged_with_its_reason() {
     let session = world.session(&[]);
     let id = asked_in_background(&world, &session, &[]);
     world.site.control(&["deny", &id]).exits(0);
-    let line = log.with("ACTION=pair-denied");
-    assert!(line.contains("REASON=\"rejected by operator\"") && line.contains(&format!("REQID={id}")), "{line}");
+    log.line(4, &["ACTION=pair-denied", "REASON=rejected by operator", &format!("REQID={id}")]);
     eventually("an empty queue", || world.queued().is_empty().then_some(()));
     world.nothing_came_of_it();
 }

@@ -1,0 +1,254 @@
+//! Every line that an agent writes, with its severity and its fields in their order: what alert patterns match.
+//!
+//! Not here: the lines of pairing, which `pairing::background` compares in the same way, and `accept-fatal`, which no
+//! agent of this program can write, since no failed handshake ends it.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::{Value, json};
+
+use crate::harness::log::Log;
+use crate::harness::pki::Credentials;
+use crate::harness::site::Builder;
+use crate::harness::{Site, pki, tls};
+
+const ERROR: u8 = 3;
+const WARNING: u8 = 4;
+const INFO: u8 = 6;
+
+const PEER: &str = "PEER=127.0.0.1";
+const DISPATCHER: &str = "DISPATCHER=control-1";
+
+/// A started site and what its agent logs.
+struct World {
+    site: Site,
+    log: Log,
+}
+
+impl World {
+    fn new(builder: Builder) -> Self {
+        Self::prepared(builder.prepare())
+    }
+
+    fn prepared(mut site: Site) -> Self {
+        let log = Log::listen(&site.agent().root, "dev/log");
+        site.start(0);
+        Self { site, log }
+    }
+
+    /// A request of the trusted dispatcher.
+    fn post(&self, path: &str, body: &Value) -> u16 {
+        self.post_as(&self.site.dispatcher(), path, body)
+    }
+
+    fn post_as(&self, credentials: &Credentials, path: &str, body: &Value) -> u16 {
+        tls::connect(self.site.agent().address(), &self.site.authority(), credentials)
+            .post(path, &body.to_string())
+            .status
+    }
+
+    fn get(&self, credentials: &Credentials, path: &str) -> u16 {
+        tls::connect(self.site.agent().address(), &self.site.authority(), credentials).get(path).status
+    }
+
+    /// SIGHUP. The end of the reload is its line.
+    fn reload(&self) {
+        crate::harness::host::kill(self.site.agent().pid(), nix::sys::signal::Signal::SIGHUP);
+    }
+
+    /// A connection that is no handshake, from one of this host's own addresses.
+    fn probe(&self, source: Ipv4Addr) {
+        let mut tcp = tls::tcp_from(IpAddr::from(source), self.site.agent().address());
+        drop(tcp.write_all(b"GET / HTTP/1.1\r\n\r\n"));
+        drop(tcp.read_to_end(&mut Vec::new()));
+    }
+
+    #[track_caller]
+    fn line(&self, severity: u8, want: &[&str]) {
+        assert_eq!(self.log.line(severity, want).ident, "ctrl-exec-agent");
+    }
+}
+
+#[test]
+fn the_start_and_the_files_it_reads() {
+    let site = Site::builder().sh("broken", "true").sh("odd", "true").allow("odd = /bin/true").prepare();
+    let sidecar = |name: &str, text: &str| {
+        std::fs::write(site.agent().root.join("scripts").join(name), text).unwrap();
+    };
+    sidecar("broken.schema.json", "no json");
+    sidecar("odd.schema.json", r#"{"version": "not one"}"#);
+    let world = World::prepared(site);
+    let agent = world.site.agent();
+    let port = format!("PORT={}", agent.address().port());
+    world.line(WARNING, &["ACTION=config-warn", "ENTRY=*", "MSG=*"]);
+    world.line(INFO, &["ACTION=start", &port]);
+    let path = format!("PATH={}", agent.revoked().display());
+    world.line(INFO, &["ACTION=revoked-serials-absent", &path, "REASON=*"]);
+    world.line(WARNING, &["ACTION=schema-skip", "REASON=*", "SCRIPT=broken"]);
+    world.line(WARNING, &["ACTION=schema-version-derive", "REASON=*", "SCRIPT=odd"]);
+    let text = std::fs::read_to_string(agent.config()).unwrap();
+    std::fs::write(agent.config(), text.replace("port = 0", "port = 1")).unwrap();
+    world.reload();
+    world.line(WARNING, &["ACTION=config-warn", "KEY=port", "MSG=takes effect at the next restart"]);
+    world.line(INFO, &["ACTION=reload", "RESULT=ok"]);
+    std::fs::write(agent.config(), "nonsense\n").unwrap();
+    world.reload();
+    world.line(ERROR, &["ACTION=reload", "ERROR=*", "RESULT=kept the old configuration"]);
+}
+
+#[test]
+fn what_dispatchers_ask_and_get() {
+    let world =
+        World::new(Site::builder().sh("ok", "exit 3").agent("stdin_timeout = 1").sh("slow", "sleep 1.3; wc -c"));
+    world.post("/ping", &json!({"reqid": "p1"}));
+    world.line(INFO, &["ACTION=ping", DISPATCHER, PEER, "REQID=p1"]);
+    world.get(&world.site.dispatcher(), "/capabilities");
+    world.line(INFO, &["ACTION=capabilities", DISPATCHER, PEER, "SCRIPTS=2"]);
+    world.post("/run", &json!({"script": "ok", "reqid": "r1"}));
+    world.line(INFO, &["ACTION=run", DISPATCHER, "EXIT=3", PEER, "REQID=r1", "SCRIPT=ok"]);
+    world.post("/run", &json!({"script": "nope", "reqid": "r2"}));
+    world.line(WARNING, &["ACTION=deny", PEER, "REQID=r2", "SCRIPT=nope"]);
+    world.post("/run", &json!({"script": "slow", "args": vec!["x".repeat(100_000); 3]}));
+    world.line(WARNING, &["ACTION=stdin-timeout", "BYTES=*"]);
+}
+
+#[test]
+fn what_a_hook_decides() {
+    let hook = "case $ENVEXEC_TOKEN in good) exit 0;; hang) sleep 300;; esac; exit 3";
+    let world = World::new(Site::builder().sh("ok", "true").agent_hook(hook).agent("auth_hook_timeout = 1"));
+    let reason = "REASON=insufficient privilege";
+    let run = |token: &str, user: &str| {
+        world.post("/run", &json!({"script": "ok", "reqid": "r", "token": token, "username": user}))
+    };
+    run("good", "ann");
+    let auth = ["ACTION=auth", "AUTHACTION=run", "IP=127.0.0.1"];
+    world.line(INFO, &[&auth[..], &["RESULT=pass", "USER=ann"]].concat());
+    run("bad", "");
+    world.line(WARNING, &[&auth[..], &[reason, "RESULT=deny", "USER=(none)"]].concat());
+    world.line(WARNING, &["ACTION=deny", DISPATCHER, PEER, reason, "REQID=r", "SCRIPT=ok"]);
+    run("hang", "");
+    world.line(WARNING, &["ACTION=auth-hook-timeout", "TIMEOUT=1"]);
+    world.get(&world.site.dispatcher(), "/capabilities");
+    world.line(WARNING, &["ACTION=capabilities-deny", DISPATCHER, PEER, reason]);
+    world.post("/rotate-serial", &json!({"serial": "abc"}));
+    world.line(WARNING, &["ACTION=rotate-deny", DISPATCHER, reason]);
+    let hook = world.site.agent().root.join("etc/ctrl-exec-agent/auth-hook");
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o644)).unwrap();
+    run("good", "");
+    let path = format!("HOOK={}", hook.display());
+    world.line(ERROR, &["ACTION=auth", &path, "REASON=hook-not-executable", "RESULT=error"]);
+}
+
+#[test]
+fn who_is_not_served() {
+    let world = World::new(Site::builder().agents(2));
+    let stranger = world.site.agents[1].credentials.clone();
+    let serial = format!("PEER_SERIAL={}", stranger.serial());
+    world.post_as(&stranger, "/run", &json!({}));
+    world.line(WARNING, &["ACTION=serial-reject", PEER, &serial, "REQID=(none)"]);
+    world.get(&stranger, "/capabilities");
+    world.line(WARNING, &["ACTION=capabilities-deny", PEER, &serial, "REASON=serial-mismatch"]);
+    std::fs::write(world.site.agent().revoked(), stranger.serial()).unwrap();
+    let trust = std::fs::read_to_string(world.site.agent().trust()).unwrap();
+    std::fs::write(world.site.agent().trust(), "").unwrap();
+    world.reload();
+    world.line(INFO, &["ACTION=reload", "RESULT=ok"]);
+    world.get(&world.site.dispatcher(), "/capabilities");
+    let own = format!("PEER_SERIAL={}", world.site.dispatcher().serial());
+    world.line(WARNING, &["ACTION=capabilities-deny", PEER, &own, "REASON=no trusted dispatchers stored"]);
+    std::fs::write(world.site.agent().trust(), trust).unwrap();
+    world.post_as(&stranger, "/ping", &json!({}));
+    world.line(WARNING, &["ACTION=revoked-cert", PEER, &format!("SERIAL={}", stranger.serial())]);
+}
+
+#[test]
+fn who_gets_no_further_than_the_door() {
+    let world = World::new(Site::builder());
+    for _ in 0..3 {
+        world.probe(Ipv4Addr::LOCALHOST);
+    }
+    world.line(WARNING, &["ACTION=tls-failure", PEER, "REASON=*"]);
+    world.line(WARNING, &["ACTION=rate-block", PEER, "REASON=probe"]);
+    let world = World::new(Site::builder().agent("rate_limit_probe = 0/0/0"));
+    for _ in 0..10 {
+        world.probe(Ipv4Addr::LOCALHOST);
+        world.line(WARNING, &["ACTION=tls-failure", PEER, "REASON=*"]);
+    }
+    world.probe(Ipv4Addr::LOCALHOST);
+    world.line(WARNING, &["ACTION=rate-block", PEER, "REASON=volume"]);
+    let world = World::new(Site::builder().agent("allowed_ips = 192.0.2.1"));
+    world.probe(Ipv4Addr::LOCALHOST);
+    world.line(WARNING, &["ACTION=ip-block", PEER]);
+}
+
+#[test]
+fn a_thousand_addresses_push_out_the_first() {
+    let world = World::new(Site::builder());
+    let address = world.site.agent().address();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for number in 0..=1000_u16 {
+                let [high, low] = number.to_be_bytes();
+                drop(tls::tcp_from(IpAddr::from([127, 1, high, low]), address));
+            }
+        });
+        world.line(WARNING, &["ACTION=rate-evict", "COUNT=1000"]);
+        // Its other lines are read to the end, or the agent would wait for somebody to read them.
+        world.line(WARNING, &["ACTION=tls-failure", "PEER=127.1.3.232", "REASON=*"]);
+    });
+}
+
+#[test]
+fn an_agent_that_has_too_much_to_do() {
+    let text = "echo > {work}/started; while [ ! -e {work}/go ]; do sleep 0.02; done";
+    let world = World::new(Site::builder().agent("max_children = 1").sh("wait", text));
+    let agent = world.site.agent();
+    let mut held = tls::connect(agent.address(), &world.site.authority(), &world.site.dispatcher());
+    held.send("POST /run HTTP/1.1\r\nHost: x\r\nContent-Length: 17\r\n\r\n{\"script\":\"wait\"}");
+    agent.worked("started");
+    assert_eq!(world.post("/ping", &json!({})), 503);
+    std::fs::write(agent.work("go"), "").unwrap();
+    assert_eq!(held.answer().unwrap().status, 200);
+    world.line(WARNING, &["ACTION=overload", "LIVE=1", PEER]);
+}
+
+#[test]
+fn certificates_and_trust() {
+    let world = World::new(Site::builder());
+    let agent = world.site.agent();
+    world.post("/renew", &json!({"reqid": "n1"}));
+    world.line(INFO, &["ACTION=renew", PEER, "REQID=n1", "STATUS=csr-generated"]);
+    let cert = pki::reissue(&world.site.authority(), "agent1", &agent.credentials, 365).cert;
+    world.post("/renew-complete", &json!({"cert": cert, "reqid": "n2"}));
+    world.line(INFO, &["ACTION=renew-complete", PEER, "REQID=n2", "STATUS=cert-staged"]);
+    world.post("/renew-complete", &json!({"reqid": "n3"}));
+    world.line(ERROR, &["ACTION=renew-complete", "ERROR=cert required", PEER, "REQID=n3"]);
+    agent.command(&["promote-cert"]).exits(0);
+    world.line(INFO, &["ACTION=cert-promote", "STATUS=installed"]);
+    std::fs::write(agent.root.join("var/lib/ctrl-exec-agent/agent.crt.staged"), "nonsense").unwrap();
+    agent.command(&["promote-cert"]).exits(0);
+    world.line(WARNING, &["ACTION=cert-promote", "ERROR=*"]);
+    std::fs::remove_file(agent.root.join("etc/ctrl-exec-agent/agent.key")).unwrap();
+    world.post("/renew", &json!({"reqid": "n4"}));
+    world.line(ERROR, &["ACTION=renew", "ERROR=*", PEER, "REQID=n4"]);
+
+    world.post("/rotate-serial", &json!({"serial": "0xAB"}));
+    world.line(INFO, &["ACTION=rotate", DISPATCHER, PEER, "SERIAL=ab", "SERIAL_ACTION=add"]);
+    world.post("/rotate-serial", &json!({"serial": "ab", "action": "remove"}));
+    world.line(INFO, &["ACTION=rotate", DISPATCHER, PEER, "SERIAL=ab", "SERIAL_ACTION=remove"]);
+    world.post("/rotate-serial", &json!({"serial": "ab", "action": "x"}));
+    world.line(ERROR, &["ACTION=rotate-fail", DISPATCHER, "ERROR=invalid action 'x'"]);
+}
+
+#[test]
+fn an_older_trust_file() {
+    let site = Site::builder().prepare();
+    let older = site.agent().root.join("var/lib/ctrl-exec-agent/ctrl-exec-serial");
+    std::fs::remove_file(site.agent().trust()).unwrap();
+    std::fs::write(&older, "AB\n").unwrap();
+    let world = World::prepared(site);
+    let path = format!("PATH={}", older.display());
+    world.line(INFO, &["ACTION=trust-migrate", "DISPATCHER=dispatcher", &path, "SERIAL=ab", "STATUS=migrated"]);
+}
