@@ -61,6 +61,7 @@ pub async fn cancel(agent: &Arc<Agent>, peer: &TrustedPeer, path: &str) -> Answe
         }
     }
     let event = Event::new(Level::Info, "cancel").field("DISPATCHER", peer.id()).field("PEER", peer.address());
+    let event = event.maybe("TRACE", peer.trace());
     agent.log().emit(event.field("REQID", &key.id).field("STATUS", record.status.as_str()));
     told(record, heard)
 }

@@ -138,7 +138,8 @@ impl Step {
                 .field("DISPATCHER", self.call.peer.id())
                 .field("PEER", self.call.peer.address())
                 .field("REQID", self.call.request.reqid())
-                .field("SCRIPT", self.call.request.script()),
+                .field("SCRIPT", self.call.request.script())
+                .maybe("TRACE", self.call.peer.trace()),
         );
         answer::json(StatusCode::ACCEPTED, &self.call.request.accepted())
     }
@@ -146,7 +147,7 @@ impl Step {
     fn busy(&self, text: &str) -> Answer {
         let event = Event::new(Level::Warning, "run-async-busy").field("PEER", self.call.peer.address());
         let event = event.field("REQID", self.call.request.reqid()).field("SCRIPT", self.call.request.script());
-        self.call.agent.log().emit(event);
+        self.call.agent.log().emit(event.maybe("TRACE", self.call.peer.trace()));
         answer::json(StatusCode::CONFLICT, &self.call.request.busy(text))
     }
 

@@ -41,6 +41,7 @@ pub async fn result(agent: &Arc<Agent>, peer: &TrustedPeer, path: &str, streamed
         Err(answer) => return answer,
     };
     let event = Event::new(Level::Info, "result").field("DISPATCHER", peer.id()).field("PEER", peer.address());
+    let event = event.maybe("TRACE", peer.trace());
     agent.log().emit(event.field("REQID", &key.id).field("STATUS", record.status.as_str()));
     let store = jobs::store(&agent.snapshot());
     if streamed {
@@ -67,7 +68,10 @@ pub(super) async fn find(
     let wanted = key.clone();
     let found = work(&jobs::store(&agent.snapshot()), move |jobs| jobs.look(&wanted, clock::now())).await;
     let [miss, deny] = actions;
-    let event = |level, action| Event::new(level, action).field("DISPATCHER", peer.id()).field("PEER", peer.address());
+    let event = |level, action| {
+        let event = Event::new(level, action).field("DISPATCHER", peer.id()).field("PEER", peer.address());
+        event.maybe("TRACE", peer.trace())
+    };
     let event = match found {
         Ok(Some(record)) if record.owner == key.owner.as_str() => return Ok((key, record)),
         Ok(Some(_)) => event(Level::Warning, deny).field("REASON", "not-owner"),
