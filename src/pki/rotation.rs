@@ -105,7 +105,7 @@ mod tests {
         let (mut map, _) = TrustMap::parse(map);
         let (revoked, _) = RevocationList::parse(revoked);
         change(&mut map, &revoked, &caller("a1", "main"), action, &serial(text))?;
-        Ok(map.iter().map(|(serial, id)| format!("{serial} {id},")).collect())
+        Ok(map.iter().map(|(serial, id)| format!("{serial} {id},")).collect::<Vec<_>>().concat())
     }
 
     #[test]
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn one_dispatcher_cannot_fill_the_map() {
-        let text: String = (1..=MOST).map(|number| format!("a{number} main\n")).collect();
+        let text = (1..=MOST).map(|number| format!("a{number} main\n")).collect::<Vec<_>>().concat();
         assert_eq!(asked(&text, "", Action::Add, "b2"), Err(RotationError::Full(caller("a1", "main").id)));
         assert!(asked(&text, "", Action::Add, "a2").is_ok());
         assert!(asked(&text, "", Action::Remove, "a2").is_ok());

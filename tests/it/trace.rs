@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::harness::http::{Answer, Http};
 use crate::harness::tls::Tls;
-use crate::harness::{Site, tls};
+use crate::harness::{Site, audit, eventually, tls};
 
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const SCRIPT: &str = "echo \"${TRACEPARENT-none}\"";
@@ -39,8 +39,9 @@ fn a_trace_reaches_hook_script_and_log() {
     let run = ["ACTION=run", peer[0], "EXIT=0", peer[1], "REQID=r", "SCRIPT=say", &trace];
     agent.line("run").is(&run);
     agent.line("auth").is(&["ACTION=auth", "AUTHACTION=run", "IP=127.0.0.1", "RESULT=pass", &trace, "USER=(none)"]);
-    let lines = crate::harness::audit::lines(&agent.executor_stderr());
-    let exec = lines.iter().find(|line| line.action() == "exec").unwrap();
+    let exec = eventually("the executor's line", || {
+        audit::lines(&agent.executor_stderr()).into_iter().find(|line| line.action() == "exec")
+    });
     assert_eq!(exec.get("TRACE"), Some(TRACE));
 
     ask(&mut http, "POST /run", &header, r#"{"script":"nope","reqid":"r"}"#);
