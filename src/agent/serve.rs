@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
@@ -23,6 +24,8 @@ use crate::wire::causes;
 
 /// Tasks alive at once: every admitted connection is one. Accepting waits when all are taken.
 const TASKS: usize = 8192;
+/// How long an agent that cannot go on still serves.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Descriptors wanted: one for each connection, and four more for each script that runs.
 const DESCRIPTORS: u64 = 16_384;
 
@@ -103,7 +106,11 @@ pub async fn serve(places: Places, host: String, orders: Orders, warn: Warn<'_>)
             } else {
                 break Ok(());
             },
-            () = agent.orders().lost() => break Err(ExecutorError::Lost.into()),
+            () = agent.orders().lost() => {
+                // The request that found out has its answer, which is still on its way to the caller.
+                tokio::time::sleep(LAST_WORDS).await;
+                break Err(ExecutorError::Lost.into());
+            }
         }
     };
     // What cannot be told to the service manager is no reason to stay.
