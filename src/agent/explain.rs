@@ -1,0 +1,265 @@
+//! What the agent's front-end would say to a call, gate by gate. Nothing is asked and nothing is run: where a gate would
+//! ask somebody, its line says whom.
+//!
+//! **Invariant:** each verdict comes from the function that a connection or a request is judged by.
+
+use std::net::IpAddr;
+
+use super::gate::{self, Rejection};
+use super::rules::{Gate, Rules};
+use super::sidecar::{Sidecars, Terms};
+use crate::conf::RateLimit;
+use crate::conf::agent::{Loaded, Schema, Settings};
+use crate::pki::revoked::RevocationList;
+use crate::pki::trust::TrustMap;
+use crate::wire::explanation::Line;
+use crate::wire::limits;
+use crate::wire::name::{DispatcherId, RequestId, ScriptName};
+use crate::wire::order::{Mode, Order};
+use crate::wire::refusal::Refusal;
+use crate::wire::run::RunRequest;
+use crate::wire::serial::Serial;
+
+/// The gate of the executor's first check, which the front-end makes too before it gives the order.
+const ORDER: &str = "order";
+
+/// Who asks, as far as that is said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Not said.
+    Anybody,
+    /// The holder of a certificate.
+    Serial(Serial),
+    /// A paired dispatcher, with any of its certificates.
+    Dispatcher(DispatcherId),
+}
+
+/// A call to explain.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Where it comes from.
+    pub from: Option<IpAddr>,
+    /// Whose it is.
+    pub who: Who,
+    /// The body of the request.
+    pub body: Vec<u8>,
+}
+
+/// A list, or why this user could not read it.
+pub type Seen<T> = Result<T, String>;
+
+/// The agent's files.
+#[derive(Debug)]
+pub struct Files<'a> {
+    /// `agent.conf` and `scripts.conf`.
+    pub loaded: &'a Loaded,
+    /// What stands beside the scripts.
+    pub sidecars: &'a Sidecars,
+    /// Who may ask.
+    pub trust: Seen<TrustMap>,
+    /// Who may not.
+    pub revoked: Seen<RevocationList>,
+    /// The first file of certificate, key and CA that is missing.
+    pub unpaired: Option<String>,
+}
+
+/// The front-end's gates, and the order that it would give.
+#[derive(Debug)]
+pub struct Explained {
+    /// Every gate with its verdict.
+    pub gates: Vec<Line>,
+    /// The order; none where there is no script to order, or its arguments cannot be ordered, which is a refusal.
+    pub order: Result<Order, Option<Refusal>>,
+}
+
+/// Explains a call.
+#[must_use]
+pub fn explain(asked: &Asked, files: &Files<'_>) -> Explained {
+    let settings = &files.loaded.settings;
+    let mut gates = vec![address(settings, asked.from), rate(settings), handshake(settings, files)];
+    gates.extend(peer(asked, files));
+    let request = match request(&asked.body) {
+        Ok(request) => request,
+        Err(refusal) => {
+            gates.push(Line::refuses("request", &refusal));
+            gates.extend(["allowlist", "contract", "hook"].map(Line::not_reached));
+            return Explained { gates, order: Err(None) };
+        }
+    };
+    gates.push(Line::passes("request", format!("{} bytes of at most {}", asked.body.len(), limits::REQUEST_BODY)));
+    let (lines, script) = rules(&request, files);
+    gates.extend(lines);
+    gates.push(hook(settings, &request));
+    let order = script.ok_or(None).and_then(|script| {
+        Order::new(script, request.args.clone(), RequestId::from_random([0; 8]), Mode::Attached).map_err(Some)
+    });
+    Explained { gates, order }
+}
+
+/// The refusal of an order that the front-end cannot give, as a line.
+#[must_use]
+pub fn no_order(refusal: &Refusal) -> Line {
+    Line::refuses(ORDER, refusal)
+}
+
+fn address(settings: &Settings, from: Option<IpAddr>) -> Line {
+    let line = match (from, &settings.allowed_ips) {
+        (None, _) => Line::not_judged("address", "(no --from)"),
+        (Some(_), None) => Line::passes("address", "any address may connect"),
+        (Some(peer), Some(_)) if gate::admits(settings, peer) => {
+            Line::passes("address", format!("{peer} is in allowed_ips"))
+        }
+        (Some(peer), Some(_)) => {
+            let text = format!("{peer} is not in allowed_ips: the connection is closed before any handshake");
+            Line::refuses("address", &Refusal::new("ip-block", text))
+        }
+    };
+    line.at(settings.place("allowed_ips"))
+}
+
+fn rate(settings: &Settings) -> Line {
+    let budget = |limit: Option<RateLimit>, what: &str| {
+        limit.map(|RateLimit { limit, window, block }| {
+            format!("{limit} {what} in {} s, then blocked for {} s", window.as_secs(), block.as_secs())
+        })
+    };
+    let volume = budget(settings.rate_limit_volume, "connections that prove to be no dispatcher's");
+    let probe = budget(settings.rate_limit_probe, "failed handshakes");
+    let budgets: Vec<String> = volume.into_iter().chain(probe).collect();
+    let text = if budgets.is_empty() { "no limit".to_owned() } else { format!("at most {}", budgets.join("; ")) };
+    let keys = ["rate_limit_disable", "rate_limit_volume", "rate_limit_probe"];
+    let key = keys.into_iter().find(|key| settings.lines.of(key).is_some()).unwrap_or("rate_limit_volume");
+    Line::not_judged("rate", format!("{text}")).at(settings.place(key))
+}
+
+fn handshake(settings: &Settings, files: &Files<'_>) -> Line {
+    let text = match &files.unpaired {
+        Some(missing) => format!("this host is not paired, {missing} is missing, so that nobody can connect"),
+        None => format!("a certificate that {} has signed, valid now, is asked for", settings.ca.display()),
+    };
+    Line::not_judged("handshake", text).at(settings.place("ca"))
+}
+
+/// Revocation and trust map.
+fn peer(asked: &Asked, files: &Files<'_>) -> [Line; 2] {
+    let settings = &files.loaded.settings;
+    let (revocation, trust) = ("revocation", "trust-map");
+    let places =
+        [settings.revoked_serials.display().to_string(), settings.trusted_dispatchers_path.display().to_string()];
+    let placed = |lines: [Line; 2]| {
+        let [one, other] = lines;
+        let [of_one, of_other] = places.clone();
+        [one.at(of_one), other.at(of_other)]
+    };
+    let (revoked, trusted) = match (&files.revoked, &files.trust) {
+        (Ok(revoked), Ok(trusted)) => (revoked, trusted),
+        (revoked, trusted) => {
+            let line = |gate, error: Option<&String>| match error {
+                Some(error) => Line::unseen(gate, error.clone()),
+                None => Line::not_reached(gate),
+            };
+            return placed([line(revocation, revoked.as_ref().err()), line(trust, trusted.as_ref().err())]);
+        }
+    };
+    let serials: Vec<&Serial> = match &asked.who {
+        Who::Anybody => {
+            let text = "(no --serial and no --dispatcher)";
+            return placed([revocation, trust].map(|gate| Line::not_judged(gate, text)));
+        }
+        Who::Serial(serial) => vec![serial],
+        Who::Dispatcher(id) => trusted.iter().filter(|(_, owner)| *owner == id).map(|(serial, _)| serial).collect(),
+    };
+    let Some(first) = serials.first() else {
+        let refusal = Refusal::new("serial-reject", "no serial of the trust map belongs to this dispatcher");
+        return placed([Line::not_judged(revocation, "no serial is known"), Line::refuses(trust, &refusal)]);
+    };
+    // Any of a dispatcher's certificates will do.
+    let judged = |serial: &&Serial| gate::judge_serial(serial, revoked, trusted).is_ok();
+    let serial = serials.iter().copied().find(|serial| judged(serial)).unwrap_or(first);
+    placed(match gate::judge_serial(serial, revoked, trusted) {
+        Ok(id) => [
+            Line::passes(revocation, format!("{serial} is not revoked")),
+            Line::passes(trust, format!("{serial} is a certificate of '{id}'")),
+        ],
+        Err(Rejection::Revoked) => {
+            let refusal = Refusal::new("revoked-cert", format!("{serial} is revoked"));
+            [Line::refuses(revocation, &refusal), Line::not_reached(trust)]
+        }
+        Err(rejection) => {
+            let text = match rejection {
+                Rejection::NobodyTrusted => "the trust map is empty: this agent trusts nobody".to_owned(),
+                _ => format!("{serial} is no serial that this agent was paired with"),
+            };
+            let line = Line::refuses(trust, &Refusal::new("serial-reject", text));
+            [Line::passes(revocation, format!("{serial} is not revoked")), line]
+        }
+    })
+}
+
+/// The body, read as a request is.
+fn request(body: &[u8]) -> Result<RunRequest, Refusal> {
+    if body.len() > limits::REQUEST_BODY {
+        let text = format!("{} bytes are more than the {} of a request", body.len(), limits::REQUEST_BODY);
+        return Err(Refusal::new("request-too-large", text));
+    }
+    RunRequest::parse(body).map_err(|reply| Refusal::new("request-malformed", reply.error.unwrap_or_default()))
+}
+
+/// Allowlist and argument contract.
+fn rules(request: &RunRequest, files: &Files<'_>) -> (Vec<Line>, Option<ScriptName>) {
+    let Loaded { settings, allowlist, .. } = files.loaded;
+    let rules = Rules { allowlist, sidecars: files.sidecars, schema: settings.schema };
+    let judgement = rules.judge(&request.script(), &request.args);
+    let script = judgement.script().cloned();
+    let entry = script.as_ref().and_then(|name| allowlist.get(name));
+    let place = |gate| match (gate, entry) {
+        (Gate::Allowlist, Some(entry)) => allowlist.place(entry),
+        (Gate::Allowlist, None) => allowlist.file().display().to_string(),
+        (Gate::Contract, _) if settings.schema == Schema::Advertise => settings.place("schema"),
+        (Gate::Contract, Some(entry)) => format!("{}.schema.json", entry.path().display()),
+        (Gate::Contract, None) => settings.place("schema"),
+    };
+    let passing = |gate| match (gate, entry) {
+        (Gate::Allowlist, Some(entry)) => format!("'{}' is {}", entry.name(), entry.path().display()),
+        (Gate::Contract, Some(entry)) => terms(settings, files.sidecars, entry.name()).to_owned(),
+        (_, None) => String::new(),
+    };
+    let line = |(gate, verdict): (Gate, Result<(), &Refusal>)| {
+        let line = match verdict {
+            Ok(()) => Line::passes(gate.as_str(), passing(gate)),
+            Err(refusal) => Line::refuses(gate.as_str(), refusal),
+        };
+        line.at(place(gate))
+    };
+    let mut lines: Vec<Line> = judgement.gates().into_iter().map(line).collect();
+    if script.is_none() {
+        lines.push(Line::not_reached(Gate::Contract.as_str()));
+    }
+    (lines, script)
+}
+
+fn terms(settings: &Settings, sidecars: &Sidecars, script: &ScriptName) -> &'static str {
+    if settings.schema == Schema::Advertise {
+        return "contracts are shown to callers and not enforced";
+    }
+    match sidecars.get(script).map(|sidecar| &sidecar.contract) {
+        Some(Terms::Contract(_)) => "the contract allows these arguments",
+        Some(Terms::Open) => "the sidecar says nothing about arguments",
+        Some(Terms::Broken(_)) => "the contract is broken",
+        None => "the script has no sidecar, so any arguments pass",
+    }
+}
+
+fn hook(settings: &Settings, request: &RunRequest) -> Line {
+    let line = match &settings.auth_hook {
+        None => Line::passes("hook", "there is none"),
+        Some(hook) => {
+            let user =
+                if request.username.is_empty() { "no user name".to_owned() } else { format!("'{}'", request.username) };
+            let seconds = settings.auth_hook_timeout.as_secs();
+            let path = hook.display();
+            Line::not_judged("hook", format!("{path} would be asked about {user}, and denies after {seconds} s"))
+        }
+    };
+    line.at(settings.place("auth_hook"))
+}
