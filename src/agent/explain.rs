@@ -5,34 +5,21 @@
 
 use std::net::IpAddr;
 
-use super::gate::{self, Rejection};
+use super::explain_peer::{Lists, Who};
+use super::gate;
 use super::rules::{Gate, Rules};
 use super::sidecar::{Sidecars, Terms};
 use crate::conf::RateLimit;
 use crate::conf::agent::{Loaded, Schema, Settings};
-use crate::pki::revoked::RevocationList;
-use crate::pki::trust::TrustMap;
 use crate::wire::explanation::Line;
 use crate::wire::limits;
-use crate::wire::name::{DispatcherId, RequestId, ScriptName};
+use crate::wire::name::{RequestId, ScriptName};
 use crate::wire::order::{Mode, Order};
 use crate::wire::refusal::Refusal;
 use crate::wire::run::RunRequest;
-use crate::wire::serial::Serial;
 
 /// The gate of the executor's first check, which the front-end makes too before it gives the order.
 const ORDER: &str = "order";
-
-/// Who asks, as far as that is said.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Who {
-    /// Not said.
-    Anybody,
-    /// The holder of a certificate.
-    Serial(Serial),
-    /// A paired dispatcher, with any of its certificates.
-    Dispatcher(DispatcherId),
-}
 
 /// A call to explain.
 #[derive(Clone, Debug)]
@@ -45,9 +32,6 @@ pub struct Asked {
     pub body: Vec<u8>,
 }
 
-/// A list, or why this user could not read it.
-pub type Seen<T> = Result<T, String>;
-
 /// The agent's files.
 #[derive(Debug)]
 pub struct Files<'a> {
@@ -55,10 +39,8 @@ pub struct Files<'a> {
     pub loaded: &'a Loaded,
     /// What stands beside the scripts.
     pub sidecars: &'a Sidecars,
-    /// Who may ask.
-    pub trust: Seen<TrustMap>,
-    /// Who may not.
-    pub revoked: Seen<RevocationList>,
+    /// Who may ask, and who may not.
+    pub lists: Lists,
     /// The first file of certificate, key and CA that is missing.
     pub unpaired: Option<String>,
 }
@@ -77,7 +59,7 @@ pub struct Explained {
 pub fn explain(asked: &Asked, files: &Files<'_>) -> Explained {
     let settings = &files.loaded.settings;
     let mut gates = vec![address(settings, asked.from), rate(settings), handshake(settings, files)];
-    gates.extend(peer(asked, files));
+    gates.extend(files.lists.lines(&asked.who));
     let request = match request(&asked.body) {
         Ok(request) => request,
         Err(refusal) => {
@@ -129,7 +111,7 @@ fn rate(settings: &Settings) -> Line {
     let text = if budgets.is_empty() { "no limit".to_owned() } else { format!("at most {}", budgets.join("; ")) };
     let keys = ["rate_limit_disable", "rate_limit_volume", "rate_limit_probe"];
     let key = keys.into_iter().find(|key| settings.lines.of(key).is_some()).unwrap_or("rate_limit_volume");
-    Line::not_judged("rate", format!("{text}")).at(settings.place(key))
+    Line::not_judged("rate", text).at(settings.place(key))
 }
 
 fn handshake(settings: &Settings, files: &Files<'_>) -> Line {
@@ -138,62 +120,6 @@ fn handshake(settings: &Settings, files: &Files<'_>) -> Line {
         None => format!("a certificate that {} has signed, valid now, is asked for", settings.ca.display()),
     };
     Line::not_judged("handshake", text).at(settings.place("ca"))
-}
-
-/// Revocation and trust map.
-fn peer(asked: &Asked, files: &Files<'_>) -> [Line; 2] {
-    let settings = &files.loaded.settings;
-    let (revocation, trust) = ("revocation", "trust-map");
-    let places =
-        [settings.revoked_serials.display().to_string(), settings.trusted_dispatchers_path.display().to_string()];
-    let placed = |lines: [Line; 2]| {
-        let [one, other] = lines;
-        let [of_one, of_other] = places.clone();
-        [one.at(of_one), other.at(of_other)]
-    };
-    let (revoked, trusted) = match (&files.revoked, &files.trust) {
-        (Ok(revoked), Ok(trusted)) => (revoked, trusted),
-        (revoked, trusted) => {
-            let line = |gate, error: Option<&String>| match error {
-                Some(error) => Line::unseen(gate, error.clone()),
-                None => Line::not_reached(gate),
-            };
-            return placed([line(revocation, revoked.as_ref().err()), line(trust, trusted.as_ref().err())]);
-        }
-    };
-    let serials: Vec<&Serial> = match &asked.who {
-        Who::Anybody => {
-            let text = "(no --serial and no --dispatcher)";
-            return placed([revocation, trust].map(|gate| Line::not_judged(gate, text)));
-        }
-        Who::Serial(serial) => vec![serial],
-        Who::Dispatcher(id) => trusted.iter().filter(|(_, owner)| *owner == id).map(|(serial, _)| serial).collect(),
-    };
-    let Some(first) = serials.first() else {
-        let refusal = Refusal::new("serial-reject", "no serial of the trust map belongs to this dispatcher");
-        return placed([Line::not_judged(revocation, "no serial is known"), Line::refuses(trust, &refusal)]);
-    };
-    // Any of a dispatcher's certificates will do.
-    let judged = |serial: &&Serial| gate::judge_serial(serial, revoked, trusted).is_ok();
-    let serial = serials.iter().copied().find(|serial| judged(serial)).unwrap_or(first);
-    placed(match gate::judge_serial(serial, revoked, trusted) {
-        Ok(id) => [
-            Line::passes(revocation, format!("{serial} is not revoked")),
-            Line::passes(trust, format!("{serial} is a certificate of '{id}'")),
-        ],
-        Err(Rejection::Revoked) => {
-            let refusal = Refusal::new("revoked-cert", format!("{serial} is revoked"));
-            [Line::refuses(revocation, &refusal), Line::not_reached(trust)]
-        }
-        Err(rejection) => {
-            let text = match rejection {
-                Rejection::NobodyTrusted => "the trust map is empty: this agent trusts nobody".to_owned(),
-                _ => format!("{serial} is no serial that this agent was paired with"),
-            };
-            let line = Line::refuses(trust, &Refusal::new("serial-reject", text));
-            [Line::passes(revocation, format!("{serial} is not revoked")), line]
-        }
-    })
 }
 
 /// The body, read as a request is.

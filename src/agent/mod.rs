@@ -14,6 +14,7 @@ pub mod contract;
 pub mod digests;
 pub mod execute;
 pub mod explain;
+pub mod explain_peer;
 pub mod gate;
 pub mod order;
 pub mod orders;

@@ -61,9 +61,8 @@ impl Judgement {
     pub fn gates(&self) -> Vec<(Gate, Result<(), &Refusal>)> {
         match &self.0 {
             Err(refusal) => vec![(Gate::Allowlist, Err(refusal))],
-            Ok((_, contract)) => {
-                vec![(Gate::Allowlist, Ok(())), (Gate::Contract, contract.as_ref().map(|()| ()))]
-            }
+            Ok((_, Ok(()))) => vec![(Gate::Allowlist, Ok(())), (Gate::Contract, Ok(()))],
+            Ok((_, Err(refusal))) => vec![(Gate::Allowlist, Ok(())), (Gate::Contract, Err(refusal))],
         }
     }
 

@@ -155,6 +155,14 @@ pub fn revoked(settings: &Settings, log: &Logger) -> Result<RevocationList, Snap
     Ok(list)
 }
 
+/// The text of the trust map or the revocation list; empty where there is no such file.
+///
+/// # Errors
+/// As [`trust`] and [`revoked`].
+pub fn list_text(path: &Path) -> Result<String, SnapshotError> {
+    optional(path).map(Option::unwrap_or_default)
+}
+
 fn optional(path: &Path) -> Result<Option<String>, SnapshotError> {
     match file::read_bounded(path, LIST) {
         Err(error) if error.is_not_found() => Ok(None),

@@ -87,7 +87,10 @@ pub fn lacking(policy: &Policy, facts: &dyn HostFacts, offer: &Offer) -> Vec<(St
     let Some(confinements) = &policy.confinements else { return Vec::new() };
     let judged = policy.profiles.keys().filter_map(|name| {
         let why = match confinements.of(name, Path::new("/"), facts) {
-            Err(refusal) => refusal.text().to_owned(),
+            Err(refusal) => {
+                let text = refusal.text();
+                text.strip_prefix(&format!("profile '{name}': ")).unwrap_or(text).to_owned()
+            }
             Ok(confinement) => {
                 let lacking = applicable(&confinement, offer).err()?;
                 format!("{}: {}", lacking.key, lacking.why)

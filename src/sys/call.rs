@@ -29,7 +29,7 @@ pub(super) enum Numbers {
     SeccompMode,
     /// landlock_restrict_self(2), with a rule set's descriptor.
     LandlockRestrict(i32),
-    /// mount_setattr(2) of nothing, which changes nothing: `EINVAL` where the kernel has the call.
+    /// `mount_setattr(2)` of nothing, which changes nothing: `EINVAL` where the kernel has the call.
     MountSetattrOfNothing,
     /// seccomp(2) with a null filter, which installs nothing: `EFAULT` where the kernel has filters.
     SeccompWithoutFilter,

@@ -8,7 +8,7 @@ use super::{landlock, seccomp};
 pub struct Kernel {
     /// The version of Landlock (landlock(7)).
     pub landlock: Option<u32>,
-    /// Properties of a whole tree of mounts in one call: mount_setattr(2), Linux 5.12.
+    /// Properties of a whole tree of mounts in one call: `mount_setattr(2)`, Linux 5.12.
     pub mount_setattr: bool,
     /// Filters on system calls: seccomp(2), on a machine that there is a filter for.
     pub seccomp: bool,

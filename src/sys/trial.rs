@@ -59,6 +59,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::sys::file;
 
     #[test]
     fn rights_of_the_file_and_of_every_directory_above_it_count() {
@@ -68,7 +69,7 @@ mod tests {
         let group = Somebody { groups: &[Gid::from_raw(7)], ..nobody };
         let dir = tempfile::tempdir().unwrap();
         let script = dir.path().join("script");
-        std::fs::write(&script, "").unwrap();
+        file::write_atomic(&script, b"", file::Access::public()).unwrap();
         let mode = |path: &Path, mode| set_permissions(path, Permissions::from_mode(mode)).unwrap();
         let kind = |who, path: &Path| can_enter(who, path).unwrap().map_err(|error| error.kind());
         mode(dir.path(), 0o755);

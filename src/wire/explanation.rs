@@ -221,8 +221,8 @@ mod tests {
         let of = |lines: &[Line]| serde_json::to_string(&Summary::of(lines)).unwrap();
         let (passes, open) = (Line::passes("a", ""), Line::not_judged("b", ""));
         assert_eq!(of(&[passes.clone(), open.clone()]), r#"{"verdict":"would-run"}"#);
-        let refused = r#"{"verdict":"would-be-refused","gate":"c","code":"x-y"}"#;
-        assert_eq!(of(&[passes.clone(), open, refuses("c"), Line::unseen("d", ""), refuses("e")]), refused);
+        let stopped = r#"{"verdict":"would-be-refused","gate":"c","code":"x-y"}"#;
+        assert_eq!(of(&[passes.clone(), open, refuses("c"), Line::unseen("d", ""), refuses("e")]), stopped);
         let unknown = r#"{"verdict":"unknown","gate":"d"}"#;
         assert_eq!(of(&[passes, Line::unseen("d", ""), refuses("e"), Line::not_reached("f")]), unknown);
     }

@@ -1,12 +1,14 @@
 //! `ctrl-exec-agent explain`: what it says is what becomes of the call, and it runs nothing.
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
 use serde_json::{Value, json};
 
 use crate::harness::executor::Mode;
-use crate::harness::pki;
-use crate::harness::process::Ran;
+use crate::harness::process::{self, Ran};
 use crate::harness::site::Builder;
-use crate::harness::{Agent, Site};
+use crate::harness::{Agent, Site, binary, host, pki, tls};
 
 const CONTRACT: &str = r#"{"arguments": {"properties": {"n": {"type": "integer"}}, "required": ["n"]}}"#;
 
@@ -118,7 +120,6 @@ fn site(mode: Mode) -> Site {
 }
 
 fn mend(agent: &Agent, name: &str, text: &str, mode: u32) {
-    use std::os::unix::fs::PermissionsExt as _;
     let path = agent.root.join("scripts").join(name);
     std::fs::write(&path, text).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
@@ -232,6 +233,9 @@ fn who_asks_is_judged_where_it_is_said() {
     assert_eq!(judged(&["--dispatcher", "control-9"]), "trust-map serial-reject");
     assert_eq!(judged(&["--serial", "DE:F4:56"]), "revocation revoked-cert");
     assert_eq!(judged(&["--dispatcher", "control-2"]), "revocation revoked-cert");
+    let gates = explain(agent, &["--serial", revoked], "ok", &[]).json()["gates"].clone();
+    let revocation = gates.as_array().unwrap().iter().find(|gate| gate["gate"] == "revocation").unwrap();
+    assert_eq!(revocation["place"], format!("{}:1", agent.revoked().display()));
     agent.command(&["explain", "--serial", stranger, "--dispatcher", "x", "ok"]).exits(64);
     let text = agent.command(&["explain", "ok"]).exits(0).stdout;
     for gate in ["address", "revocation", "trust-map"] {
@@ -246,7 +250,7 @@ fn the_codes_of_the_front_end_are_those_of_its_log() {
     let other = pki::issue(&site.authority(), "other");
     site.start(0);
     let serial = other.serial().to_string();
-    let mut stranger = crate::harness::tls::connect(site.agent().address(), &site.authority(), &other);
+    let mut stranger = tls::connect(site.agent().address(), &site.authority(), &other);
     assert_eq!(stranger.post("/run", "{}").status, 403);
     let code = explain(site.agent(), &["--serial", &serial], "ok", &[]).json()["code"].clone();
     site.agent().line(code.as_str().unwrap());
@@ -263,7 +267,7 @@ fn each_verdict_names_the_line_that_decides() {
     let site = site(Mode::Own);
     let agent = site.agent();
     let places = |script: &str, args: &[&str]| explain(agent, &[], script, args).json()["gates"].clone();
-    let line_of = |file: std::path::PathBuf, start: &str| {
+    let line_of = |file: PathBuf, start: &str| {
         let text = std::fs::read_to_string(&file).unwrap();
         let number = text.lines().position(|line| line.starts_with(start)).unwrap() + 1;
         format!("{}:{number}", file.display())
@@ -331,23 +335,24 @@ fn a_configuration_that_nothing_can_be_explained_from_is_told_with_its_places() 
 #[test]
 fn somebody_without_rights_is_told_what_could_not_be_looked_at() {
     let site = builder(Mode::System).prepare();
-    let mut command = crate::harness::process::program(&crate::harness::binary());
-    command.args(["agent", "--root"]).arg(&site.agent().root).args(["explain", "--json", "ok"]);
-    let ask = || crate::harness::process::finish(crate::harness::host::unprivileged(&command, site.dir()), "");
+    let ask = |words: &[&str]| {
+        let mut command = process::program(&binary());
+        command.args(["agent", "--root"]).arg(&site.agent().root).args(["explain", "--json", "ok"]).args(words);
+        process::finish(host::unprivileged(&command, site.dir()), "")
+    };
     // Everything that is needed to decide is public here; what only root can try is said not to be judged.
-    let json = ask().exits(0).json();
+    let json = ask(&[]).exits(0).json();
     let start = json["gates"].as_array().unwrap().last().unwrap().clone();
     assert_eq!((&start["gate"], &start["verdict"]), (&"start".into(), &"not-judged".into()), "{json}");
-    let close = |path: &std::path::Path| {
-        use std::os::unix::fs::PermissionsExt as _;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).unwrap();
-    };
+    let close = |path: &Path| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).unwrap();
     close(&site.agent().trust());
-    let json = ask().exits(77).json();
+    let json = ask(&["--serial", "ab"]).exits(77).json();
     assert_eq!((&json["verdict"], &json["gate"]), (&"unknown".into(), &"trust-map".into()), "{json}");
-    close(&site.agent().root.join("var/lib/ctrl-exec-agent"));
+    ask(&[]).exits(0);
+    // Behind a closed door lies the file that would be judged.
     close(&site.agent().root.join("scripts"));
-    assert_eq!(ask().exits(77).json()["gate"], "trust-map");
+    let json = ask(&[]).exits(77).json();
+    assert_eq!((&json["verdict"], &json["gate"]), (&"unknown".into(), &"path".into()), "{json}");
     close(&site.agent().config());
-    assert!(ask().exits(77).stderr.contains("hint: run it as root"));
+    assert!(ask(&[]).exits(77).stderr.contains("hint: run it as root"));
 }

@@ -2,11 +2,14 @@
 
 use std::ffi::OsString;
 use std::net::IpAddr;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Globals, explain_text, kernel_check, remedy};
-use crate::agent::explain::{self as front_end, Asked, Files, Who};
+use super::explain_text::{self, Explanation};
+use super::{Globals, kernel_check, remedy};
+use crate::agent::explain::{self as front_end, Asked, Files};
+use crate::agent::explain_peer::{List, Lists, Who};
 use crate::agent::orders::Kinship;
 use crate::agent::serve;
 use crate::agent::sidecar::Sidecars;
@@ -19,7 +22,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::sys::file::FileError;
 use crate::sys::user;
-use crate::wire::explanation::{Line, Summary, Surroundings};
+use crate::wire::explanation::{Line, Summary};
 use crate::wire::name::DispatcherId;
 use crate::wire::serial::Serial;
 
@@ -44,20 +47,8 @@ pub struct Args {
     #[arg(long)]
     unprivileged: bool,
     /// Arguments of the script
-    #[arg(last = true)]
-    args: Vec<OsString>,
-}
-
-/// An explanation, whole.
-pub(super) struct Explanation {
-    /// The call.
-    pub(super) call: Value,
-    /// Which executor would carry it out.
-    pub(super) executor: String,
-    /// Every gate in its order.
-    pub(super) gates: Vec<Line>,
-    /// What the script would find, if it is permitted.
-    pub(super) surroundings: Option<Surroundings>,
+    #[arg(last = true, value_name = "ARGS")]
+    words: Vec<OsString>,
 }
 
 /// Explains; 0 if the call would run, 1 if it would be refused, 77 if this user cannot find out.
@@ -70,7 +61,10 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
         // Its executor sees no more than the agent's account does.
         serve::drop_root(&loaded.settings).map_err(|error| Failure::new(Exit::Config, error))?;
     }
-    let explanation = explain(&asked, &places, &loaded, &kinship)?;
+    let (executor, process) = executor_text(&kinship);
+    let offer = Offer::look(process);
+    let host = Host { places: &places, loaded: &loaded, kinship: &kinship, offer: &offer };
+    let explanation = Explanation { executor, ..explain(&asked, &host)? };
     let summary = Summary::of(&explanation.gates);
     if args.json {
         out::json(&document(&explanation, &summary));
@@ -93,13 +87,27 @@ fn asked(args: &Args, globals: &Globals) -> Result<Asked, Failure> {
         (Some(_), Some(_)) => return Err(usage("--serial and --dispatcher both say who asks: give one".to_owned())),
     };
     let text = |word: &OsString| word.to_str().map(str::to_owned);
-    let words: Option<Vec<String>> = args.args.iter().map(text).collect();
+    let words: Option<Vec<String>> = args.words.iter().map(text).collect();
     let words = words.ok_or_else(|| usage("an argument is no UTF-8 text, so that no caller can send it".to_owned()))?;
     let body = json!({ "script": args.script, "args": words, "username": args.username, "token": "" });
     Ok(Asked { from: args.from, who, body: body.to_string().into_bytes() })
 }
 
-fn explain(asked: &Asked, places: &Places, loaded: &Loaded, kinship: &Kinship) -> Result<Explanation, Failure> {
+/// What a call is explained from.
+pub(super) struct Host<'a> {
+    /// Where the files are.
+    pub(super) places: &'a Places,
+    /// What is in them.
+    pub(super) loaded: &'a Loaded,
+    /// Which executor it is about.
+    pub(super) kinship: &'a Kinship,
+    /// What confinement can be made of.
+    pub(super) offer: &'a Offer,
+}
+
+/// The gates and what is behind them.
+pub(super) fn explain(asked: &Asked, host: &Host<'_>) -> Result<Explanation, Failure> {
+    let Host { places, loaded, kinship, offer } = *host;
     let settings = &loaded.settings;
     let quiet = Logger::to_writer(Ident::Agent, Box::new(std::io::sink()));
     if user::is_root() {
@@ -109,12 +117,13 @@ fn explain(asked: &Asked, places: &Places, loaded: &Loaded, kinship: &Kinship) -
     let files = Files {
         loaded,
         sidecars: &sidecars,
-        trust: seen(snapshot::trust(settings, &quiet), places)?,
-        revoked: seen(snapshot::revoked(settings, &quiet), places)?,
+        lists: Lists {
+            revoked: seen(&settings.revoked_serials, snapshot::revoked(settings, &quiet), places)?,
+            trust: seen(&settings.trusted_dispatchers_path, snapshot::trust(settings, &quiet), places)?,
+        },
         unpaired: snapshot::unpaired(settings).map(|path| path.display().to_string()),
     };
     let front_end::Explained { mut gates, order } = front_end::explain(asked, &files);
-    let (executor, process) = executor_text(kinship);
     let policy = kernel_check::policy(kinship, places).map_err(|text| {
         let text = format!("the executor cannot use the configuration: {text}");
         Failure::new(Exit::Config, std::io::Error::other(text))
@@ -123,7 +132,7 @@ fn explain(asked: &Asked, places: &Places, loaded: &Loaded, kinship: &Kinship) -
     match order {
         Ok(order) => {
             let files = executor::Files { policy: &policy, loaded };
-            let explained = executor::explain(&order, files, &OnDisk, &Offer::look(process));
+            let explained = executor::explain(&order, files, &OnDisk, offer);
             gates.extend(explained.gates);
             gates.push(explained.plan.as_ref().map_or(Line::not_reached("start"), executor::look));
             surroundings = explained.surroundings;
@@ -132,7 +141,7 @@ fn explain(asked: &Asked, places: &Places, loaded: &Loaded, kinship: &Kinship) -
         Err(None) => gates.push(Line::not_reached("order")),
     }
     let call = serde_json::from_slice(&asked.body).unwrap_or_default();
-    Ok(Explanation { call, executor, gates, surroundings })
+    Ok(Explanation { call, executor: String::new(), gates, surroundings })
 }
 
 /// In words, and which process it is, if it runs and says so.
@@ -148,14 +157,16 @@ fn executor_text(kinship: &Kinship) -> (String, Option<i32>) {
 }
 
 /// A list that only others may read is no fault of the configuration.
-fn seen<T>(list: Result<T, SnapshotError>, places: &Places) -> Result<Result<T, String>, Failure> {
-    match list {
-        Ok(list) => Ok(Ok(list)),
+fn seen<T>(path: &Path, list: Result<T, SnapshotError>, places: &Places) -> Result<List<T>, Failure> {
+    let read = list.and_then(|list| Ok((list, snapshot::list_text(path)?)));
+    let content = match read {
+        Ok(read) => Ok(read),
         Err(SnapshotError::File(error)) if error.is_permission_denied() => {
-            Ok(Err(format!("this user may not look at {}", error.path().display())))
+            Err(format!("this user may not look at {}", error.path().display()))
         }
-        Err(error) => Err(broken(error, places)),
-    }
+        Err(error) => return Err(broken(error, places)),
+    };
+    Ok(List { path: path.to_owned(), content })
 }
 
 /// Files that nothing can be explained from.
@@ -174,12 +185,13 @@ fn broken(error: SnapshotError, places: &Places) -> Failure {
 
 fn document(explanation: &Explanation, summary: &Summary) -> Value {
     let mut document = json!(summary);
-    document["script"] = explanation.call["script"].clone();
-    document["args"] = explanation.call["args"].clone();
-    document["executor"] = explanation.executor.clone().into();
-    document["gates"] = json!(explanation.gates);
-    if let Some(surroundings) = &explanation.surroundings {
-        document["surroundings"] = json!(surroundings);
+    if let Some(fields) = document.as_object_mut() {
+        let call = |key| explanation.call.get(key).cloned().unwrap_or_default();
+        fields.insert("script".to_owned(), call("script"));
+        fields.insert("args".to_owned(), call("args"));
+        fields.insert("executor".to_owned(), json!(explanation.executor));
+        fields.insert("gates".to_owned(), json!(explanation.gates));
+        fields.insert("surroundings".to_owned(), json!(explanation.surroundings));
     }
     document
 }

@@ -1,8 +1,21 @@
 //! An explanation for people.
 
-use super::explain::Explanation;
+use serde_json::Value;
+
 use crate::cli::table::Table;
 use crate::wire::explanation::{Confined, Limit, Line, Means, Summary, Surroundings, Verdict};
+
+/// An explanation, whole.
+pub(super) struct Explanation {
+    /// The call.
+    pub(super) call: Value,
+    /// Which executor would carry it out.
+    pub(super) executor: String,
+    /// Every gate in its order.
+    pub(super) gates: Vec<Line>,
+    /// What the script would find, if it is permitted.
+    pub(super) surroundings: Option<Surroundings>,
+}
 
 const COLUMNS: Table<3> = Table::new([0, 18, 0]);
 

@@ -1,10 +1,12 @@
 //! What `self-check` says of the host's means of confinement, and of the profiles that they do not do for.
 
-use super::self_check::greet;
-use crate::agent::orders::Kinship;
+use std::path::Path;
+
+use crate::agent::orders::{self, Kinship};
 use crate::agent::snapshot::Places;
 use crate::cli::out;
 use crate::executor::{Offer, OnDisk, Policy, Rights, lacking};
+use crate::wire::causes;
 
 /// Whether every profile can be applied here; says what there is to apply them with.
 pub(super) fn kernel(kinship: &Kinship, places: &Places) -> bool {
@@ -27,6 +29,13 @@ pub(super) fn executor(kinship: &Kinship) -> Result<Option<i32>, String> {
     let Kinship::System(path) = kinship else { return Ok(None) };
     // A socket that process 1 made is the init system's.
     greet(path).map(|maker| Some(maker).filter(|maker| *maker > 1))
+}
+
+/// Whether an executor answers, and which process made its socket.
+pub(super) fn greet(path: &Path) -> Result<i32, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    runtime.block_on(orders::greet(path)).map_err(|error| causes::on_one_line(&error))
 }
 
 /// What the executor of this kinship makes of the files.

@@ -1,6 +1,8 @@
 //! `ctrl-exec-agent`: the agent's verbs.
 
 pub mod explain;
+#[cfg(test)]
+mod explain_property;
 mod explain_text;
 pub mod globals;
 mod kernel_check;

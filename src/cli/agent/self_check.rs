@@ -2,10 +2,9 @@
 
 use std::error::Error;
 use std::fmt;
-use std::path::Path;
 
 use super::{Globals, kernel_check, pairing_status, profile_check, remedy, script_check};
-use crate::agent::orders::{self, Kinship};
+use crate::agent::orders::Kinship;
 use crate::agent::serve;
 use crate::agent::snapshot::{self, Places, Snapshot, SnapshotError};
 use crate::audit::{Ident, Logger};
@@ -184,7 +183,7 @@ fn executor(kinship: &Kinship, loaded: &Loaded) -> bool {
             return true;
         }
         Kinship::Own => out::line("  Executor: the agent's own, as root; started with the agent"),
-        Kinship::System(path) => match greet(path) {
+        Kinship::System(path) => match kernel_check::greet(path) {
             Ok(_) => out::line(format!("  Executor OK ({} answers)", path.display())),
             Err(reason) => {
                 good = false;
@@ -199,13 +198,6 @@ fn executor(kinship: &Kinship, loaded: &Loaded) -> bool {
         }
     }
     good
-}
-
-/// Whether an executor answers, and which process made its socket.
-pub(super) fn greet(path: &Path) -> Result<i32, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| error.to_string())?;
-    runtime.block_on(orders::greet(path)).map_err(|error| causes::on_one_line(&error))
 }
 
 fn hook(loaded: &Loaded) -> bool {
