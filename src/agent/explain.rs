@@ -8,9 +8,10 @@ use std::net::IpAddr;
 use super::explain_peer::{Lists, Who};
 use super::gate;
 use super::rules::{Gate, Rules};
-use super::sidecar::{Sidecars, Terms};
+use super::sidecar::{self, Sidecars, Terms};
 use crate::conf::RateLimit;
 use crate::conf::agent::{Loaded, Schema, Settings};
+use crate::conf::scripts::Entry;
 use crate::wire::explanation::Line;
 use crate::wire::limits;
 use crate::wire::name::{RequestId, ScriptName};
@@ -43,39 +44,41 @@ pub struct Files<'a> {
     pub lists: Lists,
     /// The first file of certificate, key and CA that is missing.
     pub unpaired: Option<String>,
+    /// Whether they were read with the agent's account; what another may not read, the agent may.
+    pub eyes: bool,
 }
 
-/// The front-end's gates, and the order that it would give.
-#[derive(Debug)]
-pub struct Explained {
-    /// Every gate with its verdict.
-    pub gates: Vec<Line>,
-    /// The order; none where there is no script to order, or its arguments cannot be ordered, which is a refusal.
-    pub order: Result<Order, Option<Refusal>>,
-}
-
-/// Explains a call.
+/// Explains a call: every gate of the front-end with its verdict.
 #[must_use]
-pub fn explain(asked: &Asked, files: &Files<'_>) -> Explained {
+pub fn explain(asked: &Asked, files: &Files<'_>) -> Vec<Line> {
     let settings = &files.loaded.settings;
     let mut gates = vec![address(settings, asked.from), rate(settings), handshake(settings, files)];
     gates.extend(files.lists.lines(&asked.who));
-    let request = match request(&asked.body) {
-        Ok(request) => request,
+    match request(&asked.body) {
+        Ok(request) => {
+            gates.push(Line::passes(
+                "request",
+                format!("{} bytes of at most {}", asked.body.len(), limits::REQUEST_BODY),
+            ));
+            gates.extend(rules(&request, files));
+            gates.push(hook(settings, &request));
+        }
         Err(refusal) => {
             gates.push(Line::refuses("request", &refusal));
             gates.extend(["allowlist", "contract", "hook"].map(Line::not_reached));
-            return Explained { gates, order: Err(None) };
         }
-    };
-    gates.push(Line::passes("request", format!("{} bytes of at most {}", asked.body.len(), limits::REQUEST_BODY)));
-    let (lines, script) = rules(&request, files);
-    gates.extend(lines);
-    gates.push(hook(settings, &request));
-    let order = script.ok_or(None).and_then(|script| {
-        Order::new(script, request.args.clone(), RequestId::from_random([0; 8]), Mode::Attached).map_err(Some)
-    });
-    Explained { gates, order }
+    }
+    gates
+}
+
+/// The order that a request comes to, if every gate before it lets it through.
+///
+/// # Errors
+/// The refusal of what cannot be ordered; none where there is no request or no name.
+pub fn order(body: &[u8]) -> Result<Order, Option<Refusal>> {
+    let request = request(body).map_err(|_| None)?;
+    let script = ScriptName::parse(&request.script()).map_err(|_| None)?;
+    Order::new(script, request.args, RequestId::from_random([0; 8]), Mode::Attached).map_err(Some)
 }
 
 /// The refusal of an order that the front-end cannot give, as a line.
@@ -132,7 +135,7 @@ fn request(body: &[u8]) -> Result<RunRequest, Refusal> {
 }
 
 /// Allowlist and argument contract.
-fn rules(request: &RunRequest, files: &Files<'_>) -> (Vec<Line>, Option<ScriptName>) {
+fn rules(request: &RunRequest, files: &Files<'_>) -> Vec<Line> {
     let Loaded { settings, allowlist, .. } = files.loaded;
     let rules = Rules { allowlist, sidecars: files.sidecars, schema: settings.schema };
     let judgement = rules.judge(&request.script(), &request.args);
@@ -142,7 +145,7 @@ fn rules(request: &RunRequest, files: &Files<'_>) -> (Vec<Line>, Option<ScriptNa
         (Gate::Allowlist, Some(entry)) => allowlist.place(entry),
         (Gate::Allowlist, None) => allowlist.file().display().to_string(),
         (Gate::Contract, _) if settings.schema == Schema::Advertise => settings.place("schema"),
-        (Gate::Contract, Some(entry)) => format!("{}.schema.json", entry.path().display()),
+        (Gate::Contract, Some(entry)) => sidecar::beside(entry.path()).display().to_string(),
         (Gate::Contract, None) => settings.place("schema"),
     };
     let passing = |gate| match (gate, entry) {
@@ -153,6 +156,9 @@ fn rules(request: &RunRequest, files: &Files<'_>) -> (Vec<Line>, Option<ScriptNa
     let line = |(gate, verdict): (Gate, Result<(), &Refusal>)| {
         let line = match verdict {
             Ok(()) => Line::passes(gate.as_str(), passing(gate)),
+            Err(_) if gate == Gate::Contract && !files.eyes && entry.is_some_and(closed) => {
+                Line::unseen(gate.as_str(), "this user may not look at the sidecar")
+            }
             Err(refusal) => Line::refuses(gate.as_str(), refusal),
         };
         line.at(place(gate))
@@ -161,7 +167,13 @@ fn rules(request: &RunRequest, files: &Files<'_>) -> (Vec<Line>, Option<ScriptNa
     if script.is_none() {
         lines.push(Line::not_reached(Gate::Contract.as_str()));
     }
-    (lines, script)
+    lines
+}
+
+/// Whether the sidecar is there for others.
+fn closed(entry: &Entry) -> bool {
+    let found = std::fs::File::open(sidecar::beside(entry.path()));
+    found.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 fn terms(settings: &Settings, sidecars: &Sidecars, script: &ScriptName) -> &'static str {

@@ -1,7 +1,9 @@
 //! `ctrl-exec-agent explain`: what it says is what becomes of the call, and it runs nothing.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -338,7 +340,7 @@ fn somebody_without_rights_is_told_what_could_not_be_looked_at() {
     let ask = |words: &[&str]| {
         let mut command = process::program(&binary());
         command.args(["agent", "--root"]).arg(&site.agent().root).args(["explain", "--json", "ok"]).args(words);
-        process::finish(host::unprivileged(&command, site.dir()), "")
+        as_daemon(&command, &site)
     };
     // Everything that is needed to decide is public here; what only root can try is said not to be judged.
     let json = ask(&[]).exits(0).json();
@@ -349,10 +351,32 @@ fn somebody_without_rights_is_told_what_could_not_be_looked_at() {
     let json = ask(&["--serial", "ab"]).exits(77).json();
     assert_eq!((&json["verdict"], &json["gate"]), (&"unknown".into(), &"trust-map".into()), "{json}");
     ask(&[]).exits(0);
-    // Behind a closed door lies the file that would be judged.
-    close(&site.agent().root.join("scripts"));
-    let json = ask(&[]).exits(77).json();
-    assert_eq!((&json["verdict"], &json["gate"]), (&"unknown".into(), &"path".into()), "{json}");
+    // The agent may not read it either, and then it does not serve.
+    let refused = site.agent().command(&["explain", "ok"]).exits(78).stderr;
+    assert!(refused.contains("ctrl-exec-dispatchers") && refused.contains("hint: "), "{refused}");
+    host::give_to_agent(&site.agent().trust());
+    site.agent().command(&["explain", "ok"]).exits(0);
+    ask_as_daemon(&site);
     close(&site.agent().config());
     assert!(ask(&[]).exits(77).stderr.contains("hint: run it as root"));
+}
+
+/// As an account that is neither root's nor the agent's.
+fn as_daemon(command: &Command, site: &Site) -> Ran {
+    let mut command = host::unprivileged(command, site.dir());
+    command.uid(1).gid(1);
+    process::finish(command, "")
+}
+
+/// Behind a closed door lies what would be judged.
+fn ask_as_daemon(site: &Site) {
+    let scripts = site.agent().root.join("scripts");
+    std::fs::set_permissions(&scripts, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let mut command = process::program(&binary());
+    command.args(["agent", "--root"]).arg(&site.agent().root).args(["explain", "--json", "ok"]);
+    let json = as_daemon(&command, site).exits(77).json();
+    assert_eq!((&json["verdict"], &json["gate"]), (&"unknown".into(), &"contract".into()), "{json}");
+    // The agent's own account cannot read the sidecar: each call would be refused.
+    let json = explain(site.agent(), &[], "ok", &[]).exits(1).json();
+    assert_eq!((&json["gate"], &json["code"]), (&"contract".into(), &"contract-broken".into()), "{json}");
 }

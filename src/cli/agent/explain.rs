@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -16,13 +16,14 @@ use crate::agent::sidecar::Sidecars;
 use crate::agent::snapshot::{self, Places, SnapshotError};
 use crate::audit::{Ident, Logger};
 use crate::cli::out;
+use crate::conf::Account;
 use crate::conf::agent::Loaded;
 use crate::executor::{self, Offer, OnDisk};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::sys::file::FileError;
 use crate::sys::user;
-use crate::wire::explanation::{Line, Summary};
+use crate::wire::explanation::{Line, Summary, Surroundings};
 use crate::wire::name::DispatcherId;
 use crate::wire::serial::Serial;
 
@@ -59,11 +60,12 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     let kinship = Kinship::of(&loaded.settings, args.unprivileged);
     if kinship == Kinship::Private {
         // Its executor sees no more than the agent's account does.
-        serve::drop_root(&loaded.settings).map_err(|error| Failure::new(Exit::Config, error))?;
+        agents_eyes(&loaded)?;
     }
     let (executor, process) = executor_text(&kinship);
     let offer = Offer::look(process);
-    let host = Host { places: &places, loaded: &loaded, kinship: &kinship, offer: &offer };
+    let eyes = || agents_eyes(&loaded);
+    let host = Host { places: &places, loaded: &loaded, kinship: &kinship, offer: &offer, eyes: &eyes };
     let explanation = Explanation { executor, ..explain(&asked, &host)? };
     let summary = Summary::of(&explanation.gates);
     if args.json {
@@ -103,45 +105,78 @@ pub(super) struct Host<'a> {
     pub(super) kinship: &'a Kinship,
     /// What confinement can be made of.
     pub(super) offer: &'a Offer,
+    /// Takes the account that the agent has, if this process can; says whether it has it now.
+    pub(super) eyes: &'a dyn Fn() -> Result<bool, Failure>,
 }
 
 /// The gates and what is behind them.
+///
+/// **Invariant:** the executor's part is looked at with the caller's rights, the front-end's with the agent's, as both are
+/// when the call comes: a file that only root can read would seem to be in order.
 pub(super) fn explain(asked: &Asked, host: &Host<'_>) -> Result<Explanation, Failure> {
-    let Host { places, loaded, kinship, offer } = *host;
+    let (behind, surroundings) = behind(asked, host)?;
+    let eyes = (host.eyes)()?;
+    let mut gates = before(asked, host, eyes)?;
+    gates.extend(behind);
+    let call = serde_json::from_slice(&asked.body).unwrap_or_default();
+    Ok(Explanation { call, executor: String::new(), gates, surroundings })
+}
+
+/// The front-end's gates.
+fn before(asked: &Asked, host: &Host<'_>, eyes: bool) -> Result<Vec<Line>, Failure> {
+    let Host { places, loaded, .. } = *host;
     let settings = &loaded.settings;
     let quiet = Logger::to_writer(Ident::Agent, Box::new(std::io::sink()));
-    if user::is_root() {
-        snapshot::hook(settings).map_err(|error| broken(error, places))?;
+    if eyes {
+        snapshot::configuration(places).map_err(|error| fault(error, places))?;
+        snapshot::hook(settings).map_err(|error| fault(error, places))?;
     }
     let sidecars = Sidecars::load(&loaded.allowlist, &quiet);
+    let seen = |path: &Path| Sight { places, path: path.to_owned(), eyes };
     let files = Files {
         loaded,
         sidecars: &sidecars,
         lists: Lists {
-            revoked: seen(&settings.revoked_serials, snapshot::revoked(settings, &quiet), places)?,
-            trust: seen(&settings.trusted_dispatchers_path, snapshot::trust(settings, &quiet), places)?,
+            revoked: seen(&settings.revoked_serials).of(snapshot::revoked(settings, &quiet))?,
+            trust: seen(&settings.trusted_dispatchers_path).of(snapshot::trust(settings, &quiet))?,
         },
         unpaired: snapshot::unpaired(settings).map(|path| path.display().to_string()),
+        eyes,
     };
-    let front_end::Explained { mut gates, order } = front_end::explain(asked, &files);
+    Ok(front_end::explain(asked, &files))
+}
+
+/// The executor's gates, and what the script would find.
+fn behind(asked: &Asked, host: &Host<'_>) -> Result<(Vec<Line>, Option<Surroundings>), Failure> {
+    let Host { places, loaded, kinship, offer, .. } = *host;
     let policy = kernel_check::policy(kinship, places).map_err(|text| {
         let text = format!("the executor cannot use the configuration: {text}");
         Failure::new(Exit::Config, std::io::Error::other(text))
     })?;
-    let mut surroundings = None;
-    match order {
+    Ok(match front_end::order(&asked.body) {
         Ok(order) => {
             let files = executor::Files { policy: &policy, loaded };
-            let explained = executor::explain(&order, files, &OnDisk, offer);
-            gates.extend(explained.gates);
-            gates.push(explained.plan.as_ref().map_or(Line::not_reached("start"), executor::look));
-            surroundings = explained.surroundings;
+            let mut explained = executor::explain(&order, files, &OnDisk, offer);
+            explained.gates.push(explained.plan.as_ref().map_or(Line::not_reached("start"), executor::look));
+            (explained.gates, explained.surroundings)
         }
-        Err(Some(refusal)) => gates.push(front_end::no_order(&refusal)),
-        Err(None) => gates.push(Line::not_reached("order")),
+        Err(Some(refusal)) => (vec![front_end::no_order(&refusal)], None),
+        Err(None) => (vec![Line::not_reached("order")], None),
+    })
+}
+
+/// Becomes the agent's account, if started as root; whether this process has that account.
+fn agents_eyes(loaded: &Loaded) -> Result<bool, Failure> {
+    let settings = &loaded.settings;
+    if user::is_root() {
+        serve::drop_root(settings).map_err(|error| Failure::new(Exit::Config, error))?;
+        return Ok(true);
     }
-    let call = serde_json::from_slice(&asked.body).unwrap_or_default();
-    Ok(Explanation { call, executor: String::new(), gates, surroundings })
+    let (own, _) = user::current();
+    Ok(match &*settings.user {
+        Account::Name(name) => user::Account::by_name(name).ok().flatten().is_some_and(|agent| agent.uid() == own),
+        Account::Id(id) => own.as_raw() == *id,
+    })
 }
 
 /// In words, and which process it is, if it runs and says so.
@@ -156,17 +191,26 @@ fn executor_text(kinship: &Kinship) -> (String, Option<i32>) {
     }
 }
 
-/// A list that only others may read is no fault of the configuration.
-fn seen<T>(path: &Path, list: Result<T, SnapshotError>, places: &Places) -> Result<List<T>, Failure> {
-    let read = list.and_then(|list| Ok((list, snapshot::list_text(path)?)));
-    let content = match read {
-        Ok(read) => Ok(read),
-        Err(SnapshotError::File(error)) if error.is_permission_denied() => {
-            Err(format!("this user may not look at {}", error.path().display()))
-        }
-        Err(error) => return Err(broken(error, places)),
-    };
-    Ok(List { path: path.to_owned(), content })
+/// How a list is looked at.
+struct Sight<'a> {
+    places: &'a Places,
+    path: PathBuf,
+    eyes: bool,
+}
+
+impl Sight<'_> {
+    /// A list that only others may read is no fault of the configuration, unless it is the agent that may not.
+    fn of<T>(self, list: Result<T, SnapshotError>) -> Result<List<T>, Failure> {
+        let read = list.and_then(|list| Ok((list, snapshot::list_text(&self.path)?)));
+        let content = match read {
+            Ok(read) => Ok(read),
+            Err(SnapshotError::File(error)) if error.is_permission_denied() && !self.eyes => {
+                Err(format!("this user may not look at {}", error.path().display()))
+            }
+            Err(error) => return Err(fault(error, self.places)),
+        };
+        Ok(List { path: self.path, content })
+    }
 }
 
 /// Files that nothing can be explained from.
@@ -175,6 +219,11 @@ fn broken(error: SnapshotError, places: &Places) -> Failure {
     if matches!(&error, SnapshotError::File(file) if denied(file)) && !user::is_root() {
         return Failure::new(Exit::Permission, error).hint("run it as root, with sudo");
     }
+    fault(error, places)
+}
+
+/// As serving ends with it.
+fn fault(error: SnapshotError, places: &Places) -> Failure {
     let remedy = remedy::of(&error, places);
     let failure = Failure::new(Exit::Config, error);
     match remedy {
