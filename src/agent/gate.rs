@@ -10,6 +10,9 @@ use hyper::StatusCode;
 use super::answer::{self, Answer};
 use super::snapshot::Snapshot;
 use crate::audit::{Event, Level, Logger};
+use crate::conf::agent::Settings;
+use crate::pki::revoked::RevocationList;
+use crate::pki::trust::TrustMap;
 use crate::wire::name::{DispatcherId, RequestId};
 use crate::wire::serial::Serial;
 use crate::wire::trace::TraceParent;
@@ -78,14 +81,26 @@ pub enum Rejection {
 
 /// Judges a peer.
 pub fn judge(peer: &Peer, snapshot: &Snapshot) -> Result<TrustedPeer, Rejection> {
-    if snapshot.revoked.contains(&peer.serial) {
+    let id = judge_serial(&peer.serial, &snapshot.revoked, &snapshot.trust)?;
+    Ok(TrustedPeer { address: peer.address, serial: peer.serial.clone(), id: id.clone(), trace: None })
+}
+
+/// Judges a serial alone: revocation, then trust.
+pub fn judge_serial<'a>(
+    serial: &Serial,
+    revoked: &RevocationList,
+    trust: &'a TrustMap,
+) -> Result<&'a DispatcherId, Rejection> {
+    if revoked.contains(serial) {
         return Err(Rejection::Revoked);
     }
-    match snapshot.trust.get(&peer.serial) {
-        Some(id) => Ok(TrustedPeer { address: peer.address, serial: peer.serial.clone(), id: id.clone(), trace: None }),
-        None if snapshot.trust.is_empty() => Err(Rejection::NobodyTrusted),
-        None => Err(Rejection::Unknown),
-    }
+    trust.get(serial).ok_or(if trust.is_empty() { Rejection::NobodyTrusted } else { Rejection::Unknown })
+}
+
+/// Whether anybody may connect from this address.
+#[must_use]
+pub fn admits(settings: &Settings, peer: IpAddr) -> bool {
+    settings.allowed_ips.as_ref().is_none_or(|allowed| allowed.allows(peer))
 }
 
 impl Rejection {

@@ -11,13 +11,14 @@ use super::detached;
 use super::execute::{Finished, Run};
 use super::gate::TrustedPeer;
 use super::order::OrderError;
+use super::rules::Gate;
 use super::state::{Agent, Place};
 use super::stream::{Outlet, OutputBody};
 use crate::audit::{Event, Level};
 use crate::hook::Context;
 use crate::sys::random;
 use crate::wire::causes;
-use crate::wire::name::{RequestId, ScriptName};
+use crate::wire::name::RequestId;
 use crate::wire::order::{Mode, Order};
 use crate::wire::outcome::{EXIT_KILLED, EXIT_NOTHING_RAN, Outcome};
 use crate::wire::refusal::Refusal;
@@ -53,13 +54,8 @@ impl Call {
     /// The gates in their order.
     async fn judge(&self) -> Judged {
         let request = &self.request;
-        let Some(script) = self.listed() else {
-            self.deny(None);
-            return Err(Box::new(request.refused("script not permitted")));
-        };
-        if let Err(refusal) = self.snapshot.sidecars.judge(&script, &request.args, self.snapshot.settings.schema) {
-            return Err(Box::new(self.refused(&refusal)));
-        }
+        let script = self.snapshot.rules().judge(&request.script(), &request.args).into_result();
+        let script = script.map_err(|(gate, refusal)| Box::new(self.stopped(gate, &refusal)))?;
         if let Err(reason) = self.agent.ask_hook(&self.snapshot, &self.peer, hook_context(request)).await {
             self.deny(Some(&reason));
             return Err(Box::new(request.refused(format!("not authorised: {reason}"))));
@@ -76,9 +72,15 @@ impl Call {
         order.map_err(|refusal| Box::new(self.refused(&refusal)))
     }
 
-    fn listed(&self) -> Option<ScriptName> {
-        let name = ScriptName::parse(&self.request.script()).ok()?;
-        self.snapshot.allowlist.get(&name).map(|_| name)
+    /// A gate of the front-end's own files refused. Of a script that is not listed there is no more to say.
+    fn stopped(&self, gate: Gate, refusal: &Refusal) -> RunReply {
+        match gate {
+            Gate::Contract => self.refused(refusal),
+            Gate::Allowlist => {
+                self.deny(None);
+                self.request.refused(refusal.text())
+            }
+        }
     }
 
     async fn buffered(&self, order: &Order) -> RunReply {

@@ -94,7 +94,8 @@ impl Sidecars {
 }
 
 /// Where a script's sidecar is.
-fn beside(script: &Path) -> PathBuf {
+#[must_use]
+pub fn beside(script: &Path) -> PathBuf {
     let mut path = OsString::from(script);
     path.push(".schema.json");
     path.into()

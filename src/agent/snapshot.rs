@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 
+use super::rules::Rules;
 use super::sidecar::Sidecars;
 use crate::audit::{Event, Level, Logger};
 use crate::conf::agent::{self, Loaded, Settings};
@@ -119,6 +120,14 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    /// What decides about a call of a trusted peer.
+    #[must_use]
+    pub fn rules(&self) -> Rules<'_> {
+        Rules { allowlist: &self.allowlist, sidecars: &self.sidecars, schema: self.settings.schema }
+    }
+}
+
 /// The agent's certificate and key.
 pub fn identity(settings: &Settings) -> Result<Identity, SnapshotError> {
     Ok(files::identity(&settings.cert, &settings.key)?)
@@ -152,6 +161,14 @@ pub fn revoked(settings: &Settings, log: &Logger) -> Result<RevocationList, Snap
     Ok(list)
 }
 
+/// The text of the trust map or the revocation list; empty where there is no such file.
+///
+/// # Errors
+/// As [`trust`] and [`revoked`].
+pub fn list_text(path: &Path) -> Result<String, SnapshotError> {
+    optional(path).map(Option::unwrap_or_default)
+}
+
 fn optional(path: &Path) -> Result<Option<String>, SnapshotError> {
     match file::read_bounded(path, LIST) {
         Err(error) if error.is_not_found() => Ok(None),
@@ -168,7 +185,8 @@ fn report(path: &Path, warnings: &[LineWarning], log: &Logger) {
     }
 }
 
-fn hook(settings: &Settings) -> Result<Option<Hook>, SnapshotError> {
+/// The hook. Serving does not begin with one that cannot be executed.
+pub fn hook(settings: &Settings) -> Result<Option<Hook>, SnapshotError> {
     let Some(path) = &settings.auth_hook else { return Ok(None) };
     if !file::is_executable(path) {
         return Err(SnapshotError::Hook(path.to_path_buf()));

@@ -10,7 +10,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::digests::Digests;
-use super::gate::TrustedPeer;
+use super::gate::{self, TrustedPeer};
 use super::orders::{ExecutorError, Orders};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
 use super::{pairing, promote};
@@ -190,7 +190,7 @@ impl Agent {
     /// Judges a new connection by address, before it costs a handshake.
     #[must_use]
     pub fn admits(&self, peer: IpAddr) -> bool {
-        if self.snapshot().settings.allowed_ips.as_ref().is_some_and(|allowed| !allowed.allows(peer)) {
+        if !gate::admits(&self.snapshot().settings, peer) {
             self.log.emit(Event::new(Level::Warning, "ip-block").field("PEER", peer));
             return false;
         }

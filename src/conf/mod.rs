@@ -33,7 +33,7 @@ mod value;
 
 pub use diagnostic::{ConfErrors, Diagnostic, Warnings};
 pub use names::{Account, ProfileName};
-pub use reader::Placed;
+pub use reader::{Lines, Placed};
 pub use root::Root;
 pub use source::Source;
 pub use value::RateLimit;

@@ -61,6 +61,18 @@ impl<T> Deref for Placed<T> {
     }
 }
 
+/// On which line each key of one section stands, for whoever says later which of them decided.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lines(BTreeMap<String, usize>);
+
+impl Lines {
+    /// The line of `key`, from 1; none where it is not set.
+    #[must_use]
+    pub fn of(&self, key: &str) -> Option<usize> {
+        self.0.get(key).copied()
+    }
+}
+
 /// What an empty value means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Empty {
@@ -215,6 +227,11 @@ impl<'s, 'f> Reader<'s, 'f> {
         let Some(span) = self.take(key) else { return Vec::new() };
         let judged = cut(span.text()).into_iter();
         judged.filter_map(|(range, outcome)| self.judge(key, span.sub(range.start, range.end), outcome)).collect()
+    }
+
+    /// On which line each key of the section stands.
+    pub(super) fn lines(&self) -> Lines {
+        Lines(self.slots.iter().map(|(key, slot)| ((*key).to_owned(), slot.key.number())).collect())
     }
 
     /// Whether `key` is set, readable or not.

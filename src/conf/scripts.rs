@@ -120,6 +120,12 @@ impl Allowlist {
         &self.file
     }
 
+    /// Where the line of an entry is: `path:line`.
+    #[must_use]
+    pub fn place(&self, entry: &Entry) -> String {
+        format!("{}:{}", self.file.display(), entry.line)
+    }
+
     /// The script of this name, if it may run.
     #[must_use]
     pub fn get(&self, name: &ScriptName) -> Option<&Entry> {

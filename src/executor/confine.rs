@@ -46,6 +46,7 @@ use std::os::fd::OwnedFd;
 use super::confinement::Confinement;
 use super::init::{self, Work};
 use super::limits::means;
+use super::offer;
 use crate::sys::cgroup::{self, Controllers, Delegation, Group};
 use crate::sys::process::{self, End, Fork, Pid, Signal, Spawn, Spawned};
 use crate::sys::{capability, mount, pipe};
@@ -83,13 +84,8 @@ pub(super) struct Space {
 pub(super) fn start(confinement: &Confinement, spawn: Spawn) -> Result<(Spawned, Space), Outcome> {
     let fail = |step: &str, reason: String| Outcome::NotConfined { step: step.to_owned(), reason };
     let failed = |step: &'static str| move |error: io::Error| fail(step, error.to_string());
-    let missing = confinement.caps().without(capability::available().map_err(failed("caps"))?);
-    if !missing.is_empty() {
-        let listed = confinement.profile().caps.iter().filter(|cap| missing.has(cap.number()));
-        let names: Vec<&str> = listed.map(|cap| cap.name()).collect();
-        let why = "the executor does not have it itself (a container or its service withholds it)";
-        return Err(fail("caps", format!("{} cannot be given: {why}", names.join(", "))));
-    }
+    let available = capability::available().map_err(failed("caps"))?;
+    offer::caps(confinement, available).map_err(|lacking| fail(lacking.key, lacking.why))?;
     let delegated = || Delegation::find().and_then(|here| here.controllers()).unwrap_or_default();
     let means = means(confinement, delegated).map_err(|limit| fail(limit.key, limit.why))?;
     let group = means.group.map(|limits| {

@@ -38,18 +38,34 @@ use crate::wire::trace::TraceParent;
 /// allowlist, not in `script_dirs`, not what its line pins ([`Pins`](super::Pins)), its profile is not defined, or the
 /// profile cannot be applied on this host.
 pub fn decide(order: &Order, policy: &Policy, facts: &dyn HostFacts) -> Result<Plan, Refusal> {
+    decide_telling(order, policy, facts, &mut |_| {})
+}
+
+/// As [`decide`], and tells each gate that was passed. The first that was not is the one that refused.
+pub(super) fn decide_telling(
+    order: &Order,
+    policy: &Policy,
+    facts: &dyn HostFacts,
+    passed: &mut dyn FnMut(Gate),
+) -> Result<Plan, Refusal> {
     order.check()?;
+    passed(Gate::Order);
     let refuse = |code, text: &str| Refusal::new(code, text);
     let script = policy.scripts.get(order.script());
     let script = script.ok_or_else(|| refuse("script-not-permitted", "script not permitted"))?;
+    passed(Gate::Allowlist);
     let (program, expected) = program(script, policy, facts)?;
+    passed(Gate::Place);
     let expected = pins::judge(script.pins, order.args(), expected, || facts.content(&program))?;
+    passed(Gate::Pins);
     let limits = policy.profiles.get(&script.profile).ok_or_else(|| {
         let name = &script.profile;
         refuse("undefined-profile", &format!("undefined profile '{name}': agent.conf needs a section [profile {name}]"))
     })?;
+    passed(Gate::Profile);
     let confined = policy.confinements.as_ref();
     let confinement = confined.map(|all| all.of(&script.profile, &program, facts)).transpose()?;
+    passed(Gate::Confinement);
     Ok(Plan {
         confinement,
         program: text(program.as_os_str().as_bytes())?,
@@ -61,6 +77,23 @@ pub fn decide(order: &Order, policy: &Policy, facts: &dyn HostFacts) -> Result<P
         kill_grace: limits.kill_grace,
         trace: order.trace().cloned(),
     })
+}
+
+/// What a decision asks about, in its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// The order itself: version, count and sizes of its arguments.
+    Order,
+    /// `scripts.conf`.
+    Allowlist,
+    /// `trusted_paths` and `script_dirs`.
+    Place,
+    /// `args=` and `sha256=`.
+    Pins,
+    /// Whether the profile is defined.
+    Profile,
+    /// What the profile orders.
+    Confinement,
 }
 
 /// A permitted run.

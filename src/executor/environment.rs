@@ -41,6 +41,13 @@ pub(super) fn traced(mut all: Vec<CString>, trace: Option<&TraceParent>) -> Vec<
     all
 }
 
+/// What is passed on to a script under this confinement, where the executor has it.
+pub(super) fn passed_on(confinement: Option<&Confinement>) -> Vec<&'static str> {
+    let Some(confinement) = confinement else { return PASSED.to_vec() };
+    let set: Vec<&str> = confinement.environment().map(|(name, _)| name).collect();
+    PASSED.into_iter().filter(|name| !PERSONAL.contains(name) && !set.contains(name)).collect()
+}
+
 fn passed(own: impl Fn(&str) -> Option<OsString>) -> impl Iterator<Item = (&'static str, Vec<u8>)> {
     let passed = PASSED.into_iter().filter_map(move |name| Some((name, own(name)?.into_vec())));
     [("PATH", PATH.into())].into_iter().chain(passed)

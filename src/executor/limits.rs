@@ -26,6 +26,11 @@ pub(super) struct Unenforceable {
     pub(super) why: String,
 }
 
+/// Whether the limit on processes of a user binds the script.
+pub(super) fn bound(confinement: &Confinement) -> bool {
+    !confinement.person().uid.is_root() && !UNBOUND.iter().any(|cap| confinement.caps().has(*cap))
+}
+
 /// Chooses. `controllers` are those that groups here can have, asked for only if a limit needs them.
 ///
 /// A number of processes is also enforced by the limit on processes of a user, if there are no groups: never more are
@@ -54,7 +59,7 @@ pub(super) fn means(
     if cpu.is_some() && !available.cpu {
         return Err(missing("cpu_max", "cpu", ""));
     }
-    let bound = !confinement.person().uid.is_root() && !UNBOUND.iter().any(|cap| confinement.caps().has(*cap));
+    let bound = bound(confinement);
     match processes {
         Some(_) if available.processes => {}
         Some(most) if bound => means.processes_of_user = Some(most),

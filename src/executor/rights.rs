@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::confinement::Confinement;
 use super::limits::Means;
+use super::offer;
 use super::tree;
 use crate::conf::agent::Syscalls;
 use crate::sys::landlock::{self, Access, Ruleset};
@@ -60,15 +61,8 @@ fn prove(confinement: &Confinement) -> Result<(), Fault> {
 /// kernel has it.
 fn rules(confinement: &Confinement, program: &Path) -> Result<Option<Ruleset>, Fault> {
     let (readable, writable) = (confinement.profile().readable.as_deref(), confinement.writable());
-    let version = match landlock::version() {
-        Some(version) => version,
-        None if readable.is_some() => {
-            let why =
-                "this kernel has no Landlock (5.13 or later, with 'landlock' among its lsm=), which alone enforces it";
-            return Err(Fault::unproven("readable", why));
-        }
-        None => return Ok(None),
-    };
+    let version = offer::landlock(confinement, landlock::version());
+    let Some(version) = version.map_err(|lacking| Fault::unproven(lacking.key, lacking.why))? else { return Ok(None) };
     let read = Access::READ.and(Access::EXECUTE);
     let handled = match (readable, writable) {
         (None, None) => return Ok(None),

@@ -53,6 +53,13 @@ impl RevocationList {
     }
 }
 
+/// The first line of a revocation list's text that revokes a serial, from 1.
+#[must_use]
+pub fn line_of(text: &str, serial: &Serial) -> Option<usize> {
+    let revokes = |content| Serial::operator_readings(content).is_ok_and(|readings| readings.contains(serial));
+    lines(text).find_map(|(line, content)| revokes(content).then_some(line))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,5 +95,6 @@ mod tests {
         let (list, warnings) = RevocationList::parse("# x\n\nabc xyz\n1f\n");
         assert_eq!(list.iter().map(Serial::as_str).collect::<Vec<_>>(), ["1f"]);
         assert_eq!(warnings.first().map(|warning| warning.line), Some(3));
+        assert_eq!(line_of("# x\nabc xyz\n16\n10\n", &Serial::parse_hex("10").unwrap()), Some(3));
     }
 }

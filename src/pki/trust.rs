@@ -103,6 +103,13 @@ impl TrustMap {
     }
 }
 
+/// The line of a trust map's text that counts for a serial, from 1; none for a stranger's.
+#[must_use]
+pub fn line_of(text: &str, serial: &Serial) -> Option<usize> {
+    let of_serial = |(line, content)| entry(content).is_ok_and(|(found, _)| found == *serial).then_some(line);
+    lines(text).filter_map(of_serial).last()
+}
+
 /// Numbered lines without their comments; blank ones are left out.
 pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.lines()
@@ -132,6 +139,9 @@ mod tests {
 
     #[test]
     fn an_original_file_is_read_with_its_comments_and_spellings() {
+        let second = "a one # x\n\nA two\nb x y\n";
+        assert_eq!(line_of(second, &serial("0a")), Some(3), "the last line counts");
+        assert_eq!(line_of(second, &serial("b")), None);
         let text = "# title\n#more\n\nDE:AD:BE:EF  main # here\n0x1f\tbackup-2\r\n  serial=0A other.site\n";
         let (map, warnings) = TrustMap::parse(text);
         assert_eq!(warnings, []);

@@ -32,6 +32,10 @@ pub(super) enum Numbers {
     LandlockVersion,
     /// `landlock_restrict_self(2)`, with a rule set's descriptor.
     LandlockRestrict(i32),
+    /// `mount_setattr(2)` of nothing, which changes nothing: `EINVAL` where the kernel has the call.
+    MountSetattrOfNothing,
+    /// seccomp(2) with a null filter, which installs nothing: `EFAULT` where the kernel has filters.
+    SeccompWithoutFilter,
     /// `move_mount(2)` from one descriptor to another.
     MoveMount {
         /// The tree.
@@ -62,6 +66,8 @@ pub(super) fn call(call: Numbers) -> io::Result<i64> {
         Numbers::SetSecureBits(bits) => prctl(libc::PR_SET_SECUREBITS, bits.into()),
         Numbers::SecureBits => prctl(libc::PR_GET_SECUREBITS, 0),
         Numbers::SeccompMode => prctl(libc::PR_GET_SECCOMP, 0),
+        Numbers::MountSetattrOfNothing => (libc::SYS_mount_setattr, [-1, 0, 0, 0, 0]),
+        Numbers::SeccompWithoutFilter => (libc::SYS_seccomp, [libc::SECCOMP_SET_MODE_FILTER.into(), 0, 0, 0, 0]),
         Numbers::LandlockVersion => (libc::SYS_landlock_create_ruleset, [0, 0, 1, 0, 0]),
         Numbers::LandlockRestrict(rules) => (libc::SYS_landlock_restrict_self, [rules.into(), 0, 0, 0, 0]),
         Numbers::MoveMount { from, to } => {

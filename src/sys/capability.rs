@@ -67,6 +67,21 @@ pub fn available() -> io::Result<Set> {
     Ok(permitted.numbers().filter(bounded).fold(Set::default(), Set::with))
 }
 
+/// As [`available`], of another process.
+///
+/// # Errors
+/// It has ended.
+pub fn available_to(process: i32) -> io::Result<Set> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let set = |key: &str| {
+        let digits = status.lines().find_map(|line| line.strip_prefix(key))?.trim();
+        u64::from_str_radix(digits, 16).ok().map(Set)
+    };
+    let sets = set("CapPrm:").zip(set("CapBnd:"));
+    let (permitted, bounding) = sets.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    Ok(Set(permitted.0 & bounding.0))
+}
+
 /// From now on uid 0 is a user like any other: exec gives it no capability, and a change of user takes none away. Cannot
 /// be undone.
 ///

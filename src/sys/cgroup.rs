@@ -92,10 +92,22 @@ impl Delegation {
     /// # Errors
     /// There is no version 2 hierarchy, or this process's group is not visible.
     pub fn find() -> io::Result<Self> {
+        Self::listed(Path::new("/proc/self/cgroup"))
+    }
+
+    /// As [`Delegation::find`], of another process.
+    ///
+    /// # Errors
+    /// As there, or the process has ended.
+    pub fn of(process: i32) -> io::Result<Self> {
+        Self::listed(Path::new(&format!("/proc/{process}/cgroup")))
+    }
+
+    fn listed(list: &Path) -> io::Result<Self> {
         let is_version_2 = |path: &&&str| statfs(**path).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC);
         let none = || io::Error::new(io::ErrorKind::Unsupported, "no version 2 control groups are mounted");
         let mount = PathBuf::from(MOUNTS.iter().find(is_version_2).ok_or_else(none)?);
-        let own = fs::read_to_string("/proc/self/cgroup")?;
+        let own = fs::read_to_string(list)?;
         let own = own.lines().find_map(|line| line.strip_prefix("0::/")).ok_or_else(none)?;
         let own = Path::new(own);
         let directory = if own.ends_with(LEAF) { own.parent().unwrap_or(own) } else { own };
@@ -112,6 +124,14 @@ impl Delegation {
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// What the host could hand to a group at all.
+    ///
+    /// # Errors
+    /// The hierarchy is not readable.
+    pub fn offered(&self) -> io::Result<Controllers> {
+        Ok(Controllers::listed(&fs::read_to_string(self.mount.join("cgroup.controllers"))?))
     }
 
     /// What can be limited for groups made here.

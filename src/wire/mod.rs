@@ -7,6 +7,7 @@ pub mod capabilities;
 pub mod causes;
 pub mod context;
 pub mod control;
+pub mod explanation;
 pub mod frame;
 pub mod hex;
 pub mod limits;

@@ -19,6 +19,7 @@ mod demo;
 mod executor;
 mod executor_own;
 mod executor_service;
+mod explain;
 mod faults;
 mod harness;
 mod hook;

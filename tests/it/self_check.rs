@@ -216,3 +216,24 @@ fn an_agent_that_is_not_paired_cannot_ping_itself() {
     let said = site.agent().command(&["self-ping"]).exits(1).stdout;
     assert!(said.contains("  Paired: no - missing file: ") && said.ends_with("agent not paired.\n"), "{said}");
 }
+
+#[test]
+fn a_check_says_what_the_kernel_offers_and_which_profile_it_does_not_do_for() {
+    use crate::harness::executor::Mode;
+    for mode in Mode::ROOT {
+        let mut site = Site::builder().executor(mode).sh("ok", "exit 0").prepare();
+        if mode == Mode::System {
+            site.agent_mut().start_service();
+        }
+        let said = site.agent().command(&["self-check"]).exits(0).stdout;
+        let kernel = said.lines().find(|line| line.starts_with("  Kernel: ")).unwrap();
+        assert!(kernel.ends_with(", mount_setattr, seccomp; user namespaces are not needed"), "{kernel}");
+        let groups = said.lines().find(|line| line.starts_with("  Control groups: ")).unwrap();
+        assert_eq!(groups.ends_with("(delegated to the executor)"), mode == Mode::System, "{groups}");
+        let config = std::fs::read_to_string(site.agent().config()).unwrap();
+        std::fs::write(site.agent().config(), config + "[profile gone]\nrun_as = no-such-account\n").unwrap();
+        let said = site.agent().command(&["self-check"]).exits(1).stdout;
+        let line = "  Profile 'gone': every run is refused here: the account 'no-such-account' is not known";
+        assert!(said.contains(line), "{said}");
+    }
+}

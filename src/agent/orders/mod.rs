@@ -150,7 +150,7 @@ impl Orders {
                     *own = Own::Ready(fresh.ready().await?);
                 }
             }
-            Way::System(path) => system::ask(path, Control::Hello).await?,
+            Way::System(path) => drop(system::ask(path, Control::Hello).await?),
         }
         Ok(())
     }
@@ -193,7 +193,7 @@ impl Orders {
     /// Has the executor read its configuration again.
     pub async fn reload(&self) -> Result<(), ExecutorError> {
         let (line, arguments) = match &self.way {
-            Way::System(path) => return system::ask(path, Control::Reload).await,
+            Way::System(path) => return system::ask(path, Control::Reload).await.map(drop),
             Way::Own(own) => return self.reload_own(&mut *own.lock().await).await,
             Way::Private { line, arguments } => (line, arguments),
         };
@@ -238,11 +238,12 @@ impl Orders {
     }
 }
 
-/// Whether an executor of the system answers at `path`.
+/// Whether an executor of the system answers at `path`; returns the process that made its socket, which is the executor
+/// itself unless the init system did.
 ///
 /// # Errors
 /// Why it does not.
-pub async fn greet(path: &Path) -> Result<(), ExecutorError> {
+pub async fn greet(path: &Path) -> Result<i32, ExecutorError> {
     system::ask(path, Control::Hello).await
 }
 

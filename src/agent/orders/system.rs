@@ -27,23 +27,25 @@ pub(super) async fn open(path: &Path) -> io::Result<OwnedFd> {
     Ok(connect(path).await?.into_std()?.into())
 }
 
-/// Says one word and waits for its answer.
+/// Says one word and waits for its answer. Returns the process that made the socket.
 ///
 /// # Errors
 /// As [`open`], or what the executor answers.
-pub(super) async fn ask(path: &Path, word: Control) -> Result<(), ExecutorError> {
+pub(super) async fn ask(path: &Path, word: Control) -> Result<i32, ExecutorError> {
     let unreachable = |source| ExecutorError::Unreachable { path: path.to_owned(), source };
     let answer = async {
         let mut stream = connect(path).await?;
+        let maker = fdpass::peer(stream.as_fd())?.pid;
         stream.write_all(&frame::encode(&word, LIMIT).map_err(io::Error::other)?).await?;
         let mut prefix = [0; PREFIX];
         stream.read_exact(&mut prefix).await?;
         let mut body = vec![0; frame::announced(prefix, LIMIT).map_err(io::Error::other)?];
         stream.read_exact(&mut body).await?;
-        io::Result::Ok(body)
+        io::Result::Ok((maker, body))
     };
-    let body = timeout(PATIENCE, answer).await.map_err(|_| ExecutorError::Silent)?;
-    judge(&body.map_err(unreachable)?)
+    let answered = timeout(PATIENCE, answer).await.map_err(|_| ExecutorError::Silent)?;
+    let (maker, body) = answered.map_err(unreachable)?;
+    judge(&body).map(|()| maker)
 }
 
 async fn connect(path: &Path) -> io::Result<UnixStream> {

@@ -18,7 +18,7 @@ pub struct Globals {
     /// Directory that stands for / in every default path
     #[arg(long, global = true, value_name = "DIR", env = Root::ENV)]
     pub root: Option<PathBuf>,
-    /// The dispatcher to pair with
+    /// The dispatcher to pair with; for 'explain', the id of the one that asks
     #[arg(long, global = true, value_name = "HOST")]
     pub dispatcher: Option<String>,
     /// The dispatcher's pairing port

@@ -1,6 +1,11 @@
 //! `ctrl-exec-agent`: the agent's verbs.
 
+pub mod explain;
+#[cfg(test)]
+mod explain_property;
+mod explain_text;
 pub mod globals;
+mod kernel_check;
 pub mod pairing_status;
 pub mod prepare;
 mod profile_check;
@@ -41,6 +46,8 @@ enum Verb {
     PairingStatus,
     /// Check what serving would use, and say what needs hands
     SelfCheck(self_check::Args),
+    /// Say what would become of a call, gate by gate; nothing is run
+    Explain(explain::Args),
     /// Call the running agent as a peer would
     SelfPing,
     /// Exit 0 if certificate, key and CA are there
@@ -77,6 +84,7 @@ fn run(verb: &Verb, globals: &Globals) -> Result<Exit, Failure> {
         Verb::RequestPairing(args) => request_pairing::run(args, globals),
         Verb::PairingStatus => Ok(pairing_status::run(globals)),
         Verb::SelfCheck(args) => self_check::run(args, globals),
+        Verb::Explain(args) => explain::run(args, globals),
         Verb::SelfPing => self_ping::run(globals),
         Verb::Paired => Ok(pairing_status::paired(globals)),
         Verb::PromoteCert => Ok(prepare::promote(globals)),

@@ -2,10 +2,9 @@
 
 use std::error::Error;
 use std::fmt;
-use std::path::Path;
 
-use super::{Globals, pairing_status, profile_check, remedy, script_check};
-use crate::agent::orders::{self, Kinship};
+use super::{Globals, kernel_check, pairing_status, profile_check, remedy, script_check};
+use crate::agent::orders::Kinship;
 use crate::agent::serve;
 use crate::agent::snapshot::{self, Places, Snapshot, SnapshotError};
 use crate::audit::{Ident, Logger};
@@ -41,6 +40,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     // Asked before the account is taken, since it depends on who starts the agent.
     let kinship = Kinship::of(&loaded.settings, args.unprivileged);
     let mut good = profile_check::profiles(&loaded, kinship.applies_profiles());
+    good &= kernel_check::kernel(&kinship, &places);
     good &= account(&loaded);
     good &= certificates(globals, &loaded);
     good &= trust(&loaded, &places);
@@ -183,8 +183,8 @@ fn executor(kinship: &Kinship, loaded: &Loaded) -> bool {
             return true;
         }
         Kinship::Own => out::line("  Executor: the agent's own, as root; started with the agent"),
-        Kinship::System(path) => match greet(path) {
-            Ok(()) => out::line(format!("  Executor OK ({} answers)", path.display())),
+        Kinship::System(path) => match kernel_check::greet(path) {
+            Ok(_) => out::line(format!("  Executor OK ({} answers)", path.display())),
             Err(reason) => {
                 good = false;
                 out::line(format!("  Executor: {reason}: is ctrl-exec-exec running?"));
@@ -198,12 +198,6 @@ fn executor(kinship: &Kinship, loaded: &Loaded) -> bool {
         }
     }
     good
-}
-
-fn greet(path: &Path) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| error.to_string())?;
-    runtime.block_on(orders::greet(path)).map_err(|error| causes::on_one_line(&error))
 }
 
 fn hook(loaded: &Loaded) -> bool {

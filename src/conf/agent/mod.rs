@@ -16,7 +16,7 @@ pub use profile::{Profile, Syscalls};
 use crate::conf::diagnostic::{ConfErrors, Findings, Warnings};
 use crate::conf::names::{Account, ProfileName};
 use crate::conf::networks::AllowedIps;
-use crate::conf::reader::Placed;
+use crate::conf::reader::{Lines, Placed};
 use crate::conf::root::Root;
 use crate::conf::source::Source;
 use crate::conf::value::RateLimit;
@@ -79,6 +79,8 @@ pub struct Settings {
     pub tags: BTreeMap<String, String>,
     /// `[profile NAME]` sections.
     pub profiles: BTreeMap<ProfileName, Profile>,
+    /// Where the keys above the first section stand.
+    pub lines: Lines,
 }
 
 /// What the agent does with the argument contracts of `<script>.schema.json`.
@@ -105,6 +107,18 @@ impl Settings {
         let mut findings = Findings::default();
         let settings = read::settings(source, root, &mut findings);
         findings.sorted().judge(settings)
+    }
+
+    /// Where `key` is set: `path:line`, or `path (default)`.
+    #[must_use]
+    pub fn place(&self, key: &str) -> String {
+        place(&self.file, self.lines.of(key))
+    }
+
+    /// Where `key` of a profile is set: `path:line`, or its header's place, since its default holds there.
+    #[must_use]
+    pub fn place_in(&self, profile: &Profile, key: &str) -> String {
+        place(&self.file, profile.lines.of(key).or_else(|| Some(profile.line())))
     }
 
     /// Where a root executor applies, every profile must say which account it runs as: one that does not would run
@@ -135,6 +149,13 @@ impl Settings {
         let mut findings = Findings::default();
         control::errors(self, scripts, &resolve).for_each(|error| findings.push(error));
         findings.sorted().judge(()).map(|((), _)| ())
+    }
+}
+
+fn place(file: &Path, line: Option<usize>) -> String {
+    match line {
+        Some(line) => format!("{}:{line}", file.display()),
+        None => format!("{} (default)", file.display()),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::conf::diagnostic::{Diagnostic, Findings, shown};
 use crate::conf::environment;
 use crate::conf::lexer::{Section, Span};
 use crate::conf::names::{Account, ProfileName, account};
-use crate::conf::reader::{Empty, Placed, Reader};
+use crate::conf::reader::{Empty, Lines, Placed, Reader};
 use crate::conf::value::{self, Complaint};
 
 /// The longest time limit, in seconds: a year.
@@ -96,6 +96,8 @@ pub struct Profile {
     pub working_directory: PathBuf,
     /// `allow_dangerous_caps`: `caps` may name what undoes the rest of the profile (no).
     pub allow_dangerous_caps: bool,
+    /// Where its keys stand.
+    pub lines: Lines,
     /// Where each of `writable` stands.
     writable_places: Vec<Diagnostic>,
     /// Where the section's header stands.
@@ -150,6 +152,7 @@ impl Profile {
             environment: r.cut("environment", environment::pairs),
             working_directory: r.get_or("working_directory", value::absolute, PathBuf::from("/")).into_inner(),
             allow_dangerous_caps: dangerous,
+            lines: r.lines(),
             writable_places: r.places("writable", &[':']),
             name,
             place,

@@ -77,6 +77,7 @@ fn top_level(source: &Source, root: &Root, r: &mut Reader<'_, '_>) -> Settings {
         rate_limit_probe: probe.filter(|_| limited),
         tags: BTreeMap::new(),
         profiles: BTreeMap::new(),
+        lines: r.lines(),
     }
 }
 

@@ -1,0 +1,246 @@
+//! `explain`: what would become of a call. Nothing is run: not the script, and not the hook.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::explain_text::{self, Explanation};
+use super::{Globals, kernel_check, remedy};
+use crate::agent::explain::{self as front_end, Asked, Files};
+use crate::agent::explain_peer::{List, Lists, Who};
+use crate::agent::orders::Kinship;
+use crate::agent::serve;
+use crate::agent::sidecar::Sidecars;
+use crate::agent::snapshot::{self, Places, SnapshotError};
+use crate::audit::{Ident, Logger};
+use crate::cli::out;
+use crate::conf::Account;
+use crate::conf::agent::Loaded;
+use crate::executor::{self, Offer, OnDisk};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::sys::file::FileError;
+use crate::sys::user;
+use crate::wire::explanation::{Line, Summary, Surroundings};
+use crate::wire::name::DispatcherId;
+use crate::wire::serial::Serial;
+
+/// What `explain` takes.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The script's name on the allowlist
+    script: String,
+    /// Address that the call comes from
+    #[arg(long, value_name = "ADDRESS")]
+    from: Option<IpAddr>,
+    /// Serial of the certificate that the caller shows; or give the caller's id with --dispatcher
+    #[arg(long, value_name = "HEX")]
+    serial: Option<String>,
+    /// User name that the caller claims
+    #[arg(long, value_name = "NAME", default_value = "")]
+    username: String,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+    /// Started as root, explain what 'serve --unprivileged' would do
+    #[arg(long)]
+    unprivileged: bool,
+    /// Arguments of the script
+    #[arg(last = true, value_name = "ARGS")]
+    words: Vec<OsString>,
+}
+
+/// Explains; 0 if the call would run, 1 if it would be refused, 77 if this user cannot find out.
+pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
+    let asked = asked(args, globals)?;
+    let places = globals.places();
+    let loaded = snapshot::configuration(&places).map_err(|error| broken(error, &places))?;
+    let kinship = Kinship::of(&loaded.settings, args.unprivileged);
+    if kinship == Kinship::Private {
+        // Its executor sees no more than the agent's account does.
+        agents_eyes(&loaded)?;
+    }
+    let (executor, process) = executor_text(&kinship);
+    let offer = Offer::look(process);
+    let eyes = || agents_eyes(&loaded);
+    let host = Host { places: &places, loaded: &loaded, kinship: &kinship, offer: &offer, eyes: &eyes };
+    let explanation = Explanation { executor, ..explain(&asked, &host)? };
+    let summary = Summary::of(&explanation.gates);
+    if args.json {
+        out::json(&document(&explanation, &summary));
+    } else {
+        out::text(&explain_text::text(&explanation, &summary));
+    }
+    Ok(match summary {
+        Summary::WouldRun => Exit::Success,
+        Summary::WouldBeRefused { .. } => Exit::Failed,
+        Summary::Unknown { .. } => Exit::Permission,
+    })
+}
+
+fn asked(args: &Args, globals: &Globals) -> Result<Asked, Failure> {
+    let usage = |text: String| Failure::new(Exit::Usage, std::io::Error::other(text));
+    let who = match (&args.serial, &globals.dispatcher) {
+        (None, None) => Who::Anybody,
+        (Some(serial), None) => Who::Serial(Serial::parse_hex(serial).map_err(|error| usage(error.to_string()))?),
+        (None, Some(id)) => Who::Dispatcher(DispatcherId::parse(id).map_err(|error| usage(error.to_string()))?),
+        (Some(_), Some(_)) => return Err(usage("--serial and --dispatcher both say who asks: give one".to_owned())),
+    };
+    let text = |word: &OsString| word.to_str().map(str::to_owned);
+    let words: Option<Vec<String>> = args.words.iter().map(text).collect();
+    let words = words.ok_or_else(|| usage("an argument is no UTF-8 text, so that no caller can send it".to_owned()))?;
+    let body = json!({ "script": args.script, "args": words, "username": args.username, "token": "" });
+    Ok(Asked { from: args.from, who, body: body.to_string().into_bytes() })
+}
+
+/// What a call is explained from.
+pub(super) struct Host<'a> {
+    /// Where the files are.
+    pub(super) places: &'a Places,
+    /// What is in them.
+    pub(super) loaded: &'a Loaded,
+    /// Which executor it is about.
+    pub(super) kinship: &'a Kinship,
+    /// What confinement can be made of.
+    pub(super) offer: &'a Offer,
+    /// Takes the account that the agent has, if this process can; says whether it has it now.
+    pub(super) eyes: &'a dyn Fn() -> Result<bool, Failure>,
+}
+
+/// The gates and what is behind them.
+///
+/// **Invariant:** the executor's part is looked at with the caller's rights, the front-end's with the agent's, as both are
+/// when the call comes: a file that only root can read would seem to be in order.
+pub(super) fn explain(asked: &Asked, host: &Host<'_>) -> Result<Explanation, Failure> {
+    let (behind, surroundings) = behind(asked, host)?;
+    let eyes = (host.eyes)()?;
+    let mut gates = before(asked, host, eyes)?;
+    gates.extend(behind);
+    let call = serde_json::from_slice(&asked.body).unwrap_or_default();
+    Ok(Explanation { call, executor: String::new(), gates, surroundings })
+}
+
+/// The front-end's gates.
+fn before(asked: &Asked, host: &Host<'_>, eyes: bool) -> Result<Vec<Line>, Failure> {
+    let Host { places, loaded, .. } = *host;
+    let settings = &loaded.settings;
+    let quiet = Logger::to_writer(Ident::Agent, Box::new(std::io::sink()));
+    if eyes {
+        snapshot::configuration(places).map_err(|error| fault(error, places))?;
+        snapshot::hook(settings).map_err(|error| fault(error, places))?;
+    }
+    let sidecars = Sidecars::load(&loaded.allowlist, &quiet);
+    let seen = |path: &Path| Sight { places, path: path.to_owned(), eyes };
+    let files = Files {
+        loaded,
+        sidecars: &sidecars,
+        lists: Lists {
+            revoked: seen(&settings.revoked_serials).of(snapshot::revoked(settings, &quiet))?,
+            trust: seen(&settings.trusted_dispatchers_path).of(snapshot::trust(settings, &quiet))?,
+        },
+        unpaired: snapshot::unpaired(settings).map(|path| path.display().to_string()),
+        eyes,
+    };
+    Ok(front_end::explain(asked, &files))
+}
+
+/// The executor's gates, and what the script would find.
+fn behind(asked: &Asked, host: &Host<'_>) -> Result<(Vec<Line>, Option<Surroundings>), Failure> {
+    let Host { places, loaded, kinship, offer, .. } = *host;
+    let policy = kernel_check::policy(kinship, places).map_err(|text| {
+        let text = format!("the executor cannot use the configuration: {text}");
+        Failure::new(Exit::Config, std::io::Error::other(text))
+    })?;
+    Ok(match front_end::order(&asked.body) {
+        Ok(order) => {
+            let files = executor::Files { policy: &policy, loaded };
+            let mut explained = executor::explain(&order, files, &OnDisk, offer);
+            explained.gates.push(explained.plan.as_ref().map_or(Line::not_reached("start"), executor::look));
+            (explained.gates, explained.surroundings)
+        }
+        Err(Some(refusal)) => (vec![front_end::no_order(&refusal)], None),
+        Err(None) => (vec![Line::not_reached("order")], None),
+    })
+}
+
+/// Becomes the agent's account, if started as root; whether this process has that account.
+fn agents_eyes(loaded: &Loaded) -> Result<bool, Failure> {
+    let settings = &loaded.settings;
+    if user::is_root() {
+        serve::drop_root(settings).map_err(|error| Failure::new(Exit::Config, error))?;
+        return Ok(true);
+    }
+    let (own, _) = user::current();
+    Ok(match &*settings.user {
+        Account::Name(name) => user::Account::by_name(name).ok().flatten().is_some_and(|agent| agent.uid() == own),
+        Account::Id(id) => own.as_raw() == *id,
+    })
+}
+
+/// In words, and which process it is, if it runs and says so.
+fn executor_text(kinship: &Kinship) -> (String, Option<i32>) {
+    match kinship {
+        Kinship::Private => ("private: scripts have the agent's own rights and no profile is applied".to_owned(), None),
+        Kinship::Own => ("the agent's own, as root".to_owned(), None),
+        Kinship::System(path) => match kernel_check::executor(kinship) {
+            Ok(process) => (format!("the system's, at {}", path.display()), process),
+            Err(reason) => (format!("the system's, which does not answer now: {reason}"), None),
+        },
+    }
+}
+
+/// How a list is looked at.
+struct Sight<'a> {
+    places: &'a Places,
+    path: PathBuf,
+    eyes: bool,
+}
+
+impl Sight<'_> {
+    /// A list that only others may read is no fault of the configuration, unless it is the agent that may not.
+    fn of<T>(self, list: Result<T, SnapshotError>) -> Result<List<T>, Failure> {
+        let read = list.and_then(|list| Ok((list, snapshot::list_text(&self.path)?)));
+        let content = match read {
+            Ok(read) => Ok(read),
+            Err(SnapshotError::File(error)) if error.is_permission_denied() && !self.eyes => {
+                Err(format!("this user may not look at {}", error.path().display()))
+            }
+            Err(error) => return Err(fault(error, self.places)),
+        };
+        Ok(List { path: self.path, content })
+    }
+}
+
+/// Files that nothing can be explained from.
+fn broken(error: SnapshotError, places: &Places) -> Failure {
+    let denied = |error: &FileError| error.is_permission_denied();
+    if matches!(&error, SnapshotError::File(file) if denied(file)) && !user::is_root() {
+        return Failure::new(Exit::Permission, error).hint("run it as root, with sudo");
+    }
+    fault(error, places)
+}
+
+/// As serving ends with it.
+fn fault(error: SnapshotError, places: &Places) -> Failure {
+    let remedy = remedy::of(&error, places);
+    let failure = Failure::new(Exit::Config, error);
+    match remedy {
+        Some(remedy) => failure.hint(remedy),
+        None => failure,
+    }
+}
+
+fn document(explanation: &Explanation, summary: &Summary) -> Value {
+    let mut document = json!(summary);
+    if let Some(fields) = document.as_object_mut() {
+        let call = |key| explanation.call.get(key).cloned().unwrap_or_default();
+        fields.insert("script".to_owned(), call("script"));
+        fields.insert("args".to_owned(), call("args"));
+        fields.insert("executor".to_owned(), json!(explanation.executor));
+        fields.insert("gates".to_owned(), json!(explanation.gates));
+        fields.insert("surroundings".to_owned(), json!(explanation.surroundings));
+    }
+    document
+}

@@ -1,0 +1,121 @@
+//! An explanation for people.
+
+use serde_json::Value;
+
+use crate::cli::table::Table;
+use crate::wire::explanation::{Confined, Limit, Line, Means, Summary, Surroundings, Verdict};
+
+/// An explanation, whole.
+pub(super) struct Explanation {
+    /// The call.
+    pub(super) call: Value,
+    /// Which executor would carry it out.
+    pub(super) executor: String,
+    /// Every gate in its order.
+    pub(super) gates: Vec<Line>,
+    /// What the script would find, if it is permitted.
+    pub(super) surroundings: Option<Surroundings>,
+}
+
+const COLUMNS: Table<3> = Table::new([0, 18, 0]);
+
+/// All of it.
+pub(super) fn text(explanation: &Explanation, summary: &Summary) -> String {
+    let mut lines = vec![row("executor", &explanation.executor), String::new()];
+    lines.extend(explanation.gates.iter().map(gate));
+    if let Some(surroundings) = &explanation.surroundings {
+        lines.push(String::new());
+        lines.extend(found(surroundings));
+    }
+    lines.push(String::new());
+    lines.push(match summary {
+        Summary::WouldRun => "Would run.".to_owned(),
+        Summary::WouldBeRefused { gate, code } => format!("Would be refused: {gate} {code}"),
+        Summary::Unknown { gate } => format!("Unknown: this user cannot look behind '{gate}'; run it as root"),
+    });
+    lines.join("\n") + "\n"
+}
+
+fn row(name: &str, text: &str) -> String {
+    COLUMNS.row(["", name, text])
+}
+
+fn gate(line: &Line) -> String {
+    let verdict = match line.verdict {
+        Verdict::Passes => "ok",
+        Verdict::Refuses { .. } => "REFUSED",
+        Verdict::NotJudged => "not judged",
+        Verdict::Unseen => "NOT SEEN",
+        Verdict::NotReached => "not reached",
+    };
+    let code = line.code().map(|code| format!(" {code}")).unwrap_or_default();
+    let gap = match line.text.chars().next() {
+        None => "",
+        Some('(') => " ",
+        Some(_) => ": ",
+    };
+    let place = line.place.as_ref().map(|place| format!("  [{place}]")).unwrap_or_default();
+    row(line.gate, &format!("{verdict}{code}{gap}{}{place}", line.text))
+}
+
+/// What the script would find.
+fn found(surroundings: &Surroundings) -> Vec<String> {
+    let s = surroundings;
+    let pinned = if s.pinned { " (pinned)" } else { "" };
+    let digest = s.sha256.as_ref().map_or_else(|| "cannot be read".to_owned(), |digest| format!("{digest}{pinned}"));
+    let limit = s.timeout.map_or_else(|| "none".to_owned(), |seconds| format!("{seconds} s"));
+    let mut lines = vec![
+        row("path", &s.path),
+        row("argv", &s.argv.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(" ")),
+        row("sha256", &digest),
+        row("profile", &s.profile),
+    ];
+    match &s.confinement {
+        Some(confined) => lines.extend(rights(confined)),
+        None => lines.push(row("user", "the agent's own account; nothing is confined")),
+    }
+    let passed_on = s.passed_on.join(" ");
+    lines.extend([
+        row("time limit", &format!("{limit}; killed {} s after it was asked to end", s.kill_grace)),
+        row("working directory", &s.working_directory),
+        row("umask", &s.umask),
+        row("environment", &s.environment.join(" ")),
+        row("", &format!("and, where the executor has them: {passed_on}")),
+    ]);
+    lines
+}
+
+fn rights(c: &Confined) -> Vec<String> {
+    let groups: Vec<String> = c.groups.iter().map(ToString::to_string).collect();
+    let name = c.user.as_deref().unwrap_or("a user without a name");
+    let listed = |paths: &Option<Vec<String>>, open: &str| paths.as_ref().map_or_else(|| open.to_owned(), |p| list(p));
+    let mut lines = vec![
+        row("user", &format!("{name} (uid {}, gid {}, groups {})", c.uid, c.gid, groups.join(" "))),
+        row("capabilities", &list(&c.caps)),
+        row("new privileges", if c.no_new_privileges { "none, by no program" } else { "from set-user-ID programs" }),
+        row("writable", &listed(&c.writable, "whatever its account may write to")),
+        row("readable", &listed(&c.readable, "whatever its account may read")),
+        row("private and empty", &list(&c.private)),
+        row("hidden", &list(&c.hidden)),
+        row("network", if c.network { "the host's" } else { "none" }),
+        row("system calls", if c.syscalls == "off" { "all" } else { "all but those that undo a confinement" }),
+    ];
+    lines.extend(c.limits.iter().map(limited));
+    lines
+}
+
+fn limited(limit: &Limit) -> String {
+    let means = match limit.means {
+        Means::Cgroup => "by a control group",
+        Means::Rlimit => "by a limit on its processes (setrlimit)",
+        Means::Unenforceable => "by nothing that this host has",
+    };
+    row(limit.key, &format!("{} {means}", limit.value))
+}
+
+fn list<T: AsRef<str>>(all: &[T]) -> String {
+    if all.is_empty() {
+        return "none".to_owned();
+    }
+    all.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,67 @@
+//! What `self-check` says of the host's means of confinement, and of the profiles that they do not do for.
+
+use std::path::Path;
+
+use crate::agent::orders::{self, Kinship};
+use crate::agent::snapshot::Places;
+use crate::cli::out;
+use crate::executor::{Offer, OnDisk, Policy, Rights, lacking};
+use crate::wire::causes;
+
+/// Whether every profile can be applied here; says what there is to apply them with.
+pub(super) fn kernel(kinship: &Kinship, places: &Places) -> bool {
+    let offer = Offer::look(executor(kinship).ok().flatten());
+    out::line(format!("  Kernel: {}", kernel_text(&offer)));
+    out::line(format!("  Control groups: {}", groups_text(&offer)));
+    let Ok(policy) = policy(kinship, places) else {
+        // What is wrong with the files is said by the checks of the files.
+        return true;
+    };
+    let lacking = lacking(&policy, &OnDisk, &offer);
+    for (profile, why) in &lacking {
+        out::line(format!("  Profile '{profile}': every run is refused here: {why}"));
+    }
+    lacking.is_empty()
+}
+
+/// The process of the executor that runs, where one is to be greeted; `None` where nobody can say which it is.
+pub(super) fn executor(kinship: &Kinship) -> Result<Option<i32>, String> {
+    let Kinship::System(path) = kinship else { return Ok(None) };
+    // A socket that process 1 made is the init system's.
+    greet(path).map(|maker| Some(maker).filter(|maker| *maker > 1))
+}
+
+/// Whether an executor answers, and which process made its socket.
+pub(super) fn greet(path: &Path) -> Result<i32, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    runtime.block_on(orders::greet(path)).map_err(|error| causes::on_one_line(&error))
+}
+
+/// What the executor of this kinship makes of the files.
+pub(super) fn policy(kinship: &Kinship, places: &Places) -> Result<Policy, String> {
+    let rights = match kinship {
+        Kinship::Private => Rights::FrontEnd,
+        Kinship::Own => Rights::Root { front_end: None, socket: None },
+        Kinship::System(path) => Rights::Root { front_end: None, socket: Some(path) },
+    };
+    Policy::load(&places.config, &places.allowlist, &places.root, rights)
+}
+
+fn kernel_text(offer: &Offer) -> String {
+    let kernel = offer.kernel;
+    let landlock = kernel.landlock.map_or_else(|| "no Landlock".to_owned(), |version| format!("Landlock {version}"));
+    let has = |there: bool, name: &str| if there { name.to_owned() } else { format!("NO {name}") };
+    let (mounts, filters) = (has(kernel.mount_setattr, "mount_setattr"), has(kernel.seccomp, "seccomp"));
+    format!("{landlock}, {mounts}, {filters}; user namespaces are not needed")
+}
+
+fn groups_text(offer: &Offer) -> String {
+    let there = offer.controllers;
+    let all = [(there.memory, "memory"), (there.processes, "pids"), (there.cpu, "cpu")];
+    let named: Vec<&str> = all.into_iter().filter(|(there, _)| *there).map(|(_, name)| name).collect();
+    let named = if named.is_empty() { "none of memory, pids and cpu".to_owned() } else { named.join(", ") };
+    let whose =
+        if offer.running { "delegated to the executor" } else { "of the host, to be delegated to the executor" };
+    format!("{named} ({whose})")
+}

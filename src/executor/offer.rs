@@ -1,0 +1,102 @@
+//! What this host offers to a confined run, and what of a profile it therefore cannot apply. A run asks the same
+//! functions, each at its step.
+
+use std::path::Path;
+
+use super::confinement::Confinement;
+use super::host::HostFacts;
+use super::limits::{self, Means, Unenforceable};
+use super::policy::Policy;
+use crate::conf::agent::Syscalls;
+use crate::sys::capability::{self, Set};
+use crate::sys::cgroup::{Controllers, Delegation};
+use crate::sys::kernel::{self, Kernel};
+
+/// What there is, asked once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// The kernel's own part.
+    pub kernel: Kernel,
+    /// Controllers of control groups, version 2.
+    pub controllers: Controllers,
+    /// Capabilities that can be given.
+    pub caps: Set,
+    /// Whether controllers and capabilities are those of an executor that runs. Else they are what the host has, and what
+    /// this process has: an executor that was started as it should be has as much.
+    pub running: bool,
+}
+
+impl Offer {
+    /// Looks. `executor` is the process of an executor that runs.
+    #[must_use]
+    pub fn look(executor: Option<i32>) -> Self {
+        let kernel = kernel::probe();
+        let of = |process| {
+            let controllers = Delegation::of(process).and_then(|group| group.controllers()).unwrap_or_default();
+            capability::available_to(process).map(|caps| Self { kernel, controllers, caps, running: true })
+        };
+        executor.and_then(|process| of(process).ok()).unwrap_or_else(|| {
+            let controllers = Delegation::find().and_then(|group| group.offered()).unwrap_or_default();
+            Self { kernel, controllers, caps: capability::available().unwrap_or_default(), running: false }
+        })
+    }
+}
+
+/// The version of Landlock to use for a run; none if the kernel has none and the profile can do without.
+pub(super) fn landlock(confinement: &Confinement, version: Option<u32>) -> Result<Option<u32>, Unenforceable> {
+    if version.is_none() && confinement.profile().readable.is_some() {
+        let why =
+            "this kernel has no Landlock (5.13 or later, with 'landlock' among its lsm=), which alone enforces it";
+        return Err(Unenforceable { key: "readable", why: why.to_owned() });
+    }
+    Ok(version)
+}
+
+/// Whether the profile's capabilities can be given.
+pub(super) fn caps(confinement: &Confinement, available: Set) -> Result<(), Unenforceable> {
+    let missing = confinement.caps().without(available);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let listed = confinement.profile().caps.iter().filter(|cap| missing.has(cap.number()));
+    let names: Vec<&str> = listed.map(|cap| cap.name()).collect();
+    let why = "the executor does not have it itself (a container or its service withholds it)";
+    Err(Unenforceable { key: "caps", why: format!("{} cannot be given: {why}", names.join(", ")) })
+}
+
+/// The first step of a confined run that this host does not allow, in the order of the steps.
+pub(super) fn applicable(confinement: &Confinement, offer: &Offer) -> Result<Means, Unenforceable> {
+    caps(confinement, offer.caps)?;
+    let means = limits::means(confinement, || offer.controllers)?;
+    if !offer.kernel.mount_setattr {
+        let why = "this kernel has no mount_setattr (5.12 or later), or a filter of system calls keeps it away";
+        return Err(Unenforceable { key: "namespaces", why: why.to_owned() });
+    }
+    landlock(confinement, offer.kernel.landlock)?;
+    if confinement.profile().syscalls == Syscalls::Default && !offer.kernel.seccomp {
+        let why = "this kernel has no filters of system calls, or there is none for this kind of machine";
+        return Err(Unenforceable { key: "syscalls", why: why.to_owned() });
+    }
+    Ok(means)
+}
+
+/// Every profile whose runs would be refused on this host whatever the script is, with its key or the refusal's code, and
+/// why.
+#[must_use]
+pub fn lacking(policy: &Policy, facts: &dyn HostFacts, offer: &Offer) -> Vec<(String, String)> {
+    let Some(confinements) = &policy.confinements else { return Vec::new() };
+    let judged = policy.profiles.keys().filter_map(|name| {
+        let why = match confinements.of(name, Path::new("/"), facts) {
+            Err(refusal) => {
+                let text = refusal.text();
+                text.strip_prefix(&format!("profile '{name}': ")).unwrap_or(text).to_owned()
+            }
+            Ok(confinement) => {
+                let lacking = applicable(&confinement, offer).err()?;
+                format!("{}: {}", lacking.key, lacking.why)
+            }
+        };
+        Some((name.clone(), why))
+    });
+    judged.collect()
+}
