@@ -26,20 +26,15 @@ pub(crate) struct Impostor {
 impl Impostor {
     /// Shows `credentials` and answers each request with `answer`, then closes.
     pub(crate) fn start(ca: &Ca, credentials: &Credentials, answer: &str) -> Self {
-        let identity = IdentitySlot::new(Identity::load(&credentials.cert, &credentials.key).unwrap());
-        let mut config = ServerConfig::clone(&agent_server(identity, ca.anchor()).unwrap());
-        config.alpn_protocols = vec![HTTP_1.to_vec()];
-        Self::with_config(Arc::new(config), answer)
+        Self::in_turn(ca, credentials, vec![answer.to_owned()])
     }
 
     /// As [`Impostor::start`], with an answer of its own for each request; the last one is for all the rest.
     pub(crate) fn in_turn(ca: &Ca, credentials: &Credentials, answers: Vec<String>) -> Self {
         let identity = IdentitySlot::new(Identity::load(&credentials.cert, &credentials.key).unwrap());
-        Self::serving(agent_server(identity, ca.anchor()).unwrap(), answers)
-    }
-
-    pub(crate) fn with_config(config: Arc<ServerConfig>, answer: &str) -> Self {
-        Self::serving(config, vec![answer.to_owned()])
+        let mut config = ServerConfig::clone(&agent_server(identity, ca.anchor()).unwrap());
+        config.alpn_protocols = vec![HTTP_1.to_vec()];
+        Self::serving(Arc::new(config), answers)
     }
 
     fn serving(config: Arc<ServerConfig>, answers: Vec<String>) -> Self {
