@@ -110,6 +110,10 @@ pub(super) fn read(source: &Source, from: u64, most: usize) -> Result<Vec<u8>, S
             let from = usize::try_from(from).unwrap_or(usize::MAX);
             Ok(bytes.iter().skip(from).take(most).copied().collect())
         }
+        // Behind every end: the kernel counts files in signed numbers, and calls more a fault (pread(2)).
+        Source::File(_) if i64::try_from(from.saturating_add(u64::try_from(most).unwrap_or(u64::MAX))).is_err() => {
+            Ok(Vec::new())
+        }
         Source::File(file) => {
             let mut bytes = vec![0; most];
             let mut filled = 0;
@@ -142,6 +146,17 @@ mod tests {
         assert_eq!(Part::parse("from=18446744073709551615"), part(Channel::Stdout, u64::MAX));
         for query in ["", "from", "from=", "from=-1", "from=x", "stream=both", "from=1&", "offset=1"] {
             assert_eq!(Part::parse(query), None, "{query}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_behind_every_end_is_nothing_and_no_fault() {
+        let file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut &file, b"abc").unwrap();
+        for source in [Source::File(file), Source::Recorded(b"abc".to_vec())] {
+            for (from, expected) in [(2, "c"), (3, ""), (1 << 62, ""), (i64::MAX as u64, ""), (u64::MAX, "")] {
+                assert_eq!(read(&source, from, 10).unwrap(), expected.as_bytes(), "{from}");
+            }
         }
     }
 }

@@ -114,12 +114,13 @@ impl Confinements {
         Ok(Confinement { profile: profile.clone(), person, hidden })
     }
 
-    /// The agent's own places as the file system resolves them now; those that do not exist need no hiding.
+    /// The agent's own places as the file system resolves them now; those that do not exist need no hiding. One that
+    /// somebody else than root has led elsewhere is no place to hide, and no run goes on without it.
     fn hidden(&self, facts: &dyn HostFacts) -> Result<Vec<PathBuf>, String> {
         let mut found = Vec::new();
         for own in &self.own {
-            match facts.resolve(own) {
-                Ok(resolved) => found.push(resolved.path),
+            match facts.place(own) {
+                Ok(place) => found.push(place),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(format!("{} cannot be found out about: {error}", own.display())),
             }

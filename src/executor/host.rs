@@ -22,6 +22,15 @@ pub trait HostFacts {
     /// There is none, or what is wrong with it or a directory on the way.
     fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError>;
 
+    /// Where one of the agent's own places is now. The agent may write to the directories above some of them, so it must
+    /// not be the agent who says where they lead: it would choose what no script sees.
+    ///
+    /// # Errors
+    /// There is no such file, it cannot be looked at, or somebody else than root made a symbolic link on the way.
+    fn place(&self, path: &Path) -> io::Result<PathBuf> {
+        self.resolve(path).map(|found| found.path)
+    }
+
     /// What is in the file that a path means now, which is asked only for a script that is pinned to its content.
     ///
     /// # Errors
@@ -46,6 +55,10 @@ impl HostFacts for OnDisk {
 
     fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {
         file::resolve_trusted(path)
+    }
+
+    fn place(&self, path: &Path) -> io::Result<PathBuf> {
+        file::resolve_by_links_of_root(path)
     }
 
     fn content(&self, path: &Path) -> io::Result<Content> {

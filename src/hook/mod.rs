@@ -1,8 +1,8 @@
 //! The auth hook: an operator's executable that decides. Context as environment and as JSON on stdin, exit status to
 //! decision, within a time limit.
 //!
-//! **Invariant:** only exit status 0 allows. A hook that is missing, cannot be started, is killed by a signal or runs
-//! out of time denies.
+//! **Invariant:** only exit status 0 allows. A hook that is missing, may be written by everybody, cannot be started, is
+//! killed by a signal or runs out of time denies.
 
 pub mod record;
 
@@ -88,6 +88,8 @@ pub enum Decision {
 pub enum Fault {
     /// It is no executable regular file.
     NotExecutable,
+    /// Everybody may write to it, and so decide.
+    Unsafe,
     /// It ran out of time, in seconds.
     TimedOut(u64),
 }
@@ -107,9 +109,10 @@ impl Hook {
 
     /// Asks the hook. Dropping the future kills it.
     pub async fn ask(&self, context: &Context) -> Decision {
-        if !is_executable(&self.path) {
-            let reason = format!("auth hook not found or not executable: {}", self.path.display());
-            return Decision::Denied { code: 1, reason, fault: Some(Fault::NotExecutable) };
+        if let Some(fault) = fault_of(&self.path) {
+            let what = if fault == Fault::Unsafe { "writable by everybody" } else { "not found or not executable" };
+            let reason = format!("auth hook {what}: {}", self.path.display());
+            return Decision::Denied { code: 1, reason, fault: Some(fault) };
         }
         let mut child = match self.start(context) {
             Ok(child) => child,
@@ -181,8 +184,15 @@ fn denied(code: u8, reason: impl Into<String>) -> Decision {
     Decision::Denied { code, reason: reason.into(), fault: None }
 }
 
-fn is_executable(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+/// Why the hook at `path` would not be started, as far as its file tells.
+#[must_use]
+pub fn fault_of(path: &Path) -> Option<Fault> {
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_file() && meta.permissions().mode() & 0o111 != 0 => {
+            (meta.permissions().mode() & 0o002 != 0).then_some(Fault::Unsafe)
+        }
+        _ => Some(Fault::NotExecutable),
+    }
 }
 
 fn environment(context: &Context) -> Vec<(&'static str, String)> {
@@ -272,6 +282,21 @@ mod tests {
         let Decision::Denied { code, reason, fault } = hook.ask(&Context::default()).await else { panic!() };
         assert_eq!((code, fault), (1, Some(Fault::NotExecutable)));
         assert!(reason.contains("/nonexistent/hook"));
+    }
+
+    #[tokio::test]
+    async fn a_hook_that_everybody_may_write_decides_nothing() {
+        let (_site, hook) = Site::hook("exit 0", 10);
+        for (mode, expected) in [(0o777, false), (0o757, false), (0o775, true), (0o700, true)] {
+            std::fs::set_permissions(hook.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            match hook.ask(&Context::default()).await {
+                Decision::Allowed => assert!(expected, "{mode:o}"),
+                Decision::Denied { reason, fault, .. } => {
+                    assert_eq!((fault, expected), (Some(Fault::Unsafe), false), "{mode:o} {reason}");
+                    assert!(reason.starts_with("auth hook writable by everybody: /"), "{reason}");
+                }
+            }
+        }
     }
 
     #[tokio::test]

@@ -7,9 +7,10 @@ use crate::audit::{Event, Level, Logger};
 pub fn decision(log: &Logger, hook: &Hook, context: &Context, decision: &Decision) {
     match decision {
         Decision::Allowed => log.emit(event(Level::Info, context).field("RESULT", "pass")),
-        Decision::Denied { fault: Some(Fault::NotExecutable), .. } => {
+        Decision::Denied { fault: Some(fault @ (Fault::NotExecutable | Fault::Unsafe)), .. } => {
+            let reason = if *fault == Fault::Unsafe { "hook-writable" } else { "hook-not-executable" };
             let event = Event::new(Level::Error, "auth").field("HOOK", hook.path().display());
-            log.emit(event.field("REASON", "hook-not-executable").field("RESULT", "error"));
+            log.emit(event.field("REASON", reason).field("RESULT", "error"));
         }
         Decision::Denied { reason, fault, .. } => {
             if let Some(Fault::TimedOut(seconds)) = fault {

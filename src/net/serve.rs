@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -106,14 +107,15 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let under_way = Arc::new(watch::Sender::new(0_usize));
-    let (watched, parting) = (under_way.subscribe(), Arc::new(Notify::new()));
-    let last = Arc::clone(&parting);
+    let (watched, departure) = (under_way.subscribe(), Arc::new(Departure::new(bounds.streams)));
+    let told = Arc::clone(&departure);
     let service = service_fn(move |request| {
-        let (counted, answer, last) = (Counted::new(&under_way), answer(request), Arc::clone(&last));
+        told.hear();
+        let (counted, answer, told) = (Counted::new(&under_way), answer(request), Arc::clone(&told));
         async move {
             let answer = answer.await;
             if is_last(&answer) {
-                last.notify_one();
+                told.begin();
             }
             Ok::<_, Infallible>(answer.map(|body| Held { body, _counted: counted }))
         }
@@ -131,11 +133,44 @@ where
     tokio::select! {
         _ = &mut connection => return,
         () = idle(watched, bounds.idle) => {}
-        () = parting.notified() => {}
+        () = departure.began.notified() => {}
     }
     connection.as_mut().graceful_shutdown();
     // The last answer is still sent, and a request that came at the same moment still answered.
-    let _ = timeout(FAREWELL, connection).await;
+    tokio::select! {
+        _ = timeout(FAREWELL, connection) => {}
+        () = departure.over.notified() => {}
+    }
+}
+
+/// A peer that was told no more on its connection. Until it has acknowledged that, it may go on to ask (RFC 9113 6.8),
+/// which one that means harm does as fast as it can.
+#[derive(Debug)]
+struct Departure {
+    began: Notify,
+    told: AtomicBool,
+    /// Requests that it may still make: they may have been on their way.
+    left: AtomicU32,
+    over: Notify,
+}
+
+impl Departure {
+    fn new(most: u32) -> Self {
+        Self { began: Notify::new(), told: AtomicBool::new(false), left: AtomicU32::new(most), over: Notify::new() }
+    }
+
+    fn begin(&self) {
+        self.told.store(true, Ordering::Relaxed);
+        self.began.notify_one();
+    }
+
+    /// Takes note of a request.
+    fn hear(&self) {
+        let spend = || self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        if self.told.load(Ordering::Relaxed) && spend().is_err() {
+            self.over.notify_one();
+        }
+    }
 }
 
 /// Returns when nothing was under way for `limit`, or when nothing ever will be.

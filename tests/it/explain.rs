@@ -95,7 +95,7 @@ fn site(mode: Mode) -> Site {
     let digest = ctrl_exec::wire::hex::encode(&ctrl_exec::sys::file::digest(&scripts.join("ok")).unwrap().1);
     let at = |name: &str| scripts.join(name).display().to_string();
     let mut allowlist = std::fs::read_to_string(agent.allowlist()).unwrap();
-    let more = format!(
+    let lines = format!(
         "counted = {0} args=1\npinned = {0} sha256={digest}\nchanged = {0} sha256={1}\nmissing = {2}\nplain = {3}\n\
          roots = {4}\nroots-own = {4} profile=root\ndirectory = {5}\nhidden = {6}/script\n",
         at("ok"),
@@ -106,7 +106,7 @@ fn site(mode: Mode) -> Site {
         scripts.display(),
         etc.display(),
     );
-    allowlist += &more;
+    allowlist += &lines;
     for line in SECTIONS.lines() {
         if let Some(name) = line.strip_prefix("[profile ") {
             let name = name.trim_end_matches(']');

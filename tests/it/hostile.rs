@@ -321,3 +321,36 @@ fn requests_beyond_max_children_are_told_so() {
     drop(held);
     eventually("a free place", || (trusted(&site).post("/ping", "{}").status == 200).then_some(()));
 }
+
+/// One HTTP/2 frame (RFC 9113 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let size = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&size[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+#[test]
+fn a_stranger_who_does_not_part_is_not_answered_without_end() {
+    let site = site().agents(2).start();
+    let (agent, other) = (&site.agents[0], &site.agents[1]);
+    let mut config = tls::config(&site.authority(), Some(&other.credentials));
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let mut tls = tls::handshake(config, tls::tcp(agent.address())).unwrap();
+    // Settings are none; the window is as wide as it can be; and nothing that the agent asks for is acknowledged.
+    let hello = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, &[]), frame(8, 0, 0, &[0x7f, 0, 0, 0])];
+    tls.write_all(&hello.concat()).unwrap();
+    tls.sock.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+    // `GET https://x/`, in numbers of the static table (RFC 7541 A).
+    let head = [0x82, 0x87, 0x84, 0x01, 1, b'x'];
+    let (started, mut seen) = (Instant::now(), vec![0; 1 << 16]);
+    for batch in 0_u32.. {
+        let streams = (0..100).flat_map(|place| frame(1, 5, (batch * 100 + place) * 2 + 1, &head));
+        if tls.write_all(&streams.collect::<Vec<u8>>()).and_then(|()| tls.flush()).is_err() {
+            break;
+        }
+        while tls.read(&mut seen).is_ok_and(|count| count > 0) {}
+        assert!(started.elapsed() < Duration::from_secs(30), "never parted with");
+    }
+    let answered = agent.lines("serial-reject").len();
+    assert!((1..1000).contains(&answered), "{answered}");
+    still_serves(&site);
+}

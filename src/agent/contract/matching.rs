@@ -5,7 +5,7 @@ use std::fmt;
 use super::property::Property;
 use super::template::{Element, Reading, Template, Word};
 
-/// Most steps of one search. A template that people write takes as many as it has elements.
+/// Most steps of one search. A template that people write takes about as many as it has elements and the call words.
 const STEPS: usize = 20_000;
 
 /// Why words cannot be read. It names places and properties, never a value.
@@ -59,7 +59,7 @@ pub(super) struct Matching<'a> {
 }
 
 /// Called with each reading; what it returns ends the search.
-type Visit<'v, T> = &'v mut dyn FnMut(&Reading) -> Option<T>;
+type Visit<'v, 'a, T> = &'v mut dyn FnMut(&Reading<'a>) -> Option<T>;
 
 impl<'a> Matching<'a> {
     pub(super) const fn new(template: &'a Template, args: &'a [String]) -> Self {
@@ -70,7 +70,7 @@ impl<'a> Matching<'a> {
     ///
     /// # Errors
     /// It never did: why the words could not be read further.
-    pub(super) fn each<T>(mut self, visit: Visit<'_, T>) -> Result<T, Failure> {
+    pub(super) fn each<T>(mut self, visit: Visit<'_, 'a, T>) -> Result<T, Failure> {
         let found = self.read((0, 0), &mut Reading::new(), visit);
         found.ok_or(if self.steps >= STEPS { Failure::TooMany } else { self.furthest.1 })
     }
@@ -78,7 +78,7 @@ impl<'a> Matching<'a> {
     /// Reads on from `element` and `arg`.
     ///
     /// **Invariant:** the depth is bounded by the number of elements, which is bounded.
-    fn read<T>(&mut self, at: (usize, usize), reading: &mut Reading, visit: Visit<'_, T>) -> Option<T> {
+    fn read<T>(&mut self, at: (usize, usize), reading: &mut Reading<'a>, visit: Visit<'_, 'a, T>) -> Option<T> {
         let (element, arg) = at;
         self.steps += 1;
         if self.steps >= STEPS {
@@ -98,7 +98,13 @@ impl<'a> Matching<'a> {
         }
     }
 
-    fn value<T>(&mut self, at: (usize, usize), place: usize, reading: &mut Reading, visit: Visit<'_, T>) -> Option<T> {
+    fn value<T>(
+        &mut self,
+        at: (usize, usize),
+        place: usize,
+        reading: &mut Reading<'a>,
+        visit: Visit<'_, 'a, T>,
+    ) -> Option<T> {
         let property = self.template.properties.get(place)?;
         if let Some(word) = self.positional(at, property, false) {
             let found = self.with((at.0 + 1, at.1 + 1), (place, Word::Text(word)), reading, visit);
@@ -116,8 +122,8 @@ impl<'a> Matching<'a> {
         &mut self,
         at: (usize, usize),
         (place, flag): (usize, &str),
-        reading: &mut Reading,
-        visit: Visit<'_, T>,
+        reading: &mut Reading<'a>,
+        visit: Visit<'_, 'a, T>,
     ) -> Option<T> {
         let property = self.template.properties.get(place)?;
         let (element, arg) = at;
@@ -140,7 +146,13 @@ impl<'a> Matching<'a> {
         if announced { None } else { self.fail(arg, Failure::Missing(property.name.clone())) }
     }
 
-    fn many<T>(&mut self, at: (usize, usize), place: usize, reading: &mut Reading, visit: Visit<'_, T>) -> Option<T> {
+    fn many<T>(
+        &mut self,
+        at: (usize, usize),
+        place: usize,
+        reading: &mut Reading<'a>,
+        visit: Visit<'_, 'a, T>,
+    ) -> Option<T> {
         let property = self.template.properties.get(place)?;
         let (element, start) = at;
         let mut items = Vec::new();
@@ -161,9 +173,9 @@ impl<'a> Matching<'a> {
     fn with<T>(
         &mut self,
         at: (usize, usize),
-        (place, word): (usize, Word),
-        reading: &mut Reading,
-        visit: Visit<'_, T>,
+        (place, word): (usize, Word<'a>),
+        reading: &mut Reading<'a>,
+        visit: Visit<'_, 'a, T>,
     ) -> Option<T> {
         if let Some(before) = reading.get(&place) {
             return if *before == word { self.read(at, reading, visit) } else { None };
@@ -175,33 +187,37 @@ impl<'a> Matching<'a> {
     }
 
     /// The word at a place that nothing announces, if it can be a value of `property`.
-    fn positional(&mut self, (element, arg): (usize, usize), property: &Property, item: bool) -> Option<String> {
+    fn positional(&mut self, (element, arg): (usize, usize), property: &Property, item: bool) -> Option<&'a str> {
+        // Collecting the items of an array is a step for each: else one step could be as long as the call.
+        self.steps += 1;
         let kinds = if item { property.items } else { property.kinds };
-        let Some(word) = self.args.get(arg) else {
+        let args = self.args;
+        let Some(word) = args.get(arg) else {
             return self.fail(arg, Failure::Missing(property.name.clone()));
         };
-        if kinds.value(word, false).is_none() {
+        if !kinds.allow(word) {
             return self.fail(arg, Failure::Kind(arg + 1, property.name.clone(), kinds.name()));
         }
         if property.looks_like_an_option(word, item) && !self.options_ended(element) {
             return self.fail(arg, Failure::Hyphen(arg + 1, property.name.clone()));
         }
-        Some(word.clone())
+        Some(word)
     }
 
     /// The word behind a flag, if it can be a value of `property`. A boolean has none there.
-    fn announced(&mut self, arg: usize, place: usize) -> Option<String> {
+    fn announced(&mut self, arg: usize, place: usize) -> Option<&'a str> {
         let (property, kinds) = (self.template.properties.get(place)?, self.template.spoken(place));
         if !kinds.scalar() {
             return None;
         }
-        let Some(word) = self.args.get(arg) else {
+        let args = self.args;
+        let Some(word) = args.get(arg) else {
             return self.fail(arg, Failure::Missing(property.name.clone()));
         };
-        if kinds.value(word, false).is_none() {
+        if !kinds.allow(word) {
             return self.fail(arg, Failure::Kind(arg + 1, property.name.clone(), kinds.name()));
         }
-        Some(word.clone())
+        Some(word)
     }
 
     fn options_ended(&self, element: usize) -> bool {

@@ -35,6 +35,7 @@ use serde_json::{Map, Value};
 
 use self::matching::{Failure, Matching};
 use self::template::Template;
+use crate::wire::order::check_arguments;
 use crate::wire::refusal::Refusal;
 
 /// Largest compiled pattern, in bytes. It is far below the size at which regex-automata panics on a match
@@ -71,8 +72,11 @@ impl Contract {
     /// Judges the words of a call. Returns the parameters that they mean.
     ///
     /// # Errors
-    /// `arguments-not-allowed`, with the argument and the reason. No value is repeated.
+    /// `arguments-not-allowed`, with the argument and the reason. No value is repeated. Or there are more arguments, or
+    /// larger ones, than any script can be given ([`check_arguments`]).
     pub fn check(&self, args: &[String]) -> Result<Map<String, Value>, Refusal> {
+        // Not worth a search: no executor takes it.
+        check_arguments(args)?;
         let mut first = None;
         let mut readings = 0;
         let outcome = Matching::new(&self.template, args).each(&mut |reading| {

@@ -49,6 +49,11 @@ impl Kinds {
         if narrow { other().or_else(text) } else { text().or_else(other) }
     }
 
+    /// Whether a word can mean one, without making it.
+    pub(super) fn allow(self, word: &str) -> bool {
+        self.text || self.number(word).is_some() || self.boolean(word).is_some()
+    }
+
     fn number(self, word: &str) -> Option<Value> {
         let number: Number = serde_json::from_str(word).ok()?;
         // JSON allows blanks around a number and integers as 1.0 or 1e3; an integer's words are its digits.

@@ -20,21 +20,21 @@ pub(super) enum Element {
     Each(usize),
 }
 
-/// What the words say of one property.
+/// What the words say of one property. It borrows them: a search says it many times over.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Word {
+pub(super) enum Word<'a> {
     /// Nothing.
     Absent,
     /// A flag without a value.
     On,
     /// A value.
-    Text(String),
+    Text(&'a str),
     /// So many values.
-    Many(Vec<String>),
+    Many(Vec<&'a str>),
 }
 
 /// One way to read the words: what they say of each property that `argv` names.
-pub(super) type Reading = BTreeMap<usize, Word>;
+pub(super) type Reading<'a> = BTreeMap<usize, Word<'a>>;
 
 /// A template and the properties that it is about.
 #[derive(Debug)]
@@ -118,7 +118,7 @@ impl Template {
 
     /// The parameters that a reading means. Those that leave no trace in the words are what the schema is most likely
     /// to want: absent, or what is nearest to it where they are required.
-    pub(super) fn object(&self, reading: &Reading, narrow: bool) -> Map<String, Value> {
+    pub(super) fn object(&self, reading: &Reading<'_>, narrow: bool) -> Map<String, Value> {
         let mut object = Map::new();
         for (place, property) in self.properties.iter().enumerate() {
             let value = match reading.get(&place) {
@@ -133,7 +133,7 @@ impl Template {
     }
 }
 
-fn said(property: &Property, spoken: Kinds, word: &Word, narrow: bool) -> Option<Value> {
+fn said(property: &Property, spoken: Kinds, word: &Word<'_>, narrow: bool) -> Option<Value> {
     match word {
         Word::On => Some(Value::Bool(true)),
         Word::Text(text) => spoken.value(text, narrow),

@@ -284,6 +284,26 @@ fn a_search_that_would_never_end_is_given_up() {
 }
 
 #[test]
+fn no_call_holds_up_the_agent_however_many_or_long_its_words_are() {
+    let lists = |items: Value| {
+        let names: Vec<String> = (0..8).map(|n| format!("p{n}")).collect();
+        let each = |name: &String| (name.clone(), json!({"type": "array", "items": items}));
+        let properties: Map<String, Value> = names.iter().map(each).collect();
+        let argv = names.iter().map(|name| json!({"arg": name, "repeat": true})).chain([json!("end")]);
+        contract(&json!({"properties": properties}), &json!(argv.collect::<Vec<_>>()))
+    };
+    let started = std::time::Instant::now();
+    for (items, word) in [(json!({"type": "string"}), "x"), (json!({"type": "number"}), "1")] {
+        let lists = lists(items);
+        let refused = |args: Vec<String>| lists.check(&args).unwrap_err();
+        assert_eq!(refused(vec![word.to_owned(); 200_000]).code(), "arguments-too-large");
+        assert_eq!(refused(vec![word.repeat(4096); 256]).code(), "arguments-not-allowed");
+    }
+    // Seconds without the bounds, in a debug build minutes.
+    assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[test]
 fn the_documented_example_does_what_the_documentation_says() {
     let text = include_str!("../../../README.md");
     let (_, rest) = text.split_once("```json\n").unwrap();

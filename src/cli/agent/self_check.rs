@@ -12,6 +12,7 @@ use crate::cli::out;
 use crate::conf::agent::Loaded;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::hook::{Fault, fault_of};
 use crate::sys::{file, user};
 use crate::wire::causes;
 
@@ -204,6 +205,11 @@ fn hook(loaded: &Loaded) -> bool {
     match &loaded.settings.auth_hook {
         Some(hook) if !file::is_executable(hook) => {
             out::line(format!("  Auth hook: {} is not executable", hook.display()));
+            false
+        }
+        Some(hook) if fault_of(hook) == Some(Fault::Unsafe) => {
+            let hook = hook.display();
+            out::line(format!("  Auth hook: everybody may write {hook}: every call is denied (chmod o-w {hook})"));
             false
         }
         _ => true,

@@ -5,6 +5,7 @@ use crate::cli::out;
 use crate::dispatcher::site::{Site, SiteError};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::hook::{Fault, fault_of};
 use crate::pki::chain::TrustAnchor;
 use crate::sys::file::{self, FileError};
 
@@ -34,6 +35,11 @@ pub fn run(_: &Args, globals: &Globals) -> Result<Exit, Failure> {
         Some(hook) if !file::is_executable(hook) => {
             good = false;
             out::line(format!("  Auth hook: {} is not executable: every call is denied", hook.display()));
+        }
+        Some(hook) if fault_of(hook) == Some(Fault::Unsafe) => {
+            good = false;
+            let hook = hook.display();
+            out::line(format!("  Auth hook: everybody may write {hook}: every call is denied (chmod o-w {hook})"));
         }
         Some(hook) => out::line(format!("  Auth hook OK ({})", hook.display())),
         None => {}

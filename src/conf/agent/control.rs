@@ -50,8 +50,10 @@ fn controls(settings: &Settings, scripts: &Path, resolve: Resolve<'_>) -> Vec<Co
         ("cert_staging_path", &settings.cert_staging_path),
     ];
     let socket = settings.executor_socket.iter().map(|socket| ("executor_socket", socket.as_path()));
+    // Whoever writes the hook decides what the agent allows, and runs as the agent.
+    let hook = settings.auth_hook.iter().map(|hook| ("auth_hook", hook.as_path()));
     let directory = |(setting, file): (_, &Path)| (setting, directory_of(file).to_owned());
-    let directories = files.into_iter().chain(socket).map(directory);
+    let directories = files.into_iter().chain(socket).chain(hook).map(directory);
     directories
         .chain([("async_runs_dir", settings.async_runs_dir.to_path_buf())])
         .map(|(setting, directory)| Control { setting, spellings: spellings(&directory, resolve) })
@@ -108,7 +110,7 @@ mod tests {
     use crate::conf::{Root, Source};
 
     const TEXT: &str = "port = 1\ncert = /pki/a.crt\nkey = /keys/a.key\nca = /pki/ca.crt\nexecutor_socket = /run/c/x.sock\n\
-                        async_runs_dir = /var/lib/c/runs\n[profile p]\nwritable = ";
+                        auth_hook = /opt/hooks/judge\nasync_runs_dir = /var/lib/c/runs\n[profile p]\nwritable = ";
 
     /// The errors about the writable paths, where the file system has these links.
     fn judge(writable: &str, links: &[(&str, &str)]) -> String {
@@ -131,6 +133,8 @@ mod tests {
             ("/pki", "the certificate"),
             ("/run", "executor_socket"),
             ("/run/c/x.sock", "executor_socket"),
+            ("/opt/hooks", "auth_hook"),
+            ("/opt/hooks/judge", "auth_hook"),
             ("/var/lib/c/runs/x", "async_runs_dir"),
             ("/var/lib/ctrl-exec-agent/x", "trusted_dispatchers_path"),
             ("/var/lib", "trusted_dispatchers_path"),
@@ -139,7 +143,7 @@ mod tests {
             ("/", "agent.conf"),
         ] {
             let errors = judge(writable, &[]);
-            assert!(errors.starts_with("/etc/c/agent.conf:8:12: Profile 'p': writable path"), "{writable}: {errors}");
+            assert!(errors.starts_with("/etc/c/agent.conf:9:12: Profile 'p': writable path"), "{writable}: {errors}");
             assert!(errors.contains(&format!(", where {setting} is")), "{writable}: {errors}");
         }
         for free in ["/srv", "/var/lib/c", "/keys2", "/run/other", "/etc/nginx/ssl:/tmp"] {
@@ -151,7 +155,7 @@ mod tests {
     #[test]
     fn every_wrong_path_is_told_where_it_stands() {
         let errors = judge("/srv:/keys:/run", &[]);
-        assert!(errors.contains(":8:17: ") && errors.contains(":8:23: ") && !errors.contains(":8:12: "), "{errors}");
+        assert!(errors.contains(":9:17: ") && errors.contains(":9:23: ") && !errors.contains(":9:12: "), "{errors}");
     }
 
     #[test]

@@ -115,6 +115,18 @@ fn what_becomes_the_agents_own_later_is_refused_and_hidden_at_the_next_run() {
 }
 
 #[test]
+fn the_front_end_never_chooses_what_scripts_do_not_see() {
+    let executor = Executor::root("run_as = nobody");
+    executor.write("open/deep/denied", "everything");
+    let link = executor.path("conf-runs");
+    std::os::unix::fs::symlink(executor.path("open/deep"), &link).unwrap();
+    std::os::unix::fs::lchown(&link, Some(65_534), None).unwrap();
+    assert_eq!(refused(&executor), "control-unknown");
+    std::fs::remove_file(&link).unwrap();
+    assert_eq!(executor.says("cat {}/open/deep/denied"), "everything");
+}
+
+#[test]
 fn a_script_among_the_agents_own_files_is_refused() {
     let executor = Executor::root("run_as = nobody");
     std::os::unix::fs::symlink("/usr/bin", executor.path("conf-runs")).unwrap();

@@ -1,0 +1,92 @@
+//! Where a path leads, if nobody but root has a say in that.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+
+/// Most symbolic links on the way, as in the kernel (`path_resolution(7)`).
+const LINKS: usize = 40;
+
+/// The path without symbolic links and dots, if root made every link on the way. Whose the directories are does not
+/// matter: who owns one may exchange what is in it, but with a link of root's only for one that is there already.
+///
+/// Names are looked at one after another, so whoever uses the result follows no link any more (`RESOLVE_NO_SYMLINKS`).
+///
+/// # Errors
+/// There is no such file, a link is somebody else's, or the path is relative.
+pub fn resolve_by_links_of_root(path: &Path) -> io::Result<PathBuf> {
+    if !path.is_absolute() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is not absolute"));
+    }
+    let (mut found, mut rest, mut links) = (PathBuf::new(), VecDeque::new(), 0);
+    prepend(&mut found, &mut rest, path);
+    while let Some(name) = rest.pop_front() {
+        if name == ".." {
+            found.pop();
+            continue;
+        }
+        let place = found.join(name);
+        let facts = fs::symlink_metadata(&place)?;
+        if !facts.is_symlink() {
+            found = place;
+            continue;
+        }
+        if facts.uid() != 0 {
+            let text = format!("the symbolic link {} belongs to uid {} (chown -h root)", place.display(), facts.uid());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        links += 1;
+        if links > LINKS {
+            return Err(Errno::ELOOP.into());
+        }
+        prepend(&mut found, &mut rest, &fs::read_link(&place)?);
+    }
+    Ok(found)
+}
+
+/// Puts the components of `path` in front of what is left to walk; an absolute one starts again at `/`.
+fn prepend(found: &mut PathBuf, rest: &mut VecDeque<OsString>, path: &Path) {
+    for component in path.components().rev() {
+        match component {
+            Component::Normal(name) => rest.push_front(name.to_owned()),
+            Component::ParentDir => rest.push_front(OsString::from("..")),
+            Component::RootDir => *found = PathBuf::from("/"),
+            Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{lchown, symlink};
+
+    use super::*;
+
+    #[test]
+    fn links_of_root_lead_on_and_those_of_others_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
+        fs::create_dir_all(base.join("a/b")).unwrap();
+        symlink(base.join("a"), base.join("whole")).unwrap();
+        symlink("../whole/./b", base.join("a/part")).unwrap();
+        symlink("circle", base.join("circle")).unwrap();
+        let resolve = |name: &str| resolve_by_links_of_root(&base.join(name));
+        assert_eq!(resolve("a/part/.").unwrap(), base.join("a/b"));
+        assert_eq!(resolve("whole/../whole/b").unwrap(), base.join("a/b"));
+        assert_eq!(resolve_by_links_of_root(Path::new("/..")).unwrap(), Path::new("/"));
+        assert_eq!(resolve("none").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(resolve("circle").unwrap_err().raw_os_error(), Some(libc::ELOOP));
+        lchown(base.join("whole"), Some(65_534), None).unwrap();
+        for name in ["whole", "whole/b", "a/part"] {
+            let error = resolve(name).unwrap_err().to_string();
+            assert!(error.contains("whole belongs to uid 65534"), "{name}: {error}");
+        }
+        assert_eq!(resolve("a/b").unwrap(), base.join("a/b"));
+        assert!(resolve_by_links_of_root(Path::new("a")).is_err());
+    }
+}
