@@ -172,7 +172,7 @@ impl Tree {
 /// File systems that live as long as they are mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fresh {
-    /// Files in memory; the root directory has mode 0755 and is root's.
+    /// Files in memory, at most a tenth of the host's (tmpfs(5)); the root directory has mode 0755 and is root's.
     Memory,
     /// The processes of this process namespace (proc(5)).
     Processes,
@@ -186,7 +186,7 @@ pub enum Fresh {
 /// There is no directory at `path`, or the kernel lacks the file system.
 pub fn fresh(kind: Fresh, path: &Path, attributes: Attributes) -> io::Result<()> {
     let (name, options) = match kind {
-        Fresh::Memory => ("tmpfs", Some("mode=0755")),
+        Fresh::Memory => ("tmpfs", Some("mode=0755,size=10%")),
         Fresh::Processes => ("proc", None),
         Fresh::Terminals => ("devpts", Some("newinstance,ptmxmode=0666,mode=0620,gid=5")),
     };

@@ -51,6 +51,15 @@ fn temporary_files_are_private_and_those_of_the_host_are_not_there() {
 }
 
 #[test]
+fn private_files_never_take_more_than_a_tenth_of_the_hosts_memory() {
+    let executor = Executor::root("run_as = nobody\nwritable = {}/open");
+    let said = executor.says("stat -fc '%b %S' /tmp; grep MemTotal /proc/meminfo");
+    let numbers: Vec<u64> = said.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let [blocks, size, memory] = numbers[..] else { panic!("{said}") };
+    assert!(blocks > 0 && (blocks - 1) * size <= memory * 1024 / 10, "{said}");
+}
+
+#[test]
 fn a_writable_path_that_is_missing_or_behind_a_link_refuses_the_run_by_name() {
     let executor = Executor::root("run_as = nobody\nwritable = {}/open:{}/none");
     let (step, reason) = unconfined(&executor);
