@@ -20,6 +20,7 @@ mod limits;
 mod monitor;
 mod pins;
 mod policy;
+mod post;
 mod report;
 mod resolve;
 mod rights;

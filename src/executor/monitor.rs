@@ -1,4 +1,5 @@
-//! The monitor: one process an order, from its first byte to its one outcome.
+//! The monitor: one process an order, from its first byte to its one outcome. One that has done with its order and is
+//! as good as new (`post` says when) may be given another.
 //!
 //! It lives in a session of its own and is deaf to signals, so that neither the end of the executor nor that of the
 //! front-end ends it: what they do to an order they do through its connection. It adopts the orphans among the
@@ -8,16 +9,18 @@
 //! (it may have started a daemon) are left alone, as they always were. A script that is cancelled or out of time is
 //! another matter: that outcome is told when the last descendant is gone, not before.
 
+use std::cell::OnceCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use super::confine::{self, Space};
+use super::confine::{self, Outside, Space};
 use super::decide::{Plan, decide};
 use super::environment::{environment, environment_of};
 use super::event::{Audit, ExecEvent};
-use super::host::OnDisk;
+use super::host::Remembered;
 use super::intake::{self, Asked, Intake, Job};
 use super::policy::Policy;
+use super::post::Post;
 use super::report;
 use super::watch::{Action, Watch};
 use crate::sys::network::HostNetwork;
@@ -34,7 +37,7 @@ const INTAKE: Duration = Duration::from_secs(5);
 /// Largest command, in bytes.
 const COMMAND: usize = 64;
 
-/// What a monitor has from its executor.
+/// What a monitor has from its executor, for all of its orders.
 pub(super) struct Means<'a> {
     /// What it decides by.
     pub(super) policy: &'a Policy,
@@ -48,15 +51,51 @@ pub(super) struct Means<'a> {
     pub(super) full: Option<usize>,
 }
 
-/// Does what a connection asks for. The process ends afterwards.
-pub(super) fn run(connection: &OwnedFd, means: Means<'_>) {
-    let Means { policy, audit, network, control, full } = means;
+/// Does what a connection asks for, and then what those ask for that `post` brings. The process ends afterwards.
+pub(super) fn run(connection: OwnedFd, means: &Means<'_>, post: Option<Post>) {
     let signals = match settle_down() {
         Ok(signals) => signals,
-        Err(error) => return Ending::new(connection, audit).tell(&not_started("monitor", &error)),
+        Err(error) => return Ending::new(&connection, means.audit).tell(&not_started("monitor", &error)),
     };
+    let (processes, people) = (OnceCell::new(), Remembered::default());
+    let outside = Outside { network: means.network, processes: &processes };
+    let mut connection = connection;
+    loop {
+        serve(&connection, means, Kept { signals: &signals, outside, people: &people });
+        drop(connection);
+        // One that has somebody left to look after is not as good as new.
+        match post.as_ref().filter(|_| is_alone(&signals)).and_then(Post::next) {
+            Some(next) => connection = next,
+            None => return,
+        }
+    }
+}
+
+/// What a monitor keeps from order to order.
+#[derive(Clone, Copy)]
+struct Kept<'a> {
+    signals: &'a Signals,
+    outside: Outside<'a>,
+    people: &'a Remembered,
+}
+
+/// Whether no descendant is left. All who have ended are taken note of.
+fn is_alone(signals: &Signals) -> bool {
+    while matches!(signals.next(), Ok(Some(_))) {}
+    loop {
+        match process::reap() {
+            Ok(Reaped::Child(..)) => {}
+            Ok(Reaped::Nobody) => return true,
+            Ok(Reaped::Running) | Err(_) => return false,
+        }
+    }
+}
+
+fn serve(connection: &OwnedFd, means: &Means<'_>, kept: Kept<'_>) {
+    let Means { policy, audit, control, full, .. } = means;
+    let audit = *audit;
     let asked = intake::take(connection, Instant::now() + INTAKE);
-    let intake = match asked.and_then(|asked| only_an_order(connection, control, asked)) {
+    let intake = match asked.and_then(|asked| only_an_order(connection, control.as_ref(), asked)) {
         Ok(Some(intake)) => intake,
         Ok(None) => return,
         Err(refusal) => return Ending::new(connection, audit).tell(&Outcome::Refused(refusal)),
@@ -68,17 +107,21 @@ pub(super) fn run(connection: &OwnedFd, means: Means<'_>) {
         (ending.status, ending.lock, cancel) = (Some(status), Some(lock), Some(fifo));
     }
     let refused = |refusal| Outcome::Refused(refusal);
-    let plan = match full.map_or_else(|| decide(&order, policy, &OnDisk), |most| Err(busy(most))) {
+    let plan = match full.map_or_else(|| decide(&order, policy, kept.people), |most| Err(busy(most))) {
         Ok(plan) => plan,
         Err(refusal) => return ending.tell(&refused(refusal)),
     };
     ending.profile = Some(plan.profile());
-    match start(&plan, stdio, network) {
+    match start(&plan, stdio, kept.outside) {
         Err(outcome) => ending.tell(&outcome),
         Ok((spawned, space)) => {
             ending.pid = Some(spawned.pid);
-            let supervision = Supervision { space, cancel, ..Supervision::new(&plan, &order, spawned, signals) };
-            ending.tell(&supervision.until_the_end(connection, audit));
+            let supervision = Supervision { space, cancel, ..Supervision::new(&plan, &order, spawned, kept.signals) };
+            let (outcome, space) = supervision.until_the_end(connection, audit);
+            ending.tell(&outcome);
+            if let Some(space) = space {
+                space.see_out(kept.signals);
+            }
         }
     }
 }
@@ -90,7 +133,7 @@ pub(super) fn busy(most: usize) -> Refusal {
 }
 
 /// The order that was asked for; nothing if it was a word of control, which is done then.
-fn only_an_order(connection: &OwnedFd, control: Option<OwnedFd>, asked: Asked) -> Result<Option<Intake>, Refusal> {
+fn only_an_order(connection: &OwnedFd, control: Option<&OwnedFd>, asked: Asked) -> Result<Option<Intake>, Refusal> {
     let (word, Some(control)) = (
         match asked {
             Asked::Order(intake) => return Ok(Some(intake)),
@@ -104,7 +147,7 @@ fn only_an_order(connection: &OwnedFd, control: Option<OwnedFd>, asked: Asked) -
         // A front-end that is gone needs no answer.
         Control::Hello => drop(report::answer_now(connection, &Reloaded::Done)),
         // An executor that is gone gives none: the connection closes.
-        Control::Reload => drop(fdpass::send(&control, b"r", &[connection.as_fd()])),
+        Control::Reload => drop(fdpass::send(control, b"r", &[connection.as_fd()])),
         Control::Order => return Err(intake::malformed("a connection is an order by itself")),
     }
     Ok(None)
@@ -118,7 +161,7 @@ fn settle_down() -> std::io::Result<Signals> {
     Signals::collect(&[Signal::SIGCHLD])
 }
 
-fn start(plan: &Plan, stdio: [OwnedFd; 3], network: Option<&HostNetwork>) -> Result<(Spawned, Option<Space>), Outcome> {
+fn start(plan: &Plan, stdio: [OwnedFd; 3], outside: Outside<'_>) -> Result<(Spawned, Option<Space>), Outcome> {
     let own = |name: &str| std::env::var_os(name);
     let spawn = Spawn {
         path: plan.program().clone(),
@@ -147,12 +190,7 @@ fn start(plan: &Plan, stdio: [OwnedFd; 3], network: Option<&HostNetwork>) -> Res
         umask: confinement.profile().umask,
         ..spawn
     };
-    if confinement.profile().network {
-        // The executor has left the host's network; from here on this process and its script have it again.
-        let entered = network.map_or(Ok(()), HostNetwork::enter);
-        entered.map_err(|error| Outcome::NotConfined { step: "network".to_owned(), reason: error.to_string() })?;
-    }
-    confine::start(confinement, spawn).map(|(spawned, space)| (spawned, Some(space)))
+    confine::start(confinement, spawn, outside).map(|(spawned, space)| (spawned, Some(space)))
 }
 
 fn not_started(step: &str, error: &std::io::Error) -> Outcome {
@@ -197,7 +235,9 @@ struct Supervision<'a> {
     leader: Pid,
     /// The namespace whose first process `leader` is; none for a script that is not confined.
     space: Option<Space>,
-    signals: Signals,
+    /// Whether the namespace's init may still tell something.
+    attentive: bool,
+    signals: &'a Signals,
     /// Until exec has succeeded or failed.
     verdict: Option<OwnedFd>,
     watch: Watch,
@@ -210,26 +250,44 @@ struct Supervision<'a> {
 }
 
 impl<'a> Supervision<'a> {
-    fn new(plan: &'a Plan, order: &'a Order, spawned: Spawned, signals: Signals) -> Self {
+    fn new(plan: &'a Plan, order: &'a Order, spawned: Spawned, signals: &'a Signals) -> Self {
         let Spawned { pid, verdict } = spawned;
         let watch = Watch::new(plan.time_limit(), plan.kill_grace(), Instant::now());
         let heard = Vec::with_capacity(COMMAND);
         let verdict = Some(verdict);
-        Self { plan, order, leader: pid, space: None, signals, verdict, watch, heard, listening: true, cancel: None }
+        let (space, cancel) = (None, None);
+        Self {
+            plan,
+            order,
+            leader: pid,
+            space,
+            attentive: true,
+            signals,
+            verdict,
+            watch,
+            heard,
+            listening: true,
+            cancel,
+        }
     }
 
-    fn until_the_end(mut self, connection: &OwnedFd, audit: Audit<'_>) -> Outcome {
+    /// The outcome, and the namespace if it is still to be seen out.
+    fn until_the_end(mut self, connection: &OwnedFd, audit: Audit<'_>) -> (Outcome, Option<Space>) {
         loop {
             let limit = self.watch.wakes().map(|at| at.saturating_duration_since(Instant::now()));
             let verdict = self.verdict.as_ref().map(AsFd::as_fd);
             let peer = self.listening.then(|| connection.as_fd());
             let fifo = self.cancel.as_ref().map(AsFd::as_fd);
             // The kernel refuses to wait only when it has no memory for four entries; then we come round again.
-            let ready = poll::readable([verdict, Some(self.signals.as_fd()), peer, fifo], limit).unwrap_or_default();
-            let [verdict, child, peer, fifo] = ready.map(|ready| ready.readable);
+            // A script that is being ended has no say any more.
+            let ear = self.space.as_ref().filter(|_| self.attentive && self.watch.why().is_none()).map(Space::ear);
+            let sources = [verdict, Some(self.signals.as_fd()), peer, fifo, ear];
+            let [verdict, child, peer, fifo, told] =
+                poll::readable(sources, limit).unwrap_or_default().map(|ready| ready.readable);
             let ended = if verdict { self.learn_verdict(connection) } else { None };
+            let ended = ended.or_else(|| if told { self.learn_end(connection) } else { None });
             if let Some(outcome) = ended.or_else(|| if child { self.reap(connection) } else { None }) {
-                return outcome;
+                return (outcome, self.space);
             }
             let asked = if fifo { self.end_it() } else { Action::Wait };
             self.act(asked, audit);
@@ -258,16 +316,26 @@ impl<'a> Supervision<'a> {
         Some(Outcome::NotStarted { step, reason: explain(&failure, self.plan) })
     }
 
+    /// What init tells, unless the program never ran.
+    fn learn_end(&mut self, connection: &OwnedFd) -> Option<Outcome> {
+        self.attentive = false;
+        let told = self.space.as_ref()?.told()?;
+        Some(self.learn_verdict(connection).unwrap_or(told))
+    }
+
     /// Takes note of everyone who has ended.
     fn reap(&mut self, connection: &OwnedFd) -> Option<Outcome> {
         while matches!(self.signals.next(), Ok(Some(_))) {}
         loop {
             match process::reap() {
-                Ok(Reaped::Child(pid, end)) if pid == self.leader && self.watch.why().is_none() => {
+                Ok(Reaped::Child(pid, end)) if pid == self.leader => {
+                    let space = self.space.take();
+                    if self.watch.why().is_some() {
+                        continue;
+                    }
                     // It has ended, so the pipe has its last word.
                     let failed = self.learn_verdict(connection);
-                    return failed
-                        .or_else(|| Some(self.space.take().map_or(outcome_of(end), |space| space.outcome(end))));
+                    return failed.or_else(|| Some(space.map_or(outcome_of(end), |space| space.outcome(end))));
                 }
                 Ok(Reaped::Child(..)) => {}
                 Ok(Reaped::Running) | Err(_) => return None,

@@ -1,7 +1,7 @@
 //! Whole processes of the command line, each with a new connection.
 
-use std::process::{Command, Stdio};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::Bench;

@@ -162,7 +162,8 @@ impl Drop for Executor {
     fn drop(&mut self) {
         // A child of its own kind ends with its line; a keeper that is killed would leave its service behind.
         if let Way::Line(control) = &self.way {
-            let _ = nix::sys::socket::shutdown(std::os::fd::AsRawFd::as_raw_fd(control), nix::sys::socket::Shutdown::Both);
+            let _ =
+                nix::sys::socket::shutdown(std::os::fd::AsRawFd::as_raw_fd(control), nix::sys::socket::Shutdown::Both);
         } else {
             let _ = self.child.kill();
         }

@@ -1,7 +1,7 @@
 //! The floor under a run: fork, exec and wait of the same program, from a small process.
 
-use std::path::Path;
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
