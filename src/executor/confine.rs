@@ -11,7 +11,8 @@
 //! The init (`init`; process 1 of that namespace, root, never the script itself):
 //!
 //! 4. is killed when the monitor ends; is closed to other processes (not dumpable); enters the control group;
-//! 5. goes back to the host's network, which the executor has left, unless the profile has `network = no`; takes namespaces of its own for mounts, System V objects, host name and, with `network = no`, network, and makes
+//! 5. goes back to the host's network, which the executor has left, unless the profile has `network = no`;
+//!    takes namespaces of its own for mounts, System V objects, host name and, with `network = no`, network, and makes
 //!    the mounts private;
 //! 6. builds the tree (`tree`, which has its own list);
 //! 7. forks the script's process, keeps nothing but the pipe for its status, and stands by.

@@ -11,7 +11,7 @@ use crate::executor::policy::Policy;
 use crate::executor::report;
 use crate::sys::network::HostNetwork;
 use crate::sys::process::Signals;
-use crate::sys::{fdpass, poll, user};
+use crate::sys::{fdpass, memory, poll, user};
 use crate::wire::control::{self, Control, Reloaded};
 
 /// How long the front-end may take to read an answer.
@@ -108,6 +108,8 @@ fn serve(control: OwnedFd, signals: Signals, policy: Result<Policy, String>, par
         warn(policy, audit);
     }
     let crew = Crew::new().map_err(ServeError::Control)?;
+    // What is only a saving may fail.
+    drop(memory::forget_unchanged());
     let server = Server { door: control, signals, policy, crew, audit, load, network };
     server.serve().map_err(ServeError::Control)
 }

@@ -21,7 +21,7 @@ use crate::sys::notify::Notifier;
 use crate::sys::process::Signals;
 use crate::sys::socket::concerns_one_connection;
 use crate::sys::user::{self, Account};
-use crate::sys::{fdpass, poll};
+use crate::sys::{fdpass, memory, poll};
 
 /// A pause after the system had nothing left for another connection.
 const EXHAUSTED: Duration = Duration::from_millis(100);
@@ -98,6 +98,8 @@ pub fn serve_socket(
     let policy = Ok(policy);
     let network = Some(&network);
     let crew = Crew::new().map_err(ServeError::Control)?;
+    // What is only a saving may fail.
+    drop(memory::forget_unchanged());
     let server = Server { door, signals, policy, crew, audit: &audit, load: &load, network };
     server.serve().map_err(ServeError::Control)
 }
