@@ -84,6 +84,16 @@ pub(super) struct Outside<'a> {
     pub(super) processes: &'a OnceCell<OwnProcesses>,
 }
 
+impl<'a> Outside<'a> {
+    fn processes(self) -> io::Result<&'a OwnProcesses> {
+        if let Some(known) = self.processes.get() {
+            return Ok(known);
+        }
+        let found = OwnProcesses::find()?;
+        Ok(self.processes.get_or_init(|| found))
+    }
+}
+
 /// Starts a plan's script in its confinement.
 ///
 /// # Errors
@@ -112,13 +122,7 @@ pub(super) fn start(
     let group = group.transpose().map_err(failed("control-group"))?;
     let (verdict, failure) = pipe::pipe().map_err(failed("pipe"))?;
     let (status, report) = pipe::pipe().map_err(failed("pipe"))?;
-    let processes = match outside.processes.get() {
-        Some(known) => known,
-        None => {
-            let found = OwnProcesses::find().map_err(failed("process-namespace"))?;
-            outside.processes.get_or_init(|| found)
-        }
-    };
+    let processes = outside.processes().map_err(failed("process-namespace"))?;
     match processes.fork_into_new().map_err(failed("process-namespace"))? {
         Fork::Parent(init) => {
             let memory = confinement.profile().memory_max;

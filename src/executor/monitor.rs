@@ -49,7 +49,7 @@ pub(super) struct Means<'a> {
 }
 
 /// Does what a connection asks for, and then what those ask for that `post` brings. The process ends afterwards.
-pub(super) fn run(connection: OwnedFd, means: &Means<'_>, post: Option<Post>) {
+pub(super) fn run(connection: OwnedFd, means: &Means<'_>, post: Option<&Post>) {
     let signals = match settle_down() {
         Ok(signals) => signals,
         Err(error) => return Ending::new(&connection, means.audit).tell(&not_started("monitor", &error)),
@@ -61,7 +61,7 @@ pub(super) fn run(connection: OwnedFd, means: &Means<'_>, post: Option<Post>) {
         serve(&connection, means, Kept { signals: &signals, outside, people: &people });
         drop(connection);
         // One that has somebody left to look after is not as good as new.
-        match post.as_ref().filter(|_| is_alone(&signals)).and_then(Post::next) {
+        match post.filter(|_| is_alone(&signals)).and_then(Post::next) {
             Some(next) => connection = next,
             None => return,
         }

@@ -44,7 +44,7 @@ impl Host {
         assert!(made.success());
         let root = root.display();
         let top = format!("port = 7443\ncert = {root}/etc/a.crt\nkey = {root}/etc/a.key\nca = {root}/etc/ca.crt\n");
-        let own = format!("user = nobody\nmax_children = 64\n[profile default]\nrun_as = daemon\n");
+        let own = "user = nobody\nmax_children = 64\n[profile default]\nrun_as = daemon\n";
         let full = format!("writable = {root}/a:{root}/b\nreadable = {root}/bin:/usr\ncaps = CAP_NET_BIND_SERVICE\n");
         std::fs::write(host.config(), format!("{top}{own}{full}")).unwrap();
         std::fs::write(host.allowlist(), format!("idle = {}\n", program.display())).unwrap();

@@ -36,33 +36,35 @@ fn cost(bench: &Bench, host: &Host, report: &mut Report) {
         [process::processor(spawner.pid()), private, system]
     };
     spawner.spawn(10, 1);
-    executors.iter().for_each(|executor| (0..10).for_each(|_| executor.order()));
+    for executor in &executors {
+        (0..10).for_each(|_| executor.order());
+    }
     let (before, mut times): (_, [Vec<Duration>; 3]) = (used(&spawner), Default::default());
     for _ in 0..TURNS {
-        let [spawned, private, system] = &mut times;
-        spawned.extend(spawner.spawn(usize::try_from(EACH).unwrap(), 1).1);
+        let [bare, private, system] = &mut times;
+        bare.extend(spawner.spawn(usize::try_from(EACH).unwrap(), 1).1);
         for (executor, times) in executors.iter().zip([private, system]) {
             times.extend((0..EACH).map(|_| timed(|| executor.order())));
         }
     }
     executors.iter().for_each(Executor::settle);
     let after = used(&spawner);
-    let [spawned, private, system] = times.map(|times| median(&times));
-    report.fact("bare posix_spawn of a static program, p50", spawned, "ms");
+    let [bare, private, system] = times.map(|times| median(&times));
+    report.fact("bare posix_spawn of a static program, p50", bare, "ms");
     report.fact("unconfined order, p50", private, "ms");
     report.fact("confined order, p50", system, "ms");
-    report.at_most("unconfined order / posix_spawn", private / spawned, "x", 1.7);
-    report.at_most("confined order / posix_spawn", system / spawned, "x", 3.0);
+    report.at_most("unconfined order / posix_spawn", private / bare, "x", 1.7);
+    report.at_most("confined order / posix_spawn", system / bare, "x", 3.0);
     let each = |place: usize| {
         let used = after.get(place).unwrap() - before.get(place).unwrap();
         float(used) / float(TURNS * EACH)
     };
-    let [spawned, private, system] = [each(0), each(1), each(2)];
-    report.fact("processor time of a bare posix_spawn", spawned, "ms");
+    let [bare, private, system] = [each(0), each(1), each(2)];
+    report.fact("processor time of a bare posix_spawn", bare, "ms");
     report.fact("processor time of an unconfined order", private, "ms");
     report.fact("processor time of a confined order", system, "ms");
-    report.fact("unconfined order / posix_spawn, processor time", private / spawned, "x");
-    report.fact("confined order / posix_spawn, processor time", system / spawned, "x");
+    report.fact("unconfined order / posix_spawn, processor time", private / bare, "x");
+    report.fact("confined order / posix_spawn, processor time", system / bare, "x");
     for (executor, what) in executors.iter().zip(["private", "system"]) {
         let resident = float(process::resident(executor.pid()));
         report.at_most(&format!("{what} executor, resident after {} runs", TURNS * EACH), resident, "KiB", 3072.0);

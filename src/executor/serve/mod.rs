@@ -145,7 +145,7 @@ impl<D: Way> Server<'_, D> {
                 drop((signals, crew, ours));
                 let control = door.teller();
                 if let Ok(policy) = &policy {
-                    monitor::run(connection, &Means { policy, audit, network, control, full }, post);
+                    monitor::run(connection, &Means { policy, audit, network, control, full }, post.as_ref());
                 }
                 process::end(0)
             }
