@@ -11,7 +11,8 @@
 //! The init (`init`; process 1 of that namespace, root, never the script itself):
 //!
 //! 4. is killed when the monitor ends; is closed to other processes (not dumpable); enters the control group;
-//! 5. takes namespaces of its own for mounts, System V objects, host name and, with `network = no`, network, and makes
+//! 5. goes back to the host's network, which the executor has left, unless the profile has `network = no`;
+//!    takes namespaces of its own for mounts, System V objects, host name and, with `network = no`, network, and makes
 //!    the mounts private;
 //! 6. builds the tree (`tree`, which has its own list);
 //! 7. forks the script's process, keeps nothing but the pipe for its status, and stands by.
@@ -34,22 +35,25 @@
 //!
 //! # Its end
 //!
-//! When the script's process ends, its init reports the status and ends, and the kernel kills whatever is left in the
-//! namespace: **a daemon that a script leaves behind does not outlive a confined run.** When the run is to end, init
+//! When the script's process ends, its init kills whatever is left in the namespace, waits until it is gone, reports the
+//! status and ends: **a daemon that a script leaves behind does not outlive a confined run.** When the run is to end, init
 //! passes a request to end to everyone, and after the grace the monitor kills init, which is killing everyone at once.
-//! The kernel lets the monitor learn of init's end only when the namespace is empty.
+//! The kernel lets the monitor learn of init's end only when the namespace is empty. An outcome is told at either of the
+//! two moments; the monitor then sees the namespace's mounts out.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::cell::OnceCell;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::confinement::Confinement;
 use super::init::{self, Work};
 use super::limits::means;
 use super::offer;
 use crate::sys::cgroup::{self, Controllers, Delegation, Group};
-use crate::sys::process::{self, End, Fork, Pid, Signal, Spawn, Spawned};
-use crate::sys::{capability, mount, pipe};
+use crate::sys::mount::OwnProcesses;
+use crate::sys::network::HostNetwork;
+use crate::sys::process::{self, End, Fork, Pid, Reaped, Signal, Signals, Spawn, Spawned};
+use crate::sys::{capability, pipe, poll};
 use crate::wire::outcome::Outcome;
 
 /// Called once by a root executor before its first order: makes limits on memory, processes and CPU time enforceable,
@@ -77,11 +81,34 @@ pub(super) struct Space {
     memory: Option<u64>,
 }
 
+/// What a monitor has of the world outside of a run.
+#[derive(Clone, Copy)]
+pub(super) struct Outside<'a> {
+    /// The network that the executor has left.
+    pub(super) network: Option<&'a HostNetwork>,
+    /// The process namespace of the host, from the first confined run on.
+    pub(super) processes: &'a OnceCell<OwnProcesses>,
+}
+
+impl<'a> Outside<'a> {
+    fn processes(self) -> io::Result<&'a OwnProcesses> {
+        if let Some(known) = self.processes.get() {
+            return Ok(known);
+        }
+        let found = OwnProcesses::find()?;
+        Ok(self.processes.get_or_init(|| found))
+    }
+}
+
 /// Starts a plan's script in its confinement.
 ///
 /// # Errors
 /// The outcome: nothing runs, and which step failed.
-pub(super) fn start(confinement: &Confinement, spawn: Spawn) -> Result<(Spawned, Space), Outcome> {
+pub(super) fn start(
+    confinement: &Confinement,
+    spawn: Spawn,
+    outside: Outside<'_>,
+) -> Result<(Spawned, Space), Outcome> {
     let fail = |step: &str, reason: String| Outcome::NotConfined { step: step.to_owned(), reason };
     let failed = |step: &'static str| move |error: io::Error| fail(step, error.to_string());
     let available = capability::available().map_err(failed("caps"))?;
@@ -96,8 +123,8 @@ pub(super) fn start(confinement: &Confinement, spawn: Spawn) -> Result<(Spawned,
     let group = group.transpose().map_err(failed("control-group"))?;
     let (verdict, failure) = pipe::pipe().map_err(failed("pipe"))?;
     let (status, report) = pipe::pipe().map_err(failed("pipe"))?;
-    mount::separate_processes().map_err(failed("process-namespace"))?;
-    match process::fork().map_err(failed("fork"))? {
+    let processes = outside.processes().map_err(failed("process-namespace"))?;
+    match processes.fork_into_new().map_err(failed("process-namespace"))? {
         Fork::Parent(init) => {
             let memory = confinement.profile().memory_max;
             Ok((Spawned { pid: init, verdict }, Space { init, status, group, memory }))
@@ -105,7 +132,7 @@ pub(super) fn start(confinement: &Confinement, spawn: Spawn) -> Result<(Spawned,
         Fork::Child => {
             // While it is open here, the monitor's end would not show.
             drop((verdict, status));
-            let work = Work { confinement, means, group: group.as_ref(), spawn };
+            let work = Work { confinement, means, group: group.as_ref(), network: outside.network, spawn };
             init::run(work, &failure, &report)
         }
     }
@@ -124,22 +151,55 @@ impl Space {
         drop(self.group.as_ref().map(|(_, group)| group.kill()));
     }
 
+    /// Readable when init tells the script's end, or has ended without.
+    pub(super) fn ear(&self) -> BorrowedFd<'_> {
+        self.status.as_fd()
+    }
+
+    /// What became of the script, if init tells it; then nobody but init is left.
+    pub(super) fn told(&self) -> Option<Outcome> {
+        self.message().map(|end| self.judge(end))
+    }
+
+    /// Waits for the end of init, and with it of everything that the run had.
+    pub(super) fn see_out(self, signals: &Signals) {
+        // It is about to end by itself; nobody depends on that.
+        process::signal(self.init, Signal::SIGKILL);
+        loop {
+            match process::reap() {
+                Ok(Reaped::Child(pid, _)) if pid == self.init => return,
+                Ok(Reaped::Child(..)) => {}
+                Ok(Reaped::Nobody) | Err(_) => return,
+                Ok(Reaped::Running) => {
+                    drop(poll::readable([Some(signals.as_fd())], None));
+                    while matches!(signals.next(), Ok(Some(_))) {}
+                }
+            }
+        }
+    }
+
+    fn message(&self) -> Option<End> {
+        let mut message = [0; 16];
+        let size = pipe::read(&self.status, &mut message).ok()?;
+        End::from_bytes(message.get(..size)?)
+    }
+
     /// What became of the script, once init has ended in this way.
     pub(super) fn outcome(self, init: End) -> Outcome {
-        let ran_out = self.group.as_ref().is_some_and(|(_, group)| group.ran_out_of_memory());
-        let mut message = Vec::new();
-        // Without a message the end was init's own.
-        drop(File::from(self.status).take(16).read_to_end(&mut message));
-        let end = match (End::from_bytes(&message), init) {
-            (Some(script), _) => script,
-            (None, End::Signalled(_)) => init,
+        match (self.message(), init) {
+            (Some(script), _) => self.judge(script),
+            (None, End::Signalled(_)) => self.judge(init),
             (None, End::Exited(_)) => {
                 let reason = "the first process of the run's namespace ended without telling what became of the script";
-                return Outcome::NotConfined { step: "init".to_owned(), reason: reason.to_owned() };
+                Outcome::NotConfined { step: "init".to_owned(), reason: reason.to_owned() }
             }
-        };
+        }
+    }
+
+    fn judge(&self, end: End) -> Outcome {
+        let ran_out = || self.group.as_ref().is_some_and(|(_, group)| group.ran_out_of_memory());
         match (end, self.memory) {
-            (End::Signalled(9), Some(limit)) if ran_out => Outcome::OutOfMemory { limit },
+            (End::Signalled(9), Some(limit)) if ran_out() => Outcome::OutOfMemory { limit },
             (End::Signalled(signal), _) => Outcome::Signalled { signal },
             (End::Exited(code), _) => Outcome::Exited { code },
         }

@@ -1,7 +1,12 @@
 //! What a decision asks this host for, so that it can be tried without one.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::pins::{self, Content};
 use crate::conf::Account;
@@ -79,6 +84,72 @@ impl HostFacts for OnDisk {
             Ok(Person { uid, gid, groups, login: Some((login.name().to_owned(), login.home().to_owned())) })
         };
         login.map(person).transpose()
+    }
+}
+
+/// The facts of this host, without looking up again and again who an account is.
+///
+/// Who it was is believed while the files that say so are the same ones and untouched. Where a name service has a word
+/// in it (musl asks its cache, nscd(8)), every question is asked anew.
+#[derive(Debug, Default)]
+pub(super) struct Remembered(RefCell<Option<(Stamps, BTreeMap<String, Person>)>>);
+
+impl HostFacts for Remembered {
+    fn resolve(&self, path: &Path) -> io::Result<Resolved> {
+        OnDisk.resolve(path)
+    }
+
+    fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {
+        OnDisk.resolve_trusted(path)
+    }
+
+    fn content(&self, path: &Path) -> io::Result<Content> {
+        OnDisk.content(path)
+    }
+
+    fn person(&self, account: &Account) -> io::Result<Option<Person>> {
+        // Taken before the files are read: a change meanwhile shows the next time.
+        let Some(stamps) = Stamps::take() else { return OnDisk.person(account) };
+        let mut memory = self.0.borrow_mut();
+        let (_, known) = match memory.take().filter(|(before, _)| *before == stamps) {
+            Some(same) => memory.insert(same),
+            None => memory.insert((stamps, BTreeMap::new())),
+        };
+        let name = account.to_string();
+        if let Some(person) = known.get(&name) {
+            return Ok(Some(person.clone()));
+        }
+        let found = OnDisk.person(account)?;
+        known.extend(found.clone().map(|person| (name, person)));
+        Ok(found)
+    }
+}
+
+/// What changes when one of the files changes.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamps([[i64; 5]; 2]);
+
+impl Stamps {
+    /// A file that was touched less long ago may be touched again without its stamp changing: clocks of file systems
+    /// have ticks.
+    const QUIET: i64 = 2;
+
+    /// Nothing if the files alone do not decide, or have only just been changed.
+    fn take() -> Option<Self> {
+        if fs::symlink_metadata("/var/run/nscd/socket").is_ok() {
+            return None;
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
+        let quiet = i64::try_from(now).ok()?.checked_sub(Self::QUIET)?;
+        let stamp = |path: &str| {
+            let found = fs::metadata(path).ok()?;
+            let identity = [found.dev(), found.ino()].map(u64::cast_signed);
+            let times = [found.mtime(), found.ctime(), found.ctime_nsec()];
+            let [device, inode] = identity;
+            let [modified, changed, nanos] = times;
+            (modified.max(changed) < quiet).then_some([device, inode, modified, changed, nanos])
+        };
+        Some(Self([stamp("/etc/passwd")?, stamp("/etc/group")?]))
     }
 }
 

@@ -8,6 +8,7 @@ use super::limits::Means;
 use super::{rights, tree};
 use crate::sys::cgroup::{Delegation, Group};
 use crate::sys::mount::{self, Left};
+use crate::sys::network::HostNetwork;
 use crate::sys::process::{self, End, Fault, Pid, Reaped, Signal, Signals, Spawn};
 use crate::sys::{pipe, poll};
 
@@ -22,6 +23,8 @@ pub(super) struct Work<'a> {
     pub(super) means: Means,
     /// The control group, if it has one.
     pub(super) group: Option<&'a (Delegation, Group)>,
+    /// The network that the executor has left.
+    pub(super) network: Option<&'a HostNetwork>,
     /// The script.
     pub(super) spawn: Spawn,
 }
@@ -43,17 +46,19 @@ pub(super) fn run(work: Work<'_>, failure: &OwnedFd, report: &OwnedFd) -> ! {
 }
 
 fn start(work: Work<'_>, failure: &OwnedFd) -> Result<Pid, Fault> {
-    let Work { confinement, means, group, spawn } = work;
+    let Work { confinement, means, group, network: host, spawn } = work;
     process::die_with_parent().map_err(Fault::confining("parent-death-signal"))?;
     // It may have ended just before that; then nobody listens.
     if pipe::is_deserted(failure).map_err(Fault::confining("parent-death-signal"))? {
         process::end(FAILED);
     }
-    process::own_session().map_err(Fault::confining("session"))?;
     if let Some((_, group)) = group {
         group.enter().map_err(Fault::confining("control-group"))?;
     }
     let network = !confinement.profile().network;
+    if let Some(host) = host.filter(|_| !network) {
+        host.enter().map_err(Fault::confining("network"))?;
+    }
     mount::leave(Left { network }).map_err(Fault::confining("namespaces"))?;
     tree::build(confinement, spawn.program(), group.map(|(here, _)| here.mount()))?;
     let own = process::own_id();
@@ -77,13 +82,32 @@ fn stand_by(script: Pid, report: &OwnedFd) {
         }
         while let Ok(Reaped::Child(pid, end)) = process::reap() {
             if pid == script {
+                bury_everyone(&signals);
                 tell(report, end);
             }
         }
     }
 }
 
-/// Then the process ends, and with it everyone who is left in its namespace.
+/// Ends everyone else in the namespace and waits until they are gone, so that what is told then is told of a run that has
+/// left nobody behind. The kernel would do the same at this process's own end, which takes longer: the monitor need not
+/// wait for that.
+fn bury_everyone(signals: &Signals) {
+    loop {
+        process::signal_everyone(Signal::SIGKILL);
+        loop {
+            match process::reap() {
+                Ok(Reaped::Child(..)) => {}
+                Ok(Reaped::Running) => break,
+                Ok(Reaped::Nobody) | Err(_) => return,
+            }
+        }
+        drop(poll::readable([Some(signals.as_fd())], None));
+        while matches!(signals.next(), Ok(Some(_))) {}
+    }
+}
+
+/// Then the process ends, and with it its namespace.
 fn tell(report: &OwnedFd, end: End) -> ! {
     // If the monitor is gone, nobody wants to know.
     drop(pipe::write(report, &end.to_bytes()));

@@ -2,7 +2,7 @@
 //!
 //! The way of an order: `serve` takes its connection from the front-end and forks a monitor; the monitor reads it
 //! (`intake`), decides (`decide`, pure, against the `policy`), starts the script and stands by until it has ended
-//! (`monitor`, with `watch` as the pure part), and tells the outcome once (`report`). Under a root executor the script
+//! (`monitor` and `supervision`, with `watch` as the pure part), and tells the outcome once (`report`). Under a root executor the script
 //! is confined (`confinement` says to what, pure; `confine` does it, and states the order of its steps).
 //!
 //! **Invariant:** a process of this room has one thread. It forks.
@@ -23,10 +23,12 @@ mod monitor;
 mod offer;
 mod pins;
 mod policy;
+mod post;
 mod report;
 mod resolve;
 mod rights;
 mod serve;
+mod supervision;
 mod tree;
 mod watch;
 

@@ -36,6 +36,14 @@ pub(super) enum Numbers {
     MountSetattrOfNothing,
     /// seccomp(2) with a null filter, which installs nothing: `EFAULT` where the kernel has filters.
     SeccompWithoutFilter,
+    /// `madvise(2)` with `MADV_DONTNEED`. **Invariant:** every page there is an unchanged one of a file, which reads the
+    /// same when it comes back.
+    ForgetPages {
+        /// Where they begin.
+        start: usize,
+        /// How many bytes.
+        size: usize,
+    },
     /// `move_mount(2)` from one descriptor to another.
     MoveMount {
         /// The tree.
@@ -70,6 +78,10 @@ pub(super) fn call(call: Numbers) -> io::Result<i64> {
         Numbers::SeccompWithoutFilter => (libc::SYS_seccomp, [libc::SECCOMP_SET_MODE_FILTER.into(), 0, 0, 0, 0]),
         Numbers::LandlockVersion => (libc::SYS_landlock_create_ruleset, [0, 0, 1, 0, 0]),
         Numbers::LandlockRestrict(rules) => (libc::SYS_landlock_restrict_self, [rules.into(), 0, 0, 0, 0]),
+        Numbers::ForgetPages { start, size } => {
+            let [start, size] = [start, size].map(|number| number.cast_signed() as i64);
+            (libc::SYS_madvise, [start, size, libc::MADV_DONTNEED.into(), 0, 0])
+        }
         Numbers::MoveMount { from, to } => {
             let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
             (libc::SYS_move_mount, [from.into(), nowhere(), to.into(), nowhere(), flags.into()])
@@ -77,7 +89,8 @@ pub(super) fn call(call: Numbers) -> io::Result<i64> {
     };
     let [first, second, third, fourth, fifth] = words;
     // SAFETY: every call of the list above takes numbers, or a pointer to a constant that it only reads, and touches none
-    // of our memory; closing descriptors is sound under that variant's invariant.
+    // of our memory; closing descriptors and forgetting pages is sound under
+    // the invariants of those variants.
     let result = unsafe { libc::syscall(number, first, second, third, fourth, fifth) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

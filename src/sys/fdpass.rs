@@ -5,7 +5,8 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, getsockopt, sendmsg, socketpair, sockopt,
+    AddressFamily, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, getsockopt, sendmsg, shutdown, socketpair,
+    sockopt,
 };
 
 use super::user::{Gid, Uid};
@@ -65,6 +66,22 @@ pub fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> 
 pub fn send_now(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     Ok(nix::sys::socket::send(socket.as_fd().as_raw_fd(), bytes, flags)?)
+}
+
+/// Takes bytes that are there, and drops descriptors that come along; never waits, whatever the socket's mode.
+///
+/// # Errors
+/// `WouldBlock` when there is nothing; otherwise what the socket reports.
+pub fn receive_now(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    Ok(nix::sys::socket::recv(socket.as_fd().as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?)
+}
+
+/// From now on the other end can send nothing more; what it has sent can still be received.
+///
+/// # Errors
+/// Not a connected socket.
+pub fn close_door(socket: impl AsFd) -> io::Result<()> {
+    Ok(shutdown(socket.as_fd().as_raw_fd(), Shutdown::Both)?)
 }
 
 /// What one receive brought.

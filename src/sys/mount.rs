@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "the call has no safe binding")]
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -12,11 +13,12 @@ use std::path::Path;
 
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::call::{Numbers, call, copy_tree};
+use super::process::{Fork, fork};
 
 /// Properties of mounts, as a set of the kernel's `MOUNT_ATTR_*` bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,12 +78,34 @@ pub fn leave(left: Left) -> io::Result<()> {
     set_attributes(AT_FDCWD.as_raw_fd(), c"/", libc::AT_RECURSIVE, Change { propagation: libc::MS_PRIVATE, set: 0 })
 }
 
-/// The next child of this process is the first of a process namespace of its own (`pid_namespaces(7)`).
-///
-/// # Errors
-/// As [`leave`].
-pub fn separate_processes() -> io::Result<()> {
-    Ok(unshare(CloneFlags::CLONE_NEWPID)?)
+/// The process namespace that this process is in itself.
+#[derive(Debug)]
+pub struct OwnProcesses(File);
+
+impl OwnProcesses {
+    /// Finds it.
+    ///
+    /// # Errors
+    /// There is no `/proc`.
+    pub fn find() -> io::Result<Self> {
+        Ok(Self(File::open("/proc/self/ns/pid")?))
+    }
+
+    /// Forks a child that is the first of a process namespace of its own (`pid_namespaces(7)`). This process's next
+    /// children are none of that namespace's.
+    ///
+    /// **Invariant:** as [`fork`], the caller has one thread.
+    ///
+    /// # Errors
+    /// As [`leave`], or out of processes. After a failed way back this process can start nothing any more.
+    pub fn fork_into_new(&self) -> io::Result<Fork> {
+        unshare(CloneFlags::CLONE_NEWPID)?;
+        let forked = fork();
+        if !matches!(forked, Ok(Fork::Child)) {
+            setns(&self.0, CloneFlags::CLONE_NEWPID)?;
+        }
+        forked
+    }
 }
 
 /// Gives properties to the mount at `path` and to every mount below it, at once or not at all.

@@ -1,5 +1,6 @@
 //! Whole processes of the command line, each with a new connection.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ const NO_RESUME: &str = "--no-resume";
 
 pub(crate) fn run(bench: &Bench, report: &mut Report) {
     let site = Site::start(&bench.binary);
-    let (floor, mut spawner) = (Handshake::prepare(&site), Spawner::start());
+    let (floor, mut spawner) = (Handshake::prepare(&site), Spawner::start(Path::new("/bin/true")));
     let knows = knows_no_resume(&site);
     let full: &[&str] = if knows { &["run", NO_RESUME, "web", "true"] } else { &["run", "web", "true"] };
     let (mut spawns, mut handshakes, mut pings, mut fulls, mut resumed) = (vec![], vec![], vec![], vec![], vec![]);

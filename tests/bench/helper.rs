@@ -13,7 +13,7 @@ pub(crate) fn run(words: &[String]) -> bool {
     let Some(name) = words.next().and_then(|word| word.strip_prefix(MARK)) else { return false };
     let rest: Vec<&str> = words.collect();
     match name {
-        "spawner" => spawner::help(),
+        "spawner" => spawner::help(&rest),
         "strangers" => strangers::help(&rest),
         "source" => tls_pipe::source(&rest),
         "sink" => tls_pipe::sink(&rest),

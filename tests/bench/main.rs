@@ -15,11 +15,13 @@
 mod caller;
 mod cold;
 mod endurance;
+mod executor;
 mod fleet;
 mod floor;
 mod helper;
 mod process;
 mod report;
+mod runs;
 mod site;
 mod size;
 mod spawner;
@@ -45,6 +47,12 @@ struct Scenario {
 const SCENARIOS: &[Scenario] = &[
     Scenario { name: "cold", about: "whole processes, each with a connection of its own", size: None, run: cold::run },
     Scenario { name: "warm", about: "runs through the library on a kept connection", size: None, run: warm::run },
+    Scenario {
+        name: "runs",
+        about: "orders straight to an executor, and 200 confined runs a second",
+        size: Some(("seconds", 10)),
+        run: runs::run,
+    },
     Scenario { name: "fleet", about: "64 agents, and 1000 connections at once", size: None, run: fleet::run },
     Scenario { name: "stream", about: "script output", size: Some(("bytes", 1_000_000_000)), run: stream::run },
     Scenario {

@@ -1,5 +1,6 @@
 //! Runs through the library, on connections that stay open.
 
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::runtime::Builder;
@@ -20,7 +21,7 @@ const CALLERS: u64 = 8;
 
 pub(crate) fn run(bench: &Bench, report: &mut Report) {
     let site = Site::start(&bench.binary);
-    let mut spawner = Spawner::start();
+    let mut spawner = Spawner::start(Path::new("/bin/true"));
     one(&site, &mut spawner, report);
     several(&site, &mut spawner, report);
 }

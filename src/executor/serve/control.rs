@@ -1,18 +1,17 @@
 //! Executors that the front-end starts itself, at the other end of a socket pair.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use super::{Audit, ExecEvent, Load, SIGNALS, ServeError, Server, warn};
+use super::{Audit, Crew, ExecEvent, Load, SIGNALS, ServeError, Server, Way, warn};
 use crate::executor::confine;
 use crate::executor::keeper::{self, Verdict};
 use crate::executor::policy::Policy;
 use crate::executor::report;
 use crate::sys::network::HostNetwork;
 use crate::sys::process::Signals;
-use crate::sys::{fdpass, poll, user};
+use crate::sys::{fdpass, memory, poll, user};
 use crate::wire::control::{self, Control, Reloaded};
 
 /// How long the front-end may take to read an answer.
@@ -108,9 +107,19 @@ fn serve(control: OwnedFd, signals: Signals, policy: Result<Policy, String>, par
     if let Ok(policy) = &policy {
         warn(policy, audit);
     }
-    let server =
-        Server { door: control, signals, policy, monitors: BTreeSet::new(), bereft: false, audit, load, network };
+    let crew = Crew::new().map_err(ServeError::Control)?;
+    // What is only a saving may fail.
+    drop(memory::forget_unchanged());
+    let server = Server { door: control, signals, policy, crew, audit, load, network };
     server.serve().map_err(ServeError::Control)
+}
+
+impl Way for OwnedFd {
+    const SPARE: usize = 0;
+
+    fn teller(self) -> Option<OwnedFd> {
+        None
+    }
 }
 
 /// What a message from the front-end asks for.
@@ -136,7 +145,7 @@ impl Server<'_, OwnedFd> {
                 continue;
             }
             match self.receive(&mut buffer, message.closed)? {
-                Message::Order(connection) => self = self.order(&connection),
+                Message::Order(connection) => self = self.order(connection),
                 Message::Reload => {
                     let reloaded = self.reload();
                     answer(&self.door, &reloaded)?;
@@ -148,12 +157,12 @@ impl Server<'_, OwnedFd> {
         }
     }
 
-    fn order(self, connection: &OwnedFd) -> Self {
-        if fdpass::peer(connection).is_err() {
+    fn order(self, connection: OwnedFd) -> Self {
+        if fdpass::peer(&connection).is_err() {
             self.ignore("an order's connection is not a connected unix socket");
             return self;
         }
-        self.take(connection, None, 0)
+        self.take(connection)
     }
 
     fn receive(&self, buffer: &mut [u8], closed: bool) -> io::Result<Message> {

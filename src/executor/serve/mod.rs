@@ -1,7 +1,7 @@
 //! The executor's service: it takes orders' connections and forks their monitors.
 //!
 //! It does as little as can be: it reads the configuration, hands each order's connection to a monitor of its own,
-//! and counts them. What an order says, only its monitor reads.
+//! and counts them (`crew`). What an order says, only its monitor reads.
 //!
 //! There are three services, which differ in how a connection reaches them and in what they may do:
 //!
@@ -16,17 +16,18 @@
 //! it, and nothing takes a filter back.)
 
 mod control;
+mod crew;
 mod socket;
 
-use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use crew::Crew;
+
 pub use control::{serve_own, serve_private};
 pub use socket::{Door, serve_socket};
 
-use super::confine;
 use super::event::{Audit, ExecEvent};
 use super::monitor::{self, Means};
 use super::policy::Policy;
@@ -34,7 +35,7 @@ use super::report;
 use crate::sys::listener::BindError;
 use crate::sys::network::HostNetwork;
 use crate::sys::poll;
-use crate::sys::process::{self, End, Fork, Pid, Reaped, Signal, Signals};
+use crate::sys::process::{self, Fork, Signal, Signals};
 use crate::wire::control::Reloaded;
 use crate::wire::order::Report;
 use crate::wire::outcome::Outcome;
@@ -78,9 +79,7 @@ struct Server<'a, D> {
     signals: Signals,
     /// What may run; or what is wrong with the configuration, and then nothing may.
     policy: Result<Policy, String>,
-    monitors: BTreeSet<Pid>,
-    /// A monitor was killed, and what it would have cleared away may still be there.
-    bereft: bool,
+    crew: Crew,
     audit: Audit<'a>,
     load: Load<'a>,
     network: Option<&'a HostNetwork>,
@@ -93,7 +92,16 @@ struct Asked {
     reload: bool,
 }
 
-impl<D> Server<'_, D> {
+/// What connections come through.
+trait Way {
+    /// How many monitors beyond `max_children` may be there to answer words of control and refuse orders.
+    const SPARE: usize;
+
+    /// In a monitor: closes it but for what the monitor tells the executor by, if there is such a thing.
+    fn teller(self) -> Option<OwnedFd>;
+}
+
+impl<D: Way> Server<'_, D> {
     /// Takes the signals that have arrived, and counts monitors that have ended.
     fn signalled(&mut self) -> io::Result<Asked> {
         let mut asked = Asked::default();
@@ -101,7 +109,7 @@ impl<D> Server<'_, D> {
             asked.end |= matches!(signal, Signal::SIGTERM | Signal::SIGINT);
             asked.reload |= signal == Signal::SIGHUP;
         }
-        self.count();
+        self.crew.count();
         Ok(asked)
     }
 
@@ -109,37 +117,42 @@ impl<D> Server<'_, D> {
         (self.audit)(&ExecEvent::Ignored { reason });
     }
 
-    /// Forks the order's monitor, which never returns from here. `control` is what it tells the executor by, and `spare`
-    /// how many monitors beyond `max_children` may be there to answer words of control and refuse orders.
-    fn take(mut self, connection: &OwnedFd, control: Option<OwnedFd>, spare: usize) -> Self {
+    /// Gives the connection to a monitor: one that is free, or a new one, which never returns from here.
+    fn take(mut self, connection: OwnedFd) -> Self {
         let most = match self.in_force() {
             Ok(policy) => policy.max_children,
             Err(refusal) => {
-                self.turn_away(connection, &Outcome::Refused(refusal));
+                self.turn_away(&connection, &Outcome::Refused(refusal));
                 return self;
             }
         };
+        self.crew.listen();
         let full = self.reaches(most).then_some(most);
-        if full.is_some() && self.reaches(most.saturating_add(spare)) {
-            self.turn_away(connection, &Outcome::Refused(monitor::busy(most)));
+        if full.is_some() && self.reaches(most.saturating_add(D::SPARE)) {
+            self.turn_away(&connection, &Outcome::Refused(monitor::busy(most)));
             return self;
         }
+        if full.is_none() && self.crew.give(&connection) {
+            return self;
+        }
+        // Without a line, it is for one order alone.
+        let line = if full.is_none() { self.crew.line().ok() } else { None };
+        let (ours, post) = line.unzip();
         match process::fork() {
             Ok(Fork::Child) => {
-                let Self { door, signals, policy, audit, network, .. } = self;
+                let Self { door, signals, policy, audit, network, crew, .. } = self;
                 // Else nobody would notice the executor's end while this order runs.
-                drop((door, signals));
+                drop((signals, crew, ours));
+                let control = door.teller();
                 if let Ok(policy) = &policy {
-                    monitor::run(connection, Means { policy, audit, network, control, full });
+                    monitor::run(connection, &Means { policy, audit, network, control, full }, post.as_ref());
                 }
                 process::end(0)
             }
-            Ok(Fork::Parent(pid)) => {
-                self.monitors.insert(pid);
-            }
+            Ok(Fork::Parent(pid)) => self.crew.add(pid, ours),
             Err(error) => {
                 let (step, reason) = ("fork".to_owned(), error.to_string());
-                self.turn_away(connection, &Outcome::NotStarted { step, reason });
+                self.turn_away(&connection, &Outcome::NotStarted { step, reason });
             }
         }
         self
@@ -149,6 +162,7 @@ impl<D> Server<'_, D> {
     fn in_force(&mut self) -> Result<&Policy, Refusal> {
         if self.policy.is_err() {
             self.policy = (self.load)();
+            self.crew.retire();
         }
         self.policy.as_ref().map_err(|_| {
             let text = "the configuration of the executor is broken: its log says where";
@@ -156,28 +170,16 @@ impl<D> Server<'_, D> {
         })
     }
 
-    /// Whether `most` monitors or more are there. One that has told its outcome is about to end, and the front-end may
+    /// Whether `most` monitors or more are at work. One that has told its outcome is about to be free or to end, and the front-end may
     /// send the next order for its place before it has: so a full house is looked at twice.
     fn reaches(&mut self, most: usize) -> bool {
-        if self.monitors.len() >= most {
-            let ended = poll::readable([Some(self.signals.as_fd())], Some(SECOND_LOOK));
-            if ended.is_ok_and(|[ready]| ready.readable) {
-                self.count();
+        if self.crew.busy() >= most {
+            let sources = [Some(self.signals.as_fd()), Some(self.crew.ear())];
+            if poll::readable(sources, Some(SECOND_LOOK)).is_ok() {
+                self.crew.count();
             }
         }
-        self.monitors.len() >= most
-    }
-
-    /// Forgets monitors that have ended.
-    fn count(&mut self) {
-        while let Ok(Reaped::Child(pid, end)) = process::reap() {
-            self.bereft |= self.network.is_some() && matches!(end, End::Signalled(_));
-            self.monitors.remove(&pid);
-        }
-        if self.bereft {
-            // Its run's last processes may be on their way out: then at the next signal.
-            self.bereft = !confine::sweep();
-        }
+        self.crew.busy() >= most
     }
 
     /// Answers without a monitor, and without waiting: a fresh socket has room for the answer.
@@ -194,6 +196,7 @@ impl<D> Server<'_, D> {
             Ok(policy) => {
                 warn(&policy, self.audit);
                 self.policy = Ok(policy);
+                self.crew.retire();
                 (self.audit)(&ExecEvent::Reloaded);
                 Reloaded::Done
             }

@@ -5,14 +5,13 @@
 //! greeting it answers; and a wish for a reload it hands, with the connection, to the executor, over a socket pair
 //! that only they have.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{ExecEvent, SIGNALS, ServeError, Server, warn};
+use super::{Crew, ExecEvent, SIGNALS, ServeError, Server, Way, warn};
 use crate::executor::confine;
 use crate::executor::policy::Policy;
 use crate::executor::report;
@@ -22,10 +21,8 @@ use crate::sys::notify::Notifier;
 use crate::sys::process::Signals;
 use crate::sys::socket::concerns_one_connection;
 use crate::sys::user::{self, Account};
-use crate::sys::{fdpass, poll};
+use crate::sys::{fdpass, memory, poll};
 
-/// Monitors beyond `max_children`: a reload must be possible also when all places are taken.
-const SPARE: usize = 16;
 /// A pause after the system had nothing left for another connection.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
@@ -100,9 +97,20 @@ pub fn serve_socket(
     let door = Entrance { ear, told, teller, front_end, notifier };
     let policy = Ok(policy);
     let network = Some(&network);
-    let server =
-        Server { door, signals, policy, monitors: BTreeSet::new(), bereft: false, audit: &audit, load: &load, network };
+    let crew = Crew::new().map_err(ServeError::Control)?;
+    // What is only a saving may fail.
+    drop(memory::forget_unchanged());
+    let server = Server { door, signals, policy, crew, audit: &audit, load: &load, network };
     server.serve().map_err(ServeError::Control)
+}
+
+impl Way for Entrance {
+    /// A reload must be possible also when all places are taken.
+    const SPARE: usize = 16;
+
+    fn teller(self) -> Option<OwnedFd> {
+        Some(self.teller)
+    }
 }
 
 impl Server<'_, Entrance> {
@@ -161,13 +169,7 @@ impl Server<'_, Entrance> {
             (self.audit)(&ExecEvent::Stranger { uid: peer.uid.as_raw(), pid: peer.pid });
             return Ok(self);
         }
-        match self.door.teller.try_clone() {
-            Ok(teller) => Ok(self.take(&connection, Some(teller), SPARE)),
-            Err(error) => {
-                self.ignore(&format!("a connection cannot be taken: {error}"));
-                Ok(self)
-            }
-        }
+        Ok(self.take(connection))
     }
 
     /// A monitor hands over the connection of a front-end that wants a reload.

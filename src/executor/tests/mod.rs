@@ -88,7 +88,7 @@ fn root_executor(control: &OwnedFd, directory: &Path) {
         if let Fork::Child = process::fork().unwrap() {
             nix::unistd::close(std::os::fd::AsRawFd::as_raw_fd(control)).unwrap();
             let means = Means { policy: &policy, audit: &audit, network: None, control: None, full: None };
-            monitor::run(&connection, means);
+            monitor::run(connection, &means, None);
             process::end(0);
         }
     }

@@ -135,3 +135,47 @@ fn the_executor_keeps_no_descriptor_of_an_order() {
     }
     until("the same number of descriptors", || count() == before);
 }
+
+/// The monitor of a script, which is its parent.
+fn monitor(executor: &Executor, text: &str) -> String {
+    let (outcome, out, _) = executor.shell(&format!("{text} echo $PPID"), &[]).finish();
+    assert_eq!(outcome, Outcome::Exited { code: 0 });
+    out.trim().to_owned()
+}
+
+#[test]
+fn a_monitor_that_has_done_with_its_order_gets_another_until_a_reload() {
+    let executor = Executor::start();
+    let first = monitor(&executor, "");
+    until("the same monitor", || monitor(&executor, "") == first);
+    executor.reload();
+    for _ in 0..9 {
+        assert_ne!(monitor(&executor, ""), first);
+    }
+}
+
+#[test]
+fn a_monitor_with_somebody_left_to_look_after_gets_no_other_order() {
+    let executor = Executor::start();
+    let first = monitor(&executor, "sleep 2 > /dev/null 2>&1 &");
+    for _ in 0..9 {
+        assert_ne!(monitor(&executor, ""), first);
+    }
+}
+
+#[test]
+fn a_monitor_holds_nothing_of_its_earlier_orders_and_ends_with_its_executor() {
+    let executor = Executor::start();
+    let first = monitor(&executor, "");
+    let held = |monitor: &str| std::fs::read_dir(format!("/proc/{monitor}/fd")).map_or(0, Iterator::count);
+    until("the same monitor", || monitor(&executor, "") == first);
+    let before = held(&first);
+    let again = std::cell::Cell::new(0);
+    until("twenty more orders", || {
+        again.set(again.get() + u32::from(monitor(&executor, "") == first));
+        again.get() >= 20
+    });
+    until("the last order's descriptors closed", || held(&first) <= before);
+    executor.finish();
+    until("the end of the monitor", || held(&first) == 0);
+}

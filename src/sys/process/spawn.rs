@@ -18,7 +18,7 @@ use nix::unistd::{self, Pid};
 
 use super::fault::Fault;
 use super::signals::reset_for_exec;
-use super::{FAILED, Fork, end, fork, own_session};
+use super::{fork_for_exec, own_session};
 use crate::sys::call::{Numbers, call};
 use crate::sys::file::{self, Identity};
 use crate::sys::pipe;
@@ -75,13 +75,8 @@ impl Spawn {
     pub fn start(self) -> io::Result<Spawned> {
         let (verdict, failure) = pipe::pipe()?;
         let parent = unistd::getpid();
-        match fork()? {
-            Fork::Parent(pid) => Ok(Spawned { pid, verdict }),
-            Fork::Child => {
-                self.become_program(parent, &failure, || Ok(())).report(&failure);
-                end(FAILED)
-            }
-        }
+        let pid = fork_for_exec(|| self.become_program(parent, &failure, || Ok(())).report(&failure))?;
+        Ok(Spawned { pid, verdict })
     }
 
     /// The file to execute.

@@ -57,6 +57,7 @@ fn nothing_that_a_front_end_sends_ends_the_executor() {
     let (socket, pid) = (site.agent().socket(), site.agent().service().pid());
     let count = || std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     play(AGENT, &socket, "hello");
+    eventually("no monitor", || host::children(pid).is_empty().then_some(()));
     let before = count();
     for (scene, answer) in [
         ("nonsense", "refused order-too-large"),

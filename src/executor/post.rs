@@ -1,0 +1,55 @@
+//! How a monitor that has done with its order gets another one.
+//!
+//! To fork a monitor and to bury it costs as much as many a script. So one that is as good as new says so and waits for a
+//! moment, and the executor gives it the next order. It is as good as new if:
+//!
+//! - no descendant is left: neither a script's daemon nor anybody who is not buried yet;
+//! - whatever the order brought is closed: that is all owned by what ends with the order;
+//! - it never took on anything of a run: rights, namespaces, limits and control groups are taken on by the script's own
+//!   process and by a run's init, which are gone;
+//! - the policy is the one that it was forked with: the executor lets go of its line at a reload.
+//!
+//! **Invariant:** an order that was given is taken, or the giving fails: a monitor that gives up waiting closes its line
+//! to further orders first, and looks once more.
+//!
+//! **Invariant:** an idle monitor ends with its executor, whose end closes the line.
+
+use std::cell::Cell;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use crate::sys::{fdpass, poll, process};
+
+/// How long a monitor waits for another order.
+const IDLE: Duration = Duration::from_secs(2);
+/// Orders after which a monitor makes place for a new one, so that nothing that it gathers goes on for long.
+const MOST: u32 = 500;
+
+/// A monitor's end.
+#[derive(Debug)]
+pub(super) struct Post {
+    /// Where orders come from.
+    line: OwnedFd,
+    /// Where all monitors say that they are free.
+    voice: OwnedFd,
+    left: Cell<u32>,
+}
+
+impl Post {
+    /// At the line of one monitor and the voice of all.
+    pub(super) const fn new(line: OwnedFd, voice: OwnedFd) -> Self {
+        Self { line, voice, left: Cell::new(MOST) }
+    }
+
+    /// Waits for the next order's connection; `None` if there is to be none.
+    pub(super) fn next(&self) -> Option<OwnedFd> {
+        self.left.set(self.left.get().checked_sub(1)?);
+        // If nobody reads it, as many are free as will ever be wanted; or the executor is gone.
+        fdpass::send_now(&self.voice, &process::own_id().as_raw().to_ne_bytes()).ok()?;
+        let [ready] = poll::readable([Some(self.line.as_fd())], Some(IDLE)).ok()?;
+        if !ready.readable {
+            fdpass::close_door(&self.line).ok()?;
+        }
+        fdpass::receive(&self.line, &mut [0; 1], 1).ok()?.descriptors.pop()
+    }
+}

@@ -1,0 +1,110 @@
+//! The monitors of a service: those at work, and those that wait for another order ([`Post`]).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::executor::confine;
+use crate::executor::post::Post;
+use crate::sys::fdpass::{self, Kind};
+use crate::sys::process::{self, End, Pid, Reaped};
+
+/// Most monitors that wait at a time.
+const MOST_IDLE: usize = 8;
+
+/// Everyone.
+#[derive(Debug)]
+pub(super) struct Crew {
+    /// Each with its line, while it may be given another order.
+    monitors: BTreeMap<Pid, Option<OwnedFd>>,
+    /// Who is free; the last one first, whose memory is warm.
+    idle: Vec<Pid>,
+    /// Hears who is free.
+    ear: OwnedFd,
+    voice: OwnedFd,
+    /// A monitor was killed, and what it would have cleared away may still be there.
+    bereft: bool,
+}
+
+impl Crew {
+    /// Nobody yet.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub(super) fn new() -> io::Result<Self> {
+        let (ear, voice) = fdpass::pair(Kind::Messages)?;
+        Ok(Self { monitors: BTreeMap::new(), idle: Vec::new(), ear, voice, bereft: false })
+    }
+
+    /// How many are at work.
+    pub(super) fn busy(&self) -> usize {
+        self.monitors.len().saturating_sub(self.idle.len())
+    }
+
+    /// Readable when somebody is free.
+    pub(super) fn ear(&self) -> BorrowedFd<'_> {
+        self.ear.as_fd()
+    }
+
+    /// Takes note of everyone who has ended or is free.
+    pub(super) fn count(&mut self) {
+        while let Ok(Reaped::Child(pid, end)) = process::reap() {
+            self.bereft |= matches!(end, End::Signalled(_));
+            self.monitors.remove(&pid);
+            self.idle.retain(|idle| *idle != pid);
+        }
+        if self.bereft {
+            // Its run's last processes may be on their way out: then at the next signal.
+            self.bereft = !confine::sweep();
+        }
+        self.listen();
+    }
+
+    /// Takes note of everyone who is free. **Invariant:** done before a fork, so that no word of one that has ended is
+    /// taken for one of a new monitor with the same number.
+    pub(super) fn listen(&mut self) {
+        let mut word = [0; 4];
+        while fdpass::receive_now(&self.ear, &mut word).is_ok_and(|size| size == word.len()) {
+            let pid = Pid::from_raw(i32::from_ne_bytes(word));
+            match self.monitors.get_mut(&pid) {
+                // Without its line it ends.
+                Some(line) if self.idle.len() >= MOST_IDLE => *line = None,
+                Some(Some(_)) => self.idle.push(pid),
+                _ => {}
+            }
+        }
+    }
+
+    /// Gives an order's connection to somebody who is free, if anybody is.
+    pub(super) fn give(&mut self, connection: &OwnedFd) -> bool {
+        while let Some(pid) = self.idle.pop() {
+            let line = self.monitors.get(&pid).and_then(Option::as_ref);
+            if line.is_some_and(|line| fdpass::send(line, b"o", &[connection.as_fd()]).is_ok()) {
+                return true;
+            }
+            // It has given up waiting and is about to end.
+            self.monitors.insert(pid, None);
+        }
+        false
+    }
+
+    /// The two ends of a new monitor's line: the executor's, the monitor's own.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub(super) fn line(&self) -> io::Result<(OwnedFd, Post)> {
+        let (ours, theirs) = fdpass::pair(Kind::Messages)?;
+        Ok((ours, Post::new(theirs, self.voice.try_clone()?)))
+    }
+
+    /// Somebody new.
+    pub(super) fn add(&mut self, pid: Pid, line: Option<OwnedFd>) {
+        self.monitors.insert(pid, line);
+    }
+
+    /// Nobody gets another order: who is free ends now, who is at work afterwards.
+    pub(super) fn retire(&mut self) {
+        self.idle.clear();
+        self.monitors.values_mut().for_each(|line| *line = None);
+    }
+}

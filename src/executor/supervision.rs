@@ -1,0 +1,255 @@
+//! Standing by a script from its start to its end: what the monitor hears meanwhile, and what it does about it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use super::confine::Space;
+use super::decide::Plan;
+use super::event::{Audit, ExecEvent};
+use super::report;
+use super::watch::{Action, Watch};
+use crate::sys::process::{self, End, Failure, Pid, Reaped, Signal, Signals, Spawned};
+use crate::sys::{fdpass, poll, user};
+use crate::wire::frame;
+use crate::wire::order::{Command, Mode, Order, Report};
+use crate::wire::outcome::Outcome;
+
+/// Largest command, in bytes.
+const COMMAND: usize = 64;
+
+/// A script between its start and its end.
+pub(super) struct Supervision<'a> {
+    plan: &'a Plan,
+    order: &'a Order,
+    leader: Pid,
+    /// The namespace whose first process `leader` is; none for a script that is not confined.
+    pub(super) space: Option<Space>,
+    /// Whether the namespace's init may still tell something.
+    attentive: bool,
+    signals: &'a Signals,
+    /// Until exec has succeeded or failed.
+    verdict: Option<OwnedFd>,
+    watch: Watch,
+    /// What has arrived of a command.
+    heard: Vec<u8>,
+    /// Whether anything that the front-end may still say matters.
+    listening: bool,
+    /// A byte in it cancels, whoever has written it; until then.
+    pub(super) cancel: Option<OwnedFd>,
+}
+
+impl<'a> Supervision<'a> {
+    pub(super) fn new(plan: &'a Plan, order: &'a Order, spawned: Spawned, signals: &'a Signals) -> Self {
+        let Spawned { pid, verdict } = spawned;
+        let watch = Watch::new(plan.time_limit(), plan.kill_grace(), Instant::now());
+        let heard = Vec::with_capacity(COMMAND);
+        let verdict = Some(verdict);
+        let (space, cancel) = (None, None);
+        Self {
+            plan,
+            order,
+            leader: pid,
+            space,
+            attentive: true,
+            signals,
+            verdict,
+            watch,
+            heard,
+            listening: true,
+            cancel,
+        }
+    }
+
+    /// The outcome, and the namespace if it is still to be seen out.
+    pub(super) fn until_the_end(mut self, connection: &OwnedFd, audit: Audit<'_>) -> (Outcome, Option<Space>) {
+        loop {
+            let limit = self.watch.wakes().map(|at| at.saturating_duration_since(Instant::now()));
+            let verdict = self.verdict.as_ref().map(AsFd::as_fd);
+            let peer = self.listening.then(|| connection.as_fd());
+            let fifo = self.cancel.as_ref().map(AsFd::as_fd);
+            // The kernel refuses to wait only when it has no memory for four entries; then we come round again.
+            // A script that is being ended has no say any more.
+            let ear = self.space.as_ref().filter(|_| self.attentive && self.watch.why().is_none()).map(Space::ear);
+            let sources = [verdict, Some(self.signals.as_fd()), peer, fifo, ear];
+            let [verdict, child, peer, fifo, told] =
+                poll::readable(sources, limit).unwrap_or_default().map(|ready| ready.readable);
+            let ended = if verdict { self.learn_verdict(connection) } else { None };
+            let ended = ended.or_else(|| if told { self.learn_end(connection) } else { None });
+            if let Some(outcome) = ended.or_else(|| if child { self.reap(connection) } else { None }) {
+                return (outcome, self.space);
+            }
+            let asked = if fifo { self.end_it() } else { Action::Wait };
+            self.act(asked, audit);
+            let asked = if peer { self.hear(connection) } else { Action::Wait };
+            self.act(asked, audit);
+            let timed = self.watch.tick(Instant::now());
+            self.act(timed, audit);
+        }
+    }
+
+    /// Exec has succeeded, and is reported, or failed, and is the outcome.
+    fn learn_verdict(&mut self, connection: &OwnedFd) -> Option<Outcome> {
+        let failure = match Failure::read(self.verdict.take()?) {
+            Ok(None) => {
+                // If it does not arrive, the front-end is gone, and we hear of that next.
+                drop(report::send(connection, &Report::Started { pid: self.leader.as_raw() }));
+                return None;
+            }
+            Ok(Some(failure)) => failure,
+            Err(error) => return Some(not_started("exec", &error)),
+        };
+        let step = failure.step().to_owned();
+        if failure.is_confinement() {
+            return Some(Outcome::NotConfined { step, reason: failure.to_string() });
+        }
+        Some(Outcome::NotStarted { step, reason: explain(&failure, self.plan) })
+    }
+
+    /// What init tells, unless the program never ran.
+    fn learn_end(&mut self, connection: &OwnedFd) -> Option<Outcome> {
+        self.attentive = false;
+        let told = self.space.as_ref()?.told()?;
+        Some(self.learn_verdict(connection).unwrap_or(told))
+    }
+
+    /// Takes note of everyone who has ended.
+    fn reap(&mut self, connection: &OwnedFd) -> Option<Outcome> {
+        while matches!(self.signals.next(), Ok(Some(_))) {}
+        loop {
+            match process::reap() {
+                Ok(Reaped::Child(pid, end)) if pid == self.leader => {
+                    let space = self.space.take();
+                    if self.watch.why().is_some() {
+                        continue;
+                    }
+                    // It has ended, so the pipe has its last word.
+                    let failed = self.learn_verdict(connection);
+                    return failed.or_else(|| Some(space.map_or(outcome_of(end), |space| space.outcome(end))));
+                }
+                Ok(Reaped::Child(..)) => {}
+                Ok(Reaped::Running) | Err(_) => return None,
+                Ok(Reaped::Nobody) => return self.watch.why().cloned(),
+            }
+        }
+    }
+
+    /// Reads what the front-end says. One that talks nonsense is treated as one that is gone.
+    fn hear(&mut self, connection: &OwnedFd) -> Action {
+        let mut buffer = [0; COMMAND];
+        let left = COMMAND.saturating_sub(self.heard.len()).max(1);
+        let room = buffer.get_mut(..left).unwrap_or_default();
+        match fdpass::receive(connection, room, 0) {
+            Ok(message) if message.size > 0 => {
+                self.heard.extend(buffer.iter().take(message.size));
+                match command(&self.heard) {
+                    Ok(None) => Action::Wait,
+                    Ok(Some(Command::Cancel)) => self.end_it(),
+                    Err(Nonsense) => self.lose_the_front_end(),
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Action::Wait,
+            Ok(_) | Err(_) => self.lose_the_front_end(),
+        }
+    }
+
+    /// Nobody is there any more: the end of an attached script, and nothing to a detached one.
+    fn lose_the_front_end(&mut self) -> Action {
+        if self.plan.mode() == Mode::Attached {
+            return self.end_it();
+        }
+        self.listening = false;
+        Action::Wait
+    }
+
+    fn end_it(&mut self) -> Action {
+        (self.listening, self.cancel) = (false, None);
+        self.watch.cancel(Instant::now())
+    }
+
+    fn signal_tree(&self, done: &std::io::Result<()>, signal: Signal) {
+        if done.is_err() {
+            // Without /proc nobody can be found but by their group.
+            process::signal_group(self.leader, signal);
+        }
+    }
+
+    fn act(&self, action: Action, audit: Audit<'_>) {
+        match (action, &self.space) {
+            (Action::Wait, _) => return,
+            (Action::Terminate, Some(space)) => space.terminate(),
+            (Action::Kill | Action::KillAndTell, Some(space)) => space.kill(),
+            (Action::Terminate, None) => self.signal_tree(&process::continue_and_terminate(), Signal::SIGTERM),
+            (_, None) => self.signal_tree(&process::freeze_and_kill(), Signal::SIGKILL),
+        }
+        if action == Action::KillAndTell {
+            audit(&ExecEvent::Lingering { request: self.order.request() });
+        }
+    }
+}
+
+/// What can be told of a script that is not confined, once its own end is known.
+const fn outcome_of(end: End) -> Outcome {
+    match end {
+        End::Exited(code) => Outcome::Exited { code },
+        End::Signalled(signal) => Outcome::Signalled { signal },
+    }
+}
+
+/// A program that never ran, for a reason that is not its confinement's.
+pub(super) fn not_started(step: &str, error: &std::io::Error) -> Outcome {
+    Outcome::NotStarted { step: step.to_owned(), reason: error.to_string() }
+}
+
+/// The system's reason, and where that is known to mislead, what it means.
+fn explain(failure: &Failure, plan: &Plan) -> String {
+    let reason = failure.reason();
+    let exists = || std::fs::metadata(crate::sys::file::path_of(plan.program())).is_ok();
+    match reason.kind() {
+        _ if failure.step() == "identity" => "the file was replaced while it was being started: try again".to_owned(),
+        std::io::ErrorKind::NotFound if exists() => {
+            format!("{reason}: the file is there, so the program that its '#!' line names is not")
+        }
+        _ if reason.raw_os_error() == Some(process::NOT_A_PROGRAM) => {
+            format!("{reason}: a script needs a '#!' line, a program must be made for this kind of machine")
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            let confinement = plan.confinement();
+            let uid = confinement.map_or(user::current().0, |confinement| confinement.person().uid);
+            let readable = confinement.is_some_and(|confinement| confinement.profile().readable.is_some());
+            let trees =
+                if readable { ", or it needs a program or library outside of its profile's 'readable'" } else { "" };
+            let why = "may not execute the file or enter a directory above it, or it is mounted noexec";
+            format!("{reason}: uid {uid} {why}{trees}")
+        }
+        _ => reason.to_string(),
+    }
+}
+
+/// Bytes that are not a command.
+struct Nonsense;
+
+/// The command at the beginning of `heard`; nothing if it has not arrived whole.
+fn command(heard: &[u8]) -> Result<Option<Command>, Nonsense> {
+    let Some((prefix, rest)) = heard.split_first_chunk() else { return Ok(None) };
+    let size = frame::announced(*prefix, COMMAND - frame::PREFIX).map_err(|_| Nonsense)?;
+    match rest.get(..size) {
+        None => Ok(None),
+        Some(body) => frame::decode(body).map(Some).map_err(|_| Nonsense),
+    }
+}
+
+#[cfg(test)]
+mod unit_tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_heard_once_it_is_whole() {
+        let bytes = frame::encode(&Command::Cancel, COMMAND).unwrap();
+        for cut in 0..bytes.len() {
+            assert!(matches!(command(&bytes[..cut]), Ok(None)), "{cut}");
+        }
+        assert!(matches!(command(&bytes), Ok(Some(Command::Cancel))));
+        assert!(command(&[0, 0, 0, 1, b'x']).is_err());
+        assert!(command(&[1, 0, 0, 0]).is_err());
+    }
+}
