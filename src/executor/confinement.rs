@@ -243,6 +243,10 @@ pub(super) mod tests {
             self.resolve(path).map_err(|error| FileError::new(path, "open", error).into())
         }
 
+        fn place(&self, path: &Path) -> io::Result<PathBuf> {
+            self.resolve(path).map(|found| found.path)
+        }
+
         fn content(&self, _: &Path) -> io::Result<Content> {
             Err(io::ErrorKind::NotFound.into())
         }

@@ -249,6 +249,10 @@ mod tests {
             self.resolve(path).map_err(|error| FileError::new(path, "open", error).into())
         }
 
+        fn place(&self, path: &Path) -> io::Result<PathBuf> {
+            self.resolve(path).map(|found| found.path)
+        }
+
         fn content(&self, path: &Path) -> io::Result<Content> {
             self.resolve(path).map(|found| (found.identity, [0x11; 32]))
         }
@@ -273,6 +277,10 @@ mod tests {
                 return Err(TrustError::Untrusted { path, place: found.path, why });
             }
             Ok(found)
+        }
+
+        fn place(&self, path: &Path) -> io::Result<PathBuf> {
+            self.0.place(path)
         }
 
         fn content(&self, path: &Path) -> io::Result<Content> {

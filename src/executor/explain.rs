@@ -124,6 +124,10 @@ impl HostFacts for Noting<'_> {
         found
     }
 
+    fn place(&self, path: &Path) -> io::Result<PathBuf> {
+        self.noted(path, self.facts.place(path))
+    }
+
     fn content(&self, path: &Path) -> io::Result<Content> {
         self.noted(path, self.facts.content(path))
     }

@@ -32,9 +32,7 @@ pub trait HostFacts {
     ///
     /// # Errors
     /// There is no such file, it cannot be looked at, or somebody else than root made a symbolic link on the way.
-    fn place(&self, path: &Path) -> io::Result<PathBuf> {
-        self.resolve(path).map(|found| found.path)
-    }
+    fn place(&self, path: &Path) -> io::Result<PathBuf>;
 
     /// What is in the file that a path means now, which is asked only for a script that is pinned to its content.
     ///
@@ -101,6 +99,10 @@ impl HostFacts for Remembered {
 
     fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {
         OnDisk.resolve_trusted(path)
+    }
+
+    fn place(&self, path: &Path) -> io::Result<PathBuf> {
+        OnDisk.place(path)
     }
 
     fn content(&self, path: &Path) -> io::Result<Content> {
