@@ -1,9 +1,10 @@
 //! Order to plan or refusal, and supervision of the script. Synchronous and small: no async runtime, no TLS.
 //!
-//! The way of an order: `serve` takes its connection from the front-end and forks a monitor; the monitor reads it
-//! (`intake`), decides (`decide`, pure, against the `policy`), starts the script and stands by until it has ended
-//! (`monitor` and `supervision`, with `watch` as the pure part), and tells the outcome once (`report`). Under a root executor the script
-//! is confined (`confinement` says to what, pure; `confine` does it, and states the order of its steps).
+//! The way of an order: `serve` takes its connection from the front-end and hands it to a monitor, one that waits
+//! (`post`) or a new one; the monitor reads it (`intake`), decides (`decide`, pure, against the `policy`), starts the
+//! script and stands by until it has ended (`monitor` and `supervision`, with `watch` as the pure part), and tells the
+//! outcome once (`report`). Under a root executor the script is confined (`confinement` says to what, pure; `confine`
+//! does it, and states the order of its steps). `explain` tells what would become of an order, by the same decision.
 //!
 //! **Invariant:** a process of this room has one thread. It forks.
 

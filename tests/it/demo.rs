@@ -99,7 +99,8 @@ fn what_the_demo_keeps_can_be_called_and_stopped_as_it_says() {
         command.args(["-c", line.trim()]);
         finish(command, "")
     };
-    assert_eq!(processes(dir.path()).len(), 2, "an agent and its executor");
+    // And for a moment a monitor that waits for another order.
+    eventually("an agent and its executor", || (processes(dir.path()).len() == 2).then_some(()));
     let called = command("   call it:").exits(0);
     assert!(called.stdout.starts_with("==> ") && called.stdout.contains("ran as"), "{called:?}");
     command("   stop it:").exits(0);

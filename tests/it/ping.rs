@@ -15,8 +15,9 @@ fn a_ping_shows_a_table_with_version_and_expiry() {
     let mut hosts: Vec<&str> = lines[2..].iter().map(|line| line.split_whitespace().next().unwrap()).collect();
     hosts.sort_unstable();
     assert_eq!(hosts, ["agent1", "agent2"]);
-    let expiry = site.agents[0].credentials.certificate().expiry_text();
     for line in &lines[2..] {
+        let agent = site.agents.iter().find(|agent| line.starts_with(&agent.name)).unwrap();
+        let expiry = agent.credentials.certificate().expiry_text();
         assert!(line.contains("  ok        ") && line.contains(&expiry), "{line}");
         assert!(line.ends_with(env!("CARGO_PKG_VERSION")), "{line}");
     }

@@ -1,7 +1,7 @@
-//! The executor's service: it takes orders' connections and forks their monitors.
+//! The executor's service: it takes orders' connections and hands them to monitors.
 //!
-//! It does as little as can be: it reads the configuration, hands each order's connection to a monitor of its own,
-//! and counts them (`crew`). What an order says, only its monitor reads.
+//! It does as little as can be: it reads the configuration, finds each order's connection a monitor (one that waits for
+//! another order, or a fork), and counts them (`crew`). What an order says, only its monitor reads.
 //!
 //! There are three services, which differ in how a connection reaches them and in what they may do:
 //!
