@@ -26,7 +26,7 @@ pub fn error(text: impl AsRef<str>) {
     let _ = std::io::stderr().lock().write_all(format!("{}\n", text.as_ref()).as_bytes());
 }
 
-/// Standard output past the buffer of [`bytes`], for output that comes in pieces of its own. That buffer looks for the
+/// Standard output past the buffer of [`bytes()`], for output that comes in pieces of its own. That buffer looks for the
 /// last line's end in each of them, and is empty between two calls.
 ///
 /// # Errors

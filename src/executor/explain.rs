@@ -1,6 +1,6 @@
 //! What the executor would decide about an order, gate by gate, and what its script would find.
 //!
-//! **Invariant:** the decision is [`decide`](super::decide)'s own, listened to; and the means are those of a run. Nothing
+//! **Invariant:** the decision is [`decide`](super::decide())'s own, listened to; and the means are those of a run. Nothing
 //! is judged here a second time.
 
 use std::cell::{Cell, RefCell};

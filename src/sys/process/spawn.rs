@@ -61,17 +61,17 @@ pub enum Expected {
 pub struct Spawned {
     /// Its process id, which is also that of its session and process group.
     pub pid: Pid,
-    /// Becomes readable when exec has succeeded or failed: hand it to [`Failure::read`] then.
+    /// Becomes readable when exec has succeeded or failed: hand it to [`super::Failure::read`] then.
     pub verdict: OwnedFd,
 }
 
 impl Spawn {
     /// Starts the program; this process's copies of `stdio` are closed.
     ///
-    /// **Invariant:** as [`fork`], the caller has one thread.
+    /// **Invariant:** as [`super::fork()`], the caller has one thread.
     ///
     /// # Errors
-    /// Out of descriptors or processes. Everything later is a [`Failure`].
+    /// Out of descriptors or processes. Everything later is a [`super::Failure`].
     pub fn start(self) -> io::Result<Spawned> {
         let (verdict, failure) = pipe::pipe()?;
         let parent = unistd::getpid();
@@ -132,7 +132,7 @@ impl Spawn {
 }
 
 /// Closes every descriptor above standard error but `kept`. Whoever owns one in this copy of the process never gets to
-/// drop it: exec or [`end`] come next, or a loop that never returns.
+/// drop it: exec or [`super::end`] come next, or a loop that never returns.
 pub(super) fn close_all_but(kept: impl AsFd) -> io::Result<()> {
     let kept = u32::try_from(kept.as_fd().as_raw_fd()).map_err(io::Error::other)?;
     for (first, last) in [(3, kept.saturating_sub(1)), (kept.saturating_add(1), u32::MAX)] {
