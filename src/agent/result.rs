@@ -20,6 +20,7 @@ use crate::store::jobs::{JobRecord, JobStatus, Jobs, Key};
 use crate::sys::clock;
 use crate::wire::name::RequestId;
 use crate::wire::run::Output;
+use crate::wire::stream::whole_characters;
 
 /// How its paths begin.
 pub const PATH: &str = "/result/";
@@ -103,24 +104,4 @@ fn piece(jobs: &Jobs, key: &Key, record: &JobRecord, part: Part) -> Result<Value
         fields.extend(base64.map(|base64| (format!("{name}_base64"), base64.into())));
     }
     Ok(body)
-}
-
-/// All but a character at the end that has not arrived whole (at most three bytes).
-fn whole_characters(bytes: &[u8]) -> usize {
-    match std::str::from_utf8(bytes) {
-        Err(error) if error.error_len().is_none() => error.valid_up_to(),
-        _ => bytes.len(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_character_is_not_cut_in_two() {
-        assert_eq!(whole_characters("aé".as_bytes()), 3);
-        assert_eq!(whole_characters(b"a\xc3"), 1);
-        assert_eq!(whole_characters(b"a\xff"), 2);
-    }
 }

@@ -199,6 +199,16 @@ fn whole_head(head: &[u8]) -> Option<(u8, u64, usize)> {
     Some((*kind, u64::from_be_bytes(*sequence), size))
 }
 
+/// How much of the beginning is whole characters: all but one at the end that has not arrived whole (at most three
+/// bytes). What is wrong otherwise stays wrong, however much more arrives.
+#[must_use]
+pub fn whole_characters(bytes: &[u8]) -> usize {
+    match std::str::from_utf8(bytes) {
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        _ => bytes.len(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -265,5 +275,12 @@ mod tests {
         assert_eq!(decode(std::iter::once(vec![9; HEAD])), Err(StreamError::TooLarge));
         let unknown = [&[9], &[0; HEAD - 1][..]].concat();
         assert_eq!(decode(std::iter::once(unknown)), Err(StreamError::Kind));
+    }
+
+    #[test]
+    fn a_character_is_never_cut_in_two() {
+        assert_eq!(whole_characters("aé".as_bytes()), 3);
+        assert_eq!(whole_characters(b"a\xc3"), 1);
+        assert_eq!(whole_characters(b"a\xff"), 2);
     }
 }

@@ -18,7 +18,7 @@ use crate::cli::out;
 use crate::dispatcher::answer::HostResult;
 use crate::dispatcher::live::Live;
 use crate::wire::name::AgentName;
-use crate::wire::stream::Channel;
+use crate::wire::stream::{Channel, whole_characters};
 
 /// Events that may wait for the terminal.
 const WAITING: usize = 16;
@@ -77,7 +77,7 @@ impl Printer {
         let json = self.style == Style::Json;
         let open = self.open.entry((host.clone(), channel)).or_default();
         open.extend_from_slice(bytes);
-        let whole = if json { characters(open) } else { lines(open) };
+        let whole = if json { whole_characters(open) } else { lines(open) };
         let ready: Vec<u8> = open.drain(..whole).collect();
         self.print(host, channel, &ready);
     }
@@ -141,15 +141,6 @@ fn lines(bytes: &[u8]) -> usize {
     if bytes.len() - whole > LINE { bytes.len() } else { whole }
 }
 
-/// How much of the beginning is whole characters: all but an unfinished one at the end (at most three bytes).
-fn characters(bytes: &[u8]) -> usize {
-    match std::str::from_utf8(bytes) {
-        // Unfinished at the end; anything else that is wrong stays wrong.
-        Err(error) if error.error_len().is_none() => error.valid_up_to(),
-        _ => bytes.len(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,13 +150,6 @@ mod tests {
         assert_eq!(lines(b"one\ntw"), 4);
         assert_eq!(lines(b"tw"), 0);
         assert_eq!(lines(&vec![b'x'; LINE + 1]), LINE + 1);
-    }
-
-    #[test]
-    fn a_character_is_never_cut_in_two() {
-        assert_eq!(characters("aé".as_bytes()), 3);
-        assert_eq!(characters(b"a\xc3"), 1);
-        assert_eq!(characters(b"a\xff"), 2);
     }
 
     #[test]
