@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use ctrl_exec::audit::{Ident, Logger};
 use ctrl_exec::conf::Root;
+use ctrl_exec::dispatcher::answer::HostResult;
 use ctrl_exec::dispatcher::call::Fleet;
 use ctrl_exec::dispatcher::resolve::{self, Target};
 use ctrl_exec::dispatcher::{ping, run};
@@ -30,21 +31,26 @@ impl Caller {
         Self { fleet: Fleet { dialer: loaded.dialer().unwrap(), log, most: 64 }, target }
     }
 
+    /// A run of `/bin/true`, which must succeed.
     pub(crate) async fn run(&self) -> Duration {
+        let started = Instant::now();
+        let result = self.call("true", &[]).await;
+        let elapsed = started.elapsed();
+        assert_eq!(result.exit(), 0, "{:?}", result.fields);
+        elapsed
+    }
+
+    /// A run, and what came of it.
+    pub(crate) async fn call(&self, script: &str, args: &[&str]) -> HostResult {
         let order = RunCall {
-            script: "true".to_owned(),
-            args: Vec::new(),
+            script: script.to_owned(),
+            args: args.iter().map(|&arg| arg.to_owned()).collect(),
             reqid: "bench".to_owned(),
             username: String::new(),
             token: String::new(),
             detached: false,
         };
-        let started = Instant::now();
-        let results = run::run(&self.fleet, vec![self.target.clone()], order, |_| {}).await;
-        let elapsed = started.elapsed();
-        let result = results.first().unwrap();
-        assert_eq!(result.exit(), 0, "{:?}", result.fields);
-        elapsed
+        run::run(&self.fleet, vec![self.target.clone()], order, |_| {}).await.remove(0)
     }
 
     pub(crate) async fn ping(&self) -> Duration {

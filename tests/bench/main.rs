@@ -12,12 +12,14 @@
     reason = "a bench prints, starts programs, and has nobody to report errors to"
 )]
 
+mod agent;
 mod caller;
 mod cold;
 mod endurance;
 mod executor;
 mod fleet;
 mod floor;
+mod hello;
 mod helper;
 mod process;
 mod report;
@@ -47,6 +49,12 @@ struct Scenario {
 const SCENARIOS: &[Scenario] = &[
     Scenario { name: "cold", about: "whole processes, each with a connection of its own", size: None, run: cold::run },
     Scenario { name: "warm", about: "runs through the library on a kept connection", size: None, run: warm::run },
+    Scenario {
+        name: "agent",
+        about: "the agent beside a bare server, and under many scripts",
+        size: None,
+        run: agent::run,
+    },
     Scenario {
         name: "runs",
         about: "orders straight to an executor, and 200 confined runs a second",
