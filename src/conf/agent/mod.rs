@@ -160,4 +160,6 @@ fn place(file: &Path, line: Option<usize>) -> String {
 }
 
 #[cfg(test)]
+mod manual;
+#[cfg(test)]
 mod tests;

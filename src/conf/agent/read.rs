@@ -81,6 +81,15 @@ fn top_level(source: &Source, root: &Root, r: &mut Reader<'_, '_>) -> Settings {
     }
 }
 
+/// The keys that stand above the first section.
+#[cfg(test)]
+pub(super) fn keys() -> Vec<&'static str> {
+    let (mut findings, path) = (Findings::default(), std::path::Path::new("agent.conf").into());
+    let mut reader = Reader::new(&path, "", &[], Empty::Refused, &mut findings);
+    top_level(&Source::new("agent.conf", ""), &Root::new(None), &mut reader);
+    reader.finish(|_| None)
+}
+
 fn schema(text: &str) -> Result<Schema, Complaint> {
     match text {
         "enforce" => Ok(Schema::Enforce),
