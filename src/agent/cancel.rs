@@ -34,7 +34,7 @@ pub async fn cancel(agent: &Arc<Agent>, peer: &TrustedPeer, path: &str) -> Answe
         Ok(found) => found,
         Err(answer) => return answer,
     };
-    let store = jobs::store(&agent.snapshot());
+    let store = jobs::store(agent, &agent.snapshot());
     let mut heard = true;
     if record.status == JobStatus::Running {
         let wanted = key.clone();

@@ -21,6 +21,7 @@ pub mod explain_peer;
 pub mod follow;
 pub mod gate;
 pub mod jobs;
+pub mod metrics;
 pub mod older_trust;
 pub mod order;
 pub mod orders;

@@ -17,6 +17,7 @@ use crate::audit::{Event, Ident, Level, Logger, Sockets};
 use crate::conf::agent::{Loaded, Settings};
 use crate::conf::{Account as Configured, Warnings};
 use crate::net::listen::{ListenError, Listener};
+use crate::net::local::LocalError;
 use crate::sys::descriptors;
 use crate::sys::notify::Notifier;
 use crate::sys::user::{self, Account, DropError, Uid};
@@ -38,6 +39,9 @@ pub enum ServeError {
     /// The address.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The place for metrics.
+    #[error("metrics")]
+    Metrics(#[source] LocalError),
     /// The executor.
     #[error(transparent)]
     Executor(#[from] ExecutorError),
@@ -95,6 +99,7 @@ pub async fn serve(places: Places, host: String, orders: Orders, warn: Warn<'_>)
     }
     let notifier = Notifier::from_env().map_err(ServeError::Start)?;
     let agent = Agent::new(places, log, orders, snapshot);
+    agent.export().map_err(ServeError::Metrics)?;
     let mut signals = Signals::listen().map_err(ServeError::Start)?;
     announce(&agent, &notifier, &listener.local_addresses());
     let sweeping = tokio::spawn(sweep::sweep(Arc::clone(&agent)));
@@ -153,9 +158,11 @@ fn trouble(agent: &Agent, error: &io::Error) {
     agent.log().emit(Event::new(Level::Error, "accept-error").field("REASON", error));
 }
 
-async fn reload(agent: &Agent, notifier: &Notifier) {
+async fn reload(agent: &Arc<Agent>, notifier: &Notifier) {
     let _ = notifier.reloading();
-    let event = match agent.reload().await {
+    let reloaded = agent.reload().await;
+    let taken = reloaded.is_ok();
+    let event = match reloaded {
         Ok(()) => Event::new(Level::Info, "reload").field("RESULT", "ok"),
         Err(error) => {
             let text = causes::on_one_line(&error);
@@ -163,6 +170,7 @@ async fn reload(agent: &Agent, notifier: &Notifier) {
         }
     };
     agent.log().emit(event);
+    agent.metrics.reloaded(taken);
     let _ = notifier.ready("serving", &[]);
 }
 
