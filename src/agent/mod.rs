@@ -18,6 +18,7 @@ pub mod digests;
 pub mod execute;
 pub mod explain;
 pub mod explain_peer;
+pub mod export;
 pub mod follow;
 pub mod gate;
 pub mod jobs;

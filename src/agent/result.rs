@@ -12,7 +12,7 @@ use super::answer::{self, Answer};
 use super::follow::{self, Followed};
 use super::gate::TrustedPeer;
 use super::jobs::{self, Part, Source, read, unreadable, work};
-use super::metrics::Verdict;
+use super::metrics::{RESULT, Verdict};
 use super::state::{Agent, Place};
 use super::stream::OutputBody;
 use crate::audit::{Event, Level};
@@ -23,14 +23,12 @@ use crate::wire::name::RequestId;
 use crate::wire::run::Output;
 use crate::wire::stream::whole_characters;
 
-/// How its paths begin.
-pub const PATH: &str = "/result/";
 /// Most bytes of a piece.
 const PIECE: usize = 1 << 20;
 
 /// Answers a question for a result.
 pub async fn result(agent: &Arc<Agent>, peer: &TrustedPeer, path: &str, streamed: bool, place: Place) -> Answer {
-    let wanted = path.strip_prefix(PATH).unwrap_or_default();
+    let wanted = path.strip_prefix(RESULT).unwrap_or_default();
     let (id, query) = wanted.split_once('?').map_or((wanted, None), |(id, query)| (id, Some(query)));
     let Ok(id) = RequestId::parse(id) else { return answer::error(StatusCode::NOT_FOUND, "not found") };
     let part = query.map(Part::parse);

@@ -24,7 +24,7 @@ const BODY: Duration = Duration::from_secs(30);
 
 /// Answers one request, and counts it. `judged` hears whether the peer is trusted.
 pub async fn answer(agent: Arc<Agent>, peer: Peer, request: Request<Incoming>, judged: impl FnOnce(bool)) -> Answer {
-    let counted = Counted::new(Arc::clone(&agent), Verb::of(request.method(), path(request.uri())));
+    let counted = Counted::new(Arc::clone(&agent.metrics), Verb::of(request.method(), path(request.uri())));
     let answer = judged_and_answered(agent, peer, request, judged).await;
     counted.answered(answer::verdict(&answer));
     answer

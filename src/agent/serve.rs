@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use super::connection;
+use super::export::Exporter;
 use super::orders::{ExecutorError, Kinship, Orders};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
 use super::state::{Agent, log_warnings};
@@ -99,7 +100,8 @@ pub async fn serve(places: Places, host: String, orders: Orders, warn: Warn<'_>)
     }
     let notifier = Notifier::from_env().map_err(ServeError::Start)?;
     let agent = Agent::new(places, log, orders, snapshot);
-    agent.export().map_err(ServeError::Metrics)?;
+    let exporter = Exporter::default();
+    exporter.open(&agent).map_err(ServeError::Metrics)?;
     let mut signals = Signals::listen().map_err(ServeError::Start)?;
     announce(&agent, &notifier, &listener.local_addresses());
     let sweeping = tokio::spawn(sweep::sweep(Arc::clone(&agent)));
@@ -107,7 +109,7 @@ pub async fn serve(places: Places, host: String, orders: Orders, warn: Warn<'_>)
     let ended = loop {
         tokio::select! {
             reload_wanted = signals.next_is_reload() => if reload_wanted {
-                reload(&agent, &notifier).await;
+                reload(&agent, &exporter, &notifier).await;
             } else {
                 break Ok(());
             },
@@ -158,19 +160,21 @@ fn trouble(agent: &Agent, error: &io::Error) {
     agent.log().emit(Event::new(Level::Error, "accept-error").field("REASON", error));
 }
 
-async fn reload(agent: &Arc<Agent>, notifier: &Notifier) {
+async fn reload(agent: &Arc<Agent>, exporter: &Exporter, notifier: &Notifier) {
     let _ = notifier.reloading();
-    let reloaded = agent.reload().await;
-    let taken = reloaded.is_ok();
+    let reloaded = agent.reload(|settings| exporter.prepare(settings)).await;
+    agent.metrics.reloaded(reloaded.is_ok());
     let event = match reloaded {
-        Ok(()) => Event::new(Level::Info, "reload").field("RESULT", "ok"),
+        Ok(change) => {
+            exporter.change(agent, change);
+            Event::new(Level::Info, "reload").field("RESULT", "ok")
+        }
         Err(error) => {
             let text = causes::on_one_line(&error);
             Event::new(Level::Error, "reload").field("ERROR", text).field("RESULT", "kept the old configuration")
         }
     };
     agent.log().emit(event);
-    agent.metrics.reloaded(taken);
     let _ = notifier.ready("serving", &[]);
 }
 

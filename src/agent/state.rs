@@ -11,7 +11,6 @@ use tokio::sync::Notify;
 
 use super::digests::Digests;
 use super::gate::{self, TrustedPeer};
-use super::metrics::serve::Exporter;
 use super::metrics::{Metrics, Turned};
 use super::orders::{ExecutorError, Orders};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
@@ -58,8 +57,7 @@ pub struct Agent {
     /// What `GET /capabilities` knows of the scripts' files.
     pub digests: Digests,
     /// What is counted.
-    pub metrics: Metrics,
-    exporter: Exporter,
+    pub metrics: Arc<Metrics>,
     requests: Arc<AtomicUsize>,
     started: Instant,
     started_at: u64,
@@ -94,7 +92,7 @@ impl Agent {
     #[must_use]
     pub fn new(places: Places, log: Logger, orders: Orders, snapshot: Snapshot) -> Arc<Self> {
         let limiter = Mutex::new(limiter(&snapshot));
-        let metrics = Metrics::default();
+        let metrics = Arc::new(Metrics::default());
         metrics.expect(&snapshot.allowlist);
         Arc::new(Self {
             places,
@@ -109,7 +107,6 @@ impl Agent {
             tidy: Notify::new(),
             digests: Digests::default(),
             metrics,
-            exporter: Exporter::default(),
             requests: Arc::default(),
             started: Instant::now(),
             started_at: clock::unix_now(),
@@ -152,16 +149,6 @@ impl Agent {
         self.limiter().blocked(self.seconds())
     }
 
-    /// Serves metrics where the configuration wants them.
-    ///
-    /// # Errors
-    /// It cannot listen there.
-    pub fn export(self: &Arc<Self>) -> Result<(), LocalError> {
-        let change = self.exporter.prepare(self.snapshot().settings.metrics.as_deref())?;
-        self.exporter.change(self, change);
-        Ok(())
-    }
-
     /// Takes a place among the requests under way, if `max_children` leaves one; else says how many there are. The
     /// place is free again when it is dropped.
     pub fn begin(&self) -> Result<Place, usize> {
@@ -174,20 +161,20 @@ impl Agent {
     /// Replaces the snapshot by what the files say now, and forgets rate blocks; or changes nothing.
     ///
     /// The executor is asked first: if it accepts what we have just found to be right, both switch.
-    pub async fn reload(self: &Arc<Self>) -> Result<(), ReloadError> {
+    /// Before that `prepare` opens what else the new settings need; what it has opened is returned, or dropped.
+    pub async fn reload<P>(&self, prepare: impl FnOnce(&Settings) -> Result<P, LocalError>) -> Result<P, ReloadError> {
         let _turn = self.reading.lock().await;
         self.promote().await;
         let host = self.snapshot().host.clone();
         let (fresh, warnings) = Snapshot::load(&self.places, &host, &self.log)?;
-        let change = self.exporter.prepare(fresh.settings.metrics.as_deref()).map_err(ReloadError::Metrics)?;
+        let prepared = prepare(&fresh.settings).map_err(ReloadError::Metrics)?;
         self.orders.reload().await?;
         log_warnings(&self.log, &warnings);
         self.warn_of_restart(&fresh);
         *self.limiter() = limiter(&fresh);
         self.metrics.expect(&fresh.allowlist);
         self.put(fresh);
-        self.exporter.change(self, change);
-        Ok(())
+        Ok(prepared)
     }
 
     /// Takes the trust map up as its file has it now, and leaves everything else as it is.

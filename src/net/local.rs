@@ -149,6 +149,7 @@ mod tests {
     use tokio::net::{TcpStream, UnixStream};
 
     use super::*;
+    use crate::sys::file::{self, Access};
 
     async fn hears(listener: &LocalListener, mut client: impl Local) {
         client.write_all(b"x").await.unwrap();
@@ -195,7 +196,7 @@ mod tests {
         let listener = LocalListener::open(&Endpoint::Unix(path.clone())).unwrap();
         hears(&listener, UnixStream::connect(&path).await.unwrap()).await;
         let file = dir.path().join("file");
-        std::fs::write(&file, "x").unwrap();
+        file::write_new(&file, b"x", Access::private()).unwrap();
         let error = LocalListener::open(&Endpoint::Unix(file.clone())).unwrap_err();
         assert_eq!(error.to_string(), format!("{} is there and is no socket", file.display()));
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "x");

@@ -1,15 +1,11 @@
-//! What the agent counts, and where it says so: `metrics` in `agent.conf`.
+//! What the agent counts. [`super::export`] says it to whoever asks.
 //!
 //! Counting goes on whether anybody asks or not, so that a reload which turns it on finds the past. A request is counted
-//! where its audit line is decided, and its labels are the line's words, so that the two agree. What is no count but a
-//! state is looked up when somebody asks.
+//! where its audit line is decided, and its labels are the line's words, so that the two agree.
 //!
 //! **Invariant:** on a request's way there is no lock but a shared one: its counter exists since the start. Labels are
 //! the words of [`words`] and the names of scripts that the allowlist has, or had, since the start.
 
-mod exposition;
-mod facts;
-pub mod serve;
 mod words;
 
 use std::sync::Arc;
@@ -20,23 +16,23 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-pub use words::{End, Turned, Verb, Verdict};
+pub use words::{CANCEL, End, RESULT, Turned, Verb, Verdict};
 
 use super::execute::Sink;
-use super::state::Agent;
 use crate::conf::scripts::Allowlist;
 use crate::net::rate::Reason;
 use crate::wire::name::ScriptName;
 use crate::wire::stream::Channel;
 
 /// How every name but the process's own begins.
-const PREFIX: &str = "ctrl_exec_agent";
+pub const PREFIX: &str = "ctrl_exec_agent";
 /// Bounds of the histogram of runs, in seconds: from a script that looks something up to one that moves data.
 const SECONDS: [f64; 10] = [0.01, 0.05, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0];
 /// Stands for a script that the allowlist does not have any more. No name looks like it.
 const UNLISTED: &str = "(unlisted)";
 
-type One = [(&'static str, &'static str); 1];
+/// One label.
+pub type One = [(&'static str, &'static str); 1];
 type Two = [(&'static str, &'static str); 2];
 type Script = [(&'static str, Arc<str>); 1];
 type Run = [(&'static str, Arc<str>); 2];
@@ -93,6 +89,12 @@ fn one(family: &Family<One, Counter>, key: &'static str, word: &'static str) -> 
 }
 
 impl Metrics {
+    /// What is counted, to be written down.
+    #[must_use]
+    pub const fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     fn request(&self, verb: Verb, verdict: Verdict) {
         if let Some(counter) = self.requests.get(verb as usize * Verdict::ALL.len() + verdict as usize) {
             counter.inc();
@@ -174,7 +176,7 @@ impl<S: Sink> Sink for Metered<'_, S> {
 /// A request under way: counted once, also where its caller goes away and nobody answers it.
 #[derive(Debug)]
 pub struct Counted {
-    agent: Arc<Agent>,
+    metrics: Arc<Metrics>,
     verb: Verb,
     verdict: Verdict,
 }
@@ -182,8 +184,8 @@ pub struct Counted {
 impl Counted {
     /// A request that has just come in.
     #[must_use]
-    pub const fn new(agent: Arc<Agent>, verb: Verb) -> Self {
-        Self { agent, verb, verdict: Verdict::CallerGone }
+    pub const fn new(metrics: Arc<Metrics>, verb: Verb) -> Self {
+        Self { metrics, verb, verdict: Verdict::CallerGone }
     }
 
     /// It has its answer.
@@ -194,6 +196,73 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.agent.metrics.request(self.verb, self.verdict);
+        self.metrics.request(self.verb, self.verdict);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+    use crate::conf::Source;
+
+    fn allowlist(text: &str) -> Allowlist {
+        Allowlist::parse(&Source::new("scripts.conf", text)).unwrap().0
+    }
+
+    fn text(metrics: &Metrics) -> String {
+        let mut text = String::new();
+        encode(&mut text, metrics.registry()).unwrap();
+        text
+    }
+
+    #[test]
+    fn every_counter_is_there_before_it_counts() {
+        let metrics = Metrics::default();
+        metrics.expect(&allowlist("ok = /bin/true\n"));
+        let text = text(&metrics);
+        for verb in Verb::ALL {
+            for verdict in Verdict::ALL {
+                let labels = format!("{{verb=\"{}\",verdict=\"{}\"}} 0\n", verb.as_str(), verdict.as_str());
+                assert!(text.contains(&format!("ctrl_exec_agent_requests_total{labels}")), "{labels}");
+            }
+        }
+        for line in [
+            "connections_refused_total{reason=\"ip-block\"} 0",
+            "blocks_total{reason=\"volume\"} 0",
+            "reloads_total{result=\"failed\"} 0",
+            "output_bytes_total{stream=\"stderr\"} 0",
+            "runs_total{script=\"ok\",outcome=\"failure\"} 0",
+        ] {
+            assert!(text.contains(&format!("\nctrl_exec_agent_{line}\n")), "{line}: {text}");
+        }
+    }
+
+    #[test]
+    fn each_request_counts_under_its_own_words() {
+        let metrics = Arc::new(Metrics::default());
+        for verb in Verb::ALL {
+            Counted::new(Arc::clone(&metrics), verb).answered(Verdict::Denied);
+        }
+        drop(Counted::new(Arc::clone(&metrics), Verb::RotateSerial));
+        let text = text(&metrics);
+        assert_eq!(text.matches("verdict=\"denied\"} 1\n").count(), Verb::ALL.len());
+        assert!(text.contains("requests_total{verb=\"rotate-serial\",verdict=\"caller-gone\"} 1\n"), "{text}");
+        assert_eq!(text.matches("requests_total{").count(), Verb::ALL.len() * Verdict::ALL.len());
+    }
+
+    #[test]
+    fn only_a_listed_name_becomes_a_label() {
+        let metrics = Metrics::default();
+        let listed = allowlist("ok = /bin/true\n");
+        for script in ["ok", "gone", "\"} 1\n# EOF", "", "(unlisted)"] {
+            metrics.ran(&listed, script, End::Success, Some(Duration::from_millis(50)));
+        }
+        let text = text(&metrics);
+        assert!(text.contains("runs_total{script=\"ok\",outcome=\"success\"} 1\n"), "{text}");
+        assert!(text.contains("runs_total{script=\"(unlisted)\",outcome=\"success\"} 4\n"), "{text}");
+        assert_eq!(text.matches("runs_total{").count(), 2);
+        assert!(text.contains("run_seconds_bucket{le=\"0.05\",script=\"ok\"} 1\n"), "{text}");
     }
 }

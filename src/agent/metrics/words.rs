@@ -2,9 +2,13 @@
 
 use hyper::{Method, StatusCode};
 
-use crate::agent::{cancel, result};
 use crate::wire::outcome::Outcome;
 use crate::wire::refusal::Refusal;
+
+/// How the paths of questions for a result begin.
+pub const RESULT: &str = "/result/";
+/// How the paths of cancellations begin.
+pub const CANCEL: &str = "/cancel/";
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +54,8 @@ impl Verb {
             (&Method::POST, "/run") => Self::Run,
             (&Method::POST, "/ping") => Self::Ping,
             (&Method::GET, "/capabilities") => Self::Capabilities,
-            (&Method::GET, path) if path.starts_with(result::PATH) => Self::Result,
-            (&Method::POST, path) if path.starts_with(cancel::PATH) => Self::Cancel,
+            (&Method::GET, path) if path.starts_with(RESULT) => Self::Result,
+            (&Method::POST, path) if path.starts_with(CANCEL) => Self::Cancel,
             (&Method::POST, "/renew") => Self::Renew,
             (&Method::POST, "/renew-complete") => Self::RenewComplete,
             (&Method::POST, "/rotate-serial") => Self::RotateSerial,

@@ -4,6 +4,9 @@
 //! where all places are taken the oldest gives way. None of that is shared with dispatchers: their requests take no place
 //! from a scrape, nor a scrape from them.
 
+mod exposition;
+mod facts;
+
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,11 +23,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use super::exposition::{self, MEDIA_TYPE};
-use super::facts::Last;
-use crate::agent::state::Agent;
+use self::exposition::MEDIA_TYPE;
+use self::facts::Last;
+use super::state::Agent;
 use crate::audit::{Event, Level};
 use crate::conf::Endpoint;
+use crate::conf::agent::Settings;
 use crate::net::body;
 use crate::net::handshakes::{Handshakes, Place};
 use crate::net::local::{Local, LocalError, LocalListener};
@@ -64,11 +68,22 @@ pub enum Change {
 }
 
 impl Exporter {
-    /// Opens what the configuration wants, where that is not open already.
+    /// Serves where the agent's configuration wants it.
+    ///
+    /// # Errors
+    /// It cannot listen there.
+    pub fn open(&self, agent: &Arc<Agent>) -> Result<(), LocalError> {
+        let change = self.prepare(&agent.snapshot().settings)?;
+        self.change(agent, change);
+        Ok(())
+    }
+
+    /// Opens what these settings want, where that is not open already.
     ///
     /// # Errors
     /// It cannot be opened.
-    pub fn prepare(&self, wanted: Option<&Endpoint>) -> Result<Change, LocalError> {
+    pub fn prepare(&self, settings: &Settings) -> Result<Change, LocalError> {
+        let wanted = settings.metrics.as_deref();
         let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match wanted {
             None => Ok(Change::Close),

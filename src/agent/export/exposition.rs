@@ -11,7 +11,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::facts::Facts;
-use super::{Metrics, One, PREFIX};
+use crate::agent::metrics::{Metrics, One, PREFIX};
 use crate::sys::usage::Usage;
 
 /// A state as a number.
@@ -23,7 +23,7 @@ pub(super) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0
 /// Everything, as one text. `started` is the process's start in seconds since 1970.
 pub(super) fn text(metrics: &Metrics, facts: &Facts, started: u64) -> Result<String, fmt::Error> {
     let mut text = String::new();
-    encode_registry(&mut text, &metrics.registry)?;
+    encode_registry(&mut text, metrics.registry())?;
     encode_registry(&mut text, &agent(facts))?;
     encode_registry(&mut text, &process(&facts.usage, started))?;
     encode_eof(&mut text)?;
@@ -95,4 +95,44 @@ fn gauge(value: i64) -> Number {
     let gauge = Number::default();
     gauge.set(value);
     gauge
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::jobs::Census;
+
+    #[test]
+    fn a_text_is_whole_and_says_nothing_of_what_is_not_known() {
+        let known = Facts {
+            handshakes: 2,
+            connections: 5,
+            requests: 1,
+            blocked: 0,
+            certificate: Some(-60),
+            executor: true,
+            jobs: Some(Census { running: 1, ended: 2 }),
+            trusted: 1,
+            revoked: 0,
+            usage: Usage::default(),
+        };
+        let text = |facts: &Facts| super::text(&Metrics::default(), facts, 1_795_330_800).unwrap();
+        let whole = text(&known);
+        for line in [
+            "# UNIT ctrl_exec_agent_certificate_left_seconds seconds",
+            "ctrl_exec_agent_certificate_left_seconds -60",
+            "ctrl_exec_agent_connections{state=\"open\"} 3",
+            "ctrl_exec_agent_executor_up 1",
+            "ctrl_exec_agent_jobs{state=\"running\"} 1",
+            "# TYPE ctrl_exec_agent_build info",
+            "process_start_time_seconds 1795330800",
+        ] {
+            assert!(whole.contains(&format!("\n{line}\n")), "{line}: {whole}");
+        }
+        assert!(whole.ends_with("\n# EOF\n") && whole.matches("# EOF").count() == 1);
+        let less = text(&Facts { certificate: None, jobs: None, ..known });
+        for name in ["certificate_left", "agent_jobs", "process_open_fds", "process_cpu"] {
+            assert!(!less.contains(name), "{name}: {less}");
+        }
+    }
 }
