@@ -1,4 +1,5 @@
-//! What is no count but a state, looked up when somebody asks: at most once in a second, whoever asks.
+//! What is no count but a state, looked up when somebody asks: at most once in a second, whoever asks, and less often where
+//! that takes its time, as with very many jobs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,8 +13,10 @@ use crate::store::jobs::Census;
 use crate::sys::clock;
 use crate::sys::usage::Usage;
 
-/// How long an answer holds.
-const FRESH: Duration = Duration::from_secs(1);
+/// How long an answer holds: so many times as long as it took, but not shorter and not longer than these.
+const REST: u32 = 20;
+const SHORTEST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// One moment of an agent.
 #[derive(Clone, Debug)]
@@ -40,17 +43,22 @@ pub(super) struct Facts {
     pub(super) usage: Usage,
 }
 
-/// The last ones looked up.
+/// The last ones looked up, and until when they hold.
 #[derive(Debug, Default)]
 pub(super) struct Last(Mutex<Option<(Instant, Facts)>>);
 
 impl Last {
-    /// The facts of now, or of less than a second ago. One looks, the others wait for it.
+    /// The facts of now, or of a moment ago. One looks, the others wait for it.
     pub(super) async fn facts(&self, agent: &Arc<Agent>) -> Facts {
         let mut last = self.0.lock().await;
         match &*last {
-            Some((at, facts)) if at.elapsed() < FRESH => facts.clone(),
-            _ => last.insert((Instant::now(), look(agent).await)).1.clone(),
+            Some((until, facts)) if Instant::now() < *until => facts.clone(),
+            _ => {
+                let begun = Instant::now();
+                let facts = look(agent).await;
+                let rest = (begun.elapsed() * REST).clamp(SHORTEST, LONGEST);
+                last.insert((Instant::now() + rest, facts)).1.clone()
+            }
         }
     }
 }

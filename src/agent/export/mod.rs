@@ -9,6 +9,7 @@ mod facts;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -55,6 +56,14 @@ struct Open {
     task: AbortHandle,
 }
 
+impl Open {
+    /// Whether it is this one; a socket whose name is gone is none.
+    fn serves(&self, wanted: &Endpoint) -> bool {
+        let there = |path: &Path| path.symlink_metadata().is_ok();
+        self.wanted == *wanted && if let Endpoint::Unix(path) = wanted { there(path) } else { true }
+    }
+}
+
 /// What a configuration changes about it; nothing is closed yet.
 #[derive(Debug)]
 #[must_use]
@@ -87,7 +96,7 @@ impl Exporter {
         let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match wanted {
             None => Ok(Change::Close),
-            Some(wanted) if open.as_ref().is_some_and(|open| open.wanted == *wanted) => Ok(Change::Stay),
+            Some(wanted) if open.as_ref().is_some_and(|open| open.serves(wanted)) => Ok(Change::Stay),
             Some(wanted) => Ok(Change::Move(wanted.clone(), LocalListener::open(wanted)?)),
         }
     }

@@ -7,6 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 
 use super::{REQUESTS, ask, place, samples, scrape, site};
+use crate::harness::executor::Mode;
 use crate::harness::http::Http;
 use crate::harness::{Agent, DEADLINE, Site, eventually, host, tls};
 
@@ -190,7 +191,8 @@ fn a_value_that_others_could_reach_or_nobody_understands_is_refused_in_its_place
 
 #[test]
 fn self_check_says_whether_metrics_could_be_served() {
-    let site = Site::builder().sh("ok", "true").prepare();
+    // Of the executor it says more than this is about.
+    let site = Site::builder().executor(Mode::Private).sh("ok", "true").prepare();
     let agent = site.agent();
     let check = |status: i32, said: &str| {
         let ran = agent.command(&["self-check"]).exits(status);
@@ -228,13 +230,16 @@ fn a_reload_moves_closes_and_opens_it_and_forgets_no_count() {
     assert_eq!(agent.reload().get("RESULT"), Some("ok"));
     assert_eq!(ask(unix(&path)).non_zero(REQUESTS), samples(&[("verb=ping,verdict=ok", 1.0)]));
     eventually("the end of the old one", || TcpStream::connect(first).is_err().then_some(()));
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(agent.reload().get("RESULT"), Some("ok"));
+    ask(unix(&path));
     set(agent, "");
     assert_eq!(agent.reload().get("RESULT"), Some("ok"));
     eventually("the end of the socket", || (!path.exists()).then_some(()));
     assert_eq!(listening(agent.pid()), 1);
     set(agent, "metrics = [::1]:0");
     assert_eq!(agent.reload().get("RESULT"), Some("ok"));
-    assert_eq!(scrape(&site).value("ctrl_exec_agent_reloads_total", &[("result", "ok")]), Some(4.0));
+    assert_eq!(scrape(&site).value("ctrl_exec_agent_reloads_total", &[("result", "ok")]), Some(5.0));
     site.control(&["ping", "agent1"]).exits(0);
 }
 

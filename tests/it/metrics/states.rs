@@ -58,7 +58,7 @@ fn open_connections_are_counted_by_whether_they_have_proven_anything() {
 
 #[test]
 fn a_private_executor_that_ended_is_down_until_the_next_run() {
-    let site = site().sh("ok", "true").start();
+    let site = site().executor(Mode::Private).sh("ok", "true").start();
     becomes(&site, UP, &[], 1.0);
     host::kill(site.agent().executor(), Signal::SIGKILL);
     becomes(&site, UP, &[], 0.0);
