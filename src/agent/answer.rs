@@ -6,6 +6,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
+use super::metrics::Verdict;
 use super::stream::OutputBody;
 use crate::wire::stream::MEDIA_TYPE;
 
@@ -26,6 +27,19 @@ pub fn json<T: Serialize>(status: StatusCode, body: &T) -> Answer {
 #[must_use]
 pub fn error(status: StatusCode, text: &str) -> Answer {
     json(status, &serde_json::json!({ "error": text }))
+}
+
+/// The same answer, with what became of its request where its status does not say that.
+#[must_use]
+pub fn judged(mut answer: Answer, verdict: Verdict) -> Answer {
+    answer.extensions_mut().insert(verdict);
+    answer
+}
+
+/// What became of the request that is answered so.
+#[must_use]
+pub fn verdict(answer: &Answer) -> Verdict {
+    answer.extensions().get().copied().unwrap_or_else(|| Verdict::of(answer.status()))
 }
 
 /// A streamed answer.

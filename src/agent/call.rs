@@ -1,8 +1,13 @@
 //! What an ordinary run and a job share: a call on its way through the gates, and how it is refused.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
+use hyper::StatusCode;
+
+use super::answer::{self, Answer};
 use super::gate::TrustedPeer;
+use super::metrics::Verdict;
 use super::snapshot::Snapshot;
 use super::state::Agent;
 use crate::audit::{Event, Level};
@@ -18,6 +23,20 @@ pub(super) struct Call {
     pub(super) peer: TrustedPeer,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) request: RunRequest,
+    /// When its order was given.
+    pub(super) begun: OnceLock<Instant>,
+}
+
+/// A reply, and what became of the request that it is for.
+pub(super) struct Reply {
+    pub(super) body: RunReply,
+    pub(super) verdict: Verdict,
+}
+
+impl Reply {
+    pub(super) fn answer(&self) -> Answer {
+        answer::judged(answer::json(StatusCode::OK, &self.body), self.verdict)
+    }
 }
 
 impl Call {
@@ -38,15 +57,15 @@ impl Call {
 
     /// The executor, or its protocol, refused. Where a script may not run, the caller learns no more than from the
     /// allowlist.
-    pub(super) fn refused(&self, refusal: &Refusal) -> RunReply {
-        self.deny(Some(refusal.code()));
+    pub(super) fn refused(&self, refusal: &Refusal) -> Reply {
         let hidden = refusal.code().starts_with("script-not-");
         let text = if hidden { "script not permitted" } else { refusal.text() };
-        RunReply { reason: Some(refusal.code().to_owned()), ..self.request.refused(text) }
+        let body = RunReply { reason: Some(refusal.code().to_owned()), ..self.request.refused(text) };
+        self.deny(Some(refusal.code()), body)
     }
 
-    /// The log's line about a run that is not permitted.
-    pub(super) fn deny(&self, reason: Option<&str>) {
+    /// The reply to a run that is not permitted, and the log's line about it.
+    pub(super) fn deny(&self, reason: Option<&str>, body: RunReply) -> Reply {
         let event = Event::new(Level::Warning, "deny")
             .maybe("DISPATCHER", reason.map(|_| self.peer.id()))
             .field("PEER", self.peer.address())
@@ -55,5 +74,11 @@ impl Call {
             .field("SCRIPT", self.request.script())
             .maybe("TRACE", self.peer.trace());
         self.agent.log().emit(event);
+        Reply { body, verdict: Verdict::Denied }
+    }
+
+    /// The same for a request that makes no sense. It has no line.
+    pub(super) fn invalid(&self, text: &str) -> Reply {
+        Reply { body: self.request.refused(text), verdict: Verdict::Invalid }
     }
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::answer::{self, Answer};
 use super::gate::TrustedPeer;
+use super::metrics::CANCEL;
 use super::state::Agent;
 use super::{jobs, result};
 use crate::audit::{Event, Level};
@@ -17,8 +18,6 @@ use crate::store::jobs::{JobRecord, JobStatus};
 use crate::sys::clock;
 use crate::wire::name::RequestId;
 
-/// How its paths begin.
-pub const PATH: &str = "/cancel/";
 /// How long the answer waits for the job's end. A job that takes longer is still being ended.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Time between two looks, at first and at last.
@@ -27,14 +26,14 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_m
 /// Cancels the caller's job of this id and answers with its record, without output: 200 when it has ended, 202 while it
 /// is still ending.
 pub async fn cancel(agent: &Arc<Agent>, peer: &TrustedPeer, path: &str) -> Answer {
-    let Ok(id) = RequestId::parse(path.strip_prefix(PATH).unwrap_or_default()) else {
+    let Ok(id) = RequestId::parse(path.strip_prefix(CANCEL).unwrap_or_default()) else {
         return answer::error(StatusCode::NOT_FOUND, "not found");
     };
     let (key, mut record) = match result::find(agent, peer, id, ["cancel-miss", "cancel-deny"]).await {
         Ok(found) => found,
         Err(answer) => return answer,
     };
-    let store = jobs::store(&agent.snapshot());
+    let store = jobs::store(agent, &agent.snapshot());
     let mut heard = true;
     if record.status == JobStatus::Running {
         let wanted = key.clone();

@@ -11,6 +11,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::gate::Peer;
+use super::metrics::Turned;
 use super::route;
 use super::state::Agent;
 use crate::audit::{Event, Level};
@@ -85,6 +86,7 @@ pub async fn serve(agent: Arc<Agent>, admission: Admission, stream: TcpStream, a
 fn overloaded(agent: &Agent, peer: IpAddr) {
     let event = Event::new(Level::Warning, "overload").field("LIVE", agent.connections.held());
     agent.log().emit(event.field("PEER", peer));
+    agent.metrics.turned_away(Turned::Overload);
 }
 
 async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, peer: Peer) {

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use hyper::StatusCode;
 
 use super::answer::{self, Answer};
-use super::call::Call;
+use super::call::{Call, Reply};
 use super::follow::{self, Followed};
 use super::jobs::{self, Part, store_failed};
+use super::metrics::Verdict;
 use super::order::{OrderError, Running};
 use super::state::Place;
 use super::stream::OutputBody;
@@ -34,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// record. A caller that goes away then leaves the job alone.
 pub(super) async fn submit(call: Call, order: Order, streamed: bool, place: Place) -> Answer {
     let agent = Arc::clone(&call.agent);
-    let store = jobs::store(&call.snapshot);
+    let store = jobs::store(&agent, &call.snapshot);
     let key = Key { owner: call.peer.id().clone(), id: order.request().clone() };
     let submission = Step { call, store: store.clone(), key: key.clone(), order };
     // A task of its own: once begun, it is not for the caller to interrupt.
@@ -118,18 +119,18 @@ impl Step {
                 Some(JobStatus::Running) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
                 // Against all expectation it does run: its end will be told like any other's.
                 Some(JobStatus::Running | JobStatus::Done) => return Ok(self.accepted()),
-                Some(JobStatus::Lost) | None => return Err(answer::json(StatusCode::OK, &self.failed(error))),
+                Some(JobStatus::Lost) | None => return Err(self.failed(error).answer()),
             }
         }
     }
 
     /// Takes the record back: nothing has run.
-    async fn discard(&self, reply: &RunReply) -> Answer {
+    async fn discard(&self, reply: &Reply) -> Answer {
         let key = self.key.clone();
         if let Err(error) = jobs::work(&self.store, move |jobs| jobs.discard(&key)).await {
             store_failed(&self.call.agent, &self.key, &error);
         }
-        answer::json(StatusCode::OK, reply)
+        reply.answer()
     }
 
     fn accepted(&self) -> Answer {
@@ -154,14 +155,16 @@ impl Step {
     fn store_failed(&self, error: &StoreError) -> Answer {
         store_failed(&self.call.agent, &self.key, error);
         let reply = self.call.request.refused("could not start async job");
-        answer::json(StatusCode::OK, &RunReply { reason: Some("store-failed".to_owned()), ..reply })
+        let body = RunReply { reason: Some("store-failed".to_owned()), ..reply };
+        Reply { body, verdict: Verdict::Failed }.answer()
     }
 
-    fn failed(&self, error: &OrderError) -> RunReply {
+    fn failed(&self, error: &OrderError) -> Reply {
         let text = causes::on_one_line(error);
         let event = Event::new(Level::Error, "async-store-fail").field("ERROR", &text);
         self.call.agent.log().emit(event.field("REQID", &self.key.id));
         let reply = self.call.request.refused(format!("could not start async job: {text}"));
-        RunReply { reason: Some("executor-failed".to_owned()), ..reply }
+        let body = RunReply { reason: Some("executor-failed".to_owned()), ..reply };
+        Reply { body, verdict: Verdict::Failed }
     }
 }

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use hyper::StatusCode;
 
 use super::answer::{self, Answer};
+use super::metrics::Verdict;
 use super::snapshot::Snapshot;
 use crate::audit::{Event, Level, Logger};
 use crate::conf::agent::Settings;
@@ -107,6 +108,11 @@ impl Rejection {
     /// The documented 403 and its log line; `path` decides between the two documented forms.
     #[must_use]
     pub fn answer(self, peer: &Peer, path: &str, log: &Logger) -> Answer {
+        let verdict = if self == Self::Revoked { Verdict::Revoked } else { Verdict::Untrusted };
+        answer::judged(self.told(peer, path, log), verdict)
+    }
+
+    fn told(self, peer: &Peer, path: &str, log: &Logger) -> Answer {
         if self == Self::Revoked {
             let event = Event::new(Level::Warning, "revoked-cert");
             log.emit(event.field("PEER", peer.address).field("SERIAL", &peer.serial));

@@ -4,18 +4,23 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper::StatusCode;
 use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::answer::{self, Answer};
+use super::metrics::End;
 use super::snapshot::Snapshot;
 use super::state::Agent;
 use crate::audit::{Event, Level};
 use crate::store::StoreError;
-use crate::store::jobs::{JobRecord, Jobs, Key};
+use crate::store::jobs::{JobRecord, Jobs, Key, Witness};
 use crate::sys::file::FileError;
 use crate::wire::causes;
 use crate::wire::stream::Channel;
@@ -27,9 +32,24 @@ pub(super) fn unreadable(agent: &Agent, key: &Key, error: &StoreError) -> Answer
     answer::json(StatusCode::INTERNAL_SERVER_ERROR, &body)
 }
 
-/// The agent's jobs, as its configuration places them now.
-pub(super) fn store(snapshot: &Snapshot) -> Jobs {
-    Jobs::new(snapshot.settings.async_runs_dir.to_path_buf(), snapshot.settings.max_output)
+/// The agent's jobs, as its configuration places them now. Their ends are counted.
+pub(super) fn store(agent: &Arc<Agent>, snapshot: &Snapshot) -> Jobs {
+    let jobs = Jobs::new(snapshot.settings.async_runs_dir.to_path_buf(), snapshot.settings.max_output);
+    let agent = Arc::clone(agent);
+    jobs.witnessed(Witness::new(move |record, outcome| {
+        let end = outcome.map_or(Some(End::Lost), |outcome| End::of(outcome).ok());
+        // When a job ended of which nobody knows, nobody knows either.
+        let time = outcome.and_then(|_| took(record));
+        if let Some(end) = end {
+            agent.metrics.ran(&agent.snapshot().allowlist, &record.script, end, time);
+        }
+    }))
+}
+
+/// How long a job took by its record. None where the clock was set back meanwhile.
+fn took(record: &JobRecord) -> Option<Duration> {
+    let at = |text: &str| OffsetDateTime::parse(text, &Rfc3339).ok();
+    Duration::try_from(at(record.finished.as_deref()?)? - at(&record.started)?).ok()
 }
 
 /// Work on the store, where waiting for the disk or its lock holds up nobody else.

@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 
 use super::answer::{self, Answer};
 use super::gate::TrustedPeer;
+use super::metrics::Verdict;
 use super::present::{Present, PresentError};
 use super::state::Agent;
 use crate::audit::{Event, Level};
@@ -134,6 +135,6 @@ impl Say {
 
     fn failed(self, agent: &Agent, error: &dyn std::error::Error, text: String) -> Answer {
         agent.log().emit(self.event(Level::Error).field("ERROR", causes::on_one_line(error)));
-        answer::json(StatusCode::OK, &FailedReply::new(text, self.reqid))
+        answer::judged(answer::json(StatusCode::OK, &FailedReply::new(text, self.reqid)), Verdict::Failed)
     }
 }

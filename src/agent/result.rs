@@ -12,6 +12,7 @@ use super::answer::{self, Answer};
 use super::follow::{self, Followed};
 use super::gate::TrustedPeer;
 use super::jobs::{self, Part, Source, read, unreadable, work};
+use super::metrics::{RESULT, Verdict};
 use super::state::{Agent, Place};
 use super::stream::OutputBody;
 use crate::audit::{Event, Level};
@@ -22,14 +23,12 @@ use crate::wire::name::RequestId;
 use crate::wire::run::Output;
 use crate::wire::stream::whole_characters;
 
-/// How its paths begin.
-pub const PATH: &str = "/result/";
 /// Most bytes of a piece.
 const PIECE: usize = 1 << 20;
 
 /// Answers a question for a result.
 pub async fn result(agent: &Arc<Agent>, peer: &TrustedPeer, path: &str, streamed: bool, place: Place) -> Answer {
-    let wanted = path.strip_prefix(PATH).unwrap_or_default();
+    let wanted = path.strip_prefix(RESULT).unwrap_or_default();
     let (id, query) = wanted.split_once('?').map_or((wanted, None), |(id, query)| (id, Some(query)));
     let Ok(id) = RequestId::parse(id) else { return answer::error(StatusCode::NOT_FOUND, "not found") };
     let part = query.map(Part::parse);
@@ -44,7 +43,7 @@ pub async fn result(agent: &Arc<Agent>, peer: &TrustedPeer, path: &str, streamed
     let event = Event::new(Level::Info, "result").field("DISPATCHER", peer.id()).field("PEER", peer.address());
     let event = event.maybe("TRACE", peer.trace());
     agent.log().emit(event.field("REQID", &key.id).field("STATUS", record.status.as_str()));
-    let store = jobs::store(&agent.snapshot());
+    let store = jobs::store(agent, &agent.snapshot());
     if streamed {
         let parts = part.map_or_else(Part::both, |part| vec![part]);
         let followed = Followed { agent: Arc::clone(agent), store, key, parts, place };
@@ -60,28 +59,28 @@ pub async fn result(agent: &Arc<Agent>, peer: &TrustedPeer, path: &str, streamed
 
 /// The caller's own job of this id. `actions` are the log's words where there is none, and where it is another's.
 pub(super) async fn find(
-    agent: &Agent,
+    agent: &Arc<Agent>,
     peer: &TrustedPeer,
     id: RequestId,
     actions: [&'static str; 2],
 ) -> Result<(Key, JobRecord), Answer> {
     let key = Key { owner: peer.id().clone(), id };
     let wanted = key.clone();
-    let found = work(&jobs::store(&agent.snapshot()), move |jobs| jobs.look(&wanted, clock::now())).await;
+    let found = work(&jobs::store(agent, &agent.snapshot()), move |jobs| jobs.look(&wanted, clock::now())).await;
     let [miss, deny] = actions;
     let event = |level, action| {
         let event = Event::new(level, action).field("DISPATCHER", peer.id()).field("PEER", peer.address());
         event.maybe("TRACE", peer.trace())
     };
-    let event = match found {
+    let (event, verdict) = match found {
         Ok(Some(record)) if record.owner == key.owner.as_str() => return Ok((key, record)),
-        Ok(Some(_)) => event(Level::Warning, deny).field("REASON", "not-owner"),
-        Ok(None) => event(Level::Info, miss),
+        Ok(Some(_)) => (event(Level::Warning, deny).field("REASON", "not-owner"), Verdict::Denied),
+        Ok(None) => (event(Level::Info, miss), Verdict::NotFound),
         Err(error) => return Err(unreadable(agent, &key, &error)),
     };
     agent.log().emit(event.field("REQID", &key.id));
     let body = json!({ "status": "unknown", "reqid": key.id.as_str() });
-    Err(answer::json(StatusCode::NOT_FOUND, &body))
+    Err(answer::judged(answer::json(StatusCode::NOT_FOUND, &body), verdict))
 }
 
 /// The record, with a piece of one output in place of both.

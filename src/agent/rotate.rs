@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::answer::{self, Answer};
 use super::gate::TrustedPeer;
+use super::metrics::Verdict;
 use super::pairing::trust_file::{self, TrustFileError};
 use super::snapshot::SnapshotError;
 use super::state::Agent;
@@ -94,5 +95,6 @@ async fn change(agent: &Agent, peer: &TrustedPeer, request: &RotateRequest) -> R
 fn failed(agent: &Agent, peer: &TrustedPeer, text: &str) -> Answer {
     let event = Event::new(Level::Error, "rotate-fail").field("DISPATCHER", peer.id()).maybe("TRACE", peer.trace());
     agent.log().emit(event.field("ERROR", text));
-    answer::json(StatusCode::OK, &json!({ "status": "error", "error": text }))
+    let answer = answer::json(StatusCode::OK, &json!({ "status": "error", "error": text }));
+    answer::judged(answer, Verdict::Failed)
 }

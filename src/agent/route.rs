@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::ACCEPT;
-use hyper::{HeaderMap, Method, Request, StatusCode};
+use hyper::{HeaderMap, Request, StatusCode, Uri};
 
 use super::answer::{self, Answer};
 use super::gate::{self, Peer, TrustedPeer};
+use super::metrics::{Counted, Verb};
 use super::state::{Agent, Place};
 use super::{cancel, capabilities, ping, renew, result, rotate, run};
 use crate::audit::{Event, Level};
@@ -21,8 +22,20 @@ use crate::wire::trace::TraceParent;
 /// How long a body may take to arrive.
 const BODY: Duration = Duration::from_secs(30);
 
-/// Answers one request. `judged` hears whether the peer is trusted.
+/// Answers one request, and counts it. `judged` hears whether the peer is trusted.
 pub async fn answer(agent: Arc<Agent>, peer: Peer, request: Request<Incoming>, judged: impl FnOnce(bool)) -> Answer {
+    let counted = Counted::new(Arc::clone(&agent.metrics), Verb::of(request.method(), path(request.uri())));
+    let answer = judged_and_answered(agent, peer, request, judged).await;
+    counted.answered(answer::verdict(&answer));
+    answer
+}
+
+async fn judged_and_answered(
+    agent: Arc<Agent>,
+    peer: Peer,
+    request: Request<Incoming>,
+    judged: impl FnOnce(bool),
+) -> Answer {
     let snapshot = agent.snapshot();
     let trusted = gate::judge(&peer, &snapshot);
     drop(snapshot);
@@ -66,21 +79,22 @@ async fn routed(agent: &Arc<Agent>, peer: &TrustedPeer, request: Request<Incomin
         Ok(body) => body,
         Err(error) => return refused_body(error),
     };
-    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    let streamed = wants_stream(&head.headers);
-    match (&head.method, path) {
-        (&Method::POST, "/run") => run::run(agent, peer, &body, streamed, place).await,
-        (&Method::POST, "/ping") => ping::ping(agent, peer, &body),
-        (&Method::GET, "/capabilities") => capabilities::capabilities(agent, peer).await,
-        (&Method::GET, path) if path.starts_with(result::PATH) => {
-            result::result(agent, peer, path, streamed, place).await
-        }
-        (&Method::POST, path) if path.starts_with(cancel::PATH) => cancel::cancel(agent, peer, path).await,
-        (&Method::POST, "/renew") => renew::renew(agent, peer, &body).await,
-        (&Method::POST, "/renew-complete") => renew::complete(agent, peer, &body).await,
-        (&Method::POST, "/rotate-serial") => rotate::rotate(agent, peer, &body).await,
-        _ => answer::error(StatusCode::NOT_FOUND, "not found"),
+    let (path, streamed) = (path(&head.uri), wants_stream(&head.headers));
+    match Verb::of(&head.method, path) {
+        Verb::Run => run::run(agent, peer, &body, streamed, place).await,
+        Verb::Ping => ping::ping(agent, peer, &body),
+        Verb::Capabilities => capabilities::capabilities(agent, peer).await,
+        Verb::Result => result::result(agent, peer, path, streamed, place).await,
+        Verb::Cancel => cancel::cancel(agent, peer, path).await,
+        Verb::Renew => renew::renew(agent, peer, &body).await,
+        Verb::RenewComplete => renew::complete(agent, peer, &body).await,
+        Verb::RotateSerial => rotate::rotate(agent, peer, &body).await,
+        Verb::Unknown => answer::error(StatusCode::NOT_FOUND, "not found"),
     }
+}
+
+fn path(uri: &Uri) -> &str {
+    uri.path_and_query().map_or("/", |path| path.as_str())
 }
 
 /// Whether the caller can read a streamed answer. The original cannot, and does not say so.

@@ -1,15 +1,15 @@
 //! `POST /run`: allowlist, argument contract, hook, order, output, one reply, one line.
 
-use std::sync::Arc;
-
-use hyper::StatusCode;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use super::answer::{self, Answer};
-use super::call::Call;
+use super::call::{Call, Reply};
 use super::collect::Collector;
 use super::detached;
 use super::execute::{Finished, Run};
 use super::gate::TrustedPeer;
+use super::metrics::{End, Verdict};
 use super::order::OrderError;
 use super::rules::Gate;
 use super::state::{Agent, Place};
@@ -20,24 +20,25 @@ use crate::sys::random;
 use crate::wire::causes;
 use crate::wire::name::RequestId;
 use crate::wire::order::{Mode, Order};
-use crate::wire::outcome::{EXIT_KILLED, EXIT_NOTHING_RAN, Outcome};
+use crate::wire::outcome::{EXIT_KILLED, EXIT_NOTHING_RAN};
 use crate::wire::refusal::Refusal;
 use crate::wire::run::{Output, RunReply, RunRequest};
 
 /// What stands before a run: an order to give, or the reply that there is none.
-type Judged = Result<Order, Box<RunReply>>;
+type Judged = Result<Order, Box<Reply>>;
 
 /// Runs an allowlisted script. The answer is JSON when it has ended; or, where the caller asked for it and the script
 /// runs, a stream of what it prints. `place` is held until the run is over, that of a job until its caller has enough.
 pub async fn run(agent: &Arc<Agent>, peer: &TrustedPeer, body: &[u8], streamed: bool, place: Place) -> Answer {
     let request = match RunRequest::parse(body) {
         Ok(request) => request,
-        Err(reply) => return answer::json(StatusCode::OK, &reply),
+        Err(reply) => return Reply { body: *reply, verdict: Verdict::Invalid }.answer(),
     };
-    let call = Call { agent: Arc::clone(agent), peer: peer.clone(), snapshot: agent.snapshot(), request };
+    let (agent, snapshot) = (Arc::clone(agent), agent.snapshot());
+    let call = Call { agent, peer: peer.clone(), snapshot, request, begun: OnceLock::new() };
     let order = match call.judge().await {
         Ok(order) => order,
-        Err(reply) => return answer::json(StatusCode::OK, &reply),
+        Err(reply) => return reply.answer(),
     };
     if order.mode() == Mode::Detached {
         return detached::submit(call, order, streamed, place).await;
@@ -47,7 +48,7 @@ pub async fn run(agent: &Arc<Agent>, peer: &TrustedPeer, body: &[u8], streamed: 
     }
     let reply = call.buffered(&order).await;
     drop(place);
-    answer::json(StatusCode::OK, &reply)
+    reply.answer()
 }
 
 impl Call {
@@ -57,12 +58,11 @@ impl Call {
         let script = self.snapshot.rules().judge(&request.script(), &request.args).into_result();
         let script = script.map_err(|(gate, refusal)| Box::new(self.stopped(gate, &refusal)))?;
         if let Err(reason) = self.agent.ask_hook(&self.snapshot, &self.peer, hook_context(request)).await {
-            self.deny(Some(&reason));
-            return Err(Box::new(request.refused(format!("not authorised: {reason}"))));
+            return Err(Box::new(self.deny(Some(&reason), request.refused(format!("not authorised: {reason}")))));
         }
         let (mode, id) = match RequestId::parse(&request.reqid()) {
             Err(_) if request.detached => {
-                return Err(Box::new(request.refused("async run requires a valid reqid")));
+                return Err(Box::new(self.invalid("async run requires a valid reqid")));
             }
             Err(_) => (Mode::Attached, fresh_id()),
             Ok(id) => (if request.detached { Mode::Detached } else { Mode::Attached }, Ok(id)),
@@ -73,23 +73,21 @@ impl Call {
     }
 
     /// A gate of the front-end's own files refused. Of a script that is not listed there is no more to say.
-    fn stopped(&self, gate: Gate, refusal: &Refusal) -> RunReply {
+    fn stopped(&self, gate: Gate, refusal: &Refusal) -> Reply {
         match gate {
             Gate::Contract => self.refused(refusal),
-            Gate::Allowlist => {
-                self.deny(None);
-                self.request.refused(refusal.text())
-            }
+            Gate::Allowlist => self.deny(None, self.request.refused(refusal.text())),
         }
     }
 
-    async fn buffered(&self, order: &Order) -> RunReply {
+    async fn buffered(&self, order: &Order) -> Reply {
         let limit = usize::try_from(self.snapshot.settings.max_output).unwrap_or(usize::MAX);
         let collector = Collector::new(limit);
         let guard = Unfinished::new(self);
         let finished = async {
             let run = Run::start(self.agent.orders(), order).await?;
-            run.finish(&self.context(), self.snapshot.settings.stdin_timeout, &collector).await
+            run.finish(&self.context(), self.snapshot.settings.stdin_timeout, &self.agent.metrics.metered(&collector))
+                .await
         };
         let finished = finished.await;
         guard.over();
@@ -111,55 +109,60 @@ impl Call {
             Ok(Ok(run)) => answer::stream(OutputBody::start(|outlet| self.stream(run, outlet, place))),
             Ok(Err(outcome)) => {
                 let finished = Finished { outcome, unread: None };
-                answer::json(StatusCode::OK, &self.reply(Ok(finished), none(), none()))
+                self.reply(Ok(finished), none(), none()).answer()
             }
-            Err(error) => answer::json(StatusCode::OK, &self.reply(Err(error), none(), none())),
+            Err(error) => self.reply(Err(error), none(), none()).answer(),
         }
     }
 
     async fn stream(self, run: Run, outlet: Outlet, place: Place) {
-        let context = self.context();
-        let guard = Unfinished::new(&self);
+        let (context, limit) = (self.context(), self.snapshot.settings.stdin_timeout);
+        let (guard, metered) = (Unfinished::new(&self), self.agent.metrics.metered(&outlet));
         let finished = tokio::select! {
-            finished = run.finish(&context, self.snapshot.settings.stdin_timeout, &outlet) => finished,
+            finished = run.finish(&context, limit, &metered) => finished,
             never = outlet.keep_alive() => match never {},
         };
         guard.over();
         let reply = self.reply(finished, Output::default(), Output::default());
         // The output was in the frames before.
-        let reply = RunReply { stdout: None, stderr: None, ..reply };
+        let reply = RunReply { stdout: None, stderr: None, ..reply.body };
         outlet.end(serde_json::to_vec(&reply).unwrap_or_else(|_| b"{}".to_vec())).await;
         drop(place);
     }
 
-    fn reply(&self, finished: Result<Finished, OrderError>, stdout: Output, stderr: Output) -> RunReply {
-        match finished {
-            Ok(Finished { outcome: Outcome::Refused(refusal), .. }) => self.refused(&refusal),
-            Ok(Finished { outcome, unread }) => {
-                if let Some(bytes) = unread {
-                    self.agent.log().emit(Event::new(Level::Warning, "stdin-timeout").field("BYTES", bytes));
-                }
-                self.log(outcome.exit(), None);
-                self.request.ran(&outcome, stdout, stderr)
-            }
-            Err(error) => self.failed(&error),
+    fn reply(&self, finished: Result<Finished, OrderError>, stdout: Output, stderr: Output) -> Reply {
+        let (outcome, unread) = match finished {
+            Ok(Finished { outcome, unread }) => (outcome, unread),
+            Err(error) => return self.failed(&error),
+        };
+        let end = match End::of(&outcome) {
+            Ok(end) => end,
+            Err(refusal) => return self.refused(refusal),
+        };
+        if let Some(bytes) = unread {
+            self.agent.log().emit(Event::new(Level::Warning, "stdin-timeout").field("BYTES", bytes));
         }
+        self.ended(outcome.exit(), end);
+        Reply { body: self.request.ran(&outcome, stdout, stderr), verdict: Verdict::Ok }
     }
 
     /// The executor broke. The original's form: `exit` -1 with the text on `stderr`.
-    fn failed(&self, error: &OrderError) -> RunReply {
+    fn failed(&self, error: &OrderError) -> Reply {
         let text = causes::on_one_line(error);
-        self.log(EXIT_NOTHING_RAN, None);
-        RunReply {
+        self.ended(EXIT_NOTHING_RAN, End::ExecutorFailed);
+        let body = RunReply {
             stdout: Some(String::new()),
             stderr: Some(text.clone()),
             error: Some(text),
-            reason: Some("executor-failed".to_owned()),
+            reason: Some(End::ExecutorFailed.as_str().to_owned()),
             ..self.request.refused("")
-        }
+        };
+        Reply { body, verdict: Verdict::Failed }
     }
 
-    fn log(&self, exit: i32, reason: Option<&str>) {
+    /// A run is over, however: its line, and its count.
+    fn ended(&self, exit: i32, end: End) {
+        let reason = (end == End::CallerGone).then_some(end.as_str());
         let event = Event::new(Level::Info, "run")
             .field("DISPATCHER", self.peer.id())
             .field("EXIT", exit)
@@ -169,6 +172,8 @@ impl Call {
             .field("SCRIPT", self.request.script())
             .maybe("TRACE", self.peer.trace());
         self.agent.log().emit(event);
+        let time = self.begun.get().map(Instant::elapsed).filter(|_| end != End::ExecutorFailed);
+        self.agent.metrics.ran(&self.snapshot.allowlist, &self.request.script(), end, time);
     }
 }
 
@@ -193,7 +198,8 @@ fn hook_context(request: &RunRequest) -> Context {
 struct Unfinished<'a>(Option<&'a Call>);
 
 impl<'a> Unfinished<'a> {
-    const fn new(call: &'a Call) -> Self {
+    fn new(call: &'a Call) -> Self {
+        call.begun.get_or_init(Instant::now);
         Self(Some(call))
     }
 
@@ -206,7 +212,7 @@ impl<'a> Unfinished<'a> {
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         if let Some(call) = self.0 {
-            call.log(EXIT_KILLED, Some("caller-gone"));
+            call.ended(EXIT_KILLED, End::CallerGone);
         }
     }
 }

@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use super::connection;
+use super::export::Exporter;
 use super::orders::{ExecutorError, Kinship, Orders};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
 use super::state::{Agent, log_warnings};
@@ -17,6 +18,7 @@ use crate::audit::{Event, Ident, Level, Logger, Sockets};
 use crate::conf::agent::{Loaded, Settings};
 use crate::conf::{Account as Configured, Warnings};
 use crate::net::listen::{ListenError, Listener};
+use crate::net::local::LocalError;
 use crate::sys::descriptors;
 use crate::sys::notify::Notifier;
 use crate::sys::user::{self, Account, DropError, Uid};
@@ -38,6 +40,9 @@ pub enum ServeError {
     /// The address.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The place for metrics.
+    #[error("metrics")]
+    Metrics(#[source] LocalError),
     /// The executor.
     #[error(transparent)]
     Executor(#[from] ExecutorError),
@@ -95,6 +100,8 @@ pub async fn serve(places: Places, host: String, orders: Orders, warn: Warn<'_>)
     }
     let notifier = Notifier::from_env().map_err(ServeError::Start)?;
     let agent = Agent::new(places, log, orders, snapshot);
+    let exporter = Exporter::default();
+    exporter.open(&agent).map_err(ServeError::Metrics)?;
     let mut signals = Signals::listen().map_err(ServeError::Start)?;
     announce(&agent, &notifier, &listener.local_addresses());
     let sweeping = tokio::spawn(sweep::sweep(Arc::clone(&agent)));
@@ -102,7 +109,7 @@ pub async fn serve(places: Places, host: String, orders: Orders, warn: Warn<'_>)
     let ended = loop {
         tokio::select! {
             reload_wanted = signals.next_is_reload() => if reload_wanted {
-                reload(&agent, &notifier).await;
+                reload(&agent, &exporter, &notifier).await;
             } else {
                 break Ok(());
             },
@@ -153,10 +160,15 @@ fn trouble(agent: &Agent, error: &io::Error) {
     agent.log().emit(Event::new(Level::Error, "accept-error").field("REASON", error));
 }
 
-async fn reload(agent: &Agent, notifier: &Notifier) {
+async fn reload(agent: &Arc<Agent>, exporter: &Exporter, notifier: &Notifier) {
     let _ = notifier.reloading();
-    let event = match agent.reload().await {
-        Ok(()) => Event::new(Level::Info, "reload").field("RESULT", "ok"),
+    let reloaded = agent.reload(|settings| exporter.prepare(settings)).await;
+    agent.metrics.reloaded(reloaded.is_ok());
+    let event = match reloaded {
+        Ok(change) => {
+            exporter.change(agent, change);
+            Event::new(Level::Info, "reload").field("RESULT", "ok")
+        }
         Err(error) => {
             let text = causes::on_one_line(&error);
             Event::new(Level::Error, "reload").field("ERROR", text).field("RESULT", "kept the old configuration")

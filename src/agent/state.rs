@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::digests::Digests;
 use super::gate::{self, TrustedPeer};
+use super::metrics::{Metrics, Turned};
 use super::orders::{ExecutorError, Orders};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
 use super::{pairing, promote};
@@ -19,6 +20,7 @@ use crate::conf::RateLimit;
 use crate::conf::agent::Settings;
 use crate::hook::{Context, Decision, record};
 use crate::net::handshakes::Handshakes;
+use crate::net::local::LocalError;
 use crate::net::rate::{Budget, Judgement, Limiter, Verdict};
 use crate::net::slots::Slots;
 use crate::sys::clock;
@@ -54,8 +56,11 @@ pub struct Agent {
     pub tidy: Notify,
     /// What `GET /capabilities` knows of the scripts' files.
     pub digests: Digests,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     requests: Arc<AtomicUsize>,
     started: Instant,
+    started_at: u64,
 }
 
 /// A place among the requests under way.
@@ -77,6 +82,9 @@ pub enum ReloadError {
     /// The executor's reading of them.
     #[error(transparent)]
     Executor(#[from] ExecutorError),
+    /// The place for metrics.
+    #[error("metrics")]
+    Metrics(#[source] LocalError),
 }
 
 impl Agent {
@@ -84,6 +92,8 @@ impl Agent {
     #[must_use]
     pub fn new(places: Places, log: Logger, orders: Orders, snapshot: Snapshot) -> Arc<Self> {
         let limiter = Mutex::new(limiter(&snapshot));
+        let metrics = Arc::new(Metrics::default());
+        metrics.expect(&snapshot.allowlist);
         Arc::new(Self {
             places,
             log,
@@ -96,8 +106,10 @@ impl Agent {
             connections: Slots::new(CONNECTIONS.0, CONNECTIONS.1),
             tidy: Notify::new(),
             digests: Digests::default(),
+            metrics,
             requests: Arc::default(),
             started: Instant::now(),
+            started_at: clock::unix_now(),
         })
     }
 
@@ -119,6 +131,24 @@ impl Agent {
         &self.orders
     }
 
+    /// When it started, in seconds since 1970.
+    #[must_use]
+    pub const fn started_at(&self) -> u64 {
+        self.started_at
+    }
+
+    /// Requests under way.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Addresses that are blocked.
+    #[must_use]
+    pub fn blocked(&self) -> usize {
+        self.limiter().blocked(self.seconds())
+    }
+
     /// Takes a place among the requests under way, if `max_children` leaves one; else says how many there are. The
     /// place is free again when it is dropped.
     pub fn begin(&self) -> Result<Place, usize> {
@@ -131,17 +161,20 @@ impl Agent {
     /// Replaces the snapshot by what the files say now, and forgets rate blocks; or changes nothing.
     ///
     /// The executor is asked first: if it accepts what we have just found to be right, both switch.
-    pub async fn reload(&self) -> Result<(), ReloadError> {
+    /// Before that `prepare` opens what else the new settings need; what it has opened is returned, or dropped.
+    pub async fn reload<P>(&self, prepare: impl FnOnce(&Settings) -> Result<P, LocalError>) -> Result<P, ReloadError> {
         let _turn = self.reading.lock().await;
         self.promote().await;
         let host = self.snapshot().host.clone();
         let (fresh, warnings) = Snapshot::load(&self.places, &host, &self.log)?;
+        let prepared = prepare(&fresh.settings).map_err(ReloadError::Metrics)?;
         self.orders.reload().await?;
         log_warnings(&self.log, &warnings);
         self.warn_of_restart(&fresh);
         *self.limiter() = limiter(&fresh);
+        self.metrics.expect(&fresh.allowlist);
         self.put(fresh);
-        Ok(())
+        Ok(prepared)
     }
 
     /// Takes the trust map up as its file has it now, and leaves everything else as it is.
@@ -192,16 +225,22 @@ impl Agent {
     pub fn admits(&self, peer: IpAddr) -> bool {
         if !gate::admits(&self.snapshot().settings, peer) {
             self.log.emit(Event::new(Level::Warning, "ip-block").field("PEER", peer));
+            self.metrics.turned_away(Turned::IpBlock);
             return false;
         }
         let judgement = self.limiter().judge(peer, self.seconds());
         self.report(peer, judgement);
-        judgement.verdict == Verdict::Allow
+        let allowed = judgement.verdict == Verdict::Allow;
+        if !allowed {
+            self.metrics.turned_away(Turned::RateBlock);
+        }
+        allowed
     }
 
     /// A handshake failed.
     pub fn failed(&self, peer: IpAddr, reason: &str) {
         self.log.emit(Event::new(Level::Warning, "tls-failure").field("PEER", peer).field("REASON", reason));
+        self.metrics.turned_away(Turned::TlsFailure);
         self.unproven(peer);
         let judgement = self.limiter().failure(peer, self.seconds());
         self.report(peer, judgement);
@@ -261,6 +300,7 @@ impl Agent {
         if let Verdict::BlockedNow(reason) = judgement.verdict {
             let event = Event::new(Level::Warning, "rate-block").field("PEER", peer);
             self.log.emit(event.field("REASON", reason.as_str()));
+            self.metrics.blocked(reason);
         }
     }
 

@@ -22,7 +22,7 @@ pub async fn sweep(agent: Arc<Agent>) -> Infallible {
         let snapshot = agent.snapshot();
         let limits = Limits { age: RETENTION, bytes: snapshot.settings.async_max_bytes };
         let started = Instant::now();
-        let swept = jobs::work(&jobs::store(&snapshot), move |jobs| jobs.sweep(limits, clock::now())).await;
+        let swept = jobs::work(&jobs::store(&agent, &snapshot), move |jobs| jobs.sweep(limits, clock::now())).await;
         if let Err(error) = swept {
             let event = Event::new(Level::Error, "async-sweep-fail");
             agent.log().emit(event.field("ERROR", causes::on_one_line(&error)));

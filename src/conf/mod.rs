@@ -20,6 +20,7 @@ mod annotation;
 pub mod caps;
 pub mod diagnostic;
 pub mod dispatcher;
+mod endpoint;
 mod environment;
 mod lexer;
 mod names;
@@ -32,6 +33,7 @@ mod source;
 mod value;
 
 pub use diagnostic::{ConfErrors, Diagnostic, Warnings};
+pub use endpoint::Endpoint;
 pub use names::{Account, ProfileName};
 pub use reader::{Lines, Placed};
 pub use root::Root;

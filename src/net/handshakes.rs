@@ -60,6 +60,12 @@ impl Handshakes {
         Place { handshakes: Arc::clone(self), number, gone }
     }
 
+    /// How many are under way now.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.lock().all.len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Places> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -7,6 +7,7 @@ pub mod body;
 pub mod exchange;
 pub mod handshakes;
 pub mod listen;
+pub mod local;
 pub mod rate;
 pub mod serve;
 pub mod slots;

@@ -144,6 +144,12 @@ impl Limiter {
         Judgement { verdict, evicted }
     }
 
+    /// Addresses that are blocked.
+    #[must_use]
+    pub fn blocked(&self, now: u64) -> usize {
+        self.table.values().filter(|entry| entry.blocked_until > now).count()
+    }
+
     /// Forgets everything, as on reload.
     pub fn clear(&mut self) {
         self.table.clear();
@@ -222,6 +228,7 @@ mod tests {
         assert_eq!(limiter.connection(peer(1), 5).verdict, Verdict::BlockedNow(Reason::Volume));
         assert_eq!(limiter.connection(peer(1), 304).verdict, Verdict::Blocked);
         assert_eq!(limiter.connection(peer(2), 5).verdict, Verdict::Allow);
+        assert_eq!((limiter.blocked(304), limiter.blocked(305)), (1, 0));
         assert_eq!(limiter.connection(peer(1), 305).verdict, Verdict::Allow);
     }
 

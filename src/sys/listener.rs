@@ -1,7 +1,9 @@
 //! A unix socket that listens for one account: bound in its place at once, or handed over by the init system.
 
+use std::fs::Permissions;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -54,9 +56,35 @@ impl Bound {
     /// # Errors
     /// [`BindError`].
     pub fn new(path: &Path, owner: Uid, group: Gid) -> Result<Self, BindError> {
-        let fail = |action| move |source: io::Error| FileError::new(path, action, source);
         let directory = path.parent().unwrap_or(Path::new("/"));
         file::check_trusted_directory(directory)?;
+        Self::placed(path, |fresh| {
+            let before = umask(Mode::from_bits_truncate(0o177));
+            let listener = UnixListener::bind(fresh);
+            umask(before);
+            let listener = listener.map_err(|source| FileError::new(path, "listen at", source))?;
+            file::give(fresh, owner, group)?;
+            Ok(listener)
+        })
+    }
+
+    /// Listens at `path`, for this process's account and whoever has the socket's group (mode 0660), which is the
+    /// directory's where that has the bit for it. What stands there after a process that has died is replaced.
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub fn shared(path: &Path) -> Result<Self, BindError> {
+        let fail = |source| FileError::new(path, "listen at", source);
+        Self::placed(path, |fresh| {
+            let listener = UnixListener::bind(fresh).map_err(fail)?;
+            std::fs::set_permissions(fresh, Permissions::from_mode(0o660)).map_err(fail)?;
+            Ok(listener)
+        })
+    }
+
+    /// Makes a socket beside its place, and moves it there.
+    fn placed(path: &Path, make: impl FnOnce(&Path) -> Result<UnixListener, FileError>) -> Result<Self, BindError> {
+        let fail = |action| move |source: io::Error| FileError::new(path, action, source);
         // Two that start at once must not both find that nobody is there.
         let _lock = file::lock_exclusive(&beside(path, ".lock"), 0o600)?;
         vacant(path)?;
@@ -65,11 +93,7 @@ impl Bound {
             Err(error) if !error.is_not_found() => return Err(error.into()),
             _ => {}
         }
-        let before = umask(Mode::from_bits_truncate(0o177));
-        let listener = UnixListener::bind(&fresh);
-        umask(before);
-        let listener = listener.map_err(fail("listen at"))?;
-        file::give(&fresh, owner, group)?;
+        let listener = make(&fresh)?;
         listener.set_nonblocking(true).map_err(fail("listen at"))?;
         let identity = Identity::of(&fresh).map_err(fail("examine"))?;
         std::fs::rename(&fresh, path).map_err(fail("move the socket to"))?;
@@ -84,11 +108,37 @@ impl Bound {
         }
     }
 
+    /// Its place.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is wrong with it, by name.
+    #[must_use]
+    pub fn fault(&self, source: io::Error) -> FileError {
+        FileError::new(&self.path, "listen at", source)
+    }
+
     /// The socket itself.
     #[must_use]
     pub const fn listener(&self) -> &UnixListener {
         &self.listener
     }
+}
+
+/// Whether [`Bound::shared`] could listen at `path`.
+///
+/// # Errors
+/// Why it could not.
+pub fn check(path: &Path) -> Result<(), BindError> {
+    vacant(path)?;
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    if file::is_writable_dir(directory) {
+        return Ok(());
+    }
+    let kind = if directory.is_dir() { io::ErrorKind::PermissionDenied } else { io::ErrorKind::NotFound };
+    Err(FileError::new(directory, "make a socket in", kind.into()).into())
 }
 
 /// `path` with something behind its name.
@@ -104,15 +154,18 @@ fn vacant(path: &Path) -> Result<(), BindError> {
         Ok(_) => Err(BindError::InUse(path.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         // Also of a file that is no socket, connect(2).
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            use std::os::unix::fs::FileTypeExt;
-            let facts = std::fs::symlink_metadata(path).map_err(|source| FileError::new(path, "examine", source))?;
-            if facts.file_type().is_socket() { Ok(()) } else { Err(BindError::NoSocket(path.to_owned())) }
-        }
+        Err(_) if !is_socket(path)? => Err(BindError::NoSocket(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
         // Its queue is full: somebody is there who does not take.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(BindError::InUse(path.to_owned())),
         Err(source) => Err(FileError::new(path, "look for another listener at", source).into()),
     }
+}
+
+fn is_socket(path: &Path) -> Result<bool, FileError> {
+    use std::os::unix::fs::FileTypeExt;
+    let facts = std::fs::symlink_metadata(path).map_err(|source| FileError::new(path, "examine", source))?;
+    Ok(facts.file_type().is_socket())
 }
 
 /// The socket that the init system has handed over, `None` where it has not. Call it once, before anything else has

@@ -27,4 +27,5 @@ pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod trial;
+pub mod usage;
 pub mod user;

@@ -93,6 +93,10 @@ fn the_start_and_the_files_it_reads() {
     world.reload();
     world.line(WARNING, &["ACTION=config-warn", "KEY=port", "MSG=takes effect at the next restart"]);
     world.line(INFO, &["ACTION=reload", "RESULT=ok"]);
+    std::fs::write(agent.config(), format!("metrics = 127.0.0.1:0\n{text}")).unwrap();
+    world.reload();
+    world.line(INFO, &["ACTION=metrics-listen", "ADDRESS=*"]);
+    world.line(INFO, &["ACTION=reload", "RESULT=ok"]);
     std::fs::write(agent.config(), "nonsense\n").unwrap();
     world.reload();
     world.line(ERROR, &["ACTION=reload", "ERROR=*", "RESULT=kept the old configuration"]);

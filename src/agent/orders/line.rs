@@ -50,6 +50,11 @@ pub(super) struct Line {
 }
 
 impl Line {
+    /// Whether its process lives.
+    pub(super) fn is_alive(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
     /// Hands over the executor's end of an order's connection.
     pub(super) async fn order(&self, connection: &OwnedFd) -> io::Result<()> {
         self.say(Control::Order, &[connection.as_fd()]).await

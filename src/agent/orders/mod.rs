@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify};
+use tokio::time::timeout;
 
 use self::line::{Fresh, Line};
 use super::snapshot::Places;
@@ -30,6 +31,9 @@ use crate::wire::control::{Control, Reloaded};
 
 /// How long the executor may take to read its configuration.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the system's executor may take to say that it is there.
+const GLANCE: Duration = Duration::from_secs(2);
 
 /// The executor and the way to it.
 #[derive(Debug)]
@@ -153,6 +157,21 @@ impl Orders {
             Way::System(path) => drop(system::ask(path, Control::Hello).await?),
         }
         Ok(())
+    }
+
+    /// Whether the executor is there, as far as that can be known without giving it work. One that is being asked for
+    /// something else counts as there.
+    pub async fn answers(&self) -> bool {
+        match &self.way {
+            Way::System(path) => timeout(GLANCE, greet(path)).await.is_ok_and(|greeted| greeted.is_ok()),
+            Way::Private { line, .. } => {
+                line.try_lock().map_or(true, |mut line| line.as_mut().is_some_and(Line::is_alive))
+            }
+            Way::Own(own) => {
+                let ready = |own: &mut Own| if let Own::Ready(line) = own { line.is_alive() } else { false };
+                own.try_lock().map_or(true, |mut own| ready(&mut own))
+            }
+        }
     }
 
     /// Whether the agent can go on without its executor, because the system starts it anew.

@@ -13,6 +13,7 @@ use crate::conf::agent::Loaded;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::hook::{Fault, fault_of};
+use crate::net::local::LocalListener;
 use crate::sys::{file, user};
 use crate::wire::causes;
 
@@ -48,6 +49,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     good &= revocation(&loaded, &places);
     good &= executor(&kinship, &loaded);
     good &= hook(&loaded);
+    good &= metrics(&loaded);
     good &= script_check::scripts(&kinship, &loaded);
     good &= script_check::contracts(&loaded, &to_stderr());
     good = good && everything(&places);
@@ -199,6 +201,23 @@ fn executor(kinship: &Kinship, loaded: &Loaded) -> bool {
         }
     }
     good
+}
+
+fn metrics(loaded: &Loaded) -> bool {
+    let Some(endpoint) = &loaded.settings.metrics else { return true };
+    let place = endpoint.place(&loaded.settings.file);
+    match LocalListener::check(endpoint) {
+        Ok(()) => out::line(format!("  Metrics OK ({})", **endpoint)),
+        // Not a fault: a check is for running agents too.
+        Err(error) if error.is_in_use() => {
+            out::line(format!("  Metrics: {} is in use: by this agent, if it runs ({place})", **endpoint));
+        }
+        Err(error) => {
+            out::line(format!("  Metrics: {} ({place})", causes::on_one_line(&error)));
+            return false;
+        }
+    }
+    true
 }
 
 fn hook(loaded: &Loaded) -> bool {

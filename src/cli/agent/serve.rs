@@ -12,6 +12,7 @@ use crate::conf::ProfileName;
 use crate::conf::agent::Loaded;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::net::local::LocalError;
 use crate::sys::{host, user};
 
 /// How long the resolver may take to tell the host's own name.
@@ -82,6 +83,14 @@ fn workers() -> usize {
     std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, 4)
 }
 
+fn metrics(error: &LocalError) -> String {
+    let decides = "'metrics' in agent.conf decides";
+    if error.is_in_use() {
+        return format!("is another agent running? {decides}");
+    }
+    format!("{decides}; the directory of a socket must be one that the agent's account may write to")
+}
+
 fn failed(error: ServeError, places: &Places) -> Failure {
     let hint = match &error {
         ServeError::Snapshot(error) => remedy::of(error, places),
@@ -89,11 +98,15 @@ fn failed(error: ServeError, places: &Places) -> Failure {
             Some(format!("set 'user' in {} to an account without rights, or make the account", places.config.display()))
         }
         ServeError::Listen(_) => Some("is another agent running? 'port' and 'bind' in agent.conf decide".to_owned()),
+        ServeError::Metrics(error) => Some(metrics(error)),
         ServeError::Executor(ExecutorError::Lost) => Some("start the agent again".to_owned()),
         ServeError::Executor(_) | ServeError::Drop(_) | ServeError::Start(_) => None,
     };
     let exit = match &error {
-        ServeError::Listen(_) | ServeError::Start(_) | ServeError::Executor(ExecutorError::Lost) => Exit::Unavailable,
+        ServeError::Listen(_)
+        | ServeError::Metrics(_)
+        | ServeError::Start(_)
+        | ServeError::Executor(ExecutorError::Lost) => Exit::Unavailable,
         ServeError::Snapshot(_) | ServeError::Executor(_) | ServeError::NoAccount(_) | ServeError::RootAccount => {
             Exit::Config
         }

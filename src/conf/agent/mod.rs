@@ -14,6 +14,7 @@ pub use load::{Loaded, load};
 pub use profile::{Profile, Syscalls};
 
 use crate::conf::diagnostic::{ConfErrors, Findings, Warnings};
+use crate::conf::endpoint::Endpoint;
 use crate::conf::names::{Account, ProfileName};
 use crate::conf::networks::AllowedIps;
 use crate::conf::reader::{Lines, Placed};
@@ -75,6 +76,8 @@ pub struct Settings {
     pub rate_limit_volume: Option<RateLimit>,
     /// `rate_limit_probe`, unless `rate_limit_disable` is on (3 in 600 s, then 3600 s).
     pub rate_limit_probe: Option<RateLimit>,
+    /// `metrics`: where the agent says what it counts, to this host alone. None: nowhere.
+    pub metrics: Option<Placed<Endpoint>>,
     /// `[tags]`: what the operator wants the host to be known by.
     pub tags: BTreeMap<String, String>,
     /// `[profile NAME]` sections.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::profile::{self, Profile};
 use super::{Account, AllowedIps, Findings, Placed, ProfileName, RateLimit, Root, Schema, Settings, Source};
 use crate::conf::diagnostic::{Diagnostic, shown};
+use crate::conf::endpoint::endpoint;
 use crate::conf::lexer::{self, Section, Span};
 use crate::conf::names::account;
 use crate::conf::nearest::nearest;
@@ -75,6 +76,7 @@ fn top_level(source: &Source, root: &Root, r: &mut Reader<'_, '_>) -> Settings {
         allowed_ips: r.list("allowed_ips", &[','], network).map(Placed::into_inner).map(AllowedIps::new),
         rate_limit_volume: volume.filter(|_| limited),
         rate_limit_probe: probe.filter(|_| limited),
+        metrics: r.get("metrics", endpoint),
         tags: BTreeMap::new(),
         profiles: BTreeMap::new(),
         lines: r.lines(),

@@ -48,7 +48,7 @@ fn what_the_file_does_not_say_has_its_default_below_the_root() {
     assert_eq!(s.rate_limit_probe, Some(RateLimit::new(3, 600, 3600)));
     assert_eq!((s.max_output, *s.trusted_paths), (16 << 20, true));
     assert_eq!((s.async_max_bytes, s.schema), (1 << 30, Schema::Enforce));
-    assert!(s.tags.is_empty() && s.profiles.is_empty());
+    assert!(s.metrics.is_none() && s.tags.is_empty() && s.profiles.is_empty());
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn every_key_is_read() {
          trusted_dispatchers_path = /t\nrevoked_serials = /u\ncert_staging_path = /v\nasync_runs_dir = /w\n\
          stdin_timeout = 1\nmax_children = 2\nauth_hook = /h\nauth_hook_timeout = 3\nallowed_ips = 10.0.0.0/8, ::1\n\
          rate_limit_volume = 1/2/3\nrate_limit_probe = 0/0/0\nmax_output = 1KiB\ntrusted_paths = no\n\
-         async_max_bytes = 2M\nschema = advertise\n\
+         async_max_bytes = 2M\nschema = advertise\nmetrics = 127.0.0.1:9443\n\
          [tags]\nenv = prod\nnote = two words\n",
     );
     assert_eq!(s.bind.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.1", "::1"]);
@@ -72,6 +72,7 @@ fn every_key_is_read() {
     assert_eq!((s.rate_limit_volume, s.rate_limit_probe), (Some(RateLimit::new(1, 2, 3)), None));
     assert_eq!((s.max_output, *s.trusted_paths), (1024, false));
     assert_eq!((s.async_max_bytes, s.schema), (2 << 20, Schema::Advertise));
+    assert_eq!(s.metrics.unwrap().to_string(), "127.0.0.1:9443");
     assert_eq!(s.tags.get("note").map(String::as_str), Some("two words"));
 }
 

@@ -11,22 +11,27 @@
 //! `.status`. A record that says `running` is on the disk before the order for its job is given; so that whatever is
 //! killed at whatever moment, there is either no record and no job, or a record that becomes `done` or `lost`.
 
+mod census;
 mod record;
 mod settle;
 mod sweep;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+pub use census::Census;
 pub use record::{JobRecord, JobStatus};
 pub use sweep::{Limits, RETENTION};
 
 use super::StoreError;
 use crate::sys::file::{self, Access, FileError, LockGuard};
 use crate::wire::name::{DispatcherId, RequestId, ScriptName};
+use crate::wire::outcome::Outcome;
 use crate::wire::stream::Channel;
 
 /// Results may hold secrets: the agent's account and its group.
@@ -41,6 +46,26 @@ pub struct Jobs {
     dir: PathBuf,
     /// Bytes of each output stream that a record keeps.
     most: u64,
+    witness: Option<Witness>,
+}
+
+/// Told of every job's end, once, when it goes on record.
+#[derive(Clone)]
+pub struct Witness(Arc<Tell>);
+
+type Tell = dyn Fn(&JobRecord, Option<&Outcome>) + Send + Sync;
+
+impl Witness {
+    /// One that does this. No outcome: how the job ended nobody will ever know.
+    pub fn new(tell: impl Fn(&JobRecord, Option<&Outcome>) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+}
+
+impl fmt::Debug for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Witness")
+    }
 }
 
 /// Whose job, and which.
@@ -115,7 +140,13 @@ impl Jobs {
     /// The jobs in this directory, which need not exist yet. A record keeps `most` bytes of each output stream.
     #[must_use]
     pub const fn new(dir: PathBuf, most: u64) -> Self {
-        Self { dir, most }
+        Self { dir, most, witness: None }
+    }
+
+    /// The same, with somebody to tell of each job's end.
+    #[must_use]
+    pub fn witnessed(self, witness: Witness) -> Self {
+        Self { witness: Some(witness), ..self }
     }
 
     /// Accepts a job, unless its script or its request id is busy. A finished job of the same owner and id is replaced,

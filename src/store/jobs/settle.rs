@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{JobRecord, JobStatus, Jobs, Key, Part, StoreError};
+use super::{JobRecord, JobStatus, Jobs, Key, Part, StoreError, Witness};
 use crate::sys::file::{self, FileError};
 use crate::wire::limits;
 use crate::wire::name::ScriptName;
@@ -40,6 +40,9 @@ impl Jobs {
         self.write(key, &record)?;
         self.remove_part(key, Part::Status)?;
         self.remove_part(key, Part::Cancel)?;
+        if let Some(Witness(tell)) = &self.witness {
+            tell(&record, outcome.as_ref());
+        }
         Ok(Some(record))
     }
 

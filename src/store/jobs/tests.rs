@@ -219,3 +219,24 @@ fn many_who_look_at_once_see_one_end() {
         });
     }
 }
+
+#[test]
+fn a_census_counts_who_runs_and_who_has_ended_and_each_end_is_told_once() {
+    let (_dir, jobs) = store();
+    assert_eq!(jobs.census(SystemTime::now()).unwrap(), Census::default());
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let ends = Arc::clone(&told);
+    let jobs = jobs.witnessed(Witness::new(move |record, outcome| {
+        ends.lock().unwrap().push((record.script.clone(), outcome.cloned()));
+    }));
+    let (first, second, _third) = (accepted(&jobs, "a", "x"), accepted(&jobs, "b", "y"), accepted(&jobs, "c", "z"));
+    assert_eq!(jobs.census(SystemTime::now()).unwrap(), Census { running: 3, ended: 0 });
+    end(&jobs, "a", first, &Outcome::Exited { code: 7 });
+    drop(second);
+    for _ in 0..2 {
+        assert_eq!(jobs.census(SystemTime::now()).unwrap(), Census { running: 1, ended: 2 });
+        look(&jobs, "a");
+    }
+    let expected = [("x".to_owned(), Some(Outcome::Exited { code: 7 })), ("y".to_owned(), None)];
+    assert_eq!(*told.lock().unwrap(), expected);
+}

@@ -12,6 +12,7 @@ pub(crate) mod http;
 pub(crate) mod impostor;
 pub(crate) mod log;
 pub(crate) mod notify;
+pub(crate) mod openmetrics;
 pub(crate) mod openssl;
 pub(crate) mod pki;
 pub(crate) mod process;

@@ -32,7 +32,7 @@ const NETWORK_PROGRAM: &[&str] = &[
     "base64",
 ];
 
-/// As [`NETWORK_PROGRAM`], and the judge of argument contracts. Root code has no use for it.
+/// As [`NETWORK_PROGRAM`], and the judge of argument contracts and the writer of metrics. Root code has no use for them.
 const AGENT: &[&str] = &[
     "tokio",
     "tokio_rustls",
@@ -48,6 +48,7 @@ const AGENT: &[&str] = &[
     "time",
     "base64",
     "jsonschema",
+    "prometheus_client",
 ];
 
 /// Lowest first. `executor`, `agent` and `dispatcher` are separate processes: they never name each other.
