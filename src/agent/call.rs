@@ -47,13 +47,16 @@ impl Call {
 
     /// The log's line about a run that is not permitted.
     pub(super) fn deny(&self, reason: Option<&str>) {
-        let event = Event::new(Level::Warning, "deny")
-            .maybe("DISPATCHER", reason.map(|_| self.peer.id()))
+        let line = self.line(Level::Warning, "deny").maybe("REASON", reason);
+        self.agent.log().emit(line.maybe("DISPATCHER", reason.map(|_| self.peer.id())));
+    }
+
+    /// A line about this call, with what is said in each of them.
+    pub(super) fn line(&self, level: Level, action: &'static str) -> Event {
+        Event::new(level, action)
             .field("PEER", self.peer.address())
-            .maybe("REASON", reason)
             .field("REQID", self.request.reqid())
             .field("SCRIPT", self.request.script())
-            .maybe("TRACE", self.peer.trace());
-        self.agent.log().emit(event);
+            .maybe("TRACE", self.peer.trace())
     }
 }

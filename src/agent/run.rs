@@ -160,15 +160,8 @@ impl Call {
     }
 
     fn log(&self, exit: i32, reason: Option<&str>) {
-        let event = Event::new(Level::Info, "run")
-            .field("DISPATCHER", self.peer.id())
-            .field("EXIT", exit)
-            .field("PEER", self.peer.address())
-            .maybe("REASON", reason)
-            .field("REQID", self.request.reqid())
-            .field("SCRIPT", self.request.script())
-            .maybe("TRACE", self.peer.trace());
-        self.agent.log().emit(event);
+        let line = self.line(Level::Info, "run").field("DISPATCHER", self.peer.id());
+        self.agent.log().emit(line.field("EXIT", exit).maybe("REASON", reason));
     }
 }
 
