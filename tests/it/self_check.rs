@@ -133,7 +133,8 @@ fn a_file_that_only_root_can_read_fails_the_check() {
     );
     let said = site.agent().command(&["self-check"]).exits(1).stdout;
     assert!(said.contains("  Account OK (checked as 'nobody')\n"), "{said}");
-    assert!(said.contains("agent.key: Permission denied"), "{said}");
+    assert!(said.contains("agent.key\n  because: Permission denied") && !said.contains("NOT paired"), "{said}");
+    assert!(said.contains(&format!("chmod 640 {}", key.display())), "{said}");
 }
 
 #[test]
