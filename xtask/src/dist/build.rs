@@ -8,8 +8,8 @@ use crate::{Outcome, place};
 
 /// Builds `ctrl-exec` under `profile` and says where it is.
 pub(super) fn static_binary(profile: &str) -> Outcome<PathBuf> {
-    let (cargo, folder) = for_musl("build", profile)?;
-    cargo.args(["--bin", "ctrl-exec"]).go()?;
+    let (cargo, folder) = for_musl("rustc", profile)?;
+    cargo.args(["--bin", "ctrl-exec", "--"]).args(if profile == "dist" { lighter() } else { Vec::new() }).go()?;
     // Cargo's one exception to "the folder bears the profile's name".
     let kind = if profile == "dev" { "debug" } else { profile };
     Ok(folder.join(place::musl_target()).join(kind).join("ctrl-exec"))
@@ -22,6 +22,13 @@ pub(super) fn static_tests(profile: &str) -> Outcome<PathBuf> {
     let executable =
         said.lines().filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next()).next_back();
     executable.map(PathBuf::from).ok_or_else(|| "cargo built no test program of the library".to_owned())
+}
+
+/// Leaves the unwinding tables out of what ships. `-Cforce-unwind-tables=no` does not: with debug information in the
+/// standard library, LLVM writes a table for every function.
+fn lighter() -> Vec<String> {
+    let script = place::repository().join("xtask/src/dist/no-unwinding.ld");
+    vec!["-Clink-arg=-Wl,--no-eh-frame-hdr".to_owned(), format!("-Clink-arg=-Wl,-T,{}", script.display())]
 }
 
 /// A cargo that builds the product for musl, and its target directory.
@@ -37,7 +44,7 @@ fn for_musl(command: &str, profile: &str) -> Outcome<(Run, PathBuf)> {
         .args([command, "--locked", "--package", "ctrl-exec"])
         .args(["--profile", profile, "--target", &target, "--target-dir"])
         .arg(&folder)
-        .env("CARGO_ENCODED_RUSTFLAGS", flags(&std, profile).join("\u{1f}"))
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(&std).join("\u{1f}"))
         .without(&["RUSTFLAGS", "CARGO_BUILD_TARGET"])
         .dir(&place::repository());
     if std::env::var_os(&compiler).is_none() {
@@ -55,15 +62,11 @@ fn musl_gcc(variable: &str) -> Outcome<&'static str> {
 }
 
 /// With `--target`, these do not reach build scripts and procedural macros, which run here on glibc.
-fn flags(std: &Std, profile: &str) -> Vec<String> {
+fn flags(std: &Std) -> Vec<String> {
     // mimalloc calls `__popcountdi2`, which our own compiler-builtins, built without its C half, lacks.
     let mut flags = vec!["-Clink-arg=-lgcc".to_owned()];
     if let Std::Own { path, .. } = std {
         flags.push(format!("--sysroot={}", path.display()));
-    }
-    if profile == "dist" {
-        // Nothing unwinds where a panic aborts, and a backtrace of a stripped binary has no names: 0.7 MB for nothing.
-        flags.push("-Cforce-unwind-tables=no".to_owned());
     }
     flags
 }
