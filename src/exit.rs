@@ -1,7 +1,5 @@
 //! The exit statuses, one table.
 
-use std::process::ExitCode;
-
 /// How a process ends. Numbers that the field already knows come from `sysexits.h`; 1, 2 and 3 are the
 /// product's own and mean what each verb documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,11 +41,5 @@ impl Exit {
             Self::Permission => 77,
             Self::Config => 78,
         }
-    }
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit.code())
     }
 }

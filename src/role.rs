@@ -3,7 +3,6 @@
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::ExitCode;
 
 use crate::cli;
 use crate::cli::out;
@@ -58,7 +57,7 @@ pub fn of(argv: &[OsString]) -> (Role, Vec<OsString>) {
 
 /// Starts the role that the argument vector names.
 #[must_use]
-pub fn start(argv: &[OsString]) -> ExitCode {
+pub fn start(argv: &[OsString]) -> Exit {
     let (role, words) = of(argv);
     match role {
         Role::Dispatcher(name) => cli::dispatcher::start(name, &words),
@@ -69,7 +68,6 @@ pub fn start(argv: &[OsString]) -> ExitCode {
         Role::OwnExecutor => cli::executor::child::own(&words),
         Role::Missing(name) => missing(&name, &words),
     }
-    .into()
 }
 
 /// Says the version where that was the question, and else that the role is not there.

@@ -66,19 +66,22 @@ impl Call {
 
     /// The reply to a run that is not permitted, and the log's line about it.
     pub(super) fn deny(&self, reason: Option<&str>, body: RunReply) -> Reply {
-        let event = Event::new(Level::Warning, "deny")
-            .maybe("DISPATCHER", reason.map(|_| self.peer.id()))
-            .field("PEER", self.peer.address())
-            .maybe("REASON", reason)
-            .field("REQID", self.request.reqid())
-            .field("SCRIPT", self.request.script())
-            .maybe("TRACE", self.peer.trace());
-        self.agent.log().emit(event);
+        let line = self.line(Level::Warning, "deny").maybe("REASON", reason);
+        self.agent.log().emit(line.maybe("DISPATCHER", reason.map(|_| self.peer.id())));
         Reply { body, verdict: Verdict::Denied }
     }
 
     /// The same for a request that makes no sense. It has no line.
     pub(super) fn invalid(&self, text: &str) -> Reply {
         Reply { body: self.request.refused(text), verdict: Verdict::Invalid }
+    }
+
+    /// A line about this call, with what is said in each of them.
+    pub(super) fn line(&self, level: Level, action: &'static str) -> Event {
+        Event::new(level, action)
+            .field("PEER", self.peer.address())
+            .field("REQID", self.request.reqid())
+            .field("SCRIPT", self.request.script())
+            .maybe("TRACE", self.peer.trace())
     }
 }

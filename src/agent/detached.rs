@@ -134,21 +134,13 @@ impl Step {
     }
 
     fn accepted(&self) -> Answer {
-        self.call.agent.log().emit(
-            Event::new(Level::Info, "run-async")
-                .field("DISPATCHER", self.call.peer.id())
-                .field("PEER", self.call.peer.address())
-                .field("REQID", self.call.request.reqid())
-                .field("SCRIPT", self.call.request.script())
-                .maybe("TRACE", self.call.peer.trace()),
-        );
+        let line = self.call.line(Level::Info, "run-async");
+        self.call.agent.log().emit(line.field("DISPATCHER", self.call.peer.id()));
         answer::json(StatusCode::ACCEPTED, &self.call.request.accepted())
     }
 
     fn busy(&self, text: &str) -> Answer {
-        let event = Event::new(Level::Warning, "run-async-busy").field("PEER", self.call.peer.address());
-        let event = event.field("REQID", self.call.request.reqid()).field("SCRIPT", self.call.request.script());
-        self.call.agent.log().emit(event.maybe("TRACE", self.call.peer.trace()));
+        self.call.agent.log().emit(self.call.line(Level::Warning, "run-async-busy"));
         answer::json(StatusCode::CONFLICT, &self.call.request.busy(text))
     }
 

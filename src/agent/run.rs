@@ -163,15 +163,8 @@ impl Call {
     /// A run is over, however: its line, and its count.
     fn ended(&self, exit: i32, end: End) {
         let reason = (end == End::CallerGone).then_some(end.as_str());
-        let event = Event::new(Level::Info, "run")
-            .field("DISPATCHER", self.peer.id())
-            .field("EXIT", exit)
-            .field("PEER", self.peer.address())
-            .maybe("REASON", reason)
-            .field("REQID", self.request.reqid())
-            .field("SCRIPT", self.request.script())
-            .maybe("TRACE", self.peer.trace());
-        self.agent.log().emit(event);
+        let line = self.line(Level::Info, "run").field("DISPATCHER", self.peer.id());
+        self.agent.log().emit(line.field("EXIT", exit).maybe("REASON", reason));
         let time = self.begun.get().map(Instant::elapsed).filter(|_| end != End::ExecutorFailed);
         self.agent.metrics.ran(&self.snapshot.allowlist, &self.request.script(), end, time);
     }

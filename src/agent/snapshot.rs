@@ -1,5 +1,6 @@
 //! Everything an agent knows from files, as one snapshot. It is replaced whole or not at all.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -95,11 +96,25 @@ pub fn settings(places: &Places) -> Result<(Settings, Warnings), SnapshotError> 
     Settings::parse(&source, &places.root).map_err(SnapshotError::Configuration)
 }
 
-/// The first of certificate, key and CA that is no regular file: the agent is not paired.
+/// The first of certificate, key and CA that is no regular file: the agent is not paired. One that this user may not
+/// look at is not said to be missing.
 #[must_use]
 pub fn unpaired(settings: &Settings) -> Option<PathBuf> {
-    let files = [&settings.cert, &settings.key, &settings.ca];
-    files.into_iter().map(|path| path.to_path_buf()).find(|path| !path.is_file())
+    let missing = |path: &Path| match path.metadata() {
+        Ok(facts) => !facts.is_file(),
+        Err(error) => error.kind() != ErrorKind::PermissionDenied,
+    };
+    credentials(settings).into_iter().find(|path| missing(path)).map(Path::to_path_buf)
+}
+
+/// Whether certificate, key and CA are there, to be seen by this user.
+#[must_use]
+pub fn is_paired(settings: &Settings) -> bool {
+    credentials(settings).into_iter().all(Path::is_file)
+}
+
+fn credentials(settings: &Settings) -> [&Path; 3] {
+    [&settings.cert, &settings.key, &settings.ca].map(|path| path.as_path())
 }
 
 impl Snapshot {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use super::answer::HostResult;
+use super::answer::{self, HostResult};
 use super::connect::Dialer;
 use super::failure::CallError;
 use super::fanout;
@@ -34,6 +34,34 @@ pub struct Call {
     pub elapsed: Duration,
     /// The agent's answer, or why there is none.
     pub answer: Result<Map<String, Value>, CallError>,
+}
+
+impl Call {
+    /// The log's line about this call, with what every verb says in it.
+    pub(super) fn line(&self, level: Level, action: &'static str, reqid: &str) -> Event {
+        let line = Event::new(level, action).field("REQID", reqid).field("RTT", answer::rtt(self.elapsed));
+        line.field("TARGET", self.target.label())
+    }
+
+    /// The host's result by its answer.
+    pub(super) fn answered(&self, fields: &Map<String, Value>) -> HostResult {
+        self.timed(HostResult::answered(self.target.name(), fields.clone()))
+    }
+
+    /// The host's result where there is no answer.
+    pub(super) fn failed<'a>(
+        &self,
+        error: &CallError,
+        fields: impl IntoIterator<Item = (&'static str, &'a str)>,
+    ) -> HostResult {
+        let fields = fields.into_iter().map(|(key, value)| (key, Value::from(value)));
+        self.timed(HostResult::failed(self.target.name(), error, fields))
+    }
+
+    fn timed(&self, mut result: HostResult) -> HostResult {
+        result.fields.insert("rtt".to_owned(), answer::rtt(self.elapsed).into());
+        result
+    }
 }
 
 /// Calls every target, at most `most` at a time. `finish` makes the result of each call, in order of completion, and

@@ -10,7 +10,7 @@ use super::call::{self, Call, Fleet};
 use super::connect::{Dialer, Reply};
 use super::failure::CallError;
 use super::resolve::Target;
-use crate::audit::{Event, Level, Logger};
+use crate::audit::{Level, Logger};
 use crate::wire::name::RequestId;
 
 /// Cancels the job of this id on every target.
@@ -26,15 +26,11 @@ async fn ask(dialer: Dialer, reqid: String, target: Target) -> Result<Map<String
 }
 
 fn finish(log: &Logger, reqid: &str, call: &Call) -> HostResult {
-    let (host, rtt) = (call.target.name(), answer::rtt(call.elapsed));
-    let event = |level| {
-        Event::new(level, "cancel").field("REQID", reqid).field("RTT", &rtt).field("TARGET", call.target.label())
-    };
+    let line = |level| call.line(level, "cancel", reqid);
     match &call.answer {
         Ok(fields) => {
-            let mut result = HostResult::answered(host, fields.clone());
-            result.fields.insert("rtt".to_owned(), rtt.as_str().into());
-            log.emit(event(Level::Info).field("STATUS", result.text("status")));
+            let result = call.answered(fields);
+            log.emit(line(Level::Info).field("STATUS", result.text("status")));
             result
         }
         Err(error) => {
@@ -45,9 +41,8 @@ fn finish(log: &Logger, reqid: &str, call: &Call) -> HostResult {
                 CallError::Conflict(text) => text.clone(),
                 other => other.to_string(),
             };
-            log.emit(event(Level::Error).field("ERROR", &text));
-            let fields = [("status", "error"), ("reqid", reqid), ("rtt", &rtt)];
-            let mut result = HostResult::failed(host, error, fields.map(|(key, value)| (key, value.into())));
+            log.emit(line(Level::Error).field("ERROR", &text));
+            let mut result = call.failed(error, [("status", "error"), ("reqid", reqid)]);
             result.fields.insert("error".to_owned(), text.into());
             result
         }

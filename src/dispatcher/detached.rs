@@ -11,7 +11,7 @@ use super::call::{self, Call, Fleet};
 use super::connect::{Dialer, Reply};
 use super::failure::CallError;
 use super::resolve::Target;
-use crate::audit::{Event, Level, Logger};
+use crate::audit::{Level, Logger};
 use crate::wire::run::RunCall;
 
 /// Submits a job on every target. Results are in the order of the targets; `done` sees each as it completes.
@@ -36,39 +36,29 @@ async fn ask(dialer: Dialer, order: Arc<RunCall>, target: Target) -> Result<Map<
 
 /// The host's word on its job: accepted, busy, or an error.
 pub(super) fn finish(log: &Logger, order: &RunCall, call: &Call) -> HostResult {
-    let (host, rtt) = (call.target.name(), answer::rtt(call.elapsed));
-    let event = |level| {
-        Event::new(level, "run-async")
-            .field("REQID", &order.reqid)
-            .field("RTT", &rtt)
-            .field("SCRIPT", &order.script)
-            .field("TARGET", call.target.label())
-    };
-    let own = || [("script", order.script.as_str()), ("reqid", &order.reqid), ("rtt", &rtt)];
-    let failed = |status: &'static str, error: &CallError, text: String| {
-        let fields = own().into_iter().chain([("status", status)]).map(|(key, value)| (key, Value::from(value)));
-        let mut result = HostResult::failed(host, error, fields);
-        result.fields.insert("error".to_owned(), text.into());
-        result
+    let line = |level| call.line(level, "run-async", &order.reqid).field("SCRIPT", &order.script);
+    let failed = |status: &str, error: &CallError| {
+        call.failed(error, [("script", order.script.as_str()), ("reqid", &order.reqid), ("status", status)])
     };
     match &call.answer {
         Ok(fields) => {
-            let mut result = HostResult::answered(host, fields.clone());
+            let mut result = call.answered(fields);
             result.default_field("reqid", order.reqid.as_str());
-            result.fields.insert("rtt".to_owned(), rtt.as_str().into());
             log.emit(match result.text("status") {
-                "" => event(Level::Error).field("ERROR", result.text("error")),
-                status => event(Level::Info).field("STATUS", status),
+                "" => line(Level::Error).field("ERROR", result.text("error")),
+                status => line(Level::Info).field("STATUS", status),
             });
             result
         }
         Err(error @ CallError::Conflict(text)) => {
-            log.emit(event(Level::Warning).field("STATUS", "busy"));
-            failed("busy", error, text.clone())
+            log.emit(line(Level::Warning).field("STATUS", "busy"));
+            let mut result = failed("busy", error);
+            result.fields.insert("error".to_owned(), text.as_str().into());
+            result
         }
         Err(error) => {
-            log.emit(event(Level::Error).field("ERROR", error));
-            let mut result = failed("error", error, error.to_string());
+            log.emit(line(Level::Error).field("ERROR", error));
+            let mut result = failed("error", error);
             if may_run(error) {
                 result.fields.insert("unknown".to_owned(), true.into());
                 let hint = format!("the job may run all the same: 'ctrl-exec status {}' asks for it", order.reqid);

@@ -10,7 +10,7 @@ use super::call::{self, Call, Fleet};
 use super::connect::{Dialer, Reply};
 use super::failure::CallError;
 use super::resolve::Target;
-use crate::audit::{Event, Level, Logger};
+use crate::audit::{Level, Logger};
 use crate::wire::ping::PingCall;
 
 /// Pings every target; results are in the order of the targets.
@@ -32,19 +32,15 @@ async fn ask(dialer: Dialer, reqid: String, target: Target) -> Result<Map<String
 }
 
 fn finish(log: &Logger, reqid: &str, call: &Call) -> HostResult {
-    let (host, rtt) = (call.target.name(), answer::rtt(call.elapsed));
-    let event =
-        |level| Event::new(level, "ping").field("REQID", reqid).field("RTT", &rtt).field("TARGET", call.target.label());
+    let line = |level| call.line(level, "ping", reqid);
     match &call.answer {
         Ok(fields) => {
-            log.emit(event(Level::Info).field("RESULT", "ok"));
-            let mut result = HostResult::answered(host, fields.clone());
-            result.fields.insert("rtt".to_owned(), rtt.as_str().into());
-            result
+            log.emit(line(Level::Info).field("RESULT", "ok"));
+            call.answered(fields)
         }
         Err(error) => {
-            log.emit(event(Level::Error).field("ERROR", error));
-            HostResult::failed(host, error, [("status", "error".into()), ("rtt", rtt.as_str().into())])
+            log.emit(line(Level::Error).field("ERROR", error));
+            call.failed(error, [("status", "error")])
         }
     }
 }

@@ -14,7 +14,7 @@ use super::failure::CallError;
 use super::live::{ACCEPT, Live};
 use super::resolve::Target;
 use super::{detached, follow};
-use crate::audit::{Event, Level, Logger};
+use crate::audit::{Level, Logger};
 use crate::wire::run::RunCall;
 
 /// Runs `order` on every target. Results are in the order of the targets; `done` sees each as it completes.
@@ -104,31 +104,19 @@ async fn accepted(
 }
 
 fn finish(log: &Logger, order: &RunCall, call: &Call) -> HostResult {
-    let (host, rtt) = (call.target.name(), answer::rtt(call.elapsed));
-    let event = |level| {
-        Event::new(level, "run")
-            .field("REQID", &order.reqid)
-            .field("RTT", &rtt)
-            .field("SCRIPT", &order.script)
-            .field("TARGET", call.target.label())
-    };
+    let line = |level| call.line(level, "run", &order.reqid).field("SCRIPT", &order.script);
     match &call.answer {
         Ok(fields) => {
-            let mut result = HostResult::answered(host, fields.clone());
+            let mut result = call.answered(fields);
             result.default_field("reqid", order.reqid.as_str());
-            result.fields.insert("rtt".to_owned(), rtt.as_str().into());
-            log.emit(event(Level::Info).field("EXIT", result.exit()));
+            log.emit(line(Level::Info).field("EXIT", result.exit()));
             result
         }
         Err(error) => {
-            log.emit(event(Level::Error).field("ERROR", error));
-            let fields = [
-                ("script", order.script.as_str().into()),
-                ("exit", Value::from(-1)),
-                ("rtt", rtt.into()),
-                ("reqid", order.reqid.as_str().into()),
-            ];
-            HostResult::failed(host, error, fields)
+            log.emit(line(Level::Error).field("ERROR", error));
+            let mut result = call.failed(error, [("script", order.script.as_str()), ("reqid", &order.reqid)]);
+            result.default_field("exit", -1);
+            result
         }
     }
 }

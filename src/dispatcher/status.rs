@@ -12,7 +12,7 @@ use super::failure::CallError;
 use super::record::note;
 use super::resolve::{self, ResolveError, Target};
 use super::site::Site;
-use crate::audit::{Event, Level, Logger};
+use crate::audit::{Level, Logger};
 use crate::store::StoreError;
 use crate::store::runs::{AsyncRun, RunRecord, is_pending};
 use crate::wire::name::RequestId;
@@ -73,25 +73,19 @@ async fn ask(dialer: Dialer, reqid: String, target: Target) -> Result<Map<String
 
 /// The host's word on its job: its record, `unknown`, or an error.
 pub(super) fn finish(log: &Logger, reqid: &str, call: &Call) -> HostResult {
-    let (host, rtt) = (call.target.name(), answer::rtt(call.elapsed));
-    let event = |level| {
-        Event::new(level, "result").field("REQID", reqid).field("RTT", &rtt).field("TARGET", call.target.label())
-    };
+    let line = |level| call.line(level, "result", reqid);
     match &call.answer {
         Ok(fields) => {
-            let mut result = HostResult::answered(host, fields.clone());
-            result.fields.insert("rtt".to_owned(), rtt.as_str().into());
-            log.emit(event(Level::Info).field("STATUS", result.text("status")));
+            let result = call.answered(fields);
+            log.emit(line(Level::Info).field("STATUS", result.text("status")));
             result
         }
         Err(error) => {
             let unknown = matches!(error, CallError::NotFound(_));
             if !unknown {
-                log.emit(event(Level::Error).field("ERROR", error));
+                log.emit(line(Level::Error).field("ERROR", error));
             }
-            let status = if unknown { "unknown" } else { "error" };
-            let fields = [("status", status), ("reqid", reqid), ("rtt", &rtt)];
-            HostResult::failed(host, error, fields.map(|(key, value)| (key, value.into())))
+            call.failed(error, [("status", if unknown { "unknown" } else { "error" }), ("reqid", reqid)])
         }
     }
 }

@@ -89,8 +89,18 @@ impl HostFacts for OnDisk {
 ///
 /// Who it was is believed while the files that say so are the same ones and untouched. Where a name service has a word
 /// in it (musl asks its cache, nscd(8)), every question is asked anew.
-#[derive(Debug, Default)]
-pub(super) struct Remembered(RefCell<Option<(Stamps, BTreeMap<String, Person>)>>);
+#[derive(Debug)]
+pub(super) struct Remembered {
+    clock: fn() -> SystemTime,
+    memory: RefCell<Memory>,
+}
+
+impl Remembered {
+    /// Nobody is known yet.
+    pub(super) fn new(clock: fn() -> SystemTime) -> Self {
+        Self { clock, memory: RefCell::default() }
+    }
+}
 
 impl HostFacts for Remembered {
     fn resolve(&self, path: &Path) -> io::Result<Resolved> {
@@ -111,19 +121,54 @@ impl HostFacts for Remembered {
 
     fn person(&self, account: &Account) -> io::Result<Option<Person>> {
         // Taken before the files are read: a change meanwhile shows the next time.
-        let Some(stamps) = Stamps::take() else { return OnDisk.person(account) };
-        let mut memory = self.0.borrow_mut();
-        let (_, known) = match memory.take().filter(|(before, _)| *before == stamps) {
-            Some(same) => memory.insert(same),
-            None => memory.insert((stamps, BTreeMap::new())),
+        let stamps = Stamps::take(&Databases::of_this_host(), (self.clock)());
+        self.memory.borrow_mut().person(stamps, account, || OnDisk.person(account))
+    }
+}
+
+/// Who accounts were when the files were like that.
+#[derive(Debug, Default)]
+struct Memory(Option<(Stamps, BTreeMap<String, Person>)>);
+
+impl Memory {
+    /// Who an account is; `look` is asked unless that is known. Nobody is known by no stamps, and nobody is kept under
+    /// them. That there is no such account is not kept either.
+    fn person(
+        &mut self,
+        stamps: Option<Stamps>,
+        account: &Account,
+        look: impl FnOnce() -> io::Result<Option<Person>>,
+    ) -> io::Result<Option<Person>> {
+        let Some(stamps) = stamps else { return look() };
+        let (_, known) = match self.0.take().filter(|(before, _)| *before == stamps) {
+            Some(same) => self.0.insert(same),
+            None => self.0.insert((stamps, BTreeMap::new())),
         };
         let name = account.to_string();
         if let Some(person) = known.get(&name) {
             return Ok(Some(person.clone()));
         }
-        let found = OnDisk.person(account)?;
+        let found = look()?;
         known.extend(found.clone().map(|person| (name, person)));
         Ok(found)
+    }
+}
+
+/// Where a host says who its accounts are.
+#[derive(Clone, Copy, Debug)]
+struct Databases<'a> {
+    /// Users, then groups.
+    files: [&'a Path; 2],
+    /// There if something else than the files has a word in it.
+    service: &'a Path,
+}
+
+impl Databases<'_> {
+    fn of_this_host() -> Databases<'static> {
+        Databases {
+            files: [Path::new("/etc/passwd"), Path::new("/etc/group")],
+            service: Path::new("/var/run/nscd/socket"),
+        }
     }
 }
 
@@ -137,13 +182,13 @@ impl Stamps {
     const QUIET: i64 = 2;
 
     /// Nothing if the files alone do not decide, or have only just been changed.
-    fn take() -> Option<Self> {
-        if fs::symlink_metadata("/var/run/nscd/socket").is_ok() {
+    fn take(databases: &Databases<'_>, now: SystemTime) -> Option<Self> {
+        if fs::symlink_metadata(databases.service).is_ok() {
             return None;
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
+        let now = now.duration_since(UNIX_EPOCH).ok()?.as_secs();
         let quiet = i64::try_from(now).ok()?.checked_sub(Self::QUIET)?;
-        let stamp = |path: &str| {
+        let stamp = |path: &Path| {
             let found = fs::metadata(path).ok()?;
             let identity = [found.dev(), found.ino()].map(u64::cast_signed);
             let times = [found.mtime(), found.ctime(), found.ctime_nsec()];
@@ -151,7 +196,8 @@ impl Stamps {
             let [modified, changed, nanos] = times;
             (modified.max(changed) < quiet).then_some([device, inode, modified, changed, nanos])
         };
-        Some(Self([stamp("/etc/passwd")?, stamp("/etc/group")?]))
+        let [users, groups] = databases.files;
+        Some(Self([stamp(users)?, stamp(groups)?]))
     }
 }
 
@@ -166,4 +212,99 @@ pub struct Person {
     pub groups: Vec<Gid>,
     /// Login name and home directory; a bare number has none.
     pub login: Option<(String, PathBuf)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Users and groups in files of their own, written long before `now`.
+    struct Host {
+        dir: tempfile::TempDir,
+        now: SystemTime,
+    }
+
+    impl Host {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            for name in ["passwd", "group"] {
+                write(&dir.path().join(name));
+            }
+            Self { dir, now: SystemTime::now() + Duration::from_hours(1) }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
+        fn stamps(&self, now: SystemTime) -> Option<Stamps> {
+            let (users, groups, service) = (self.path("passwd"), self.path("group"), self.path("socket"));
+            Stamps::take(&Databases { files: [&users, &groups], service: &service }, now)
+        }
+    }
+
+    fn write(path: &Path) {
+        file::write_atomic(path, b"x", file::Access::public()).unwrap();
+    }
+
+    fn person(uid: u32) -> Person {
+        Person { uid: Uid::from_raw(uid), gid: Gid::from_raw(uid), groups: Vec::new(), login: None }
+    }
+
+    /// Asks the memory, where a look would find this user; who it says, by number.
+    fn ask(memory: &mut Memory, stamps: Option<Stamps>, uid: u32) -> u32 {
+        let account = Account::Name("web".to_owned());
+        let found = memory.person(stamps, &account, || Ok(Some(person(uid)))).unwrap();
+        found.unwrap().uid.as_raw()
+    }
+
+    #[test]
+    fn an_account_is_known_while_the_files_are_untouched() {
+        let (host, mut memory) = (Host::new(), Memory::default());
+        assert_eq!(ask(&mut memory, host.stamps(host.now), 1), 1);
+        assert_eq!(ask(&mut memory, host.stamps(host.now + Duration::from_hours(9)), 2), 1);
+    }
+
+    #[test]
+    fn a_change_of_either_file_is_seen() {
+        for name in ["passwd", "group"] {
+            let (host, mut memory) = (Host::new(), Memory::default());
+            assert_eq!(ask(&mut memory, host.stamps(host.now), 1), 1);
+            // In its place, as passwd(1) does it, and with the old one's time.
+            let modified = host.path(name).metadata().unwrap().modified().unwrap();
+            write(&host.path("new"));
+            fs::File::open(host.path("new")).unwrap().set_modified(modified).unwrap();
+            fs::rename(host.path("new"), host.path(name)).unwrap();
+            assert_eq!(ask(&mut memory, host.stamps(host.now), 2), 2, "{name}");
+            assert_eq!(ask(&mut memory, host.stamps(host.now), 3), 2, "{name}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_kept_of_files_that_were_changed_a_moment_ago_or_that_do_not_decide_alone() {
+        let (host, mut memory) = (Host::new(), Memory::default());
+        let written = host.path("passwd").metadata().unwrap().modified().unwrap();
+        assert_eq!(ask(&mut memory, host.stamps(written + Duration::from_secs(1)), 1), 1);
+        assert_eq!(ask(&mut memory, host.stamps(written + Duration::from_secs(1)), 2), 2);
+        // A clock that was set back knows nothing.
+        assert!(host.stamps(written - Duration::from_hours(1)).is_none());
+        assert_eq!(ask(&mut memory, host.stamps(host.now), 3), 3);
+        write(&host.path("socket"));
+        assert_eq!(ask(&mut memory, host.stamps(host.now), 4), 4);
+        fs::remove_file(host.path("socket")).unwrap();
+        fs::remove_file(host.path("group")).unwrap();
+        assert_eq!(ask(&mut memory, host.stamps(host.now), 5), 5);
+    }
+
+    #[test]
+    fn that_there_is_no_such_account_and_that_nobody_could_say_is_forgotten_at_once() {
+        let (host, mut memory) = (Host::new(), Memory::default());
+        let account = Account::Name("web".to_owned());
+        assert_eq!(memory.person(host.stamps(host.now), &account, || Ok(None)).unwrap(), None);
+        let broken = || Err(io::Error::other("no"));
+        assert!(memory.person(host.stamps(host.now), &account, broken).is_err());
+        assert_eq!(ask(&mut memory, host.stamps(host.now), 1), 1);
+    }
 }

@@ -25,7 +25,7 @@ use super::report;
 use super::supervision::{Supervision, not_started};
 use crate::sys::network::HostNetwork;
 use crate::sys::process::{self, Pid, Reaped, Signal, Signals, Spawn, Spawned};
-use crate::sys::{fdpass, user};
+use crate::sys::{clock, fdpass, user};
 use crate::wire::control::{Control, Reloaded};
 use crate::wire::order::{Order, Report};
 use crate::wire::outcome::Outcome;
@@ -54,7 +54,7 @@ pub(super) fn run(connection: OwnedFd, means: &Means<'_>, post: Option<&Post>) {
         Ok(signals) => signals,
         Err(error) => return Ending::new(&connection, means.audit).tell(&not_started("monitor", &error)),
     };
-    let (processes, people) = (OnceCell::new(), Remembered::default());
+    let (processes, people) = (OnceCell::new(), Remembered::new(clock::now));
     let outside = Outside { network: means.network, processes: &processes };
     let mut connection = connection;
     loop {

@@ -121,14 +121,33 @@ impl TrustAnchor {
         Self::new(Certificate::from_pem_file(text)?)
     }
 
+    /// As [`Self::from_pem_file`], without the proof that the CA has signed its own certificate, which takes longer than
+    /// everything else here: for a process that lives for one call. What is trusted is this host's file, and whoever
+    /// could put another there could sign it too (RFC 5280 6.2); a damaged one verifies nobody.
+    pub fn from_own_pem_file(text: &str) -> Result<Self, ChainError> {
+        Self::judge(Certificate::from_pem_file(text)?, |_| Ok(()))
+    }
+
     /// Checks that this is the certificate of a CA. Its dates are judged at each use, not here.
     pub fn new(certificate: Certificate) -> Result<Self, ChainError> {
+        let key = certificate.public_key().clone();
+        Self::judge(certificate, |parsed| signed_by(parsed, &key))
+    }
+
+    /// `prove` is asked whether one that bears its own name as its issuer's has signed itself, where that is not all
+    /// there is to know it by.
+    fn judge(
+        certificate: Certificate,
+        prove: impl Fn(&Parsed<'_>) -> Result<(), ChainError>,
+    ) -> Result<Self, ChainError> {
         let der = certificate.der().clone();
         let parsed = cert::parse(&der)?;
         let extensions = general(&parsed, &certificate)?;
         let self_issued = parsed.x509.issuer().as_raw() == parsed.x509.subject().as_raw();
-        if self_issued {
+        if self_issued && certificate.version() == 1 {
             signed_by(&parsed, certificate.public_key())?;
+        } else if self_issued {
+            prove(&parsed)?;
         }
         let may_sign = match (certificate.version(), extensions.ca) {
             // Version 1 cannot say that it is a CA; that it signed itself is all there is.
@@ -360,6 +379,23 @@ mod tests {
     #[test]
     fn a_leaf_is_no_ca() {
         let (openssl, _, _) = site("");
-        assert_eq!(TrustAnchor::from_pem_file(&openssl.read("leaf.crt")), Err(ChainError::NotCa));
+        for read in [TrustAnchor::from_pem_file, TrustAnchor::from_own_pem_file] {
+            assert_eq!(read(&openssl.read("leaf.crt")), Err(ChainError::NotCa));
+        }
+    }
+
+    #[test]
+    fn a_ca_that_did_not_sign_itself_is_refused_where_that_is_proven_or_all_there_is() {
+        let (openssl, ca, leaf) = site("");
+        let der = ca.certificate().der();
+        let mut changed = der.to_vec();
+        *changed.last_mut().unwrap() ^= 1;
+        let text = crate::pki::pem::encode("CERTIFICATE", &changed);
+        let wrong = Err(ChainError::Signature(SignatureError::Wrong));
+        assert_eq!(TrustAnchor::from_pem_file(&text), wrong);
+        // Its key is what it was.
+        let own = TrustAnchor::from_own_pem_file(&text).unwrap();
+        assert!(verify(leaf.der(), &own, Usage::Client, now()).is_ok());
+        assert_eq!(TrustAnchor::from_own_pem_file(&openssl.read("ca.crt")).unwrap(), ca);
     }
 }

@@ -1,6 +1,10 @@
 //! The dispatcher's run records, in the original's form: one file a run, `<request id>.json`.
 //!
 //! A record is rewritten only when something in it has changed, so that asking for it does not keep it alive.
+//!
+//! The record of detached jobs is on disk before anybody hears of them: without it nobody finds them again. That of a run
+//! that was waited for tells what its caller has seen, and is left to the kernel to write: should the host crash in the
+//! next moments, it may be lost.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -134,10 +138,11 @@ impl Runs {
         Self { dir }
     }
 
-    /// The record of a run, if there is one.
+    /// The record of a run, if there is one. One that a crash of the host has left empty is none.
     pub fn get(&self, id: &RequestId) -> Result<Option<RunRecord>, StoreError> {
         let path = self.path(id);
         match file::read_bounded(&path, RECORD) {
+            Ok(bytes) if bytes.is_empty() => Ok(None),
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| StoreError::Malformed { path, source }),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
@@ -151,7 +156,7 @@ impl Runs {
         let mark = self.dir.join(MARK);
         let age = file::facts(&mark)?.map(|facts| now.duration_since(facts.modified).unwrap_or_default());
         if age.is_none_or(|age| age > PAUSE) {
-            file::write_atomic(&mark, b"", Access::mode(LOCK_MODE))?;
+            file::write_soon(&mark, b"", Access::mode(LOCK_MODE))?;
             self.purge(now)?;
         }
         Ok(())
@@ -195,7 +200,11 @@ impl Runs {
     fn write(&self, id: &RequestId, record: &RunRecord) -> Result<(), StoreError> {
         let path = self.path(id);
         let text = serde_json::to_vec(record).map_err(|source| StoreError::Malformed { path: path.clone(), source })?;
-        Ok(file::write_atomic(&path, &text, Access::mode(MODE))?)
+        let write = match record {
+            RunRecord::Sync(_) => file::write_soon,
+            RunRecord::Async(_) => file::write_atomic,
+        };
+        Ok(write(&path, &text, Access::mode(MODE))?)
     }
 
     fn path(&self, id: &RequestId) -> PathBuf {
@@ -265,6 +274,20 @@ mod tests {
         assert_eq!((last.pending.len(), &last.complete, &last.extra["kept"]), (0, &json!(true), &json!(true)));
         assert_ne!(path.metadata().unwrap().modified().unwrap(), past);
         assert!(runs.update(&id("none"), done).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_record_that_a_crash_left_empty_is_none_and_goes_with_the_others() {
+        let (_dir, runs) = runs();
+        let (now, sync) = (SystemTime::now(), json!({"mode": "sync", "reqid": "ab", "script": "x", "hosts": ["web"]}));
+        let sync: RunRecord = serde_json::from_value(sync).unwrap();
+        runs.save(&id("ab"), &sync, now).unwrap();
+        assert_eq!(runs.get(&id("ab")).unwrap(), Some(sync));
+        File::options().write(true).open(runs.path(&id("ab"))).unwrap().set_len(0).unwrap();
+        assert_eq!(runs.get(&id("ab")).unwrap(), None);
+        assert_eq!(runs.update(&id("ab"), |_| {}).unwrap(), None);
+        runs.purge(now + RETENTION * 2).unwrap();
+        assert!(!runs.path(&id("ab")).exists());
     }
 
     #[test]

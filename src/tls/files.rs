@@ -67,6 +67,12 @@ pub fn anchor(path: &Path) -> Result<TrustAnchor, CredentialError> {
     TrustAnchor::from_pem_file(&text(path)?).map_err(fail)
 }
 
+/// As [`anchor`], for a process that lives for one call ([`TrustAnchor::from_own_pem_file`]).
+pub fn own_anchor(path: &Path) -> Result<TrustAnchor, CredentialError> {
+    let fail = |source| CredentialError::Anchor { path: path.to_owned(), source };
+    TrustAnchor::from_own_pem_file(&text(path)?).map_err(fail)
+}
+
 /// A text file.
 pub fn text(path: &Path) -> Result<String, CredentialError> {
     String::from_utf8(file::read_bounded(path, FILE)?).map_err(|_| CredentialError::NotText(path.to_owned()))

@@ -133,7 +133,8 @@ fn a_file_that_only_root_can_read_fails_the_check() {
     );
     let said = site.agent().command(&["self-check"]).exits(1).stdout;
     assert!(said.contains("  Account OK (checked as 'nobody')\n"), "{said}");
-    assert!(said.contains("agent.key: Permission denied"), "{said}");
+    assert!(said.contains("agent.key\n  because: Permission denied") && !said.contains("NOT paired"), "{said}");
+    assert!(said.contains(&format!("chmod 640 {}", key.display())), "{said}");
 }
 
 #[test]
@@ -195,6 +196,48 @@ fn pairing_status_tells_until_when_or_why_not() {
     let said = agent.command(&["pairing-status"]).exits(1).stdout;
     assert_eq!(said, format!("Not paired. Reason: missing file: {}\n", cert.display()));
     agent.command(&["paired"]).exits(1);
+}
+
+#[test]
+fn who_may_not_read_the_key_is_told_so_and_not_that_the_host_is_not_paired() {
+    let site = Site::builder().prepare();
+    let agent = site.agent();
+    let etc = agent.root.join("etc/ctrl-exec-agent");
+    // Where this test's own binary lies, another user may have no way to it.
+    let copy = agent.root.join("ctrl-exec");
+    let mut cp = program("cp".as_ref());
+    cp.arg(binary()).arg(&copy);
+    finish(cp, "").exits(0);
+    let stranger = |verb: &str| {
+        let mut command = program(&copy);
+        command.args(["agent", "--root"]).arg(&agent.root).arg(verb).uid(54_321).gid(54_321);
+        finish(command, "")
+    };
+    let key = etc.join("agent.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    for verb in ["pairing-status", "self-ping"] {
+        let ran = stranger(verb).exits(77);
+        assert!(ran.stderr.starts_with(&format!("Error: cannot open {}", key.display())), "{}", ran.stderr);
+        let hint = "hint: run it as root, with sudo, or as 'nobody', the agent's account\n";
+        assert!(ran.stderr.ends_with(hint), "{}", ran.stderr);
+        assert!(!ran.stdout.contains("aired"), "{}", ran.stdout);
+    }
+    // The directory hides whether there are any.
+    let hidden = etc.join("hidden");
+    std::fs::create_dir(&hidden).unwrap();
+    std::fs::rename(&key, hidden.join("agent.key")).unwrap();
+    std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let config = etc.join("agent.conf");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let moved = text.replace(&key.display().to_string(), &hidden.join("agent.key").display().to_string());
+    assert_ne!(moved, text);
+    std::fs::write(&config, moved).unwrap();
+    let said = stranger("pairing-status").exits(77).stderr;
+    assert!(said.contains("hidden/agent.key"), "{said}");
+    stranger("paired").exits(1);
+    let said = stranger("self-check").exits(1).stdout;
+    assert!(said.contains("  Certs: cannot open ") && !said.contains("NOT paired"), "{said}");
+    agent.command(&["pairing-status"]).exits(0);
 }
 
 #[test]

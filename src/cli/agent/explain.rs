@@ -16,7 +16,6 @@ use crate::agent::sidecar::Sidecars;
 use crate::agent::snapshot::{self, Places, SnapshotError};
 use crate::audit::{Ident, Logger};
 use crate::cli::out;
-use crate::conf::Account;
 use crate::conf::agent::Loaded;
 use crate::executor::{self, Offer, OnDisk};
 use crate::exit::Exit;
@@ -172,11 +171,7 @@ fn agents_eyes(loaded: &Loaded) -> Result<bool, Failure> {
         serve::drop_root(settings).map_err(|error| Failure::new(Exit::Config, error))?;
         return Ok(true);
     }
-    let (own, _) = user::current();
-    Ok(match &*settings.user {
-        Account::Name(name) => user::Account::by_name(name).ok().flatten().is_some_and(|agent| agent.uid() == own),
-        Account::Id(id) => own.as_raw() == *id,
-    })
+    Ok(remedy::is_agent(settings))
 }
 
 /// In words, and which process it is, if it runs and says so.

@@ -82,7 +82,7 @@ fn run(verb: &Verb, globals: &Globals) -> Result<Exit, Failure> {
     match verb {
         Verb::Serve(args) => serve::run(args, globals),
         Verb::RequestPairing(args) => request_pairing::run(args, globals),
-        Verb::PairingStatus => Ok(pairing_status::run(globals)),
+        Verb::PairingStatus => pairing_status::run(globals),
         Verb::SelfCheck(args) => self_check::run(args, globals),
         Verb::Explain(args) => explain::run(args, globals),
         Verb::SelfPing => self_ping::run(globals),

@@ -1,7 +1,12 @@
 //! What to do about an agent's files that cannot be used.
 
-use crate::agent::snapshot::{Places, SnapshotError};
+use crate::agent::snapshot::{self, Places, SnapshotError};
+use crate::conf::Account;
+use crate::conf::agent::Settings;
+use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::sys::file::FileError;
+use crate::sys::user;
 use crate::tls::files::CredentialError;
 
 const PAIR: &str = "ctrl-exec-agent request-pairing --dispatcher HOST";
@@ -22,6 +27,41 @@ pub fn of(error: &SnapshotError, places: &Places) -> Option<String> {
         ) => Some(format!("put back the files that were made together, or pair this host again: {PAIR}")),
         SnapshotError::Credential(CredentialError::NotText(_)) => Some("put back a copy that is text".to_owned()),
         SnapshotError::Configuration(_) | SnapshotError::Tls(_) => None,
+    }
+}
+
+/// Whether all that is wrong is that this user may not look at a file.
+#[must_use]
+pub fn is_denied(error: &SnapshotError) -> bool {
+    matches!(
+        error,
+        SnapshotError::File(file) | SnapshotError::Credential(CredentialError::File(file)) if file.is_permission_denied()
+    )
+}
+
+/// How a verb ends that may not look at a file. Another user might; where it is the agent who may not, no other will do.
+#[must_use]
+pub fn denied(error: SnapshotError, places: &Places) -> Failure {
+    let settings = snapshot::settings(places).ok().map(|(settings, _)| settings);
+    let hint = match settings {
+        Some(settings) if user::is_root() || is_agent(&settings) => of(&error, places),
+        Some(settings) => Some(format!("run it as root, with sudo, or as '{}', the agent's account", *settings.user)),
+        None => Some("run it as root, with sudo, or as the agent's account".to_owned()),
+    };
+    let failure = Failure::new(Exit::Permission, error);
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+/// Whether this process has the agent's account.
+#[must_use]
+pub fn is_agent(settings: &Settings) -> bool {
+    let (own, _) = user::current();
+    match &*settings.user {
+        Account::Name(name) => user::Account::by_name(name).ok().flatten().is_some_and(|agent| agent.uid() == own),
+        Account::Id(id) => own.as_raw() == *id,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
+use super::pairing_status::Untold;
 use super::{Globals, kernel_check, pairing_status, profile_check, remedy, script_check};
 use crate::agent::orders::Kinship;
 use crate::agent::serve;
@@ -126,8 +127,12 @@ fn everything(places: &Places) -> bool {
 fn certificates(globals: &Globals, loaded: &Loaded) -> bool {
     match pairing_status::expiry(globals) {
         Ok(expiry) => out::line(format!("  Certs OK (expires {expiry})")),
-        Err(reason) => {
+        Err(Untold::Unpaired(reason)) => {
             out::line(format!("  Certs: NOT paired - {reason}"));
+            return false;
+        }
+        Err(Untold::Denied(error)) => {
+            out::line(format!("  Certs: {}", remedy::denied(error, &globals.places())));
             return false;
         }
     }

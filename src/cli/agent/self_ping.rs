@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{Globals, pairing_status, self_check};
+use super::pairing_status::Untold;
+use super::{Globals, pairing_status, remedy, self_check};
 use crate::agent::self_ping::{self, Pong, SelfPingError};
 use crate::agent::snapshot;
 use crate::cli::out;
@@ -18,7 +19,8 @@ pub fn run(globals: &Globals) -> Result<Exit, Failure> {
     out::line(format!("  Config OK (port {})", *settings.port));
     match pairing_status::expiry(globals) {
         Ok(expiry) => out::line(format!("  Paired: yes (cert expires {expiry})")),
-        Err(reason) => {
+        Err(Untold::Denied(error)) => return Err(remedy::denied(error, &globals.places())),
+        Err(Untold::Unpaired(reason)) => {
             out::line(format!("  Paired: no - {reason}"));
             out::line("  Cannot self-ping: agent not paired.");
             return Ok(Exit::Failed);

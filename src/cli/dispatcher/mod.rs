@@ -24,7 +24,7 @@ pub mod wait;
 
 use std::ffi::OsString;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{Args as _, Command, CommandFactory as _, Parser, Subcommand};
 
 pub use globals::Globals;
 
@@ -85,7 +85,8 @@ enum Verb {
 /// Runs the dispatcher's command line under one of its names.
 #[must_use]
 pub fn start(name: &'static str, words: &[OsString]) -> Exit {
-    let line: CommandLine = match parse::parse(name, words) {
+    let usual = usual(words).and_then(|part| parse::parse_part(name, part, words));
+    let line: CommandLine = match usual.map_or_else(|| parse::parse(name, words), Ok) {
         Ok(line) => line,
         Err(exit) => return exit,
     };
@@ -97,6 +98,15 @@ pub fn start(name: &'static str, words: &[OsString]) -> Exit {
         out::error(format!("Error: {failure}"));
         failure.exit()
     })
+}
+
+/// The part of the command line that knows the verbs which are called over and over, if one of those is among the words.
+fn usual(words: &[OsString]) -> Option<Command> {
+    let (run, ping): (fn(_) -> _, fn(_) -> _) = (run::Args::augment_args, ping::Args::augment_args);
+    let named = [("run", run), ("ping", ping)].into_iter().filter(|(verb, _)| words.iter().any(|word| word == verb));
+    let verbs: Vec<Command> = named.map(|(verb, augment)| augment(Command::new(verb))).collect();
+    let line = || Globals::augment_args(Command::new("ctrl-exec").infer_long_args(true));
+    (!verbs.is_empty()).then(|| line().subcommands(verbs))
 }
 
 fn run(verb: Verb, globals: &Globals) -> Result<Exit, Failure> {
@@ -118,5 +128,61 @@ fn run(verb: Verb, globals: &Globals) -> Result<Exit, Failure> {
         Verb::SetupCtrlExec(args) => setup_ctrl_exec::run(&args, globals),
         Verb::CheckConfig(args) => check_config::run(&args, globals),
         Verb::Demo(args) => demo::run(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    fn by_part(line: &str) -> Option<CommandLine> {
+        let words = words(line);
+        parse::parse_part("ctrl-exec", usual(&words)?, &words)
+    }
+
+    fn by_whole(line: &str) -> CommandLine {
+        parse::parse("ctrl-exec", &words(line)).unwrap()
+    }
+
+    #[test]
+    fn what_a_part_of_the_command_line_understands_means_the_same_to_the_whole() {
+        for line in [
+            "run web true",
+            "--root /x run web db:7443 true -- -a --json run ping",
+            "run --stream web true",
+            "--keep run web true",
+            "--no-s --json run web true",
+            "run --async --username me --token=t web true",
+            "--token run run run ping -- ping",
+            "ping web --json --port 9",
+            "--port 9 --json ping run",
+        ] {
+            let part = by_part(line).expect(line);
+            assert_eq!(format!("{part:?}"), format!("{:?}", by_whole(line)), "{line}");
+        }
+    }
+
+    #[test]
+    fn everything_else_is_for_the_whole_command_line() {
+        for line in [
+            "status run",
+            "--stream status run",
+            "list-agents",
+            "run web",
+            "run web true --stream --no-stream",
+            "run --help",
+            "--help run",
+            "help run",
+            "--version run",
+            "ping",
+            "ping --nonsense web",
+            "--timeout 9 run web true",
+        ] {
+            assert!(by_part(line).is_none(), "{line}");
+        }
     }
 }

@@ -24,7 +24,7 @@ pub use links::resolve_by_links_of_root;
 pub use lock::{LockGuard, is_locked, lock_directory, lock_exclusive, lock_shared, try_lock_exclusive};
 pub use trusted::{TrustError, check_trusted_directory, open_trusted, resolve_trusted};
 pub use unfollowed::{owner, read_unfollowed};
-pub use write::{Access, append_new, overwrite, write_atomic, write_new};
+pub use write::{Access, append_new, overwrite, write_atomic, write_new, write_soon};
 
 /// A file operation that failed: which file, which step, and the system's reason as the source.
 #[derive(Debug, thiserror::Error)]

@@ -63,9 +63,19 @@ impl Access {
 /// directory, fails is the new content already in place.
 pub fn write_atomic(path: &Path, bytes: &[u8], access: Access) -> Result<(), FileError> {
     let temporary = Temporary::filled(path, bytes, access)?;
-    fs::rename(&temporary.path, path).map_err(|source| FileError::new(path, "replace", source))?;
-    temporary.disarm();
+    temporary.sync(path)?;
+    temporary.replace(path)?;
     sync_directory(path)
+}
+
+/// As [`write_atomic`], but without waiting for the disk, which can take longer than everything else that a process has
+/// to do. If the host itself crashes within the next half minute or so, the file may be the old one, missing, or empty:
+/// only for what nobody acts on.
+///
+/// # Errors
+/// Any step; the old content is then untouched and nothing is left behind.
+pub fn write_soon(path: &Path, bytes: &[u8], access: Access) -> Result<(), FileError> {
+    Temporary::filled(path, bytes, access)?.replace(path)
 }
 
 /// Creates `path` with `bytes`; whoever comes second loses.
@@ -75,6 +85,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8], access: Access) -> Result<(), Fil
 /// writing.
 pub fn write_new(path: &Path, bytes: &[u8], access: Access) -> Result<(), FileError> {
     let temporary = Temporary::filled(path, bytes, access)?;
+    temporary.sync(path)?;
     fs::hard_link(&temporary.path, path).map_err(|source| FileError::new(path, "create", source))?;
     drop(temporary);
     sync_directory(path)
@@ -109,9 +120,10 @@ pub fn overwrite(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     write().map_err(|source| FileError::new(path, "write", source))
 }
 
-/// A complete and synced file under a name of its own, removed unless it was moved into place.
+/// A complete file under a name of its own, removed unless it was moved into place.
 struct Temporary {
     path: PathBuf,
+    file: File,
     armed: bool,
 }
 
@@ -123,15 +135,20 @@ impl Temporary {
         let path = directory_of(target).join(name);
         // Owner bits alone until owner and group are right: wider ones would let the wrong group read for a moment.
         let file = create_exclusively(&path, access.mode & 0o600).map_err(fail("create a temporary file beside"))?;
-        let temporary = Self { path, armed: true };
-        set_access(&file, access).map_err(fail("set owner and mode of"))?;
-        (&file).write_all(bytes).map_err(fail("write"))?;
-        file.sync_all().map_err(fail("sync"))?;
+        let mut temporary = Self { path, file, armed: true };
+        set_access(&temporary.file, access).map_err(fail("set owner and mode of"))?;
+        temporary.file.write_all(bytes).map_err(fail("write"))?;
         Ok(temporary)
     }
 
-    fn disarm(mut self) {
+    fn sync(&self, target: &Path) -> Result<(), FileError> {
+        self.file.sync_all().map_err(|source| FileError::new(target, "sync", source))
+    }
+
+    fn replace(mut self, target: &Path) -> Result<(), FileError> {
+        fs::rename(&self.path, target).map_err(|source| FileError::new(target, "replace", source))?;
         self.armed = false;
+        Ok(())
     }
 }
 
@@ -176,9 +193,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         write_atomic(&path, b"one", Access::private()).unwrap();
-        write_atomic(&path, b"two", Access::mode(0o666)).unwrap();
-        assert_eq!(read_bounded(&path, 10).unwrap(), b"two");
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o666);
+        for write in [write_atomic, write_soon] {
+            write(&path, b"two", Access::mode(0o666)).unwrap();
+            assert_eq!(read_bounded(&path, 10).unwrap(), b"two");
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o666);
+            write(&path, b"one", Access::private()).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
@@ -187,8 +208,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("directory");
         fs::create_dir(&path).unwrap();
-        let error = write_atomic(&path, b"x", Access::private()).unwrap_err();
-        assert!(error.to_string().starts_with("cannot replace"), "{error}");
+        for write in [write_atomic, write_soon] {
+            let error = write(&path, b"x", Access::private()).unwrap_err();
+            assert!(error.to_string().starts_with("cannot replace"), "{error}");
+        }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         assert!(write_atomic(&dir.path().join("no/file"), b"x", Access::private()).unwrap_err().is_not_found());
     }

@@ -90,7 +90,7 @@ extern "C" fn run_and_end(work: *mut libc::c_void) -> libc::c_int {
 /// Status of a new process that did not become its program; its parent learns the reason in another way.
 const FAILED: i32 = 127;
 
-/// Ends a forked process at once, running none of the exit handlers that belong to its parent.
+/// Ends this process at once, running no exit handlers: those of a forked one belong to its parent.
 pub fn end(status: i32) -> ! {
     #[expect(unsafe_code, reason = "_exit has no safe binding")]
     // SAFETY: `_exit` takes a number and does not return.

@@ -8,8 +8,8 @@ use crate::{Outcome, place};
 
 /// Builds `ctrl-exec` under `profile` and says where it is.
 pub(super) fn static_binary(profile: &str) -> Outcome<PathBuf> {
-    let (cargo, folder) = for_musl("build", profile)?;
-    cargo.args(["--bin", "ctrl-exec"]).go()?;
+    let (cargo, folder) = for_musl("rustc", profile)?;
+    cargo.args(["--bin", "ctrl-exec", "--"]).args(if profile == "dist" { lighter() } else { Vec::new() }).go()?;
     // Cargo's one exception to "the folder bears the profile's name".
     let kind = if profile == "dev" { "debug" } else { profile };
     Ok(folder.join(place::musl_target()).join(kind).join("ctrl-exec"))
@@ -22,6 +22,13 @@ pub(super) fn static_tests(profile: &str) -> Outcome<PathBuf> {
     let executable =
         said.lines().filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next()).next_back();
     executable.map(PathBuf::from).ok_or_else(|| "cargo built no test program of the library".to_owned())
+}
+
+/// Leaves the unwinding tables out of what ships. `-Cforce-unwind-tables=no` does not: with debug information in the
+/// standard library, LLVM writes a table for every function.
+fn lighter() -> Vec<String> {
+    let script = place::repository().join("xtask/src/dist/no-unwinding.ld");
+    vec!["-Clink-arg=-Wl,--no-eh-frame-hdr".to_owned(), format!("-Clink-arg=-Wl,-T,{}", script.display())]
 }
 
 /// A cargo that builds the product for musl, and its target directory.
