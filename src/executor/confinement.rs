@@ -114,6 +114,12 @@ impl Confinements {
         Ok(Confinement { profile: profile.clone(), person, hidden })
     }
 
+    /// The capabilities that some profile has.
+    pub(super) fn granted(&self) -> capability::Set {
+        let caps = self.profiles.values().flat_map(|profile| &profile.caps);
+        caps.fold(capability::Set::default(), |set, cap| set.with(cap.number()))
+    }
+
     /// The agent's own places as the file system resolves them now; those that do not exist need no hiding. One that
     /// somebody else than root has led elsewhere is no place to hide, and no run goes on without it.
     fn hidden(&self, facts: &dyn HostFacts) -> Result<Vec<PathBuf>, String> {
