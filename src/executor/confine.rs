@@ -2,7 +2,8 @@
 //!
 //! # The order of steps
 //!
-//! The monitor (root, the host's namespaces):
+//! The monitor (root, the host's namespaces; before its first confined run it takes out of the bounding set, for good, what
+//! no profile of its policy has):
 //!
 //! 1. sees that every listed capability is there to be given, and chooses the means for each limit (`limits`);
 //! 2. makes the control group, if a limit needs one, and the pipes;
@@ -39,7 +40,8 @@
 //! status and ends: **a daemon that a script leaves behind does not outlive a confined run.** When the run is to end, init
 //! passes a request to end to everyone, and after the grace the monitor kills init, which is killing everyone at once.
 //! The kernel lets the monitor learn of init's end only when the namespace is empty. An outcome is told at either of the
-//! two moments; the monitor then sees the namespace's mounts out.
+//! two moments. The kernel takes its time over the namespace's mounts after that, and the monitor goes on to its next order
+//! meanwhile; it waits for the end of all only where a control group is to be removed.
 
 use std::cell::{Cell, OnceCell};
 use std::io;
@@ -89,8 +91,8 @@ pub(super) struct Space {
 pub(super) struct Leaving(Cell<usize>);
 
 impl Leaving {
-    /// With so many on their way, a monitor waits for one before it goes on.
-    const MOST: usize = 4;
+    /// With so many on their way, a monitor waits for one before it goes on. It takes a host that is busy beyond measure.
+    const MOST: usize = 16;
 
     fn one_more(&self) {
         self.0.set(self.0.get().saturating_add(1));

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::pins::{self, Content};
 use crate::conf::Account;
-use crate::sys::file::{self, Resolved, TrustError};
+use crate::sys::file::{self, Identity, Resolved, TrustError};
 use crate::sys::user::{self, Gid, Uid};
 
 /// What a host says about paths and accounts.
@@ -90,11 +90,28 @@ impl HostFacts for OnDisk {
 /// Who it was is believed while the files that say so are the same ones and untouched. Where a name service has a word
 /// in it (musl asks its cache, nscd(8)), every question is asked anew.
 #[derive(Debug, Default)]
-pub(super) struct Remembered(RefCell<Option<(Stamps, BTreeMap<String, Person>)>>);
+pub(super) struct Remembered {
+    people: RefCell<Option<(Stamps, BTreeMap<String, Person>)>>,
+    /// What [`PROGRAM`] was. It is still the same place if it still leads to the same file, which is asked every time.
+    program: RefCell<Option<Resolved>>,
+}
+
+/// The program of this process, which is one file for as long as it lives.
+pub(super) const PROGRAM: &str = "/proc/self/exe";
 
 impl HostFacts for Remembered {
     fn resolve(&self, path: &Path) -> io::Result<Resolved> {
-        OnDisk.resolve(path)
+        if path != Path::new(PROGRAM) {
+            return OnDisk.resolve(path);
+        }
+        let mut known = self.program.borrow_mut();
+        if let Some(known) =
+            known.as_ref().filter(|known| Identity::of(&known.path).is_ok_and(|id| id == known.identity))
+        {
+            return Ok(known.clone());
+        }
+        let found = OnDisk.resolve(path)?;
+        Ok(known.insert(found).clone())
     }
 
     fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {
@@ -112,7 +129,7 @@ impl HostFacts for Remembered {
     fn person(&self, account: &Account) -> io::Result<Option<Person>> {
         // Taken before the files are read: a change meanwhile shows the next time.
         let Some(stamps) = Stamps::take() else { return OnDisk.person(account) };
-        let mut memory = self.0.borrow_mut();
+        let mut memory = self.people.borrow_mut();
         let (_, known) = match memory.take().filter(|(before, _)| *before == stamps) {
             Some(same) => memory.insert(same),
             None => memory.insert((stamps, BTreeMap::new())),

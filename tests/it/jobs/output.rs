@@ -62,8 +62,8 @@ fn a_job_that_prints_without_end_is_ended_and_cut_to_the_limit() {
             assert_eq!(done["reason"], "output limit of 1048576 bytes passed", "{mode:?}");
             assert_eq!((done[full].as_str().unwrap().len(), &done[empty]), (1024, &json!("")), "{mode:?}");
             // Gone is what it printed if a sweep was faster: with its record it is more than may be kept.
-            let size = file(&site, script, full).metadata().map_or(LIMIT, |found| found.len());
-            assert_eq!(size, LIMIT, "{mode:?}");
+            let kept = file(&site, script, full).metadata().map_or(LIMIT, |found| found.len());
+            assert_eq!(kept, LIMIT, "{mode:?}");
             let ended = |line: &Line| line.get("OUTCOME") == Some("output-limit") && line.get("REQID") == Some(script);
             site.agent().line_where("exec", ended);
         }
