@@ -2,7 +2,8 @@
 //!
 //! # The order of steps
 //!
-//! The monitor (root, the host's namespaces):
+//! The monitor (root, the host's namespaces; before its first confined run it takes out of the bounding set, for good, what
+//! no profile of its policy has):
 //!
 //! 1. sees that every listed capability is there to be given, and chooses the means for each limit (`limits`);
 //! 2. makes the control group, if a limit needs one, and the pipes;
@@ -39,9 +40,10 @@
 //! status and ends: **a daemon that a script leaves behind does not outlive a confined run.** When the run is to end, init
 //! passes a request to end to everyone, and after the grace the monitor kills init, which is killing everyone at once.
 //! The kernel lets the monitor learn of init's end only when the namespace is empty. An outcome is told at either of the
-//! two moments; the monitor then sees the namespace's mounts out.
+//! two moments. The kernel takes its time over the namespace's mounts after that, and the monitor goes on to its next order
+//! meanwhile; it waits for the end of all only where a control group is to be removed.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -53,6 +55,7 @@ use crate::sys::cgroup::{self, Controllers, Delegation, Group};
 use crate::sys::mount::OwnProcesses;
 use crate::sys::network::HostNetwork;
 use crate::sys::process::{self, End, Fork, Pid, Reaped, Signal, Signals, Spawn, Spawned};
+use crate::sys::seccomp::{Filter, Wanted};
 use crate::sys::{capability, pipe, poll};
 use crate::wire::outcome::Outcome;
 
@@ -81,23 +84,103 @@ pub(super) struct Space {
     memory: Option<u64>,
 }
 
+/// The inits of runs that are over, on their way out: killed, alone in their namespaces, and not waited for yet.
+///
+/// **Invariant:** a monitor that confines has no other children than its run's init and these.
+#[derive(Debug, Default)]
+pub(super) struct Leaving(Cell<usize>);
+
+impl Leaving {
+    /// With so many on their way, a monitor waits for one before it goes on. It takes a host that is busy beyond measure.
+    const MOST: usize = 16;
+
+    fn one_more(&self) {
+        self.0.set(self.0.get().saturating_add(1));
+    }
+
+    /// One has left.
+    pub(super) fn one_less(&self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+
+    /// Takes note of everyone who has ended. Whether nobody is left but those who are on their way.
+    pub(super) fn take_note(&self, signals: &Signals) -> bool {
+        while matches!(signals.next(), Ok(Some(_))) {}
+        loop {
+            match process::reap() {
+                Ok(Reaped::Child(..)) => self.one_less(),
+                Ok(Reaped::Nobody) => {
+                    self.0.set(0);
+                    return true;
+                }
+                Ok(Reaped::Running) => return self.0.get() > 0,
+                Err(_) => return false,
+            }
+        }
+    }
+
+    fn until_at_most(&self, most: usize, signals: &Signals) {
+        while self.take_note(signals) && self.0.get() > most {
+            drop(poll::readable([Some(signals.as_fd())], None));
+        }
+    }
+}
+
 /// What a monitor has of the world outside of a run.
 #[derive(Clone, Copy)]
 pub(super) struct Outside<'a> {
     /// The network that the executor has left.
     pub(super) network: Option<&'a HostNetwork>,
-    /// The process namespace of the host, from the first confined run on.
-    pub(super) processes: &'a OnceCell<OwnProcesses>,
+    /// What is known from the first confined run on.
+    pub(super) lasting: &'a OnceCell<Lasting>,
+    /// The capabilities that some profile has.
+    pub(super) granted: capability::Set,
 }
 
 impl<'a> Outside<'a> {
-    fn processes(self) -> io::Result<&'a OwnProcesses> {
-        if let Some(known) = self.processes.get() {
+    fn lasting(self) -> Result<&'a Lasting, Outcome> {
+        if let Some(known) = self.lasting.get() {
             return Ok(known);
         }
-        let found = OwnProcesses::find()?;
-        Ok(self.processes.get_or_init(|| found))
+        let found = Lasting::look(self.granted)?;
+        Ok(self.lasting.get_or_init(|| found))
     }
+}
+
+/// What does not change while a monitor lives.
+#[derive(Debug)]
+pub(super) struct Lasting {
+    /// The process namespace of the host.
+    processes: OwnProcesses,
+    /// The capabilities that it can give.
+    available: capability::Set,
+    /// The filters of system calls: for a run with the host's network, and for one without. One that there is none of
+    /// fails the run that wants it.
+    filters: [io::Result<Filter>; 2],
+}
+
+impl Lasting {
+    /// Looks. From now on nobody below this process can have another capability than those of `granted`, which are all
+    /// that any profile has. Each run cuts off the rest of what its own profile lacks; this is most of it, at once for
+    /// all runs of this monitor.
+    ///
+    /// # Errors
+    /// The outcome of the run that wanted to know.
+    fn look(granted: capability::Set) -> Result<Self, Outcome> {
+        // A run does it again, and refuses if it cannot.
+        drop(capability::bound(granted));
+        let available = capability::available().map_err(failed("caps"))?;
+        let filters = [false, true].map(|no_network| Filter::new(Wanted { no_network }));
+        Ok(Self { processes: OwnProcesses::find().map_err(failed("process-namespace"))?, available, filters })
+    }
+}
+
+fn fail(step: &str, reason: String) -> Outcome {
+    Outcome::NotConfined { step: step.to_owned(), reason }
+}
+
+fn failed(step: &'static str) -> impl Fn(io::Error) -> Outcome {
+    move |error| fail(step, error.to_string())
 }
 
 /// Starts a plan's script in its confinement.
@@ -109,10 +192,8 @@ pub(super) fn start(
     spawn: Spawn,
     outside: Outside<'_>,
 ) -> Result<(Spawned, Space), Outcome> {
-    let fail = |step: &str, reason: String| Outcome::NotConfined { step: step.to_owned(), reason };
-    let failed = |step: &'static str| move |error: io::Error| fail(step, error.to_string());
-    let available = capability::available().map_err(failed("caps"))?;
-    offer::caps(confinement, available).map_err(|lacking| fail(lacking.key, lacking.why))?;
+    let Lasting { processes, available, filters: [with_network, without] } = outside.lasting()?;
+    offer::caps(confinement, *available).map_err(|lacking| fail(lacking.key, lacking.why))?;
     let delegated = || Delegation::find().and_then(|here| here.controllers()).unwrap_or_default();
     let means = means(confinement, delegated).map_err(|limit| fail(limit.key, limit.why))?;
     let group = means.group.map(|limits| {
@@ -123,7 +204,6 @@ pub(super) fn start(
     let group = group.transpose().map_err(failed("control-group"))?;
     let (verdict, failure) = pipe::pipe().map_err(failed("pipe"))?;
     let (status, report) = pipe::pipe().map_err(failed("pipe"))?;
-    let processes = outside.processes().map_err(failed("process-namespace"))?;
     match processes.fork_into_new().map_err(failed("process-namespace"))? {
         Fork::Parent(init) => {
             let memory = confinement.profile().memory_max;
@@ -132,7 +212,8 @@ pub(super) fn start(
         Fork::Child => {
             // While it is open here, the monitor's end would not show.
             drop((verdict, status));
-            let work = Work { confinement, means, group: group.as_ref(), network: outside.network, spawn };
+            let filter = if confinement.profile().network { with_network } else { without };
+            let work = Work { confinement, means, group: group.as_ref(), network: outside.network, filter, spawn };
             init::run(work, &failure, &report)
         }
     }
@@ -161,21 +242,13 @@ impl Space {
         self.message().map(|end| self.judge(end))
     }
 
-    /// Waits for the end of init, and with it of everything that the run had.
-    pub(super) fn see_out(self, signals: &Signals) {
+    /// Has init leave, and with it everything that the run had. The kernel takes its time over a namespace's mounts, which
+    /// nobody waits for: only a control group has to be empty before it can be removed.
+    pub(super) fn see_out(self, signals: &Signals, leaving: &Leaving) {
         // It is about to end by itself; nobody depends on that.
         process::signal(self.init, Signal::SIGKILL);
-        loop {
-            match process::reap() {
-                Ok(Reaped::Child(pid, _)) if pid == self.init => return,
-                Ok(Reaped::Child(..)) => {}
-                Ok(Reaped::Nobody) | Err(_) => return,
-                Ok(Reaped::Running) => {
-                    drop(poll::readable([Some(signals.as_fd())], None));
-                    while matches!(signals.next(), Ok(Some(_))) {}
-                }
-            }
-        }
+        leaving.one_more();
+        leaving.until_at_most(if self.group.is_some() { 0 } else { Leaving::MOST }, signals);
     }
 
     fn message(&self) -> Option<End> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::host::{HostFacts, Person};
+use super::host::{HostFacts, PROGRAM, Person};
 use crate::conf::Account;
 use crate::conf::agent::{Loaded, Profile, Settings};
 use crate::sys::capability;
@@ -101,7 +101,7 @@ impl Confinements {
         }
         let hidden = self.hidden(facts).map_err(|error| refuse("control-unknown", error))?;
         let reaches = |path: &&PathBuf| hidden.iter().any(|own| path.starts_with(own) || own.starts_with(path));
-        let executable = facts.resolve(Path::new("/proc/self/exe")).ok();
+        let executable = facts.resolve(Path::new(PROGRAM)).ok();
         let holds_us = |path: &&PathBuf| executable.as_ref().is_some_and(|own| own.path.starts_with(path));
         if let Some(path) = profile.writable.iter().flatten().find(|path| reaches(path) || holds_us(path)) {
             let text = format!("its writable path {} reaches what belongs to the agent", path.display());
@@ -112,6 +112,12 @@ impl Confinements {
             return Err(refuse("script-hidden", text));
         }
         Ok(Confinement { profile: profile.clone(), person, hidden })
+    }
+
+    /// The capabilities that some profile has.
+    pub(super) fn granted(&self) -> capability::Set {
+        let caps = self.profiles.values().flat_map(|profile| &profile.caps);
+        caps.fold(capability::Set::default(), |set, cap| set.with(cap.number()))
     }
 
     /// The agent's own places as the file system resolves them now; those that do not exist need no hiding. One that

@@ -318,6 +318,7 @@ mod tests {
             script_dirs: dirs.map(|dirs| dirs.iter().map(PathBuf::from).collect()),
             profiles: BTreeMap::from([("default".to_owned(), limits)]),
             max_children: 1,
+            output_max: 1,
             paths: Paths::Any,
             confinements: None,
         }

@@ -122,6 +122,7 @@ fn ended(order: Option<&Order>, outcome: &Outcome) -> Event {
         Outcome::Cancelled => (Level::Info, "cancelled"),
         Outcome::Refused(_) => (Level::Warning, "refused"),
         Outcome::OutOfMemory { .. } => (Level::Warning, "out-of-memory"),
+        Outcome::OutputLimit { .. } => (Level::Warning, "output-limit"),
         Outcome::NotStarted { .. } => (Level::Error, "not-started"),
         Outcome::NotConfined { .. } => (Level::Error, "not-confined"),
     };

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::pins::{self, Content};
 use crate::conf::Account;
-use crate::sys::file::{self, Resolved, TrustError};
+use crate::sys::file::{self, Identity, Resolved, TrustError};
 use crate::sys::user::{self, Gid, Uid};
 
 /// What a host says about paths and accounts.
@@ -93,18 +93,33 @@ impl HostFacts for OnDisk {
 pub(super) struct Remembered {
     clock: fn() -> SystemTime,
     memory: RefCell<Memory>,
+    /// What [`PROGRAM`] was. It is still the same place if it still leads to the same file, which is asked every time.
+    program: RefCell<Option<Resolved>>,
 }
+
+/// The program of this process, which is one file for as long as it lives.
+pub(super) const PROGRAM: &str = "/proc/self/exe";
 
 impl Remembered {
     /// Nobody is known yet.
     pub(super) fn new(clock: fn() -> SystemTime) -> Self {
-        Self { clock, memory: RefCell::default() }
+        Self { clock, memory: RefCell::default(), program: RefCell::default() }
     }
 }
 
 impl HostFacts for Remembered {
     fn resolve(&self, path: &Path) -> io::Result<Resolved> {
-        OnDisk.resolve(path)
+        if path != Path::new(PROGRAM) {
+            return OnDisk.resolve(path);
+        }
+        let mut known = self.program.borrow_mut();
+        if let Some(known) =
+            known.as_ref().filter(|known| Identity::of(&known.path).is_ok_and(|id| id == known.identity))
+        {
+            return Ok(known.clone());
+        }
+        let found = OnDisk.resolve(path)?;
+        Ok(known.insert(found).clone())
     }
 
     fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {

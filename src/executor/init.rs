@@ -1,6 +1,7 @@
 //! Process 1 of a run's namespace: it builds what the script sees, starts it, passes on requests to end, buries the
 //! dead, and reports how the script ended.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::confinement::Confinement;
@@ -10,6 +11,7 @@ use crate::sys::cgroup::{Delegation, Group};
 use crate::sys::mount::{self, Left};
 use crate::sys::network::HostNetwork;
 use crate::sys::process::{self, End, Fault, Pid, Reaped, Signal, Signals, Spawn};
+use crate::sys::seccomp::Filter;
 use crate::sys::{pipe, poll};
 
 /// Status of an init that could not do its work. The monitor learns the reason from the pipe instead.
@@ -25,6 +27,8 @@ pub(super) struct Work<'a> {
     pub(super) group: Option<&'a (Delegation, Group)>,
     /// The network that the executor has left.
     pub(super) network: Option<&'a HostNetwork>,
+    /// The filter of system calls for its network, or why there is none.
+    pub(super) filter: &'a io::Result<Filter>,
     /// The script.
     pub(super) spawn: Spawn,
 }
@@ -46,7 +50,7 @@ pub(super) fn run(work: Work<'_>, failure: &OwnedFd, report: &OwnedFd) -> ! {
 }
 
 fn start(work: Work<'_>, failure: &OwnedFd) -> Result<Pid, Fault> {
-    let Work { confinement, means, group, network: host, spawn } = work;
+    let Work { confinement, means, group, network: host, filter, spawn } = work;
     process::die_with_parent().map_err(Fault::confining("parent-death-signal"))?;
     // It may have ended just before that; then nobody listens.
     if pipe::is_deserted(failure).map_err(Fault::confining("parent-death-signal"))? {
@@ -63,7 +67,9 @@ fn start(work: Work<'_>, failure: &OwnedFd) -> Result<Pid, Fault> {
     tree::build(confinement, spawn.program(), group.map(|(here, _)| here.mount()))?;
     let own = process::own_id();
     let script = process::fork_for_exec(|| {
-        spawn.become_program(own, failure, || rights::give_up(spawn.program(), confinement, means)).report(failure);
+        spawn
+            .become_program(own, failure, || rights::give_up(spawn.program(), confinement, means, filter))
+            .report(failure);
     });
     script.map_err(Fault::confining("fork"))
 }
@@ -92,9 +98,11 @@ fn stand_by(script: Pid, report: &OwnedFd) {
 /// Ends everyone else in the namespace and waits until they are gone, so that what is told then is told of a run that has
 /// left nobody behind. The kernel would do the same at this process's own end, which takes longer: the monitor need not
 /// wait for that.
+///
+/// Orphans fall to this process, so that whoever is left is among its children or below one. To signal everyone means a
+/// look at every process of the host; a script that has left nobody behind is spared that.
 fn bury_everyone(signals: &Signals) {
     loop {
-        process::signal_everyone(Signal::SIGKILL);
         loop {
             match process::reap() {
                 Ok(Reaped::Child(..)) => {}
@@ -102,6 +110,7 @@ fn bury_everyone(signals: &Signals) {
                 Ok(Reaped::Nobody) | Err(_) => return,
             }
         }
+        process::signal_everyone(Signal::SIGKILL);
         drop(poll::readable([Some(signals.as_fd())], None));
         while matches!(signals.next(), Ok(Some(_))) {}
     }

@@ -13,7 +13,8 @@ use std::cell::OnceCell;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
-use super::confine::{self, Outside, Space};
+use super::confine::{self, Leaving, Outside, Space};
+use super::confinement::Confinements;
 use super::decide::{Plan, decide};
 use super::environment::{environment, environment_of, traced};
 use super::event::{Audit, ExecEvent};
@@ -21,10 +22,11 @@ use super::host::Remembered;
 use super::intake::{self, Asked, Intake, Job};
 use super::policy::Policy;
 use super::post::Post;
+use super::printed::Printed;
 use super::report;
-use super::supervision::{Supervision, not_started};
+use super::supervision::{Ended, Supervision, not_started};
 use crate::sys::network::HostNetwork;
-use crate::sys::process::{self, Pid, Reaped, Signal, Signals, Spawn, Spawned};
+use crate::sys::process::{self, Pid, Signal, Signals, Spawn, Spawned};
 use crate::sys::{clock, fdpass, user};
 use crate::wire::control::{Control, Reloaded};
 use crate::wire::order::{Order, Report};
@@ -54,14 +56,17 @@ pub(super) fn run(connection: OwnedFd, means: &Means<'_>, post: Option<&Post>) {
         Ok(signals) => signals,
         Err(error) => return Ending::new(&connection, means.audit).tell(&not_started("monitor", &error)),
     };
-    let (processes, people) = (OnceCell::new(), Remembered::new(clock::now));
-    let outside = Outside { network: means.network, processes: &processes };
+    let (lasting, people, leaving) = (OnceCell::new(), Remembered::new(clock::now), Leaving::default());
+    let granted = means.policy.confinements.as_ref().map(Confinements::granted).unwrap_or_default();
+    let outside = Outside { network: means.network, lasting: &lasting, granted };
     let mut connection = connection;
     loop {
-        serve(&connection, means, Kept { signals: &signals, outside, people: &people });
+        serve(&connection, means, Kept { signals: &signals, outside, people: &people, leaving: &leaving });
         drop(connection);
         // One that has somebody left to look after is not as good as new.
-        match post.filter(|_| is_alone(&signals)).and_then(Post::next) {
+        let alone = leaving.take_note(&signals);
+        let next = post.filter(|_| alone).and_then(|post| post.next(signals.as_fd(), || leaving.take_note(&signals)));
+        match next {
             Some(next) => connection = next,
             None => return,
         }
@@ -74,18 +79,7 @@ struct Kept<'a> {
     signals: &'a Signals,
     outside: Outside<'a>,
     people: &'a Remembered,
-}
-
-/// Whether no descendant is left. All who have ended are taken note of.
-fn is_alone(signals: &Signals) -> bool {
-    while matches!(signals.next(), Ok(Some(_))) {}
-    loop {
-        match process::reap() {
-            Ok(Reaped::Child(..)) => {}
-            Ok(Reaped::Nobody) => return true,
-            Ok(Reaped::Running) | Err(_) => return false,
-        }
-    }
+    leaving: &'a Leaving,
 }
 
 fn serve(connection: &OwnedFd, means: &Means<'_>, kept: Kept<'_>) {
@@ -109,16 +103,26 @@ fn serve(connection: &OwnedFd, means: &Means<'_>, kept: Kept<'_>) {
         Err(refusal) => return ending.tell(&refused(refusal)),
     };
     ending.profile = Some(plan.profile());
+    let now = Instant::now();
+    let printed = cancel.as_ref().map(|_| Printed::new(&stdio, policy.output_max, now)).transpose();
+    let printed = match printed {
+        Ok(printed) => printed,
+        Err(error) => return ending.tell(&not_started("output", &error)),
+    };
     match start(&plan, stdio, kept.outside) {
         Err(outcome) => ending.tell(&outcome),
         Ok((spawned, space)) => {
             ending.pid = Some(spawned.pid);
-            let mut supervision = Supervision::new(&plan, &order, spawned, kept.signals);
-            (supervision.space, supervision.cancel) = (space, cancel);
-            let (outcome, space) = supervision.until_the_end(connection, audit);
+            let mut supervision = Supervision::new(&plan, &order, spawned, (kept.signals, kept.leaving));
+            (supervision.space, supervision.cancel, supervision.printed) = (space, cancel, printed);
+            let Ended { outcome, space, printed } = supervision.until_the_end(connection, audit);
+            if let (Outcome::OutputLimit { .. }, Some(printed)) = (&outcome, printed) {
+                // What cannot be cut is removed with the job's other files, as ever.
+                drop(printed.cut());
+            }
             ending.tell(&outcome);
             if let Some(space) = space {
-                space.see_out(kept.signals);
+                space.see_out(kept.signals, kept.leaving);
             }
         }
     }

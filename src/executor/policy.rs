@@ -29,6 +29,8 @@ pub struct Policy {
     pub profiles: BTreeMap<String, ProfileLimits>,
     /// Most scripts at the same time.
     pub max_children: usize,
+    /// Bytes that a detached job may print, both outputs together.
+    pub output_max: u64,
     /// Which paths a script may have.
     pub paths: Paths,
     /// What a root executor applies; nothing under a private one.
@@ -125,6 +127,7 @@ impl Policy {
             script_dirs: settings.script_dirs.clone(),
             profiles: settings.profiles.values().map(limits).collect(),
             max_children: settings.max_children,
+            output_max: settings.async_max_bytes,
             paths: if *settings.trusted_paths { Paths::Trusted } else { Paths::AnyAsRoot },
             confinements: None,
         }

@@ -3,10 +3,12 @@
 //! To fork a monitor and to bury it costs as much as many a script. So one that is as good as new says so and waits for a
 //! moment, and the executor gives it the next order. It is as good as new if:
 //!
-//! - no descendant is left: neither a script's daemon nor anybody who is not buried yet;
+//! - no descendant is left: neither a script's daemon nor anybody who is not buried yet, but for the inits of confined runs
+//!   that are over: those are killed and alone, and only the kernel's work on their namespaces is not done yet;
 //! - whatever the order brought is closed: that is all owned by what ends with the order;
 //! - it never took on anything of a run: rights, namespaces, limits and control groups are taken on by the script's own
-//!   process and by a run's init, which are gone;
+//!   process and by a run's init. What it gives up itself, it gives up for all of its orders: the capabilities that no
+//!   profile of its policy has;
 //! - the policy is the one that it was forked with: the executor lets go of its line at a reload.
 //!
 //! **Invariant:** an order that was given is taken, or the giving fails: a monitor that gives up waiting closes its line
@@ -15,8 +17,8 @@
 //! **Invariant:** an idle monitor ends with its executor, whose end closes the line.
 
 use std::cell::Cell;
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use crate::sys::{fdpass, poll, process};
 
@@ -42,13 +44,23 @@ impl Post {
     }
 
     /// Waits for the next order's connection; `None` if there is to be none.
-    pub(super) fn next(&self) -> Option<OwnedFd> {
+    ///
+    /// `meanwhile` is called when `ear` is readable, and says whether to go on waiting.
+    pub(super) fn next(&self, ear: BorrowedFd<'_>, meanwhile: impl Fn() -> bool) -> Option<OwnedFd> {
         self.left.set(self.left.get().checked_sub(1)?);
         // If nobody reads it, as many are free as will ever be wanted; or the executor is gone.
         fdpass::send_now(&self.voice, &process::own_id().as_raw().to_ne_bytes()).ok()?;
-        let [ready] = poll::readable([Some(self.line.as_fd())], Some(IDLE)).ok()?;
-        if !ready.readable {
-            fdpass::close_door(&self.line).ok()?;
+        let until = Instant::now().checked_add(IDLE)?;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let [order, other] = poll::readable([Some(self.line.as_fd()), Some(ear)], Some(left)).ok()?;
+            if order.readable {
+                break;
+            }
+            if !(other.readable && meanwhile()) {
+                fdpass::close_door(&self.line).ok()?;
+                break;
+            }
         }
         fdpass::receive(&self.line, &mut [0; 1], 1).ok()?.descriptors.pop()
     }

@@ -1,5 +1,6 @@
 //! Giving up every right that the script must not have: steps 9 to 16 of `confine`.
 
+use std::io;
 use std::path::Path;
 
 use super::confinement::Confinement;
@@ -9,10 +10,16 @@ use super::tree;
 use crate::conf::agent::Syscalls;
 use crate::sys::landlock::{self, Access, Ruleset};
 use crate::sys::process::Fault;
-use crate::sys::{capability, descriptors, mount, seccomp, user};
+use crate::sys::seccomp::Filter;
+use crate::sys::{capability, descriptors, mount, user};
 
 /// Does it, for this process and all that it will start.
-pub(super) fn give_up(program: &Path, confinement: &Confinement, means: Means) -> Result<(), Fault> {
+pub(super) fn give_up(
+    program: &Path,
+    confinement: &Confinement,
+    means: Means,
+    filter: &io::Result<Filter>,
+) -> Result<(), Fault> {
     let (profile, person) = (confinement.profile(), confinement.person());
     if let Some(files) = means.files {
         descriptors::limit(files).map_err(Fault::confining("files_max"))?;
@@ -32,8 +39,8 @@ pub(super) fn give_up(program: &Path, confinement: &Confinement, means: Means) -
         rules.restrict().map_err(Fault::confining("landlock"))?;
     }
     if profile.syscalls == Syscalls::Default {
-        let filter = seccomp::Filter::new(seccomp::Wanted { no_network: !profile.network });
-        filter.and_then(|filter| filter.install()).map_err(Fault::confining("syscalls"))?;
+        let installed = filter.as_ref().map_err(|error| error.kind().into()).and_then(Filter::install);
+        installed.map_err(Fault::confining("syscalls"))?;
     }
     capability::keep_only(confinement.caps()).map_err(Fault::confining("caps"))?;
     prove(confinement)

@@ -3,9 +3,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
-use super::confine::Space;
+use super::confine::{Leaving, Space};
 use super::decide::Plan;
 use super::event::{Audit, ExecEvent};
+use super::printed::Printed;
 use super::report;
 use super::watch::{Action, Watch};
 use crate::sys::process::{self, End, Failure, Pid, Reaped, Signal, Signals, Spawned};
@@ -27,6 +28,8 @@ pub(super) struct Supervision<'a> {
     /// Whether the namespace's init may still tell something.
     attentive: bool,
     signals: &'a Signals,
+    /// Inits of runs before this one.
+    leaving: &'a Leaving,
     /// Until exec has succeeded or failed.
     verdict: Option<OwnedFd>,
     watch: Watch,
@@ -36,15 +39,30 @@ pub(super) struct Supervision<'a> {
     listening: bool,
     /// A byte in it cancels, whoever has written it; until then.
     pub(super) cancel: Option<OwnedFd>,
+    /// What a detached job prints into.
+    pub(super) printed: Option<Printed>,
+}
+
+/// A script's end.
+pub(super) struct Ended {
+    pub(super) outcome: Outcome,
+    /// The namespace, if it is still to be seen out.
+    pub(super) space: Option<Space>,
+    pub(super) printed: Option<Printed>,
 }
 
 impl<'a> Supervision<'a> {
-    pub(super) fn new(plan: &'a Plan, order: &'a Order, spawned: Spawned, signals: &'a Signals) -> Self {
+    pub(super) fn new(
+        plan: &'a Plan,
+        order: &'a Order,
+        spawned: Spawned,
+        (signals, leaving): (&'a Signals, &'a Leaving),
+    ) -> Self {
         let Spawned { pid, verdict } = spawned;
         let watch = Watch::new(plan.time_limit(), plan.kill_grace(), Instant::now());
         let heard = Vec::with_capacity(COMMAND);
         let verdict = Some(verdict);
-        let (space, cancel) = (None, None);
+        let (space, cancel, printed) = (None, None, None);
         Self {
             plan,
             order,
@@ -52,18 +70,21 @@ impl<'a> Supervision<'a> {
             space,
             attentive: true,
             signals,
+            leaving,
             verdict,
             watch,
             heard,
             listening: true,
             cancel,
+            printed,
         }
     }
 
-    /// The outcome, and the namespace if it is still to be seen out.
-    pub(super) fn until_the_end(mut self, connection: &OwnedFd, audit: Audit<'_>) -> (Outcome, Option<Space>) {
+    /// Stands by.
+    pub(super) fn until_the_end(mut self, connection: &OwnedFd, audit: Audit<'_>) -> Ended {
         loop {
-            let limit = self.watch.wakes().map(|at| at.saturating_duration_since(Instant::now()));
+            let wakes = [self.watch.wakes(), self.printed.as_ref().map(Printed::wakes)].into_iter().flatten().min();
+            let limit = wakes.map(|at| at.saturating_duration_since(Instant::now()));
             let verdict = self.verdict.as_ref().map(AsFd::as_fd);
             let peer = self.listening.then(|| connection.as_fd());
             let fifo = self.cancel.as_ref().map(AsFd::as_fd);
@@ -76,14 +97,18 @@ impl<'a> Supervision<'a> {
             let ended = if verdict { self.learn_verdict(connection) } else { None };
             let ended = ended.or_else(|| if told { self.learn_end(connection) } else { None });
             if let Some(outcome) = ended.or_else(|| if child { self.reap(connection) } else { None }) {
-                return (outcome, self.space);
+                return Ended { outcome, space: self.space, printed: self.printed };
             }
             let asked = if fifo { self.end_it() } else { Action::Wait };
             self.act(asked, audit);
             let asked = if peer { self.hear(connection) } else { Action::Wait };
             self.act(asked, audit);
-            let timed = self.watch.tick(Instant::now());
+            let now = Instant::now();
+            let timed = self.watch.tick(now);
             self.act(timed, audit);
+            let excess = self.printed.as_mut().and_then(|printed| printed.look(now));
+            let judged = excess.map_or(Action::Wait, |excess| self.watch.printed(excess, now));
+            self.act(judged, audit);
         }
     }
 
@@ -126,7 +151,7 @@ impl<'a> Supervision<'a> {
                     let failed = self.learn_verdict(connection);
                     return failed.or_else(|| Some(space.map_or(outcome_of(end), |space| space.outcome(end))));
                 }
-                Ok(Reaped::Child(..)) => {}
+                Ok(Reaped::Child(..)) => self.leaving.one_less(),
                 Ok(Reaped::Running) | Err(_) => return None,
                 Ok(Reaped::Nobody) => return self.watch.why().cloned(),
             }

@@ -89,7 +89,7 @@ pub(super) fn build(confinement: &Confinement, program: &Path, groups: Option<&P
     if let Some(groups) = groups.filter(|_| confinement.writable().is_none()) {
         mount::restrict(groups, Attributes::READ_ONLY).map_err(Fault::confining("control-group"))?;
     }
-    hide(hiding, closed)?;
+    hide(hiding, &closed)?;
     prove(Path::new("/"), whole)?;
     prove(Path::new("/proc"), CLOSED)
 }
@@ -106,7 +106,10 @@ fn writable_copies(writable: &[PathBuf], basic: Attributes) -> Result<Vec<Piece>
 
 /// What would be missed in the private places: the script, and the name servers.
 fn useful_copies(writable: &[PathBuf], program: &Path) -> Result<Vec<Piece>, Fault> {
-    let resolver = fs::canonicalize("/etc/resolv.conf").ok();
+    // Where no component is a link, the file is where it says, and stays.
+    let resolver = Path::new("/etc/resolv.conf");
+    let elsewhere = mount::open_exactly(resolver).is_err();
+    let resolver = if elsewhere { fs::canonicalize(resolver).ok() } else { None };
     let wanted = [Some(program.to_owned()), resolver].into_iter().flatten();
     let covered = |path: &PathBuf| {
         PRIVATE.iter().any(|above| path.starts_with(above)) && !writable.iter().any(|above| path.starts_with(above))
@@ -142,27 +145,43 @@ fn piece_of(opened: impl AsFd, place: PathBuf, attributes: Attributes) -> io::Re
 struct Made {
     private: Vec<Piece>,
     hiding: Vec<Piece>,
-    /// The two things that others are hidden behind: a directory and a file.
-    closed: [Identity; 2],
+    /// What others are hidden behind.
+    closed: Vec<Identity>,
 }
 
 fn make(confinement: &Confinement, basic: Attributes) -> Result<Made, Fault> {
     let made = || -> io::Result<Made> {
         let workshop = Path::new(WORKSHOP);
         mount::fresh(Fresh::Memory, workshop, Attributes::NO_SUID)?;
-        let (directory, file) = (workshop.join("none"), workshop.join("void"));
-        make_directory(&directory, 0)?;
-        File::create_new(&file)?.set_permissions(Permissions::from_mode(0o0))?;
-        let hiding = confinement.hidden().iter().filter_map(|place| {
-            let behind = if fs::symlink_metadata(place).ok()?.is_dir() { &directory } else { &file };
-            Some(mount::open_exactly(behind).and_then(|opened| piece_of(opened, place.clone(), CLOSED)))
-        });
-        let hiding = hiding.collect::<io::Result<_>>()?;
+        let (hiding, closed) = hiding_places(workshop, confinement.hidden())?;
         let private = if confinement.writable().is_some() { private_places(workshop, basic)? } else { Vec::new() };
-        let closed = [Identity::of(&directory)?, Identity::of(&file)?];
         Ok(Made { private, hiding, closed })
     };
     made().map_err(Fault::confining("private-places"))
+}
+
+/// A closed directory for each directory, a closed file for each file; and what they are.
+fn hiding_places(workshop: &Path, hidden: &[PathBuf]) -> io::Result<(Vec<Piece>, Vec<Identity>)> {
+    let (mut pieces, mut closed) = (Vec::new(), Vec::new());
+    for directories in [true, false] {
+        let of_kind = |place: &&PathBuf| fs::symlink_metadata(place).is_ok_and(|found| found.is_dir() == directories);
+        let mut places = hidden.iter().filter(of_kind).peekable();
+        if places.peek().is_none() {
+            continue;
+        }
+        let behind = workshop.join(if directories { "none" } else { "void" });
+        if directories {
+            make_directory(&behind, 0)?;
+        } else {
+            File::create_new(&behind)?.set_permissions(Permissions::from_mode(0o0))?;
+        }
+        let opened = mount::open_exactly(&behind)?;
+        for place in places {
+            pieces.push(piece_of(&opened, place.clone(), CLOSED)?);
+        }
+        closed.push(Identity::of(&behind)?);
+    }
+    Ok((pieces, closed))
 }
 
 fn private_places(workshop: &Path, basic: Attributes) -> io::Result<Vec<Piece>> {
@@ -247,7 +266,7 @@ fn make_place(place: &Path, directory: bool) -> io::Result<()> {
 }
 
 /// Hides what shows; what lies in a private directory does not.
-fn hide(pieces: Vec<Piece>, closed: [Identity; 2]) -> Result<(), Fault> {
+fn hide(pieces: Vec<Piece>, closed: &[Identity]) -> Result<(), Fault> {
     for piece in pieces.into_iter().filter(|piece| fs::symlink_metadata(&piece.place).is_ok()) {
         let place = piece.place.clone();
         attach(piece, "hidden")?;

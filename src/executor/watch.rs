@@ -24,6 +24,15 @@ pub(super) enum Action {
     KillAndTell,
 }
 
+/// A job has printed more than it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Excess {
+    /// Bytes that it may print.
+    pub(super) limit: u64,
+    /// It has printed so much more that it is not to be given time any more.
+    pub(super) far: bool,
+}
+
 /// A running script, as far as its end is concerned.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -60,6 +69,19 @@ impl Watch {
         if matches!(self.phase, Phase::Running { .. }) { self.ask(Outcome::Cancelled, now) } else { Action::Wait }
     }
 
+    /// It has printed too much.
+    pub(super) fn printed(&mut self, excess: Excess, now: Instant) -> Action {
+        let Excess { limit, far } = excess;
+        let why = match &self.phase {
+            Phase::Killing { .. } => return Action::Wait,
+            Phase::Running { .. } if !far => return self.ask(Outcome::OutputLimit { limit }, now),
+            Phase::Asked { .. } if !far => return Action::Wait,
+            Phase::Running { .. } => Outcome::OutputLimit { limit },
+            Phase::Asked { why, .. } => why.clone(),
+        };
+        self.kill(why, now)
+    }
+
     /// What the time of day says.
     pub(super) fn tick(&mut self, now: Instant) -> Action {
         if self.wakes().is_none_or(|at| now < at) {
@@ -72,8 +94,8 @@ impl Watch {
                 self.ask(Outcome::TimedOut { limit_ms }, now)
             }
             Phase::Asked { why, .. } => {
-                self.phase = Phase::Killing { why: why.clone(), at: now.checked_add(FIRST_PAUSE), attempts: 1 };
-                Action::Kill
+                let why = why.clone();
+                self.kill(why, now)
             }
             Phase::Killing { at, attempts, .. } => {
                 let pause = FIRST_PAUSE.saturating_mul(1 << (*attempts).min(16)).min(LONGEST_PAUSE);
@@ -98,6 +120,11 @@ impl Watch {
             Phase::Running { .. } => None,
             Phase::Asked { why, .. } | Phase::Killing { why, .. } => Some(why),
         }
+    }
+
+    fn kill(&mut self, why: Outcome, now: Instant) -> Action {
+        self.phase = Phase::Killing { why, at: now.checked_add(FIRST_PAUSE), attempts: 1 };
+        Action::Kill
     }
 
     fn ask(&mut self, why: Outcome, now: Instant) -> Action {
@@ -142,6 +169,23 @@ mod tests {
         assert_eq!(watch.cancel(now), Action::Wait);
         assert_eq!(watch.tick(now + SECOND), Action::Kill);
         assert_eq!(watch.why(), Some(&Outcome::Cancelled));
+    }
+
+    #[test]
+    fn a_job_that_prints_too_much_is_asked_to_end_and_killed_if_it_goes_on() {
+        let now = Instant::now();
+        let [little, much] = [false, true].map(|far| Excess { limit: 9, far });
+        let limit = Outcome::OutputLimit { limit: 9 };
+        let mut watch = Watch::new(None, SECOND, now);
+        assert_eq!((watch.printed(little, now), watch.why()), (Action::Terminate, Some(&limit)));
+        assert_eq!((watch.printed(little, now), watch.wakes()), (Action::Wait, Some(now + SECOND)));
+        assert_eq!((watch.printed(much, now), watch.why()), (Action::Kill, Some(&limit)));
+        assert_eq!((watch.printed(much, now), watch.wakes()), (Action::Wait, Some(now + FIRST_PAUSE)));
+        let mut watch = Watch::new(None, SECOND, now);
+        assert_eq!((watch.printed(much, now), watch.why()), (Action::Kill, Some(&limit)));
+        let mut watch = Watch::new(None, SECOND, now);
+        watch.cancel(now);
+        assert_eq!((watch.printed(much, now), watch.why()), (Action::Kill, Some(&Outcome::Cancelled)));
     }
 
     #[test]

@@ -99,13 +99,14 @@ const ORDINARY: i32 = libc::SECBIT_NOROOT
     | libc::SECBIT_KEEP_CAPS_LOCKED;
 
 /// Takes every capability but `kept` out of what any program started from here can ever have: as far as the kernel
-/// counts, not as far as this program does.
+/// counts, not as far as this program does. To look costs a tenth of what it costs to take one out.
 ///
 /// # Errors
 /// No `CAP_SETPCAP`.
 pub fn bound(kept: Set) -> io::Result<()> {
-    for number in (0..64).filter(|number| !kept.has(*number)) {
-        match call(Numbers::BoundingDrop(number)) {
+    for number in 0..64 {
+        match call(Numbers::BoundingHas(number)) {
+            Ok(1) if !kept.has(number) => drop(call(Numbers::BoundingDrop(number))?),
             Ok(_) => {}
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
             Err(error) => return Err(error),

@@ -14,7 +14,7 @@ use std::path::Path;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::call::{Numbers, call, copy_tree};
@@ -151,7 +151,8 @@ pub const LINK: i32 = libc::ELOOP;
 /// # Errors
 /// There is no such file or directory.
 pub fn open(path: &Path) -> io::Result<OwnedFd> {
-    Ok(nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?)
+    // The C library follows its own open(2) with a second call, for kernels that do not know the flag.
+    Ok(openat2(AT_FDCWD, path, OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC))?)
 }
 
 /// Whether this is an opened directory.

@@ -30,6 +30,12 @@ pub enum Outcome {
         /// The limit in bytes.
         limit: u64,
     },
+    /// A detached job printed more than may lie on the disk; the script and its descendants are gone, and what it had
+    /// printed is cut to the limit.
+    OutputLimit {
+        /// The limit in bytes, of both outputs together.
+        limit: u64,
+    },
     /// The order was understood and not permitted; nothing was started.
     Refused(Refusal),
     /// The order was permitted and could not be started: which step failed and why.
@@ -65,6 +71,7 @@ impl Outcome {
             | Self::TimedOut { .. }
             | Self::Cancelled
             | Self::OutOfMemory { .. }
+            | Self::OutputLimit { .. }
             | Self::NotConfined { .. } => EXIT_KILLED,
             Self::Refused(_) => EXIT_NOTHING_RAN,
             Self::NotStarted { .. } => EXIT_EXEC_FAILED,
@@ -80,6 +87,7 @@ impl Outcome {
             Self::TimedOut { limit_ms } => Some(format!("time limit of {limit_ms} ms passed")),
             Self::Cancelled => Some("cancelled".to_owned()),
             Self::OutOfMemory { limit } => Some(format!("out of memory: the limit is {limit} bytes")),
+            Self::OutputLimit { limit } => Some(format!("output limit of {limit} bytes passed")),
             Self::Refused(refusal) => Some(refusal.code().to_owned()),
             Self::NotStarted { step, reason } => Some(format!("could not start: {step}: {reason}")),
             Self::NotConfined { step, reason } => Some(format!("could not confine: {step}: {reason}")),
@@ -109,6 +117,9 @@ mod tests {
         let memory = Outcome::OutOfMemory { limit: 5 };
         assert_eq!((memory.exit(), memory.started()), (126, true));
         assert!(memory.reason().unwrap().contains("out of memory"));
+        let output = Outcome::OutputLimit { limit: 5 };
+        assert_eq!((output.exit(), output.started()), (126, true));
+        assert_eq!(output.reason().unwrap(), "output limit of 5 bytes passed");
     }
 
     #[test]

@@ -214,3 +214,25 @@ fn a_socket_that_is_not_root_s_gets_no_orders() {
     let failed = site.result("ok", &[]);
     assert!(failed["stderr"].as_str().unwrap().contains("is served by uid 65534, and not by root"), "{failed}");
 }
+
+#[test]
+fn runs_with_different_capabilities_take_turns_and_each_has_its_own() {
+    const SETS: [(&str, &str); 3] = [("none", "0"), ("bind", "400"), ("own", "1")];
+    for mode in Mode::ROOT {
+        let mut builder = Site::builder().executor(mode).sh("none", "grep ^Cap /proc/self/status");
+        for (name, caps) in [("bind", "CAP_NET_BIND_SERVICE"), ("own", "CAP_CHOWN")] {
+            builder = builder.allow(&format!("{name} = {{scripts}}/none profile={name}"));
+            builder = builder.section(&format!("[profile {name}]\ncaps = {caps}"));
+        }
+        let site = builder.start();
+        // The second time, it is a monitor's that has served the others.
+        for (script, set) in [SETS, SETS].concat() {
+            let said = site.result(script, &[])["stdout"].as_str().unwrap().to_owned();
+            assert_eq!(said.lines().count(), 5, "{said}");
+            assert!(said.lines().all(|line| line.ends_with(&format!("\t{set:0>16}"))), "{mode:?} {script}: {said}");
+        }
+        let agent = site.agent();
+        eventually("no monitor", || host::children(agent.executor()).is_empty().then_some(()));
+        assert_eq!(host::zombies(agent.executor()), 0);
+    }
+}

@@ -167,6 +167,8 @@ pub enum End {
     Cancelled,
     /// It used up its memory.
     OutOfMemory,
+    /// It printed too much.
+    OutputLimit,
     /// It could not be started.
     NotStarted,
     /// Its profile could not be applied.
@@ -192,6 +194,7 @@ impl End {
             Outcome::TimedOut { .. } => Self::TimedOut,
             Outcome::Cancelled => Self::Cancelled,
             Outcome::OutOfMemory { .. } => Self::OutOfMemory,
+            Outcome::OutputLimit { .. } => Self::OutputLimit,
             Outcome::NotStarted { .. } => Self::NotStarted,
             Outcome::NotConfined { .. } => Self::NotConfined,
             Outcome::Refused(refusal) => return Err(refusal),
@@ -208,6 +211,7 @@ impl End {
             Self::TimedOut => "timed-out",
             Self::Cancelled => "cancelled",
             Self::OutOfMemory => "out-of-memory",
+            Self::OutputLimit => "output-limit",
             Self::NotStarted => "not-started",
             Self::NotConfined => "not-confined",
             Self::CallerGone => "caller-gone",

@@ -1,9 +1,11 @@
 //! A root executor's runs: what a script can reach. For each guard something forbidden that fails, and a twin, something
 //! permitted that works.
 
-use std::os::unix::net::UnixListener;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 
 use super::harness::Executor;
+use crate::sys::landlock;
 use crate::wire::control::Reloaded;
 use crate::wire::outcome::Outcome;
 
@@ -276,6 +278,40 @@ fn the_network_is_the_hosts_or_none_at_all() {
     let without = Executor::root("run_as = nobody\nnetwork = no");
     let said = without.says(text);
     assert!(!said.contains(host.to_str().unwrap()) && said.ends_with("]\nlo\n"), "{said}");
+}
+
+/// Set for a script that is this test binary, to the abstract socket that it tries.
+const ABSTRACT: &str = "CTRL_EXEC_TEST_ABSTRACT";
+
+/// What such a script does; nothing as a test.
+#[test]
+fn abstract_socket_role() {
+    if let Ok(name) = std::env::var(ABSTRACT) {
+        let address = SocketAddr::from_abstract_name(name).unwrap();
+        let reached = UnixStream::connect_addr(&address).map_err(|error| error.kind());
+        println!("ANSWER {reached:?} END");
+    }
+}
+
+#[test]
+fn abstract_sockets_of_the_host_are_reached_by_nobody_without_a_network_or_with_writable() {
+    let name = format!("ctrl-exec-test-{}", std::process::id());
+    let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    let binary = std::env::current_exe().unwrap();
+    let role = "executor::tests::confined::abstract_socket_role --exact --nocapture --test-threads=1";
+    let text = format!("{ABSTRACT}={name} {} {role}", binary.display());
+    let reached = |profile: &str| {
+        let said = Executor::root(&format!("run_as = root\n{profile}")).says(&text);
+        let (_, answer) = said.split_once("ANSWER ").unwrap_or_else(|| panic!("{said}"));
+        answer.starts_with("Ok")
+    };
+    assert!(!reached("network = no"));
+    assert!(!reached("network = no\nwritable = {}/open"));
+    // Landlock's part, from its version 6 on.
+    let scoped = landlock::version().is_some_and(|version| version >= 6);
+    assert_eq!(reached("writable = {}/open"), !scoped);
+    // And the twin.
+    assert!(reached(""));
 }
 
 #[test]

@@ -121,6 +121,7 @@ fn load(path: &Path) -> Result<Policy, String> {
         profiles: BTreeMap::from([("default".to_owned(), limits)]),
         paths: Paths::Any,
         confinements: None,
+        output_max: value["output_max"].as_u64().unwrap_or(u64::MAX),
         max_children: value["max_children"].as_u64().map_or(64, |most| usize::try_from(most).unwrap()),
     })
 }

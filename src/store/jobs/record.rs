@@ -113,7 +113,7 @@ impl JobRecord {
             status,
             finished: Some(finished),
             exit: Some(exit),
-            truncated: stdout.truncated || stderr.truncated,
+            truncated: stdout.truncated || stderr.truncated || matches!(outcome, Some(Outcome::OutputLimit { .. })),
             stdout: Some(stdout.text),
             stderr: Some(stderr.text),
             stdout_base64: stdout.base64,

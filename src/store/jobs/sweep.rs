@@ -104,12 +104,13 @@ impl Jobs {
     }
 
     /// Forgets a job that is not, or no longer, running.
-    fn forget(&self, key: &Key, now: SystemTime) -> Result<(), StoreError> {
+    pub(super) fn forget(&self, key: &Key, now: SystemTime) -> Result<(), StoreError> {
         let _store = self.lock()?;
         let runs = match self.settle(key, now) {
-            Ok(record) => record.is_some_and(|record| record.status == JobStatus::Running),
-            // A record that cannot be read holds no result.
-            Err(StoreError::Malformed { .. }) => self.is_alive(key)?,
+            Ok(Some(record)) => record.status == JobStatus::Running,
+            // A job that was found finished may have been replaced since, and a submission has its files before its
+            // record. A record that cannot be read holds no result.
+            Ok(None) | Err(StoreError::Malformed { .. }) => self.is_alive(key)?,
             Err(error) => return Err(error),
         };
         if runs { Ok(()) } else { self.remove(key) }

@@ -143,6 +143,21 @@ fn a_submission_under_way_is_no_orphan() {
 }
 
 #[test]
+fn a_job_that_is_submitted_anew_is_not_forgotten_in_the_old_ones_place() {
+    let (_dir, jobs) = store();
+    let job = accepted(&jobs, "a", "x");
+    jobs.forget(&key("a"), SystemTime::now()).unwrap();
+    assert_eq!(parts(&jobs, "a").len(), 5);
+    // As far as a submission is when it lets go of the store's lock.
+    jobs.remove_part(&key("a"), Part::Record).unwrap();
+    jobs.forget(&key("a"), SystemTime::now()).unwrap();
+    assert_eq!(parts(&jobs, "a"), Part::ALL[1..]);
+    drop(job);
+    jobs.forget(&key("a"), SystemTime::now()).unwrap();
+    assert_eq!(parts(&jobs, "a"), []);
+}
+
+#[test]
 fn what_is_too_old_is_forgotten_unless_it_runs() {
     let (_dir, jobs) = store();
     let running = accepted(&jobs, "run", "x");

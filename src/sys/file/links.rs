@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 
 /// Most symbolic links on the way, as in the kernel (`path_resolution(7)`).
 const LINKS: usize = 40;
@@ -22,6 +23,9 @@ const LINKS: usize = 40;
 pub fn resolve_by_links_of_root(path: &Path) -> io::Result<PathBuf> {
     if !path.is_absolute() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is not absolute"));
+    }
+    if let Some(answer) = without_links(path) {
+        return answer;
     }
     let (mut found, mut rest, mut links) = (PathBuf::new(), VecDeque::new(), 0);
     prepend(&mut found, &mut rest, path);
@@ -47,6 +51,21 @@ pub fn resolve_by_links_of_root(path: &Path) -> io::Result<PathBuf> {
         prepend(&mut found, &mut rest, &fs::read_link(&place)?);
     }
     Ok(found)
+}
+
+/// The answer for a path without dots that no link is on, in one call of the kernel's (`RESOLVE_NO_SYMLINKS`, openat2(2)),
+/// which walks as [`resolve_by_links_of_root`] does; nothing for any other, or from a kernel without the call.
+fn without_links(path: &Path) -> Option<io::Result<PathBuf>> {
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    match openat2(AT_FDCWD, path, how) {
+        Ok(_) => {
+            let plain: PathBuf = path.components().collect();
+            let dots = plain.components().any(|component| component == Component::ParentDir);
+            (!dots).then_some(Ok(plain))
+        }
+        Err(Errno::ENOENT) => Some(Err(Errno::ENOENT.into())),
+        Err(_) => None,
+    }
 }
 
 /// Puts the components of `path` in front of what is left to walk; an absolute one starts again at `/`.

@@ -66,16 +66,24 @@ pub fn fork_for_exec(mut work: impl FnMut()) -> io::Result<Pid> {
     /// Bytes of stack; only what is used is ever real.
     const STACK: usize = 1 << 20;
     let mut work: &mut dyn FnMut() = &mut work;
-    let mut stack = vec![0_u128; STACK / size_of::<u128>()];
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    let (access, kind) =
+        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK);
     #[expect(unsafe_code, reason = "clone has no safe binding")]
-    // SAFETY: the stack is live, aligned and the child's alone; the argument leads to `work`, which is live; and this
-    // process does not go on before the child uses neither any more.
-    let pid = unsafe {
-        let top = stack.as_mut_ptr_range().end.cast();
-        libc::clone(run_and_end, top, flags, (&raw mut work).cast())
-    };
-    if pid < 0 { Err(io::Error::last_os_error()) } else { Ok(Pid::from_raw(pid)) }
+    // SAFETY: the stack is a mapping of this function's own, aligned to a page and the child's alone; the argument leads to
+    // `work`, which is live; and this process does not go on, to take the stack away, before the child uses neither any
+    // more. It comes from the system and not from the allocator, whose bookkeeping for a piece of this size touches many
+    // pages, each of them to be copied for a process that was just forked.
+    unsafe {
+        let stack = libc::mmap(std::ptr::null_mut(), STACK, access, kind, -1, 0);
+        if stack == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let pid = libc::clone(run_and_end, stack.byte_add(STACK), flags, (&raw mut work).cast());
+        let result = if pid < 0 { Err(io::Error::last_os_error()) } else { Ok(Pid::from_raw(pid)) };
+        libc::munmap(stack, STACK);
+        result
+    }
 }
 
 /// The child of [`fork_for_exec`], from its first instruction.

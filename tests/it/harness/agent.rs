@@ -271,6 +271,17 @@ impl Agent {
         eventually(&what, || self.lines(action).into_iter().find(|line| wanted(line)))
     }
 
+    /// A job outlives its agent and its executor, and would outlive its test. Whoever runs one hears of its end here.
+    fn cancel_jobs(&self) {
+        let entries = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+        let owners = entries(&self.root.join("var/lib/ctrl-exec-agent/runs"));
+        let files = owners.flat_map(|owner| entries(&owner).collect::<Vec<_>>());
+        for fifo in files.filter(|path| path.extension().is_some_and(|suffix| suffix == "cancel")) {
+            // Nobody reads it where the job has ended.
+            let _ = ctrl_exec::sys::file::nudge(&fifo);
+        }
+    }
+
     fn process(&self) -> &Process {
         self.process.as_ref().expect("the agent runs")
     }
@@ -284,14 +295,16 @@ impl Drop for Agent {
                 eprintln!("--- standard error of {} ({start})\n{text}", self.name);
             }
         }
-        let Some(mut process) = self.process.take() else { return };
-        host::kill(process.child.id(), Signal::SIGTERM);
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while matches!(process.child.try_wait(), Ok(None)) && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(2));
+        if let Some(mut process) = self.process.take() {
+            host::kill(process.child.id(), Signal::SIGTERM);
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while matches!(process.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            drop(process.child.kill());
+            drop(process.child.wait());
         }
-        drop(process.child.kill());
-        drop(process.child.wait());
+        self.cancel_jobs();
     }
 }
 

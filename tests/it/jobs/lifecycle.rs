@@ -49,6 +49,16 @@ fn a_job_is_accepted_runs_and_leaves_its_result() {
 }
 
 #[test]
+fn a_job_ends_with_the_site_of_its_test() {
+    let mut site = site().start();
+    Caller::of(&site).accepted("wait", "r1");
+    let (script, monitor) = waiting(&site);
+    site.agent_mut().kill();
+    drop(site);
+    [script, monitor].into_iter().for_each(dead);
+}
+
+#[test]
 fn a_job_reads_the_same_context_as_a_run() {
     let site = site().start();
     let caller = Caller::of(&site);

@@ -5,7 +5,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::{Caller, file, go, site, waiting};
+use crate::harness::Site;
 use crate::harness::agent::Agent;
+use crate::harness::audit::Line;
+use crate::harness::executor::Mode;
 
 #[test]
 fn bytes_that_are_no_text_are_kept_exactly() {
@@ -43,6 +46,44 @@ fn a_hundred_megabytes_are_cut_in_the_record_whole_on_file_and_grow_nobody() {
     assert_eq!((&piece["more"], &piece["next"]), (&json!(true), &json!(1 << 20)));
     let grown = peak(site.agent()) - before;
     assert!(grown < 24 * 1024, "the agent grew by {grown} KiB");
+}
+
+#[test]
+fn a_job_that_prints_without_end_is_ended_and_cut_to_the_limit() {
+    const LIMIT: u64 = 1 << 20;
+    for mode in Mode::ALL {
+        let site = Site::builder().sh("yes", "yes").sh("err", "yes >&2").section("kill_grace = 3600").executor(mode);
+        let site = site.agent("async_max_bytes = 1MiB\nmax_output = 1KiB").start();
+        let caller = Caller::of(&site);
+        for (script, full, empty) in [("yes", "stdout", "stderr"), ("err", "stderr", "stdout")] {
+            caller.accepted(script, script);
+            let done = caller.ended(script);
+            assert_eq!((&done["exit"], &done["truncated"]), (&json!(126), &json!(true)), "{mode:?} {done}");
+            assert_eq!(done["reason"], "output limit of 1048576 bytes passed", "{mode:?}");
+            assert_eq!((done[full].as_str().unwrap().len(), &done[empty]), (1024, &json!("")), "{mode:?}");
+            // Gone is what it printed if a sweep was faster: with its record it is more than may be kept.
+            let kept = file(&site, script, full).metadata().map_or(LIMIT, |found| found.len());
+            assert_eq!(kept, LIMIT, "{mode:?}");
+            let ended = |line: &Line| line.get("OUTCOME") == Some("output-limit") && line.get("REQID") == Some(script);
+            site.agent().line_where("exec", ended);
+        }
+    }
+}
+
+#[test]
+fn a_job_that_has_printed_too_much_may_end_in_order() {
+    let text =
+        "trap 'echo bye; touch {work}/bye; exit 7' TERM; head -c 1048577 /dev/zero; while :; do sleep 0.01; done";
+    let site = Site::builder().sh("long", text).agent("async_max_bytes = 1MiB").start();
+    let caller = Caller::of(&site);
+    caller.accepted("long", "r1");
+    let done = caller.ended("r1");
+    assert_eq!(
+        (&done["exit"], &done["reason"]),
+        (&json!(126), &json!("output limit of 1048576 bytes passed")),
+        "{done}"
+    );
+    assert!(site.agent().work("bye").exists());
 }
 
 #[test]

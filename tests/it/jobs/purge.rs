@@ -78,7 +78,8 @@ fn the_oldest_results_go_first_when_there_are_too_many_bytes() {
 
 #[test]
 fn a_result_that_is_larger_than_the_limit_keeps_its_record() {
-    let site = site().sh("big", "head -c 3000000 /dev/zero").agent("async_max_bytes = 1MiB\nmax_output = 1KiB").start();
+    // Its output alone is not.
+    let site = site().sh("big", "head -c 1048576 /dev/zero").agent("async_max_bytes = 1MiB\nmax_output = 1KiB").start();
     let caller = Caller::of(&site);
     caller.accepted("wait", "run");
     waiting(&site);
