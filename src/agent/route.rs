@@ -10,10 +10,11 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 use super::answer::{self, Answer};
 use super::gate::{self, Peer, TrustedPeer};
 use super::state::{Agent, Place};
+use super::stream::Reader;
 use super::{cancel, capabilities, ping, renew, result, rotate, run};
 use crate::audit::{Event, Level};
 use crate::net::body::{self, BodyError};
-use crate::net::serve::Parting;
+use crate::net::serve::{Cut, Parting};
 use crate::wire::limits;
 use crate::wire::stream::MEDIA_TYPE;
 use crate::wire::trace::TraceParent;
@@ -67,13 +68,16 @@ async fn routed(agent: &Arc<Agent>, peer: &TrustedPeer, request: Request<Incomin
         Err(error) => return refused_body(error),
     };
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    let streamed = wants_stream(&head.headers);
+    let reader = wants_stream(&head.headers).then(|| Reader {
+        cut: head.extensions.get::<Cut>().cloned().unwrap_or_default(),
+        patience: agent.snapshot().settings.stall_timeout,
+    });
     match (&head.method, path) {
-        (&Method::POST, "/run") => run::run(agent, peer, &body, streamed, place).await,
+        (&Method::POST, "/run") => run::run(agent, peer, &body, reader, place).await,
         (&Method::POST, "/ping") => ping::ping(agent, peer, &body),
         (&Method::GET, "/capabilities") => capabilities::capabilities(agent, peer).await,
         (&Method::GET, path) if path.starts_with(result::PATH) => {
-            result::result(agent, peer, path, streamed, place).await
+            result::result(agent, peer, path, reader, place).await
         }
         (&Method::POST, path) if path.starts_with(cancel::PATH) => cancel::cancel(agent, peer, path).await,
         (&Method::POST, "/renew") => renew::renew(agent, peer, &body).await,
