@@ -4,9 +4,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::execute::Sink;
+use super::pump::Sink;
 use crate::wire::run::Output;
-use crate::wire::stream::Channel;
+use crate::wire::stream::{Channel, Draft};
 
 /// Both streams, being collected.
 #[derive(Debug)]
@@ -41,7 +41,8 @@ impl Collector {
 }
 
 impl Sink for Collector {
-    async fn take(&self, channel: Channel, bytes: &[u8]) {
+    async fn take(&self, channel: Channel, draft: &mut Draft) {
+        let bytes = draft.output();
         let kept = match channel {
             Channel::Stdout => &self.stdout,
             Channel::Stderr => &self.stderr,
@@ -60,14 +61,20 @@ mod tests {
 
     use super::*;
 
+    fn draft(bytes: &[u8]) -> Draft {
+        let mut draft = Draft::new(100);
+        draft.room().extend_from_slice(bytes);
+        draft
+    }
+
     #[tokio::test]
     async fn each_stream_is_cut_and_marked_by_itself() {
         let collector = Collector::new(5);
         for piece in ["123", "45"] {
-            collector.take(Channel::Stdout, piece.as_bytes()).await;
+            collector.take(Channel::Stdout, &mut draft(piece.as_bytes())).await;
         }
         for piece in ["123", "456", "7"] {
-            collector.take(Channel::Stderr, piece.as_bytes()).await;
+            collector.take(Channel::Stderr, &mut draft(piece.as_bytes())).await;
         }
         let (stdout, stderr) = collector.finish();
         assert_eq!(stdout, Output { text: "12345".into(), base64: None, truncated: false });
@@ -77,7 +84,7 @@ mod tests {
     #[tokio::test]
     async fn bytes_that_are_no_text_are_kept_beside_the_text() {
         let collector = Collector::new(100);
-        collector.take(Channel::Stdout, b"a\xff\0b").await;
+        collector.take(Channel::Stdout, &mut draft(b"a\xff\0b")).await;
         let output = collector.finish().0;
         assert_eq!(output.text, "a\u{FFFD}\0b");
         assert_eq!(STANDARD.decode(output.base64.unwrap()).unwrap(), b"a\xff\0b");

@@ -16,7 +16,7 @@ use super::jobs::{self, Part, store_failed};
 use super::metrics::Verdict;
 use super::order::{OrderError, Running};
 use super::state::Place;
-use super::stream::OutputBody;
+use super::stream::{OutputBody, Reader};
 use crate::audit::{Event, Level};
 use crate::store::StoreError;
 use crate::store::jobs::{JobStatus, Jobs, Key, NewJob, Submission};
@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// Submits a job. The answer is 202; or, where the caller asked for a stream, what the job prints, and at last its
 /// record. A caller that goes away then leaves the job alone.
-pub(super) async fn submit(call: Call, order: Order, streamed: bool, place: Place) -> Answer {
+pub(super) async fn submit(call: Call, order: Order, reader: Option<Reader>, place: Place) -> Answer {
     let agent = Arc::clone(&call.agent);
     let store = jobs::store(&agent, &call.snapshot);
     let key = Key { owner: call.peer.id().clone(), id: order.request().clone() };
@@ -41,14 +41,14 @@ pub(super) async fn submit(call: Call, order: Order, streamed: bool, place: Plac
     // A task of its own: once begun, it is not for the caller to interrupt.
     let submitted = tokio::spawn(submission.take()).await;
     agent.tidy.notify_one();
-    match submitted {
-        Ok(Ok(_)) if streamed => {
+    match (submitted, reader) {
+        (Ok(Ok(_)), Some(reader)) => {
             let followed = Followed { agent, store, key, parts: Part::both(), place };
-            answer::stream(OutputBody::start(|outlet| follow::follow(followed, outlet)))
+            answer::stream(OutputBody::start(reader, |outlet| follow::follow(followed, outlet)))
         }
-        Ok(Ok(accepted) | Err(accepted)) => accepted,
+        (Ok(Ok(accepted) | Err(accepted)), _) => accepted,
         // A panic, which aborts what ships.
-        Err(_) => answer::error(StatusCode::INTERNAL_SERVER_ERROR, "could not start async job"),
+        (Err(_), _) => answer::error(StatusCode::INTERNAL_SERVER_ERROR, "could not start async job"),
     }
 }
 

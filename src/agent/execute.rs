@@ -3,7 +3,6 @@
 //! A buffered reply and a streamed one differ in their sinks alone. What lies in a pipe when the script has ended is
 //! taken and nothing is waited for: a background process that holds the pipe open delays no reply.
 
-use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
@@ -14,22 +13,11 @@ use tokio::sync::watch;
 
 use super::order::{OrderError, Running};
 use super::orders::Orders;
+use super::pump::{self, Sink};
 use crate::sys::pipe;
 use crate::wire::order::Order;
 use crate::wire::outcome::Outcome;
 use crate::wire::stream::Channel;
-
-/// Bytes taken from a pipe at a time.
-const CHUNK: usize = 64 * 1024;
-/// Most chunks taken after the script's end. A pipe holds at most 1 MiB (pipe(7), `pipe-max-size`); more can only come
-/// from a process that still prints.
-const LEFTOVER_CHUNKS: usize = 32;
-
-/// Where output goes. A sink that takes its time holds the script back, through its pipe.
-pub trait Sink: Sync {
-    /// Takes a piece of one stream, in the stream's order.
-    fn take(&self, channel: Channel, bytes: &[u8]) -> impl Future<Output = ()> + Send;
-}
 
 /// A run under way. Dropping it ends the script.
 #[derive(Debug)]
@@ -76,21 +64,20 @@ impl Run {
             ended.send_replace(true);
             outcome
         };
-        let (outcome, unread, (), ()) = tokio::join!(
+        let (outcome, unread, stdout, stderr) = tokio::join!(
             outcome,
             feed(self.stdin, context, limit, end.clone()),
-            follow(&self.stdout, Channel::Stdout, sink, end.clone()),
-            follow(&self.stderr, Channel::Stderr, sink, end),
+            pump::follow(self.stdout, Channel::Stdout, sink, end.clone()),
+            pump::follow(self.stderr, Channel::Stderr, sink, end),
         );
         let outcome = outcome?;
-        drain(&self.stdout, Channel::Stdout, sink).await;
-        drain(&self.stderr, Channel::Stderr, sink).await;
+        pump::drain(&stdout.map_err(OrderError::Output)?, Channel::Stdout, sink).await;
+        pump::drain(&stderr.map_err(OrderError::Output)?, Channel::Stderr, sink).await;
         Ok(Finished { outcome, unread })
     }
 }
 
 type Ours = (Sender, Receiver, Receiver);
-type Receive = watch::Receiver<bool>;
 
 /// The script's ends stay blocking, as every program expects; ours do not.
 fn pipes() -> io::Result<(Ours, [OwnedFd; 3])> {
@@ -107,7 +94,7 @@ fn pipes() -> io::Result<(Ours, [OwnedFd; 3])> {
 
 /// Writes the context. A script may ignore or close its stdin; one that reads too slowly loses the rest, whose size is
 /// returned.
-async fn feed(mut stdin: Sender, context: &[u8], limit: Duration, mut end: Receive) -> Option<usize> {
+async fn feed(mut stdin: Sender, context: &[u8], limit: Duration, mut end: pump::Receive) -> Option<usize> {
     let mut left = context;
     let writing = async {
         while !left.is_empty() {
@@ -122,70 +109,4 @@ async fn feed(mut stdin: Sender, context: &[u8], limit: Duration, mut end: Recei
         _ = end.wait_for(|ended| *ended) => true,
     };
     (!in_time).then_some(left.len())
-}
-
-/// Passes a stream on to its end, or to the end of the script.
-async fn follow<S: Sink>(pipe: &Receiver, channel: Channel, sink: &S, mut end: Receive) {
-    let mut chunk = vec![0; CHUNK];
-    loop {
-        tokio::select! {
-            biased;
-            _ = end.wait_for(|ended| *ended) => return,
-            ready = pipe.readable() => if ready.is_err() { return },
-        }
-        match pipe.try_read(&mut chunk) {
-            Ok(0) => return,
-            Ok(count) => sink.take(channel, chunk.get(..count).unwrap_or_default()).await,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return,
-        }
-    }
-}
-
-/// Passes on what is in the pipe now. It asks the kernel and not the runtime, which may have seen the script's end
-/// before it has looked at its pipes again.
-async fn drain<S: Sink>(source: &Receiver, channel: Channel, sink: &S) {
-    let mut chunk = vec![0; CHUNK];
-    for _ in 0..LEFTOVER_CHUNKS {
-        let Ok(count @ 1..) = pipe::read(source, &mut chunk) else { return };
-        sink.take(channel, chunk.get(..count).unwrap_or_default()).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-
-    use super::*;
-    use crate::agent::collect::Collector;
-
-    fn pipe() -> (Receiver, std::io::PipeWriter) {
-        let (reader, writer) = std::io::pipe().unwrap();
-        (Receiver::from_owned_fd(reader.into()).unwrap(), writer)
-    }
-
-    #[tokio::test]
-    async fn output_beyond_the_limit_is_read_to_its_end() {
-        let (pipe, mut writer) = pipe();
-        let writing = std::thread::spawn(move || writer.write_all(&vec![b'x'; 1 << 20]).unwrap());
-        let collector = Collector::new(1000);
-        let (_running, end) = watch::channel(false);
-        follow(&pipe, Channel::Stdout, &collector, end).await;
-        writing.join().unwrap();
-        let output = collector.finish().0;
-        assert_eq!((output.text.len(), output.truncated), (1000, true));
-    }
-
-    #[tokio::test]
-    async fn a_pipe_that_is_held_open_delays_nothing() {
-        let (pipe, mut writer) = pipe();
-        // The runtime has had no occasion to notice.
-        writer.write_all(b"done").unwrap();
-        let collector = Collector::new(100);
-        let (_running, end) = watch::channel(true);
-        follow(&pipe, Channel::Stdout, &collector, end).await;
-        drain(&pipe, Channel::Stdout, &collector).await;
-        assert_eq!(collector.finish().0.text, "done");
-        drop(writer);
-    }
 }

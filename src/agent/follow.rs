@@ -1,14 +1,13 @@
 //! A job's output as it is printed: its files are read on until the job has ended.
 //!
-//! The follower is nobody to the job. One that reads slowly, or goes away, changes nothing for it.
+//! The follower is nobody to the job. One that reads slowly or not at all, or goes away, changes nothing for it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::execute::Sink as _;
 use super::jobs::{self, Part, Source};
 use super::state::{Agent, Place};
-use super::stream::Outlet;
+use super::stream::{Outlet, Stalled};
 use crate::store::StoreError;
 use crate::store::jobs::{JobRecord, Jobs, Key};
 use crate::sys::clock;
@@ -35,7 +34,7 @@ pub(super) async fn follow(followed: Followed, outlet: Outlet) {
     let Followed { agent, store, key, parts, place } = followed;
     let record = tokio::select! {
         record = to_the_end(&store, &key, parts, &outlet) => record,
-        never = outlet.keep_alive() => match never {},
+        Stalled = outlet.keep_alive() => return outlet.give_up(),
     };
     match record {
         Ok(Some(record)) => {
@@ -100,7 +99,7 @@ async fn drain(store: &Jobs, readers: &mut [Reader], outlet: &Outlet) -> Result<
             let bytes = jobs::work(store, move |_| jobs::read(&source, at, CHUNK)).await?;
             if !bytes.is_empty() {
                 reader.at += u64::try_from(bytes.len()).unwrap_or(0);
-                outlet.take(reader.channel, &bytes).await;
+                outlet.tell(reader.channel, &bytes).await;
                 progress = true;
             }
         }

@@ -30,6 +30,7 @@ pub mod pairing;
 pub mod ping;
 pub mod present;
 pub mod promote;
+pub mod pump;
 pub mod renew;
 pub mod result;
 pub mod rotate;

@@ -22,6 +22,9 @@ pub enum OrderError {
     /// The executor cannot be reached.
     #[error("executor unreachable")]
     Unreachable(#[source] io::Error),
+    /// The script's output could not be read to its end.
+    #[error("the script's output cannot be read")]
+    Output(#[source] io::Error),
     /// The connection broke before the outcome.
     #[error("executor closed before responding")]
     Closed(#[source] io::Error),

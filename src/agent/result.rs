@@ -14,7 +14,7 @@ use super::gate::TrustedPeer;
 use super::jobs::{self, Part, Source, read, unreadable, work};
 use super::metrics::{RESULT, Verdict};
 use super::state::{Agent, Place};
-use super::stream::OutputBody;
+use super::stream::{OutputBody, Reader};
 use crate::audit::{Event, Level};
 use crate::store::StoreError;
 use crate::store::jobs::{JobRecord, JobStatus, Jobs, Key};
@@ -27,7 +27,13 @@ use crate::wire::stream::whole_characters;
 const PIECE: usize = 1 << 20;
 
 /// Answers a question for a result.
-pub async fn result(agent: &Arc<Agent>, peer: &TrustedPeer, path: &str, streamed: bool, place: Place) -> Answer {
+pub async fn result(
+    agent: &Arc<Agent>,
+    peer: &TrustedPeer,
+    path: &str,
+    reader: Option<Reader>,
+    place: Place,
+) -> Answer {
     let wanted = path.strip_prefix(RESULT).unwrap_or_default();
     let (id, query) = wanted.split_once('?').map_or((wanted, None), |(id, query)| (id, Some(query)));
     let Ok(id) = RequestId::parse(id) else { return answer::error(StatusCode::NOT_FOUND, "not found") };
@@ -44,10 +50,10 @@ pub async fn result(agent: &Arc<Agent>, peer: &TrustedPeer, path: &str, streamed
     let event = event.maybe("TRACE", peer.trace());
     agent.log().emit(event.field("REQID", &key.id).field("STATUS", record.status.as_str()));
     let store = jobs::store(agent, &agent.snapshot());
-    if streamed {
+    if let Some(reader) = reader {
         let parts = part.map_or_else(Part::both, |part| vec![part]);
         let followed = Followed { agent: Arc::clone(agent), store, key, parts, place };
-        return answer::stream(OutputBody::start(|outlet| follow::follow(followed, outlet)));
+        return answer::stream(OutputBody::start(reader, |outlet| follow::follow(followed, outlet)));
     }
     let Some(part) = part else { return answer::json(StatusCode::OK, &record) };
     let wanted = key.clone();

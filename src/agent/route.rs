@@ -11,10 +11,11 @@ use super::answer::{self, Answer};
 use super::gate::{self, Peer, TrustedPeer};
 use super::metrics::{Counted, Verb};
 use super::state::{Agent, Place};
+use super::stream::Reader;
 use super::{cancel, capabilities, ping, renew, result, rotate, run};
 use crate::audit::{Event, Level};
 use crate::net::body::{self, BodyError};
-use crate::net::serve::Parting;
+use crate::net::serve::{Cut, Parting};
 use crate::wire::limits;
 use crate::wire::stream::MEDIA_TYPE;
 use crate::wire::trace::TraceParent;
@@ -79,12 +80,16 @@ async fn routed(agent: &Arc<Agent>, peer: &TrustedPeer, request: Request<Incomin
         Ok(body) => body,
         Err(error) => return refused_body(error),
     };
-    let (path, streamed) = (path(&head.uri), wants_stream(&head.headers));
+    let path = path(&head.uri);
+    let reader = wants_stream(&head.headers).then(|| Reader {
+        cut: head.extensions.get::<Cut>().cloned().unwrap_or_default(),
+        patience: agent.snapshot().settings.stall_timeout,
+    });
     match Verb::of(&head.method, path) {
-        Verb::Run => run::run(agent, peer, &body, streamed, place).await,
+        Verb::Run => run::run(agent, peer, &body, reader, place).await,
         Verb::Ping => ping::ping(agent, peer, &body),
         Verb::Capabilities => capabilities::capabilities(agent, peer).await,
-        Verb::Result => result::result(agent, peer, path, streamed, place).await,
+        Verb::Result => result::result(agent, peer, path, reader, place).await,
         Verb::Cancel => cancel::cancel(agent, peer, path).await,
         Verb::Renew => renew::renew(agent, peer, &body).await,
         Verb::RenewComplete => renew::complete(agent, peer, &body).await,

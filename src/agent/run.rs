@@ -13,7 +13,7 @@ use super::metrics::{End, Verdict};
 use super::order::OrderError;
 use super::rules::Gate;
 use super::state::{Agent, Place};
-use super::stream::{Outlet, OutputBody};
+use super::stream::{Outlet, OutputBody, Reader, Stalled};
 use crate::audit::{Event, Level};
 use crate::hook::Context;
 use crate::sys::random;
@@ -29,7 +29,7 @@ type Judged = Result<Order, Box<Reply>>;
 
 /// Runs an allowlisted script. The answer is JSON when it has ended; or, where the caller asked for it and the script
 /// runs, a stream of what it prints. `place` is held until the run is over, that of a job until its caller has enough.
-pub async fn run(agent: &Arc<Agent>, peer: &TrustedPeer, body: &[u8], streamed: bool, place: Place) -> Answer {
+pub async fn run(agent: &Arc<Agent>, peer: &TrustedPeer, body: &[u8], reader: Option<Reader>, place: Place) -> Answer {
     let request = match RunRequest::parse(body) {
         Ok(request) => request,
         Err(reply) => return Reply { body: *reply, verdict: Verdict::Invalid }.answer(),
@@ -41,10 +41,10 @@ pub async fn run(agent: &Arc<Agent>, peer: &TrustedPeer, body: &[u8], streamed: 
         Err(reply) => return reply.answer(),
     };
     if order.mode() == Mode::Detached {
-        return detached::submit(call, order, streamed, place).await;
+        return detached::submit(call, order, reader, place).await;
     }
-    if streamed {
-        return call.streamed(order, place).await;
+    if let Some(reader) = reader {
+        return call.streamed(order, reader, place).await;
     }
     let reply = call.buffered(&order).await;
     drop(place);
@@ -96,7 +96,7 @@ impl Call {
     }
 
     /// Starts the run; streams once the script's program runs.
-    async fn streamed(self, order: Order, place: Place) -> Answer {
+    async fn streamed(self, order: Order, reader: Reader, place: Place) -> Answer {
         let guard = Unfinished::new(&self);
         let begun = async {
             let mut run = Run::start(self.agent.orders(), &order).await?;
@@ -106,7 +106,7 @@ impl Call {
         guard.over();
         let none = Output::default;
         match begun {
-            Ok(Ok(run)) => answer::stream(OutputBody::start(|outlet| self.stream(run, outlet, place))),
+            Ok(Ok(run)) => answer::stream(OutputBody::start(reader, |outlet| self.stream(run, outlet, place))),
             Ok(Err(outcome)) => {
                 let finished = Finished { outcome, unread: None };
                 self.reply(Ok(finished), none(), none()).answer()
@@ -117,10 +117,13 @@ impl Call {
 
     async fn stream(self, run: Run, outlet: Outlet, place: Place) {
         let (context, limit) = (self.context(), self.snapshot.settings.stdin_timeout);
-        let (guard, metered) = (Unfinished::new(&self), self.agent.metrics.metered(&outlet));
+        let (mut guard, metered) = (Unfinished::new(&self), self.agent.metrics.metered(&outlet));
         let finished = tokio::select! {
             finished = run.finish(&context, limit, &metered) => finished,
-            never = outlet.keep_alive() => match never {},
+            Stalled = outlet.keep_alive() => {
+                guard.end = End::CallerStalled;
+                return outlet.give_up();
+            }
         };
         guard.over();
         let reply = self.reply(finished, Output::default(), Output::default());
@@ -162,7 +165,7 @@ impl Call {
 
     /// A run is over, however: its line, and its count.
     fn ended(&self, exit: i32, end: End) {
-        let reason = (end == End::CallerGone).then_some(end.as_str());
+        let reason = matches!(end, End::CallerGone | End::CallerStalled).then_some(end.as_str());
         let line = self.line(Level::Info, "run").field("DISPATCHER", self.peer.id());
         self.agent.log().emit(line.field("EXIT", exit).maybe("REASON", reason));
         let time = self.begun.get().map(Instant::elapsed).filter(|_| end != End::ExecutorFailed);
@@ -188,24 +191,27 @@ fn hook_context(request: &RunRequest) -> Context {
 
 /// Logs a run whose caller went away, which is told by nothing but this being dropped: the script is killed with its
 /// connection, and still every run has its line.
-struct Unfinished<'a>(Option<&'a Call>);
+struct Unfinished<'a> {
+    call: Option<&'a Call>,
+    end: End,
+}
 
 impl<'a> Unfinished<'a> {
     fn new(call: &'a Call) -> Self {
         call.begun.get_or_init(Instant::now);
-        Self(Some(call))
+        Self { call: Some(call), end: End::CallerGone }
     }
 
     /// The run is over; its line is written elsewhere.
     fn over(mut self) {
-        self.0 = None;
+        self.call = None;
     }
 }
 
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
-        if let Some(call) = self.0 {
-            call.ended(EXIT_KILLED, End::CallerGone);
+        if let Some(call) = self.call {
+            call.ended(EXIT_KILLED, self.end);
         }
     }
 }

@@ -80,7 +80,9 @@ where
     Finished: Future<Output = HostResult> + Send,
 {
     let call = |target: Target| {
-        let (work, finish) = (ask(target.clone()), finish.clone());
+        // On the heap: a future keeps what it was given beside what it waits for, so that each step on the way from here
+        // to the task would take the room of a whole call once more, and a thousand of them may be under way.
+        let (work, finish) = (Box::pin(ask(target.clone())), finish.clone());
         async move {
             let started = Instant::now();
             let answer = work.await;

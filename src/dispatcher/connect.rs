@@ -92,7 +92,7 @@ impl Dialer {
     /// As [`Dialer::call`]; and a stream that breaks after the script started.
     pub async fn stream<F, Fut>(&self, target: &Target, ask: Ask<'_>, mut each: F) -> Result<Reply, CallError>
     where
-        F: FnMut(Channel, Vec<u8>) -> Fut + Send,
+        F: FnMut(Channel, Bytes) -> Fut + Send,
         Fut: Future<Output = ()> + Send,
     {
         let (response, _connection) = self.open(target, ask).await?;
@@ -111,7 +111,7 @@ impl Dialer {
             let mut rest = &data[..];
             while let Some(frame) = decoder.next_frame(&mut rest).map_err(|error| torn(error.to_string()))? {
                 match frame {
-                    Frame::Output(channel, bytes) => each(channel, bytes).await,
+                    Frame::Output(channel, bytes) => each(channel, data.slice_ref(bytes)).await,
                     Frame::Idle => {}
                     Frame::End(json) => return Ok(Reply { status, body: json.into() }),
                 }
@@ -126,7 +126,8 @@ impl Dialer {
     /// been served is never repeated.
     async fn open(&self, target: &Target, ask: Ask<'_>) -> Result<(Response<Incoming>, Lifeline), CallError> {
         loop {
-            let way = self.pool.way(target, async || self.connect(target).await).await?;
+            // On the heap, and gone as soon as the connection is there: a handshake is most of what a call has to hold.
+            let way = Box::pin(self.pool.way(target, async || self.connect(target).await)).await?;
             let (kept, fresh) = match way {
                 Way::One(single) => return self.ask_once(target, &ask, single).await,
                 Way::Kept(kept) => (kept, false),

@@ -41,7 +41,8 @@ impl Drop for Driver {
 
 /// A finished handshake.
 pub(super) struct Line {
-    stream: TlsStream<TcpStream>,
+    /// On the heap: hyper makes two tasks of a connection, each as large as whatever carries the bytes.
+    stream: Box<TlsStream<TcpStream>>,
     /// Who is at the other end.
     pub(super) shown: Shown,
 }
@@ -53,7 +54,7 @@ impl Line {
         let late = || CallError::TimedOut { host: host.to_owned() };
         let stream = timeout(patience, dial(host, target.port, patience)).await.map_err(|_| late())??;
         let stream = timeout(patience, connector.connect(tls::any_name(), stream)).await.map_err(|_| late())?;
-        let stream = stream.map_err(|error| CallError::of_handshake(host, &error))?;
+        let stream = Box::new(stream.map_err(|error| CallError::of_handshake(host, &error))?);
         let unusable = |detail: String| CallError::Tls { host: host.to_owned(), detail };
         let certificate = peer::certificate(stream.get_ref().1).map_err(|error| unusable(error.to_string()))?;
         let cn = certificate.common_name().unwrap_or_default().to_owned();

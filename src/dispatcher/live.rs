@@ -1,5 +1,7 @@
 //! What is told of a run while it goes on.
 
+use bytes::Bytes;
+
 use super::answer::HostResult;
 use crate::wire::name::AgentName;
 use crate::wire::stream::Channel;
@@ -17,7 +19,7 @@ pub enum Live {
         /// To which of its streams.
         channel: Channel,
         /// What.
-        bytes: Vec<u8>,
+        bytes: Bytes,
     },
     /// The host's result, without the output that was told before.
     Ended(HostResult),

@@ -16,10 +16,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{CONNECTION, HeaderValue};
+use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
@@ -67,6 +68,22 @@ where
 #[derive(Clone, Copy, Debug)]
 pub struct Parting;
 
+/// In a request's extensions: a way for the one who answers to give up in the middle, when the peer takes no more of
+/// the answer. HTTP/2 resets that one stream; HTTP/1, where the answer is the connection, closes it.
+#[derive(Clone, Debug, Default)]
+pub struct Cut(Arc<Notify>);
+
+impl Cut {
+    /// Gives up. What the peer has not taken is thrown away.
+    pub fn now(&self) {
+        self.0.notify_one();
+    }
+
+    async fn wanted(&self) {
+        self.0.notified().await;
+    }
+}
+
 fn is_last<B>(answer: &Response<B>) -> bool {
     answer.extensions().get::<Parting>().is_some()
 }
@@ -78,8 +95,9 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let parting = Notify::new();
-    let service = service_fn(|request| {
+    let (parting, cut) = (Notify::new(), Cut::default());
+    let service = service_fn(|mut request| {
+        request.extensions_mut().insert(cut.clone());
         let (answer, parting) = (answer(request), &parting);
         async move {
             let mut answer = answer.await;
@@ -96,6 +114,7 @@ where
     tokio::select! {
         _ = connection => {}
         () = async { parting.notified().await; sleep(FAREWELL).await } => {}
+        () = cut.wanted() => {}
     }
 }
 
@@ -108,19 +127,23 @@ where
 {
     let under_way = Arc::new(watch::Sender::new(0_usize));
     let (watched, departure) = (under_way.subscribe(), Arc::new(Departure::new(bounds.streams)));
-    let told = Arc::clone(&departure);
-    let service = service_fn(move |request| {
+    let (told, answer) = (Arc::clone(&departure), Arc::new(answer));
+    let service = service_fn(move |mut request| {
         told.hear();
-        let (counted, answer, told) = (Counted::new(&under_way), answer(request), Arc::clone(&told));
+        let (counted, answer, told) = (Counted::new(&under_way), Arc::clone(&answer), Arc::clone(&told));
         async move {
-            let answer = answer.await;
+            // Polled within the task that `Streams` started.
+            if let Ok(cut) = CUT.try_with(Cut::clone) {
+                request.extensions_mut().insert(cut);
+            }
+            let answer = answer(request).await;
             if is_last(&answer) {
                 told.begin();
             }
             Ok::<_, Infallible>(answer.map(|body| Held { body, _counted: counted }))
         }
     });
-    let mut http = http2::Builder::new(TokioExecutor::new());
+    let mut http = http2::Builder::new(Streams);
     http.timer(TokioTimer::new())
         .max_concurrent_streams(bounds.streams)
         .max_header_list_size(u32::try_from(limits::REQUEST_HEAD).unwrap_or(u32::MAX))
@@ -140,6 +163,28 @@ where
     tokio::select! {
         _ = timeout(FAREWELL, connection) => {}
         () = departure.over.notified() => {}
+    }
+}
+
+tokio::task_local! {
+    static CUT: Cut;
+}
+
+/// Runs each exchange of an HTTP/2 connection as a task of its own, which ends when it is cut: h2 resets a stream whose
+/// sender was dropped.
+#[derive(Clone, Copy, Debug)]
+struct Streams;
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
+    fn execute(&self, exchange: F) {
+        let cut = Cut::default();
+        let exchange = CUT.scope(cut.clone(), exchange);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = exchange => {}
+                () = cut.wanted() => {}
+            }
+        });
     }
 }
 
@@ -234,7 +279,7 @@ mod tests {
     use std::time::Instant;
 
     use http_body_util::{BodyExt as _, Full};
-    use hyper_util::rt::TokioIo;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
     use rustls::ClientConfig;
     use tokio::net::TcpListener;
     use tokio::sync::Notify;
@@ -246,29 +291,89 @@ mod tests {
 
     const BOUNDS: Bounds = Bounds { head: Duration::from_millis(50), idle: Duration::from_millis(50), streams: 10 };
 
+    type Served = (tokio_rustls::client::TlsStream<TcpStream>, tokio::task::JoinHandle<()>);
+
     /// A served connection whose answers wait for the notification.
-    async fn served(
-        go: Arc<Notify>,
-        adapt: fn(&ClientConfig) -> Arc<ClientConfig>,
-    ) -> (tokio_rustls::client::TlsStream<TcpStream>, tokio::task::JoinHandle<()>) {
+    async fn served(go: Arc<Notify>, adapt: fn(&ClientConfig) -> Arc<ClientConfig>) -> Served {
+        let answer = move |_| {
+            let go = Arc::clone(&go);
+            async move {
+                go.notified().await;
+                Response::new(Full::new(Bytes::from_static(b"answer")))
+            }
+        };
+        answered(adapt, answer).await
+    }
+
+    async fn answered<A, F, B>(adapt: fn(&ClientConfig) -> Arc<ClientConfig>, answer: A) -> Served
+    where
+        A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let ca = new_ca(now());
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let acceptor = TlsAcceptor::from(agent_server(own(&ca, "agent"), ca.anchor()).unwrap());
         let server = tokio::spawn(async move {
             let stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
-            let answer = move |_| {
-                let go = Arc::clone(&go);
-                async move {
-                    go.notified().await;
-                    Response::new(Full::new(Bytes::from_static(b"answer")))
-                }
-            };
             serve(stream, BOUNDS, answer).await;
         });
         let connector = TlsConnector::from(adapt(&dispatcher_client(own(&ca, "dispatcher"), ca.anchor()).unwrap()));
         let client = connector.connect(any_name(), TcpStream::connect(address).await.unwrap()).await.unwrap();
         (client, server)
+    }
+
+    /// Endless zeros.
+    struct Zeros;
+
+    impl Body for Zeros {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[0; 4096])))))
+        }
+    }
+
+    #[tokio::test]
+    async fn an_exchange_that_is_cut_is_reset_and_its_neighbour_is_not() {
+        let cuts = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let held = Arc::clone(&cuts);
+        let (client, _server) = answered(same, move |request: Request<Incoming>| {
+            held.lock().unwrap().push(request.extensions().get::<Cut>().unwrap().clone());
+            async { Response::new(Zeros) }
+        })
+        .await;
+        let http = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        let (mut sender, connection) = http.handshake(TokioIo::new(client)).await.unwrap();
+        tokio::spawn(connection);
+        let ask = || Request::get("https://agent/").body(Full::<Bytes>::default()).unwrap();
+        let first = sender.send_request(ask()).await.unwrap().into_body();
+        let mut second = sender.send_request(ask()).await.unwrap().into_body();
+        cuts.lock().unwrap().first().unwrap().now();
+        assert!(first.collect().await.is_err());
+        for _ in 0..1000 {
+            second.frame().await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn an_exchange_that_is_cut_ends_an_http_1_connection() {
+        let (client, server) = answered(only_http_1, |request: Request<Incoming>| {
+            request.extensions().get::<Cut>().unwrap().now();
+            async { Response::new(Zeros) }
+        })
+        .await;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(client)).await.unwrap();
+        tokio::spawn(connection);
+        let ask = Request::get("/").header("host", "agent").body(Full::<Bytes>::default()).unwrap();
+        // Cut before the head of the answer, or behind it.
+        if let Ok(answer) = sender.send_request(ask).await {
+            assert!(answer.into_body().collect().await.is_err());
+        }
+        server.await.unwrap();
     }
 
     fn same(config: &ClientConfig) -> Arc<ClientConfig> {

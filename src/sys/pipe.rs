@@ -14,6 +14,15 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC)?)
 }
 
+/// Gives a pipe room for so many bytes, rounded up to a power of two of pages.
+///
+/// # Errors
+/// More than the system allows this process or its user (pipe(7)); the pipe is as it was.
+pub fn resize(pipe: impl AsFd, bytes: usize) -> io::Result<()> {
+    let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
+    Ok(fcntl(pipe, FcntlArg::F_SETPIPE_SZ(bytes)).map(drop)?)
+}
+
 /// Lets standard input, output and error lead nowhere from now on, and so closes what they led to: whoever waits for
 /// their end stops waiting.
 ///
@@ -48,6 +57,18 @@ pub fn set_nonblocking(descriptor: impl AsFd, nonblocking: bool) -> io::Result<(
 /// `WouldBlock` where a descriptor that does not wait has nothing now, and whatever else read(2) has to say.
 pub fn read(descriptor: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(nix::unistd::read(descriptor, buffer)?)
+}
+
+/// As [`read`], behind what `buffer` holds; at most `most` bytes.
+///
+/// # Errors
+/// As [`read`]; the buffer is as it was.
+pub fn append(descriptor: impl AsFd, buffer: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+    let held = buffer.len();
+    buffer.resize(held + most, 0);
+    let read = read(descriptor, buffer.get_mut(held..).unwrap_or_default());
+    buffer.truncate(held + read.as_ref().map_or(0, |count| *count));
+    read
 }
 
 /// Writes a few bytes, as one piece.

@@ -35,9 +35,9 @@ impl Channel {
 
 /// What a frame says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Frame {
+pub enum Frame<'a> {
     /// Bytes that the script printed.
-    Output(Channel, Vec<u8>),
+    Output(Channel, &'a [u8]),
     /// The script runs and prints nothing; the connection lives.
     Idle,
     /// It has ended: the reply as JSON, without output.
@@ -66,6 +66,42 @@ const STDERR: u8 = 2;
 const END: u8 = 3;
 const IDLE: u8 = 4;
 
+/// Output that is read straight to where its frame will be: room for the head is kept before it.
+#[derive(Debug)]
+pub struct Draft {
+    /// The head's room, and what was read.
+    bytes: Vec<u8>,
+    most: usize,
+}
+
+impl Draft {
+    /// Room for at most `most` bytes of output, at most [`PAYLOAD`]. Memory is taken when it is first written to.
+    #[must_use]
+    pub const fn new(most: usize) -> Self {
+        Self { bytes: Vec::new(), most }
+    }
+
+    /// Where to append output, empty but for the head's room, with capacity for as much as there is room for.
+    pub fn room(&mut self) -> &mut Vec<u8> {
+        self.bytes.clear();
+        self.bytes.reserve_exact(HEAD + self.most);
+        self.bytes.extend_from_slice(&[0; HEAD]);
+        &mut self.bytes
+    }
+
+    /// What was read.
+    #[must_use]
+    pub fn output(&self) -> &[u8] {
+        self.bytes.get(HEAD..).unwrap_or_default()
+    }
+
+    /// The bytes as a frame's. A small piece is copied out: many of them may wait, and should not each hold on to
+    /// the room of a large one.
+    fn take(&mut self) -> Vec<u8> {
+        if self.output().len() < self.most / 2 { self.bytes.clone() } else { std::mem::take(&mut self.bytes) }
+    }
+}
+
 /// Encodes frames, numbering them.
 #[derive(Debug, Default)]
 pub struct Encoder {
@@ -75,37 +111,49 @@ pub struct Encoder {
 impl Encoder {
     /// One frame's bytes. A payload is at most [`PAYLOAD`] bytes; the agent reads its pipes in smaller pieces.
     #[must_use]
-    pub fn encode(&mut self, frame: &Frame) -> Vec<u8> {
-        match frame {
-            Frame::Output(channel, bytes) => self.output(*channel, bytes),
-            Frame::Idle => self.frame(IDLE, &[]),
-            Frame::End(json) => self.frame(END, json),
-        }
-    }
-
-    /// As [`Encoder::encode`] of [`Frame::Output`], for bytes that are somebody else's.
-    #[must_use]
-    pub fn output(&mut self, channel: Channel, bytes: &[u8]) -> Vec<u8> {
-        let kind = match channel {
-            Channel::Stdout => STDOUT,
-            Channel::Stderr => STDERR,
+    pub fn encode(&mut self, frame: &Frame<'_>) -> Vec<u8> {
+        let (kind, payload) = match frame {
+            Frame::Output(channel, bytes) => (kind(*channel), *bytes),
+            Frame::Idle => (IDLE, &[][..]),
+            Frame::End(json) => (END, json.as_slice()),
         };
-        self.frame(kind, bytes)
+        let mut bytes = Vec::with_capacity(HEAD + payload.len());
+        bytes.extend_from_slice(&self.head(kind, payload.len()));
+        bytes.extend_from_slice(payload);
+        bytes
     }
 
-    fn frame(&mut self, kind: u8, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEAD + payload.len());
-        bytes.push(kind);
-        bytes.extend_from_slice(&self.next.to_be_bytes());
-        bytes.extend_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes());
-        bytes.extend_from_slice(payload);
-        self.next += 1;
+    /// As [`Encoder::encode`] of [`Frame::Output`], without a copy of what is large.
+    #[must_use]
+    pub fn output(&mut self, channel: Channel, draft: &mut Draft) -> Vec<u8> {
+        let head = self.head(kind(channel), draft.output().len());
+        let mut bytes = draft.take();
+        for (place, byte) in bytes.iter_mut().zip(head) {
+            *place = byte;
+        }
         bytes
+    }
+
+    fn head(&mut self, kind: u8, size: usize) -> [u8; HEAD] {
+        let (number, size) = (self.next.to_be_bytes(), u32::try_from(size).unwrap_or(u32::MAX).to_be_bytes());
+        self.next += 1;
+        let mut head = [kind; HEAD];
+        for (place, byte) in head.iter_mut().skip(1).zip(number.into_iter().chain(size)) {
+            *place = byte;
+        }
+        head
     }
 }
 
-/// Decodes a body that arrives in pieces of any size. Output is handed out as it arrives: nothing of it is kept, and one
-/// frame of it may come out in several parts.
+const fn kind(channel: Channel) -> u8 {
+    match channel {
+        Channel::Stdout => STDOUT,
+        Channel::Stderr => STDERR,
+    }
+}
+
+/// Decodes a body that arrives in pieces of any size. Output is handed out as it arrives: nothing of it is kept or
+/// copied, and one frame of it may come out in several parts.
 #[derive(Debug, Default)]
 pub struct Decoder {
     /// The beginning of a frame's head.
@@ -127,7 +175,7 @@ impl Decoder {
     ///
     /// # Errors
     /// The body is no stream of frames.
-    pub fn next_frame(&mut self, piece: &mut &[u8]) -> Result<Option<Frame>, StreamError> {
+    pub fn next_frame<'a>(&mut self, piece: &mut &'a [u8]) -> Result<Option<Frame<'a>>, StreamError> {
         while !piece.is_empty() {
             if self.ended {
                 return Err(StreamError::AfterEnd);
@@ -137,7 +185,7 @@ impl Decoder {
                 Some(Open::Output(channel, left)) => {
                     let bytes = take(piece, left);
                     self.open = (bytes.len() < left).then_some(Open::Output(channel, left - bytes.len()));
-                    Some(Frame::Output(channel, bytes.to_vec()))
+                    Some(Frame::Output(channel, bytes))
                 }
                 Some(Open::End(json, left)) => self.end(json, left, piece),
             };
@@ -149,7 +197,7 @@ impl Decoder {
     }
 
     /// Takes of the head what is there.
-    fn begin(&mut self, piece: &mut &[u8]) -> Result<Option<Frame>, StreamError> {
+    fn begin<'a>(&mut self, piece: &mut &'a [u8]) -> Result<Option<Frame<'a>>, StreamError> {
         let wanted = HEAD.saturating_sub(self.head.len());
         self.head.extend_from_slice(take(piece, wanted));
         let Some((kind, sequence, size)) = whole_head(&self.head) else { return Ok(None) };
@@ -172,7 +220,7 @@ impl Decoder {
         Ok(None)
     }
 
-    fn end(&mut self, mut json: Vec<u8>, left: usize, piece: &mut &[u8]) -> Option<Frame> {
+    fn end<'a>(&mut self, mut json: Vec<u8>, left: usize, piece: &mut &'a [u8]) -> Option<Frame<'a>> {
         let bytes = take(piece, left);
         json.extend_from_slice(bytes);
         if bytes.len() < left {
@@ -215,34 +263,57 @@ mod tests {
 
     use super::*;
 
-    fn frames() -> Vec<Frame> {
+    const LARGE: &[u8] = &[0xff; PAYLOAD];
+
+    fn frames() -> Vec<Frame<'static>> {
         vec![
-            Frame::Output(Channel::Stdout, b"a".to_vec()),
-            Frame::Output(Channel::Stderr, b"b".to_vec()),
+            Frame::Output(Channel::Stdout, b"a"),
+            Frame::Output(Channel::Stderr, b"b"),
             Frame::Idle,
-            Frame::Output(Channel::Stdout, vec![0xff; PAYLOAD]),
+            Frame::Output(Channel::Stdout, LARGE),
             Frame::End(b"{}".to_vec()),
         ]
+    }
+
+    /// What a decoder told, with its own copy of the output.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Told {
+        Output(Channel, Vec<u8>),
+        Other(Frame<'static>),
+    }
+
+    impl From<Frame<'_>> for Told {
+        fn from(frame: Frame<'_>) -> Self {
+            match frame {
+                Frame::Output(channel, bytes) => Self::Output(channel, bytes.to_vec()),
+                Frame::Idle => Self::Other(Frame::Idle),
+                Frame::End(json) => Self::Other(Frame::End(json)),
+            }
+        }
+    }
+
+    fn told() -> Vec<Told> {
+        frames().into_iter().map(Told::from).collect()
     }
 
     fn body() -> Vec<u8> {
         let mut encoder = Encoder::default();
         // A frame without a byte is nothing to anybody.
-        let empty = encoder.output(Channel::Stdout, &[]);
+        let empty = encoder.encode(&Frame::Output(Channel::Stdout, &[]));
         empty.into_iter().chain(frames().iter().flat_map(|frame| encoder.encode(frame))).collect()
     }
 
     /// The frames of a body; parts of output that follow each other are one here.
-    fn decode(pieces: impl Iterator<Item = Vec<u8>>) -> Result<Vec<Frame>, StreamError> {
+    fn decode(pieces: impl Iterator<Item = Vec<u8>>) -> Result<Vec<Told>, StreamError> {
         let (mut decoder, mut found) = (Decoder::default(), Vec::new());
         for piece in pieces {
             let mut rest = piece.as_slice();
             while let Some(frame) = decoder.next_frame(&mut rest)? {
                 match (found.last_mut(), frame) {
-                    (Some(Frame::Output(last, bytes)), Frame::Output(channel, more)) if *last == channel => {
+                    (Some(Told::Output(last, bytes)), Frame::Output(channel, more)) if *last == channel => {
                         bytes.extend(more);
                     }
-                    (_, frame) => found.push(frame),
+                    (_, frame) => found.push(frame.into()),
                 }
             }
             assert!(rest.is_empty());
@@ -253,7 +324,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_body_is_read_whatever_pieces_it_comes_in(size in 1_usize..70_000) {
-            prop_assert_eq!(decode(body().chunks(size).map(<[u8]>::to_vec)).unwrap(), frames());
+            prop_assert_eq!(decode(body().chunks(size).map(<[u8]>::to_vec)).unwrap(), told());
         }
 
         #[test]
@@ -275,6 +346,20 @@ mod tests {
         assert_eq!(decode(std::iter::once(vec![9; HEAD])), Err(StreamError::TooLarge));
         let unknown = [&[9], &[0; HEAD - 1][..]].concat();
         assert_eq!(decode(std::iter::once(unknown)), Err(StreamError::Kind));
+    }
+
+    #[test]
+    fn a_draft_becomes_the_frame_of_its_bytes_whatever_their_number() {
+        let (mut drafted, mut encoded) = (Encoder::default(), Encoder::default());
+        let mut draft = Draft::new(1000);
+        for size in [1, 499, 500, 1000, 3, 0] {
+            let output = vec![7; size];
+            draft.room().extend_from_slice(&output);
+            let frame = drafted.output(Channel::Stderr, &mut draft);
+            assert_eq!(frame, encoded.encode(&Frame::Output(Channel::Stderr, &output)));
+            // What waits takes no more than twice its size.
+            assert!(frame.capacity() <= 2 * (HEAD + size), "{size}");
+        }
     }
 
     #[test]

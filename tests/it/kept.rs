@@ -172,6 +172,34 @@ fn a_caller_who_does_not_read_holds_up_nobody_else_on_the_connection() {
 }
 
 #[test]
+fn a_caller_who_does_not_read_for_too_long_loses_his_run_and_no_connection() {
+    let at =
+        Site::builder().agent("stall_timeout = 1").sh("flood", "exec cat /dev/zero").sh("echo", "echo hello").start();
+    let (fleet, target) = (fleet(&at), target(&at));
+    in_one_process(async {
+        let (sink, mut unread) = mpsc::channel(1);
+        let flooded = {
+            let (fleet, target) = (fleet.clone(), target.clone());
+            tokio::spawn(async move { run_live(&fleet, vec![target], order("flood"), sink).await.remove(0) })
+        };
+        let line = eventually("the end of the flood", || at.agent().lines("run").pop());
+        assert_eq!(line.get("REASON"), Some("caller-stalled"));
+        let result = run(&fleet, vec![target.clone()], order("echo"), |_| {}).await.remove(0);
+        assert_eq!(result.text("stdout"), "hello\n", "{result:?}");
+        assert_eq!(connections(at.agent().address().port()), 1);
+        // What was on its way is read; then comes the end, which is no result.
+        let result = loop {
+            match unread.recv().await.unwrap() {
+                Live::Output { .. } => {}
+                Live::Ended(result) => break result,
+            }
+        };
+        assert!(result.text("error").contains("outcome unknown"), "{result:?}");
+        assert_eq!(flooded.await.unwrap(), result);
+    });
+}
+
+#[test]
 fn a_call_that_is_given_up_ends_its_script_and_no_other() {
     let at =
         Site::builder().sh("hold", "echo $$ >{work}/pid; exec sleep 1000").sh("other", "read x <{work}/go").start();

@@ -134,6 +134,25 @@ fn a_caller_that_goes_away_in_the_middle_ends_the_script_and_leaves_a_line() {
 }
 
 #[test]
+fn a_caller_that_reads_nothing_for_too_long_loses_its_script_and_its_place() {
+    let site = Site::builder()
+        .agent("stall_timeout = 1\nmax_children = 1")
+        .sh("endless", "echo $$ > {work}/pid; exec cat /dev/zero")
+        .sh("ok", "true")
+        .start();
+    let mut http = tls::connect(site.agent().address(), &site.authority(), &site.dispatcher());
+    let body = r#"{"script":"endless","reqid":"r1"}"#;
+    let accept = format!("Accept: {}", ctrl_exec::wire::stream::MEDIA_TYPE);
+    http.send(format!("POST /run HTTP/1.1\r\nHost: x\r\n{accept}\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+    let pid = site.agent().worked_pid("pid");
+    eventually("the script's end", || (!host::alive(pid)).then_some(()));
+    let fields = ["ACTION=run", "DISPATCHER=control-1", "EXIT=126", "PEER=127.0.0.1"];
+    site.agent().line("run").is(&[&fields[..], &["REASON=caller-stalled", "REQID=r1", "SCRIPT=endless"]].concat());
+    assert!(!http.rest().ends_with(b"0\r\n\r\n"), "an answer that was cut has no end");
+    assert_eq!(site.result("ok", &[])["exit"], 0);
+}
+
+#[test]
 fn an_agent_that_dies_in_the_middle_is_neither_success_nor_not_run() {
     let mut site = Site::builder().sh("wait", "echo started; sleep 300").start();
     let mut caller = spawn(&site, &["run", "--stream", "agent1", "wait"]);

@@ -18,11 +18,11 @@ use prometheus_client::registry::{Registry, Unit};
 
 pub use words::{CANCEL, End, RESULT, Turned, Verb, Verdict};
 
-use super::execute::Sink;
+use super::pump::Sink;
 use crate::conf::scripts::Allowlist;
 use crate::net::rate::Reason;
 use crate::wire::name::ScriptName;
-use crate::wire::stream::Channel;
+use crate::wire::stream::{Channel, Draft};
 
 /// How every name but the process's own begins.
 pub const PREFIX: &str = "ctrl_exec_agent";
@@ -165,11 +165,11 @@ pub struct Metered<'a, S> {
 }
 
 impl<S: Sink> Sink for Metered<'_, S> {
-    async fn take(&self, channel: Channel, bytes: &[u8]) {
+    async fn take(&self, channel: Channel, draft: &mut Draft) {
         let [stdout, stderr] = self.output;
         let counter = if channel == Channel::Stdout { stdout } else { stderr };
-        counter.inc_by(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-        self.sink.take(channel, bytes).await;
+        counter.inc_by(u64::try_from(draft.output().len()).unwrap_or(u64::MAX));
+        self.sink.take(channel, draft).await;
     }
 }
 

@@ -175,6 +175,8 @@ pub enum End {
     NotConfined,
     /// Its caller went away.
     CallerGone,
+    /// Its caller stayed and took nothing.
+    CallerStalled,
     /// The executor broke.
     ExecutorFailed,
     /// A job of which nobody knows.
@@ -215,6 +217,7 @@ impl End {
             Self::NotStarted => "not-started",
             Self::NotConfined => "not-confined",
             Self::CallerGone => "caller-gone",
+            Self::CallerStalled => "caller-stalled",
             Self::ExecutorFailed => "executor-failed",
             Self::Lost => "lost",
         }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -21,7 +22,11 @@ use crate::wire::name::AgentName;
 use crate::wire::stream::{Channel, whole_characters};
 
 /// Events that may wait for the terminal.
-const WAITING: usize = 16;
+const WAITING: usize = 32;
+/// Pieces of this size come from a script that prints as fast as it can. To be woken for each of them costs more than to
+/// print them: what comes meanwhile gathers for so long.
+const FLOOD: usize = 32 * 1024;
+const PAUSE: Duration = Duration::from_millis(1);
 /// Longest line that is kept whole; a longer one is shown in pieces of this size, so that a script that never ends its
 /// line takes no memory.
 const LINE: usize = 64 * 1024;
@@ -43,8 +48,13 @@ pub fn start(style: Style) -> std::io::Result<(mpsc::Sender<Live>, JoinHandle<()
     let stdout = out::raw()?;
     let printing = std::thread::Builder::new().name("print".to_owned()).spawn(move || {
         let mut printer = Printer { style, stdout, mid_line: false, open: HashMap::new() };
-        while let Some(event) = receiver.blocking_recv() {
-            printer.event(event);
+        let mut events = Vec::with_capacity(WAITING);
+        while receiver.blocking_recv_many(&mut events, WAITING) > 0 {
+            let flood = events.iter().any(|event| matches!(event, Live::Output { bytes, .. } if bytes.len() >= FLOOD));
+            events.drain(..).for_each(|event| printer.event(event));
+            if flood {
+                std::thread::sleep(PAUSE);
+            }
         }
     })?;
     Ok((sender, printing))

@@ -57,6 +57,9 @@ pub struct Settings {
     pub async_runs_dir: Placed<PathBuf>,
     /// `stdin_timeout`: how long a script may take to read its context (10 s; 1 to 3600).
     pub stdin_timeout: Duration,
+    /// `stall_timeout`: how long the caller of a streamed run may take nothing of its output before the run is ended
+    /// (900 s; 1 to 86400).
+    pub stall_timeout: Duration,
     /// `max_children`: requests handled at the same time (256; 1 to 65535).
     pub max_children: usize,
     /// `max_output`: bytes of each output stream that a buffered reply keeps (16 MiB; 1 KiB to 1 GiB).

@@ -67,6 +67,7 @@ fn top_level(source: &Source, root: &Root, r: &mut Reader<'_, '_>) -> Settings {
         cert_staging_path: r.path_or("cert_staging_path", state("agent.crt.staged")),
         async_runs_dir: r.path_or("async_runs_dir", state("runs")),
         stdin_timeout: *r.get_or("stdin_timeout", value::seconds(1..=3600), Duration::from_secs(10)),
+        stall_timeout: *r.get_or("stall_timeout", value::seconds(1..=86_400), Duration::from_mins(15)),
         max_children: usize::try_from(*r.get_or("max_children", value::count(1..=65_535), 256)).unwrap_or(usize::MAX),
         max_output: *r.get_or("max_output", value::bytes(1 << 10..=1 << 30), 16 << 20),
         async_max_bytes: *r.get_or("async_max_bytes", value::bytes(1 << 20..=1 << 50), 1 << 30),

@@ -44,6 +44,7 @@ fn what_the_file_does_not_say_has_its_default_below_the_root() {
     assert_eq!(s.cert_staging_path.to_str(), Some("/r/var/lib/ctrl-exec-agent/agent.crt.staged"));
     assert_eq!(s.async_runs_dir.to_str(), Some("/r/var/lib/ctrl-exec-agent/runs"));
     assert_eq!((s.stdin_timeout, s.auth_hook_timeout), (Duration::from_secs(10), Duration::from_secs(10)));
+    assert_eq!(s.stall_timeout, Duration::from_mins(15));
     assert_eq!(s.rate_limit_volume, Some(RateLimit::new(10, 60, 300)));
     assert_eq!(s.rate_limit_probe, Some(RateLimit::new(3, 600, 3600)));
     assert_eq!((s.max_output, *s.trusted_paths), (16 << 20, true));
@@ -58,7 +59,7 @@ fn every_key_is_read() {
          trusted_dispatchers_path = /t\nrevoked_serials = /u\ncert_staging_path = /v\nasync_runs_dir = /w\n\
          stdin_timeout = 1\nmax_children = 2\nauth_hook = /h\nauth_hook_timeout = 3\nallowed_ips = 10.0.0.0/8, ::1\n\
          rate_limit_volume = 1/2/3\nrate_limit_probe = 0/0/0\nmax_output = 1KiB\ntrusted_paths = no\n\
-         async_max_bytes = 2M\nschema = advertise\nmetrics = 127.0.0.1:9443\n\
+         async_max_bytes = 2M\nschema = advertise\nmetrics = 127.0.0.1:9443\nstall_timeout = 86400\n\
          [tags]\nenv = prod\nnote = two words\n",
     );
     assert_eq!(s.bind.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.1", "::1"]);
@@ -68,6 +69,7 @@ fn every_key_is_read() {
     assert_eq!((s.trusted_dispatchers_path.to_str(), s.revoked_serials.to_str()), (Some("/t"), Some("/u")));
     assert_eq!((s.cert_staging_path.to_str(), s.async_runs_dir.to_str()), (Some("/v"), Some("/w")));
     assert_eq!((s.stdin_timeout, s.auth_hook_timeout), (Duration::from_secs(1), Duration::from_secs(3)));
+    assert_eq!(s.stall_timeout, Duration::from_hours(24));
     assert!(s.allowed_ips.unwrap().allows("10.9.9.9".parse().unwrap()));
     assert_eq!((s.rate_limit_volume, s.rate_limit_probe), (Some(RateLimit::new(1, 2, 3)), None));
     assert_eq!((s.max_output, *s.trusted_paths), (1024, false));

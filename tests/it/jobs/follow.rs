@@ -4,10 +4,17 @@ use ctrl_exec::wire::stream::{Channel, Decoder, Frame, MEDIA_TYPE};
 use serde_json::{Value, json};
 
 use super::output::peak;
-use super::{Caller, go, site, waiting};
+use super::{Caller, WAIT, go, site, waiting};
 use crate::harness::http::Http;
 use crate::harness::tls::Tls;
 use crate::harness::{eventually, host};
+
+/// A frame that says something.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Output(Channel, Vec<u8>),
+    End(Vec<u8>),
+}
 
 /// A streamed answer, read by hand.
 struct Stream {
@@ -28,15 +35,21 @@ impl Stream {
     }
 
     /// The next frame but those that only say that there is somebody.
-    fn next(&mut self) -> Option<Frame> {
+    fn next(&mut self) -> Option<Told> {
         loop {
             let mut rest = self.piece.as_slice();
-            let frame = self.decoder.next_frame(&mut rest).unwrap();
+            let told = match self.decoder.next_frame(&mut rest).unwrap() {
+                Some(Frame::Idle) => None,
+                Some(Frame::Output(channel, bytes)) => Some(Told::Output(channel, bytes.to_vec())),
+                Some(Frame::End(json)) => Some(Told::End(json)),
+                None => {
+                    self.piece = self.http.chunk()?;
+                    continue;
+                }
+            };
             self.piece = rest.to_vec();
-            match frame {
-                Some(Frame::Idle) => {}
-                Some(frame) => return Some(frame),
-                None => self.piece = self.http.chunk()?,
+            if told.is_some() {
+                return told;
             }
         }
     }
@@ -45,13 +58,12 @@ impl Stream {
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         loop {
             match self.next().expect("a last frame") {
-                Frame::Output(Channel::Stdout, bytes) => stdout.extend(bytes),
-                Frame::Output(Channel::Stderr, bytes) => stderr.extend(bytes),
-                Frame::End(json) => {
+                Told::Output(Channel::Stdout, bytes) => stdout.extend(bytes),
+                Told::Output(Channel::Stderr, bytes) => stderr.extend(bytes),
+                Told::End(json) => {
                     let text = |bytes| String::from_utf8(bytes).unwrap();
                     return (text(stdout), text(stderr), serde_json::from_slice(&json).unwrap());
                 }
-                Frame::Idle => {}
             }
         }
     }
@@ -64,7 +76,7 @@ fn a_running_job_is_followed_to_its_end() {
     caller.accepted("wait", "r1");
     let mut streams = [(); 3].map(|()| Stream::open(&caller, "GET", "/result/r1", ""));
     for stream in &mut streams {
-        assert_eq!(stream.next(), Some(Frame::Output(Channel::Stdout, b"begun\n".to_vec())));
+        assert_eq!(stream.next(), Some(Told::Output(Channel::Stdout, b"begun\n".to_vec())));
     }
     // One that goes away disturbs nobody.
     let [first, second, gone] = streams;
@@ -88,7 +100,7 @@ fn a_job_that_is_submitted_to_be_followed_outlives_its_caller() {
     let caller = Caller::of(&site);
     let body = json!({"script": "wait", "reqid": "r1", "async": true}).to_string();
     let mut stream = Stream::open(&caller, "POST", "/run", &body);
-    assert_eq!(stream.next(), Some(Frame::Output(Channel::Stdout, b"begun\n".to_vec())));
+    assert_eq!(stream.next(), Some(Told::Output(Channel::Stdout, b"begun\n".to_vec())));
     site.agent().line("run-async");
     let (script, _) = waiting(&site);
     drop(stream);
@@ -97,6 +109,26 @@ fn a_job_that_is_submitted_to_be_followed_outlives_its_caller() {
     go(&site);
     assert_eq!(caller.ended("r1")["stdout"], "begun\nover\n");
     assert!(site.agent().lines("run").is_empty());
+}
+
+#[test]
+fn a_follower_that_reads_nothing_for_too_long_loses_its_place_and_no_job() {
+    let flood = "head -c 16777216 /dev/zero; ";
+    let settings = "stall_timeout = 1\nmax_children = 1";
+    let site = site().agent(settings).sh("flood", &format!("{flood}{WAIT}")).start();
+    let caller = Caller::of(&site);
+    let body = json!({"script": "flood", "reqid": "r1", "async": true}).to_string();
+    let mut stream = Stream::open(&caller, "POST", "/run", &body);
+    let (script, _) = waiting(&site);
+    // Refused for want of a place until the follower's is free.
+    let answer = eventually("a place", || Some(caller.get("/result/r1")).filter(|answer| answer.status != 503));
+    assert_eq!(answer.json()["status"], "running");
+    assert!(host::alive(script));
+    while let Some(frame) = stream.next() {
+        assert!(!matches!(frame, Told::End(_)), "an answer that was cut has no end");
+    }
+    go(&site);
+    assert_eq!(caller.ended("r1")["exit"], 3);
 }
 
 #[test]
@@ -109,9 +141,8 @@ fn a_hundred_megabytes_are_followed_whole_and_grow_nobody() {
     let mut bytes = 0;
     let end: Value = loop {
         match stream.next().unwrap() {
-            Frame::Output(_, piece) => bytes += piece.len(),
-            Frame::End(json) => break serde_json::from_slice(&json).unwrap(),
-            Frame::Idle => {}
+            Told::Output(_, piece) => bytes += piece.len(),
+            Told::End(json) => break serde_json::from_slice(&json).unwrap(),
         }
     };
     assert_eq!((bytes, &end["status"]), (104_857_600, &json!("done")));
