@@ -28,6 +28,7 @@ mod identity;
 mod jobs;
 mod kept;
 mod log_table;
+mod mounts;
 mod names;
 mod old_state;
 mod older_trust;
