@@ -8,6 +8,7 @@
         clippy::disallowed_methods,
         clippy::expect_used,
         clippy::indexing_slicing,
+        clippy::missing_panics_doc,
         clippy::panic,
         clippy::unwrap_used,
         reason = "a target that fails is a finding"

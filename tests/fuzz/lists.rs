@@ -49,7 +49,7 @@ pub fn revocation_list(bytes: &[u8]) {
     for serial in list.iter() {
         canonical(serial);
         assert!(list.contains(serial) && revoked::line_of(text, serial).is_some(), "{serial}");
-        printed += &format!("{serial}\n");
+        printed.extend([serial.as_str(), "\n"]);
     }
     let (again, doubts) = RevocationList::parse(&printed);
     assert!(doubts.is_empty());

@@ -44,7 +44,7 @@ fn call(contract: &Contract, shown: &Map<String, Value>, args: &[String]) {
         }
         Ok(meant) => {
             let elements = shown.get("argv").and_then(Value::as_array).into_iter().flatten();
-            let mut words: Vec<String> = elements.filter_map(|element| literal(element)).collect();
+            let mut words: Vec<String> = elements.filter_map(literal).collect();
             let declared = shown["arguments"]["properties"].as_object();
             let defaults = declared.into_iter().flatten().filter_map(|(_, property)| property.get("default"));
             meant.values().chain(defaults).for_each(|value| spell(value, &mut words));

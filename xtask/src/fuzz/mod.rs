@@ -70,7 +70,7 @@ fn run(targets: &[&Target], seconds: u64) -> Outcome {
         let figures = session.run(seconds)?;
         println!("{figures}");
         found.extend(figures.finding().map(|file| format!("{}: {}", target.name, file.display())));
-        table += &format!("\n{figures}");
+        table.extend(["\n", &figures.to_string()]);
     }
     println!("\n{table}");
     if found.is_empty() {
