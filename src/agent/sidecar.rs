@@ -28,7 +28,7 @@ const VERSION: usize = 64;
 const DERIVED: &str = "sha256:";
 
 /// Takes an action of the log and its reason.
-type Say<'a> = &'a dyn Fn(&'static str, &str);
+pub type Say<'a> = &'a dyn Fn(&'static str, &str);
 
 /// The sidecars of all scripts that have one.
 #[derive(Debug, Default)]
@@ -113,11 +113,21 @@ impl Sidecar {
             Err(error) if error.is_not_found() => return None,
             Err(error) => return skip(crate::wire::causes::on_one_line(&error)),
         };
-        let place = path.display();
-        match serde_json::from_slice(&bytes) {
-            Ok(Value::Object(body)) => Some(Self::of(body, say)),
-            Ok(_) => skip(format!("{place} is no JSON object")),
-            Err(error) => skip(format!("{place} is no JSON: {error}")),
+        match Self::parse(&bytes, say) {
+            Ok(sidecar) => Some(sidecar),
+            Err(reason) => skip(format!("{} is {reason}", path.display())),
+        }
+    }
+
+    /// Reads what a file holds; `say` hears what is doubtful in it.
+    ///
+    /// # Errors
+    /// What it is instead of a sidecar.
+    pub fn parse(bytes: &[u8], say: Say<'_>) -> Result<Self, String> {
+        match serde_json::from_slice(bytes) {
+            Ok(Value::Object(body)) => Ok(Self::of(body, say)),
+            Ok(_) => Err("no JSON object".to_owned()),
+            Err(error) => Err(format!("no JSON: {error}")),
         }
     }
 

@@ -15,29 +15,29 @@ use crate::wire::refusal::Refusal;
 
 /// An order with what came along, checked against each other.
 #[derive(Debug)]
-pub(super) struct Intake {
+pub struct Intake {
     /// Decoded; its own limits are checked by the decision.
-    pub(super) order: Order,
+    pub order: Order,
     /// The script's standard input, output and error.
-    pub(super) stdio: [OwnedFd; 3],
+    pub stdio: [OwnedFd; 3],
     /// What a detached order brings besides; `None` for an attached one.
-    pub(super) job: Option<Job>,
+    pub job: Option<Job>,
 }
 
 /// The descriptors of a detached order.
 #[derive(Debug)]
-pub(super) struct Job {
+pub struct Job {
     /// Where the outcome is written.
-    pub(super) status: OwnedFd,
+    pub status: OwnedFd,
     /// Held until the outcome is written.
-    pub(super) lock: OwnedFd,
+    pub lock: OwnedFd,
     /// A byte in it cancels.
-    pub(super) cancel: OwnedFd,
+    pub cancel: OwnedFd,
 }
 
 /// What a connection asks for.
 #[derive(Debug)]
-pub(super) enum Asked {
+pub enum Asked {
     /// A script.
     Order(Intake),
     /// Something of the executor itself.
@@ -48,7 +48,7 @@ pub(super) enum Asked {
 ///
 /// # Errors
 /// The refusal that tells the front-end what is wrong with what it sent.
-pub(super) fn take(connection: &OwnedFd, deadline: Instant) -> Result<Asked, Refusal> {
+pub fn take(connection: &OwnedFd, deadline: Instant) -> Result<Asked, Refusal> {
     let mut reader = Reader { connection, deadline, descriptors: None };
     let prefix = reader.exactly(frame::PREFIX)?.try_into().map_err(|_| malformed("there is no length"))?;
     let size = frame::announced(prefix, limits::ORDER).map_err(|error| refusal(&error))?;

@@ -42,6 +42,7 @@ pub use event::ExecEvent;
 pub use explain::{Explained, Files, explain};
 pub use ground::look;
 pub use host::{HostFacts, OnDisk, Person};
+pub use intake::{Asked, Intake, Job, take as take_order};
 pub use offer::{Offer, lacking};
 pub use pins::{Content, Pins};
 pub use policy::{Paths, Policy, ProfileLimits, Rights, Script};

@@ -21,6 +21,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
@@ -88,8 +89,10 @@ fn is_last<B>(answer: &Response<B>) -> bool {
     answer.extensions().get::<Parting>().is_some()
 }
 
-async fn serve_1<A, F, B>(stream: TlsStream<TcpStream>, bounds: Bounds, answer: A)
+/// Serves a connection on which HTTP/1.0 or 1.1 is spoken, to its end.
+pub async fn serve_1<S, A, F, B>(stream: S, bounds: Bounds, answer: A)
 where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + Unpin + 'static,
@@ -118,8 +121,10 @@ where
     }
 }
 
-async fn serve_2<A, F, B>(stream: TlsStream<TcpStream>, bounds: Bounds, answer: A)
+/// Serves a connection on which HTTP/2 is spoken, to its end.
+pub async fn serve_2<S, A, F, B>(stream: S, bounds: Bounds, answer: A)
 where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + Unpin + 'static,

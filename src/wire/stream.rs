@@ -251,10 +251,13 @@ fn whole_head(head: &[u8]) -> Option<(u8, u64, usize)> {
 /// bytes). What is wrong otherwise stays wrong, however much more arrives.
 #[must_use]
 pub fn whole_characters(bytes: &[u8]) -> usize {
-    match std::str::from_utf8(bytes) {
-        Err(error) if error.error_len().is_none() => error.valid_up_to(),
-        _ => bytes.len(),
-    }
+    let begun = |place: &usize| bytes.get(*place..).is_some_and(begins_a_character);
+    (bytes.len().saturating_sub(3)..bytes.len()).find(begun).unwrap_or(bytes.len())
+}
+
+/// Whether this is one character's beginning and no more.
+fn begins_a_character(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
 }
 
 #[cfg(test)]
@@ -367,5 +370,14 @@ mod tests {
         assert_eq!(whole_characters("aé".as_bytes()), 3);
         assert_eq!(whole_characters(b"a\xc3"), 1);
         assert_eq!(whole_characters(b"a\xff"), 2);
+    }
+
+    #[test]
+    fn a_character_behind_bytes_that_are_no_text_is_not_cut_in_two_either() {
+        assert_eq!(whole_characters(b"\xff\xc3"), 1);
+        assert_eq!(whole_characters(b"\xff\xf0\x9f\x98"), 1);
+        assert_eq!(whole_characters(b"\xc3\xff\x80"), 3);
+        assert_eq!(whole_characters(b"\xf0\x9f\x98\x80"), 4);
+        assert_eq!(whole_characters(b""), 0);
     }
 }

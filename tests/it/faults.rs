@@ -2,10 +2,14 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ctrl_exec::pki::csr::{self, ExpectedName};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::json;
 
+use crate::harness::executor::Mode;
 use crate::harness::http::Http;
 use crate::harness::site::Builder;
 use crate::harness::tls::Tls;
@@ -218,5 +222,119 @@ fn an_early_refusal_is_never_lost_in_a_reset() {
             let answer = http.answer().unwrap_or_else(|error| panic!("{status} was lost: {error}"));
             assert_eq!(answer.status, status, "{path}");
         }
+    }
+}
+
+/// What its ended children have cost a process in page faults (`proc_pid_stat(5)`, cminflt): more for each one.
+fn faults_of_children(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = text.rsplit_once(')').unwrap();
+    fields.split_whitespace().nth(8).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_ping_or_a_renewal_never_costs_a_process() {
+    let site = site().start();
+    let agent = site.agent();
+    let look = || (faults_of_children(agent.pid()), host::children(agent.pid()));
+    let mut http = trusted(&site);
+    assert_eq!(http.post("/ping", "{}").status, 200);
+    let before = look();
+    for _ in 0..20 {
+        assert_eq!(http.post("/ping", "{}").status, 200);
+    }
+    assert_eq!(http.post("/renew", "{}").json()["status"], "ok");
+    assert_eq!(look(), before);
+}
+
+#[test]
+fn a_reload_never_leaves_the_old_addresses_allowed() {
+    let site = site().start();
+    let agent = site.agent();
+    let config = std::fs::read_to_string(agent.config()).unwrap();
+    let mut kept = trusted(&site);
+    assert_eq!(kept.post("/ping", "{}").status, 200);
+    std::fs::write(agent.config(), format!("allowed_ips = 10.0.0.0/8\n{config}")).unwrap();
+    assert_eq!(agent.reload().get("RESULT"), Some("ok"));
+    assert_eq!(told(agent.address(), &hello_of_tls_1_1()), b"", "no handshake, not even its refusal");
+    agent.line("ip-block").is(&["ACTION=ip-block", "PEER=127.0.0.1"]);
+    std::fs::write(agent.config(), config).unwrap();
+    agent.reload();
+    site.control(&["ping", "agent1"]).exits(0);
+}
+
+#[test]
+fn the_agent_and_its_executor_never_read_a_file_differently() {
+    for mode in Mode::ROOT {
+        let odd = "run_as = daemon\n[Profile Odd]\nrun_as = daemon\n";
+        let site = Site::builder().executor(mode).section(odd).agent("script_dirs = /");
+        let site = site.sh("first", "echo first").sh("second", "echo second");
+        let site = site.allow("twice = {scripts}/first").allow("twice = {scripts}/second profile=Odd").start();
+        let agent = site.agent();
+        let said = || site.result("twice", &[])["stdout"].as_str().unwrap().to_owned();
+        assert_eq!(said(), "second\n", "{mode:?}: the last line counts");
+        let list = std::fs::read_to_string(agent.allowlist()).unwrap();
+        std::fs::write(agent.allowlist(), list.replace("/scripts/second", "/scripts/first")).unwrap();
+        assert_eq!(said(), "second\n", "{mode:?}: neither follows an edit before the reload");
+        agent.reload();
+        assert_eq!(said(), "first\n", "{mode:?}: both follow the reload");
+        std::fs::write(agent.allowlist(), format!("twice = relative\n{list}")).unwrap();
+        assert_ne!(agent.reload().get("RESULT"), Some("ok"));
+        assert_eq!(said(), "first\n", "{mode:?}: a line that is wrong changes nothing for either");
+    }
+}
+
+#[test]
+fn a_full_disk_never_leaves_an_empty_trust_map_or_certificate() {
+    let mut site = site().prepare();
+    let state = site.agent().trust().parent().unwrap().to_owned();
+    let text = std::fs::read(site.agent().trust()).unwrap();
+    let disk = Mounted::new(&state, "size=128k");
+    std::fs::write(site.agent().trust(), &text).unwrap();
+    host::give_to_agent(&state);
+    site.start(0);
+    let (agent, ca, own) = (site.agent(), site.authority(), site.dispatcher());
+    let renewal = trusted(&site).post("/renew", "{}").json();
+    let request = csr::check(renewal["csr"].as_str().unwrap(), ExpectedName::Any).unwrap();
+    let now = time::OffsetDateTime::now_utc();
+    let renewed = ca.sign_agent(&request, &ctrl_exec::pki::serial::fresh().unwrap(), 365, now).unwrap();
+    disk.fill();
+    let mut http = tls::connect(agent.address(), &ca, &own);
+    let added = http.post("/rotate-serial", r#"{"action":"add","serial":"1f"}"#).json();
+    assert_eq!(added["status"], "error", "{added}");
+    let staged = http.post("/renew-complete", &json!({"cert": renewed.to_pem()}).to_string()).json();
+    assert_ne!(staged["staged"], true, "{staged}");
+    assert_eq!(std::fs::read(agent.trust()).unwrap(), text);
+    assert!(!state.join("agent.crt.staged").exists());
+    assert_eq!(agent.reload().get("RESULT"), Some("ok"));
+    assert_eq!(http.post("/ping", "{}").status, 200, "still trusted");
+    disk.free();
+    let added = http.post("/rotate-serial", r#"{"action":"add","serial":"1f"}"#).json();
+    assert_eq!(added["status"], "ok", "{added}");
+}
+
+/// A small file system in memory, until it is dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(place: &Path, size: &str) -> Self {
+        mount(Some("none"), place, Some("tmpfs"), MsFlags::empty(), Some(size)).unwrap();
+        Self(place.to_owned())
+    }
+
+    /// Takes all there is.
+    fn fill(&self) {
+        let mut file = std::fs::File::create(self.0.join("filler")).unwrap();
+        while file.write_all(&[0; 4096]).is_ok() {}
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
     }
 }

@@ -29,6 +29,7 @@ mod jobs;
 mod kept;
 mod log_table;
 mod metrics;
+mod mounts;
 mod names;
 mod old_state;
 mod older_trust;

@@ -8,8 +8,10 @@ mod check;
 mod code;
 mod deny;
 mod dist;
+mod fuzz;
 mod layers;
 mod place;
+mod probe;
 mod run;
 mod test;
 mod tidy;
@@ -67,6 +69,18 @@ const TASKS: &[Task] = &[
         arguments: "[SCENARIO [SIZE]]",
         about: "the figures, taken from the binary that ships; `bench help` names the scenarios",
         start: bench::task,
+    },
+    Task {
+        name: "fuzz",
+        arguments: "[all|TARGET [SECONDS]]",
+        about: "fuzz targets, guided by coverage; `fuzz list` names them",
+        start: fuzz::task,
+    },
+    Task {
+        name: "probe",
+        arguments: "",
+        about: "sslyze and slow clients against a running agent; needs PyPI and slowhttptest",
+        start: probe::task,
     },
 ];
 

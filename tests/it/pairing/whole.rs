@@ -124,3 +124,32 @@ fn a_second_dispatcher_is_added_to_the_trust_map_and_replaces_certificate_and_ca
     let authority = std::fs::read_to_string(other.site.control.join("etc/ctrl-exec/ca.crt")).unwrap();
     assert_eq!(std::fs::read_to_string(ca).unwrap(), authority);
 }
+
+#[test]
+fn a_pairing_never_passes_over_what_the_configuration_names() {
+    let world = World::new();
+    let session = world.session(&[]);
+    let agent = world.agent();
+    let (etc, other) = (agent.root.join("etc/ctrl-exec-agent"), agent.root.join("other"));
+    std::fs::create_dir(&other).unwrap();
+    let (from, to) = (format!("= {}/agent.", etc.display()), format!("= {}/agent.", other.display()));
+    let config = std::fs::read_to_string(agent.config()).unwrap().replace(&from, &to);
+    let config = config.replace(&etc.join("ca.crt").display().to_string(), &other.join("ca.crt").display().to_string());
+    let trust = other.join("trust");
+    let named = format!("pairing_port = {}\ntrusted_dispatchers_path = {}\n", session.port, trust.display());
+    std::fs::write(agent.config(), named + &config).unwrap();
+
+    let mut command = program(&binary());
+    command.args(["agent", "--root"]).arg(&agent.root).args(["request-pairing", "--dispatcher", "127.0.0.1"]);
+    let mut asking = Live::start(command, &world.site.dir().join("asking"));
+    let id = reqid(&mut asking);
+    world.approve(&id, &[]).exits(0);
+    asking.ends().exits(0);
+    let credentials = Credentials::load(&other.join("agent.crt"), &other.join("agent.key"));
+    Identity::load(&credentials.cert, &credentials.key).unwrap();
+    assert!(other.join("ca.crt").is_file());
+    assert!(std::fs::read_to_string(&trust).unwrap().contains(world.site.dispatcher().serial().as_str()));
+    assert!(files(agent).iter().all(|path| !path.exists()), "something is where nothing was asked to be");
+    let said = agent.command(&["pairing-status"]).exits(0).stdout;
+    assert!(said.contains(&credentials.certificate().expiry_text()), "{said}");
+}

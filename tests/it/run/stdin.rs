@@ -50,3 +50,13 @@ fn a_script_that_reads_too_slowly_loses_the_rest_and_the_log_says_how_much() {
     let lost: usize = line.get("BYTES").unwrap().parse().unwrap();
     assert!(read > 0 && lost > 100_000 && read + lost > 300_000, "{read} {lost}");
 }
+
+#[test]
+fn a_script_that_prints_before_it_reads_never_hangs() {
+    let site = Site::builder().sh("both", "head -c 300000 /dev/zero | tr '\\0' o; wc -c").start();
+    let large = "x".repeat(100_000);
+    let result = site.result("both", &[&large, &large, &large]);
+    let (printed, counted) = result["stdout"].as_str().unwrap().split_at(300_000);
+    assert!(printed.bytes().all(|byte| byte == b'o'));
+    assert!(counted.trim().parse::<usize>().unwrap() > 300_000, "{counted}");
+}

@@ -24,7 +24,7 @@ fn undeclared(source: &Source, sources: &[Source]) -> Option<Violation> {
 /// The files from which a compiler starts.
 fn is_root(path: &Path) -> bool {
     let name = path.file_stem().and_then(|stem| stem.to_str());
-    matches!(name, Some("main" | "lib")) || path.starts_with("fuzz")
+    matches!(name, Some("main" | "lib")) || path.starts_with("tests/fuzz/bin")
 }
 
 #[cfg(test)]
