@@ -14,7 +14,7 @@ use super::call::Call;
 use super::follow::{self, Followed};
 use super::jobs::{self, Part, store_failed};
 use super::order::{OrderError, Running};
-use super::state::Place;
+use super::under_way::Place;
 use super::stream::OutputBody;
 use crate::audit::{Event, Level};
 use crate::store::StoreError;

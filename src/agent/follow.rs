@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::execute::Sink as _;
 use super::jobs::{self, Part, Source};
-use super::state::{Agent, Place};
+use super::state::Agent;
+use super::under_way::Place;
 use super::stream::Outlet;
 use crate::store::StoreError;
 use crate::store::jobs::{JobRecord, Jobs, Key};

@@ -9,7 +9,8 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 
 use super::answer::{self, Answer};
 use super::gate::{self, Peer, TrustedPeer};
-use super::state::{Agent, Place};
+use super::state::Agent;
+use super::under_way::Place;
 use super::{cancel, capabilities, ping, renew, result, rotate, run};
 use crate::audit::{Event, Level};
 use crate::net::body::{self, BodyError};

@@ -3,16 +3,16 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::digests::Digests;
 use super::gate::{self, TrustedPeer};
 use super::orders::{ExecutorError, Orders};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
+use super::under_way::{Place, UnderWay};
 use super::{pairing, promote};
 use crate::audit::{Event, Level, Logger};
 use crate::conf::RateLimit;
@@ -54,18 +54,10 @@ pub struct Agent {
     pub tidy: Notify,
     /// What `GET /capabilities` knows of the scripts' files.
     pub digests: Digests,
-    requests: Arc<AtomicUsize>,
+    /// Whether those who are connected are to go, and nobody is to come.
+    pub leaving: watch::Sender<bool>,
+    under_way: Arc<UnderWay>,
     started: Instant,
-}
-
-/// A place among the requests under way.
-#[derive(Debug)]
-pub struct Place(Arc<AtomicUsize>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// A reload that did not happen; the old snapshot stays in force.
@@ -96,7 +88,8 @@ impl Agent {
             connections: Slots::new(CONNECTIONS.0, CONNECTIONS.1),
             tidy: Notify::new(),
             digests: Digests::default(),
-            requests: Arc::default(),
+            leaving: watch::Sender::new(false),
+            under_way: Arc::default(),
             started: Instant::now(),
         })
     }
@@ -122,10 +115,13 @@ impl Agent {
     /// Takes a place among the requests under way, if `max_children` leaves one; else says how many there are. The
     /// place is free again when it is dropped.
     pub fn begin(&self) -> Result<Place, usize> {
-        let most = self.snapshot().settings.max_children;
-        let place = Place(Arc::clone(&self.requests));
-        let others = self.requests.fetch_add(1, Ordering::Relaxed);
-        if others < most { Ok(place) } else { Err(others) }
+        self.under_way.begin(self.snapshot().settings.max_children)
+    }
+
+    /// The requests under way.
+    #[must_use]
+    pub fn under_way(&self) -> &UnderWay {
+        &self.under_way
     }
 
     /// Replaces the snapshot by what the files say now, and forgets rate blocks; or changes nothing.

@@ -47,9 +47,14 @@ const UNSENT: usize = 64 * 1024;
 const SIGN_OF_LIFE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 /// How long a peer may take to part, once told to.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// HTTP/2: how long a peer of whom nothing is under way may take to go, when it is told to because this end leaves.
+const GOING: Duration = Duration::from_secs(1);
 
 /// Serves a connection to its end. What breaks a connection is nobody's error here: who waits for an answer hears of it.
-pub async fn serve<A, F, B>(stream: TlsStream<TcpStream>, bounds: Bounds, answer: A)
+///
+/// When `leave` is done, the peer is told no more on this connection: requests under way are answered, and where there
+/// are none, it ends.
+pub async fn serve<A, F, B>(stream: TlsStream<TcpStream>, bounds: Bounds, leave: impl Future<Output = ()>, answer: A)
 where
     A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
@@ -57,9 +62,9 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     if peer::is_http_2(stream.get_ref().1) {
-        serve_2(stream, bounds, answer).await;
+        serve_2(stream, bounds, leave, answer).await;
     } else {
-        serve_1(stream, bounds, answer).await;
+        serve_1(stream, bounds, leave, answer).await;
     }
 }
 
@@ -71,7 +76,7 @@ fn is_last<B>(answer: &Response<B>) -> bool {
     answer.extensions().get::<Parting>().is_some()
 }
 
-async fn serve_1<A, F, B>(stream: TlsStream<TcpStream>, bounds: Bounds, answer: A)
+async fn serve_1<A, F, B>(stream: TlsStream<TcpStream>, bounds: Bounds, leave: impl Future<Output = ()>, answer: A)
 where
     A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
@@ -92,14 +97,23 @@ where
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(bounds.head).max_buf_size(limits::REQUEST_HEAD);
-    let connection = http.serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+    let mut parted = std::pin::pin!(async {
+        parting.notified().await;
+        sleep(FAREWELL).await;
+    });
+    tokio::select! {
+        _ = &mut connection => return,
+        () = &mut parted => return,
+        () = leave => connection.as_mut().graceful_shutdown(),
+    }
     tokio::select! {
         _ = connection => {}
-        () = async { parting.notified().await; sleep(FAREWELL).await } => {}
+        () = parted => {}
     }
 }
 
-async fn serve_2<A, F, B>(stream: TlsStream<TcpStream>, bounds: Bounds, answer: A)
+async fn serve_2<A, F, B>(stream: TlsStream<TcpStream>, bounds: Bounds, leave: impl Future<Output = ()>, answer: A)
 where
     A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
@@ -108,7 +122,7 @@ where
 {
     let under_way = Arc::new(watch::Sender::new(0_usize));
     let (watched, departure) = (under_way.subscribe(), Arc::new(Departure::new(bounds.streams)));
-    let told = Arc::clone(&departure);
+    let (told, still_watched) = (Arc::clone(&departure), watched.clone());
     let service = service_fn(move |request| {
         told.hear();
         let (counted, answer, told) = (Counted::new(&under_way), answer(request), Arc::clone(&told));
@@ -134,6 +148,16 @@ where
         _ = &mut connection => return,
         () = idle(watched, bounds.idle) => {}
         () = departure.began.notified() => {}
+        () = leave => {
+            connection.as_mut().graceful_shutdown();
+            // A request under way may take its time; how much, is for the one who leaves to say.
+            tokio::select! {
+                _ = connection => {}
+                () = idle(still_watched, GOING) => {}
+                () = departure.over.notified() => {}
+            }
+            return;
+        }
     }
     connection.as_mut().graceful_shutdown();
     // The last answer is still sent, and a request that came at the same moment still answered.
@@ -251,6 +275,16 @@ mod tests {
         go: Arc<Notify>,
         adapt: fn(&ClientConfig) -> Arc<ClientConfig>,
     ) -> (tokio_rustls::client::TlsStream<TcpStream>, tokio::task::JoinHandle<()>) {
+        served_until(std::future::pending(), BOUNDS, go, adapt).await
+    }
+
+    /// The same, until it is to end.
+    async fn served_until(
+        leave: impl Future<Output = ()> + Send + 'static,
+        bounds: Bounds,
+        go: Arc<Notify>,
+        adapt: fn(&ClientConfig) -> Arc<ClientConfig>,
+    ) -> (tokio_rustls::client::TlsStream<TcpStream>, tokio::task::JoinHandle<()>) {
         let ca = new_ca(now());
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -264,7 +298,7 @@ mod tests {
                     Response::new(Full::new(Bytes::from_static(b"answer")))
                 }
             };
-            serve(stream, BOUNDS, answer).await;
+            serve(stream, bounds, leave, answer).await;
         });
         let connector = TlsConnector::from(adapt(&dispatcher_client(own(&ca, "dispatcher"), ca.anchor()).unwrap()));
         let client = connector.connect(any_name(), TcpStream::connect(address).await.unwrap()).await.unwrap();
@@ -302,5 +336,35 @@ mod tests {
             let (_client, server) = served(Arc::default(), adapt).await;
             timeout(Duration::from_secs(10), server).await.unwrap().unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn a_peer_is_told_to_go_when_its_last_answer_is_sent_or_at_once() {
+        let long = Duration::from_mins(5);
+        let bounds = Bounds { head: long, idle: long, ..BOUNDS };
+        for adapt in [same, only_http_1] {
+            let gone = || async {};
+            let (_client, server) = served_until(gone(), bounds, Arc::default(), adapt).await;
+            timeout(Duration::from_secs(10), server).await.unwrap().unwrap();
+        }
+        let (go, leave) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let leaving = Arc::clone(&leave);
+        let (client, server) =
+            served_until(async move { leaving.notified().await }, bounds, Arc::clone(&go), same).await;
+        let http = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        let (mut sender, connection) = http.handshake(TokioIo::new(client)).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let request = Request::post("https://agent/").body(Full::<Bytes>::default()).unwrap();
+        let answer = tokio::spawn(sender.send_request(request));
+        // Besides this test's copy and the server's there is one for each request under way.
+        while Arc::strong_count(&go) < 3 {
+            tokio::task::yield_now().await;
+        }
+        leave.notify_one();
+        go.notify_one();
+        let body = answer.await.unwrap().unwrap().into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(&body[..], b"answer");
+        connection.await.unwrap().unwrap();
+        timeout(Duration::from_secs(10), server).await.unwrap().unwrap();
     }
 }

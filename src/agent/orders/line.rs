@@ -86,6 +86,17 @@ impl Line {
     }
 }
 
+impl Line {
+    /// Ends the executor, and waits for it.
+    pub(super) async fn close(mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        drop(self);
+        let ended = tokio::task::spawn_blocking(move || child.wait());
+        // One that does not end is a zombie in the end, and no more.
+        drop(timeout(PATIENCE, ended).await);
+    }
+}
+
 impl Drop for Line {
     /// The child ends when its socket closes, which is a moment from now. Somebody has to wait for it, or it stays a
     /// zombie as long as this process lives.

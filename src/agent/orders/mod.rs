@@ -161,6 +161,22 @@ impl Orders {
         matches!(self.way, Way::System(_))
     }
 
+    /// Whether it is a root executor that this process has started.
+    #[must_use]
+    pub const fn is_own(&self) -> bool {
+        matches!(self.way, Way::Own(_))
+    }
+
+    /// Ends a private executor, and waits for that: the next program of this process does not know it. Orders under way
+    /// go on, and another order would start another.
+    pub async fn close(&self) {
+        if let Way::Private { line, .. } = &self.way
+            && let Some(line) = line.lock().await.take()
+        {
+            line.close().await;
+        }
+    }
+
     /// A fresh order connection. Starts a private executor anew if it has died.
     pub async fn open(&self) -> io::Result<OwnedFd> {
         let (line, arguments) = match &self.way {

@@ -13,6 +13,7 @@ use std::process::{Child, Command, Stdio};
 use nix::unistd::dup2_stdin;
 
 use crate::sys::fdpass;
+use crate::sys::handover::OF_THE_SERVICE_MANAGER;
 
 /// Starts the file that this process runs, also when it has been replaced on disk, with `control` as its socket.
 /// Its standard output is empty, its standard error is ours. What the service manager gave to us is not for it.
@@ -23,7 +24,7 @@ pub fn spawn_private(arguments: &[&OsStr], control: OwnedFd) -> io::Result<Child
     #[expect(clippy::disallowed_methods, reason = "this is the one place that starts our own program")]
     let mut command = Command::new("/proc/self/exe");
     command.arg0("ctrl-exec").args(arguments).stdin(Stdio::from(control)).stdout(Stdio::null());
-    for name in ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+    for name in OF_THE_SERVICE_MANAGER {
         command.env_remove(name);
     }
     command.spawn()

@@ -1,0 +1,360 @@
+//! Upgrades and restarts: no listening socket and no job is lost, and nobody who calls meanwhile is turned away.
+
+use std::io::Read as _;
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::agent::write_executable;
+use crate::harness::background::Background;
+use crate::harness::executor::Mode;
+use crate::harness::process::program;
+use crate::harness::site::Builder;
+use crate::harness::{Agent, Site, binary, eventually, host, tls};
+
+const WAIT: &str = "echo $$ > {work}/up; while [ ! -e {work}/go ]; do sleep 0.02; done; echo done";
+
+fn builder(mode: Mode) -> Builder {
+    Site::builder().executor(mode).sh("ok", "echo ran").sh("wait", WAIT)
+}
+
+/// With an agent whose file can be replaced.
+fn started(builder: Builder) -> Site {
+    let mut site = builder.prepare();
+    site.agent_mut().install();
+    site.start(0);
+    site
+}
+
+/// Callers without a pause, each on a connection of its own, until told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    callers: Vec<JoinHandle<usize>>,
+}
+
+impl Load {
+    fn start(site: &Site, address: SocketAddr) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let caller = |_| {
+            let (stop, ca, credentials) = (Arc::clone(&stop), site.authority(), site.dispatcher());
+            std::thread::spawn(move || {
+                let mut asked = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    // Refused or reset, it panics.
+                    assert_eq!(tls::connect(address, &ca, &credentials).post("/ping", "{}").status, 200);
+                    asked += 1;
+                }
+                asked
+            })
+        };
+        Self { callers: (0..3).map(caller).collect(), stop }
+    }
+
+    fn end(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        self.callers.into_iter().map(|caller| caller.join().expect("a caller that was never turned away")).sum()
+    }
+}
+
+/// Whether the agent runs what is at its path now, and not what was there before.
+fn runs_its_file(agent: &Agent) -> bool {
+    // A file that was replaced shows as one that was deleted (`proc_pid_exe(5)`).
+    std::fs::read_link(format!("/proc/{}/exe", agent.pid())).ok() == agent.file
+}
+
+/// The request id of a job that runs.
+fn submit(site: &Site) -> String {
+    let ran = site.control(&["--json", "run", "--async", "agent1", "wait"]).exits(0);
+    site.agent().worked("up");
+    ran.json()["reqid"].as_str().unwrap_or_else(|| panic!("{ran:?}")).to_owned()
+}
+
+fn has_result(site: &Site, id: &str) {
+    std::fs::write(site.agent().work("go"), "").unwrap();
+    let ran = site.control(&["wait", id]).exits(0);
+    let result = site.control(&["--json", "result", id]).exits(0);
+    assert!(result.stdout.contains("done"), "{ran:?} {result:?}");
+}
+
+#[test]
+fn an_agent_becomes_its_new_file_and_turns_nobody_away_meanwhile() {
+    for mode in [Mode::Private, Mode::System] {
+        let mut site = started(builder(mode));
+        let (pid, address) = (site.agent().pid(), site.agent().address());
+        let id = submit(&site);
+        let load = Load::start(&site, address);
+        for _ in 0..4 {
+            let runs: Vec<Background> = (0..3)
+                .map(|_| Background::start(site.control_command(&["--json", "run", "agent1", "ok"])))
+                .collect();
+            site.agent_mut().install();
+            assert!(!runs_its_file(site.agent()));
+            assert_eq!(site.agent().upgrade(), address);
+            assert!(runs_its_file(site.agent()));
+            for run in runs {
+                assert_eq!(run.end().exits(0).result()["stdout"], "ran\n");
+            }
+        }
+        assert!(load.end() > 4);
+        let agent = site.agent();
+        assert_eq!(agent.pid(), pid);
+        assert!(host::alive(pid));
+        let version = format!("VERSION={}", env!("CARGO_PKG_VERSION"));
+        agent.line("upgrade").is(&["ACTION=upgrade", "FILE=*", "RESULT=ok", &version]);
+        assert_eq!(host::zombies(pid), 0);
+        has_result(&site, &id);
+        assert_eq!(site.agent().reload().get("RESULT"), Some("ok"), "signals are heard as before");
+    }
+}
+
+#[test]
+fn a_file_that_could_not_serve_leaves_the_old_one_running() {
+    let mut site = started(builder(Mode::default()));
+    let file = site.agent().file.clone().unwrap();
+    let refused = |site: &Site, number: usize, reason: &str| {
+        host::kill(site.agent().pid(), Signal::SIGUSR2);
+        let line = eventually("a line about the upgrade", || site.agent().lines("upgrade").get(number).cloned());
+        line.is(&["ACTION=upgrade", "FILE=*", "REASON=*", "RESULT=kept the old program"]);
+        assert!(line.get("REASON").unwrap().contains(reason), "{line:?}");
+        assert_eq!(line.get("FILE"), Some(&*file.display().to_string()));
+        assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+        assert!(!runs_its_file(site.agent()));
+    };
+    std::fs::remove_file(&file).unwrap();
+    refused(&site, 0, "No such file");
+    std::fs::write(&file, "no program").unwrap();
+    refused(&site, 1, "cannot be executed");
+    for (number, text, reason) in [
+        (2, "exit 0", "it is no agent"),
+        (3, "echo broken >&2; exit 1", "could not serve: broken"),
+        (4, "kill -SEGV $$", "could not serve: signal"),
+        (5, "exec sleep 300", "did not say within 5 seconds"),
+    ] {
+        write_executable(&file, &format!("#!/bin/sh\n{text}\n"));
+        refused(&site, number, reason);
+    }
+    site.agent_mut().install();
+    let config = site.agent().config();
+    let good = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("prot = 1\n{good}")).unwrap();
+    refused(&site, 6, "agent.conf:1:1:");
+    std::fs::write(&config, good).unwrap();
+    site.agent().upgrade();
+    assert!(runs_its_file(site.agent()));
+}
+
+#[test]
+fn a_run_under_way_holds_an_upgrade_up_and_is_finished() {
+    let site = started(builder(Mode::default()));
+    let address = site.agent().address();
+    let run = Background::start(site.control_command(&["--json", "run", "agent1", "wait"]));
+    site.agent().worked("up");
+    host::kill(site.agent().pid(), Signal::SIGUSR2);
+    let line = site.agent().line("upgrade");
+    line.is(&["ACTION=upgrade", "FILE=*", "REQUESTS=1", "RESULT=waits for requests under way", "VERSION=*"]);
+    assert_eq!(site.result("ok", &[])["stdout"], "ran\n", "others are served meanwhile");
+    assert_eq!(site.agent().reload().get("RESULT"), Some("ok"));
+    std::fs::write(site.agent().work("go"), "").unwrap();
+    assert_eq!(run.end().exits(0).result()["stdout"], "done\n");
+    assert_eq!(site.agent().upgraded(), address);
+    assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+}
+
+#[test]
+fn a_second_signal_does_not_wait_and_a_caller_learns_that_its_run_was_broken_off() {
+    let site = started(builder(Mode::default()));
+    let run = Background::start(site.control_command(&["--json", "run", "agent1", "wait"]));
+    site.agent().worked("up");
+    host::kill(site.agent().pid(), Signal::SIGUSR2);
+    site.agent().line_where("upgrade", |line| line.get("REQUESTS") == Some("1"));
+    let script = site.agent().worked_pid("up");
+    site.agent().upgrade();
+    let failed = run.end().exits(1).result();
+    assert_eq!(failed["exit"], -1, "{failed}");
+    eventually("the end of the script", || (!host::alive(script)).then_some(()));
+    assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+}
+
+#[test]
+fn what_changed_in_the_configuration_counts_after_an_upgrade() {
+    let site = started(builder(Mode::default()).sh("limit", "ulimit -n"));
+    assert_eq!(site.result("limit", &[])["stdout"], "1024\n");
+    let (config, before) = (site.agent().config(), site.agent().address());
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("bind = 127.0.0.1", "bind = 127.0.0.2")).unwrap();
+    let address = site.agent().upgrade();
+    assert_eq!(address.ip().to_string(), "127.0.0.2");
+    assert_eq!(TcpStream::connect(before).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    std::fs::write(&config, text).unwrap();
+    site.register("agent1", site.agent().upgrade().port(), &site.agent().credentials);
+    assert_eq!(site.result("limit", &[])["stdout"], "1024\n", "not the agent's own");
+}
+
+#[test]
+fn an_agent_with_its_own_root_executor_says_that_it_has_to_be_restarted() {
+    let site = started(builder(Mode::Own));
+    host::kill(site.agent().pid(), Signal::SIGUSR2);
+    let line = site.agent().line("upgrade");
+    assert!(line.get("REASON").unwrap().contains("a root executor of its own"), "{line:?}");
+    assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+}
+
+#[test]
+fn an_agent_that_is_told_to_end_finishes_what_it_has_begun() {
+    let mut site = builder(Mode::default()).start();
+    let run = Background::start(site.control_command(&["--json", "run", "agent1", "wait"]));
+    site.agent().worked("up");
+    let pid = site.agent().pid();
+    host::kill(pid, Signal::SIGTERM);
+    std::fs::write(site.agent().work("go"), "").unwrap();
+    assert_eq!(run.end().exits(0).result()["stdout"], "done\n");
+    assert_eq!(site.agent_mut().wait(), Some(0));
+}
+
+/// A listening socket that outlives the agents it is handed to, as an init system has it.
+fn hand_over(agent: &mut Agent, listener: &TcpListener) {
+    let words = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$";
+    agent.start_with(words, [Stdio::from(OwnedFd::from(listener.try_clone().unwrap())), Stdio::null()]);
+}
+
+#[test]
+fn a_socket_of_the_init_system_hears_callers_before_the_agent_is_there_and_while_it_is_replaced() {
+    for mode in [Mode::Private, Mode::System] {
+        let mut site = builder(mode).prepare();
+        if mode == Mode::System {
+            site.agent_mut().start_service();
+        }
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        site.register("agent1", address.port(), &site.agent().credentials);
+        let early = Background::start(site.control_command(&["--json", "run", "agent1", "ok"]));
+        hand_over(site.agent_mut(), &listener);
+        assert_eq!(site.agent().address(), address);
+        assert_eq!(early.end().exits(0).result()["stdout"], "ran\n");
+        let id = submit(&site);
+        let load = Load::start(&site, address);
+        for _ in 0..4 {
+            assert_eq!(site.agent_mut().stop(), Some(0));
+            hand_over(site.agent_mut(), &listener);
+        }
+        assert!(load.end() > 4);
+        has_result(&site, &id);
+    }
+}
+
+#[test]
+fn a_socket_that_is_not_where_the_configuration_says_is_used_and_warned_about() {
+    let mut site = builder(Mode::default()).prepare();
+    let config = site.agent().config();
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("bind = 127.0.0.1", "bind = 127.0.0.2")).unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    hand_over(site.agent_mut(), &listener);
+    let line = site.agent().line("config-warn");
+    line.is(&["ACTION=config-warn", "KEY=port", "MSG=*"]);
+    let address = listener.local_addr().unwrap();
+    assert!(line.get("MSG").unwrap().contains(&format!("the init system has opened {address}")), "{line:?}");
+    assert_eq!(site.agent().address(), address);
+}
+
+#[test]
+fn two_sockets_are_both_heard() {
+    let mut site = builder(Mode::default()).prepare();
+    let config = site.agent().config();
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("bind = 127.0.0.1", "bind = 127.0.0.1, ::1")).unwrap();
+    let first = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = first.local_addr().unwrap().port();
+    let second = TcpListener::bind(("::1", port)).unwrap();
+    let words = "exec 3<&0 4>&1 </dev/null >/dev/null; export LISTEN_FDS=2 LISTEN_PID=$$ LISTEN_FDNAMES=a:b";
+    let given = [&first, &second].map(|socket| Stdio::from(OwnedFd::from(socket.try_clone().unwrap())));
+    site.agent_mut().start_with(words, given);
+    for address in [first.local_addr().unwrap(), second.local_addr().unwrap()] {
+        let mut http = tls::connect(address, &site.authority(), &site.dispatcher());
+        assert_eq!(http.post("/ping", "{}").status, 200);
+    }
+    assert!(site.agent().lines("config-warn").is_empty());
+}
+
+#[test]
+fn what_is_handed_over_must_be_a_listening_tcp_socket() {
+    let site = builder(Mode::default()).prepare();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let unix = std::os::unix::net::UnixListener::bind(site.agent().work("sock")).unwrap();
+    let datagrams = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let wrong: [OwnedFd; 4] = [connected.into(), unix.into(), datagrams.into(), file.into()];
+    let serve = |stdin: OwnedFd, count: &str| {
+        let mut command = program(Path::new("/bin/sh"));
+        let words = format!("exec 3<&0 </dev/null; export LISTEN_FDS={count} LISTEN_PID=$$; exec \"$@\"");
+        command.args(["-c", &words, "sh"]).arg(binary()).args(["agent", "--root"]).arg(&site.agent().root);
+        let output = command.args(["serve", "--unprivileged"]).stdin(Stdio::from(stdin)).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for socket in wrong {
+        let (code, said) = serve(socket, "1");
+        assert_eq!(code, Some(78), "{said}");
+        assert!(said.contains("descriptor 3, which was handed over, is no listening TCP socket"), "{said}");
+        assert!(said.contains("\nhint: the socket unit"), "{said}");
+    }
+    let (code, said) = serve(listener.try_clone().unwrap().into(), "2");
+    assert_eq!(code, Some(78));
+    assert!(said.contains("descriptor 4 was to be a listening socket"), "{said}");
+    let (code, said) = serve(listener.into(), "1000");
+    assert!(code == Some(78) && said.contains("1000 sockets"), "{said}");
+}
+
+#[test]
+fn neither_variables_nor_descriptors_of_a_hand_over_reach_scripts_and_hooks() {
+    let look = "env; ls -l /proc/self/fd";
+    let hook = "{ env; ls -l /proc/self/fd; echo; } > {work}/hook";
+    let mut site = builder(Mode::default()).sh("look", look).agent_hook(hook).prepare();
+    site.agent_mut().install();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let number = std::fs::read_link(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap();
+    hand_over(site.agent_mut(), &listener);
+    site.register("agent1", listener.local_addr().unwrap().port(), &site.agent().credentials);
+    let clean = || {
+        let script = site.result("look", &[])["stdout"].as_str().unwrap().to_owned();
+        let hook = std::fs::read_to_string(site.agent().work("hook")).unwrap();
+        for text in [script, hook] {
+            assert!(text.contains("PATH=") && text.contains(" 0 -> "), "{text}");
+            for name in ["LISTEN_", "CTRL_EXEC_LISTEN_FDS", "NOTIFY_SOCKET", &number.display().to_string()] {
+                assert!(!text.contains(name), "{name}: {text}");
+            }
+        }
+    };
+    clean();
+    assert_eq!(site.agent().upgrade(), listener.local_addr().unwrap());
+    clean();
+}
+
+#[test]
+fn systemd_s_own_activation_hands_the_socket_over() {
+    let site = builder(Mode::default()).prepare();
+    // An address that is this process's alone, so that a port that was free there stays so.
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let own = std::net::Ipv4Addr::new(127, 77, high, low);
+    let address = TcpListener::bind((own, 0)).unwrap().local_addr().unwrap();
+    let mut command = program(Path::new("systemd-socket-activate"));
+    command.args(["--fdname=agent", "-l", &address.to_string()]).arg(binary()).args(["agent", "--root"]);
+    command.arg(&site.agent().root).args(["serve", "--unprivileged"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(eventually("the socket of the init system", || TcpStream::connect(address).ok()));
+    let mut http = tls::connect(address, &site.authority(), &site.dispatcher());
+    assert_eq!(http.post("/ping", "{}").status, 200);
+    drop(http);
+    host::kill(child.id(), Signal::SIGTERM);
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{said}");
+    assert!(said.contains("ACTION=config-warn KEY=port"), "{said}");
+}
