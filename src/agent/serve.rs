@@ -102,6 +102,7 @@ pub fn inheritance(argv: &[OsString]) -> Result<(Option<Given>, Footing), ServeE
 /// Whether an agent could serve, for the one that wants to become this program: what [`serve`] needs before it listens.
 /// Its version, in the words that are waited for.
 pub fn check(places: &Places, host: &str, warn: Warn<'_>) -> Result<String, ServeError> {
+    configuration(places)?;
     let log = Logger::open(Ident::Agent, Sockets::new(|place| places.root.path(place)));
     let (_, warnings) = Snapshot::load(places, host, &log)?;
     warn(&warnings);
