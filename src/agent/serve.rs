@@ -4,13 +4,14 @@ use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::door::Door;
-use super::orders::{ExecutorError, Kinship, Orders};
+use super::orders::{Beginning, ExecutorError, Kinship, Orders};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
 use super::state::{Agent, log_warnings};
 use super::sweep;
@@ -19,7 +20,7 @@ use crate::audit::{Event, Ident, Level, Logger, Sockets};
 use crate::conf::agent::{Loaded, Settings};
 use crate::conf::{Account as Configured, Warnings};
 use crate::net::listen::{ListenError, Listener};
-use crate::sys::handover::{Giver, Given};
+use crate::sys::handover::{Given, Giver, Left};
 use crate::sys::notify::Notifier;
 use crate::sys::process::Program;
 use crate::sys::user::{self, Account, DropError, Uid};
@@ -86,17 +87,34 @@ pub fn drop_root(settings: &Settings) -> Result<(), ServeError> {
 
 /// The way to the agent's executor, which is started here where it needs the rights that are given up next. Must run
 /// before [`drop_root`] and before a second thread exists.
-pub fn executor(places: &Places, kinship: &Kinship, footing: &Footing) -> Result<Orders, ServeError> {
-    Ok(Orders::new(kinship, places, footing.limit())?)
+pub fn executor(
+    places: &Places,
+    kinship: &Kinship,
+    footing: &Footing,
+    executor: Option<OwnedFd>,
+) -> Result<Orders, ServeError> {
+    let beginning = Beginning { descriptors: footing.limit(), file: footing.path(), executor };
+    Ok(Orders::new(kinship, places, beginning)?)
 }
 
-/// The sockets that were opened for this process, and what it was started as. Must run before this process opens a
-/// descriptor.
-pub fn inheritance(argv: &[OsString]) -> Result<(Option<Given>, Footing), ServeError> {
+/// What this process has from before it ran this program, or from whoever started it.
+#[derive(Debug)]
+pub struct Inheritance {
+    /// Sockets that were opened for it.
+    pub given: Option<Given>,
+    /// The socket to the root executor that it has started.
+    pub executor: Option<OwnedFd>,
+    /// What it was started as.
+    pub footing: Footing,
+}
+
+/// Takes the inheritance. Must run before this process opens a descriptor.
+pub fn inheritance(argv: &[OsString]) -> Result<Inheritance, ServeError> {
     let given = handover::tcp_listeners().map_err(ServeError::Given)?;
+    let executor = handover::executor().map_err(ServeError::Given)?;
     let program = Program::own(argv).map_err(ServeError::Start)?;
     let limit = descriptors::raise(DESCRIPTORS).map_err(ServeError::Start)?;
-    Ok((given, Footing::new(program, limit)))
+    Ok(Inheritance { given, executor, footing: Footing::new(program, limit) })
 }
 
 /// Whether an agent could serve, for the one that wants to become this program: what [`serve`] needs before it listens.
@@ -243,17 +261,24 @@ impl Serving {
         }
         self.agent.log().emit(self.footing.event(Level::Info).field("RESULT", "ok").field("VERSION", version));
         let _ = self.notifier.reloading();
-        self.agent.orders().close().await;
-        let error = self.footing.take_up(&self.door.descriptors());
-        self.stays(&UpgradeError::Start(error));
+        let error = match self.agent.orders().make_ready().await {
+            Ok(executor) => {
+                let executor = executor.as_ref().map(AsFd::as_fd);
+                let left = Left { sockets: self.door.descriptors(), executor };
+                UpgradeError::Start(self.footing.take_up(&left))
+            }
+            Err(error) => error.into(),
+        };
+        self.stays(&error);
         self.door.reopen();
         let _ = self.notifier.ready("serving", &[]);
         ControlFlow::Continue(())
     }
 
     async fn attempt(&self) -> Result<String, UpgradeError> {
-        if self.agent.orders().is_own() {
-            return Err(UpgradeError::OwnExecutor);
+        let loaded = snapshot::configuration(self.agent.places())?;
+        if !self.agent.orders().suit(&loaded.settings) {
+            return Err(UpgradeError::OtherExecutor);
         }
         self.footing.attempt().await
     }

@@ -100,6 +100,12 @@ impl Agent {
         Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Its files.
+    #[must_use]
+    pub const fn places(&self) -> &Places {
+        &self.places
+    }
+
     /// The log.
     #[must_use]
     pub const fn log(&self) -> &Logger {

@@ -9,19 +9,21 @@
 //!    again, and the agent tries again when those that it has waited for are over. A second signal does not wait.
 //! 3. The process runs the new file. Jobs are the monitors' and notice nothing.
 //!
-//! An agent with a root executor of its own cannot do this: it has given up root, and the executor would stay the old
-//! program's. Such a one is stopped and started.
+//! An agent that has given up root, and with it the possibility to start a root executor, keeps the one that it has, which
+//! takes the new file up by itself first: by its own path, and only if nobody but root could have written that.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
+use super::orders::ExecutorError;
+use super::snapshot::SnapshotError;
 use crate::audit::{Event, Level};
 use crate::sys::descriptors;
+use crate::sys::handover::Left;
 use crate::sys::process::{Program, Signal, Trial};
 
 /// The word that has `serve` say whether it could serve, and do no more.
@@ -35,9 +37,15 @@ const TRIAL: Duration = Duration::from_secs(5);
 /// Why the agent stays the program that it is.
 #[derive(Debug, thiserror::Error)]
 pub enum UpgradeError {
-    /// Its executor would stay the old one.
-    #[error("an agent with a root executor of its own cannot take up another file while it runs: restart it")]
-    OwnExecutor,
+    /// The configuration now wants an executor of another kind, with which scripts have other rights.
+    #[error("'executor_socket' was set or removed, which takes a restart of the agent")]
+    OtherExecutor,
+    /// The configuration cannot be read.
+    #[error(transparent)]
+    Configuration(#[from] SnapshotError),
+    /// Its own root executor stays the old one.
+    #[error(transparent)]
+    Executor(#[from] ExecutorError),
     /// The file cannot be executed.
     #[error("the file cannot be executed")]
     Start(#[source] io::Error),
@@ -86,15 +94,15 @@ impl Footing {
         judge(trial.map_err(io::Error::other).flatten().map_err(UpgradeError::Start)?)
     }
 
-    /// Runs the file that is there now, with the sockets. Only returns if that fails, and then nothing has changed.
-    pub fn take_up(&self, sockets: &[BorrowedFd<'_>]) -> io::Error {
+    /// Runs the file that is there now, which gets what is left. Only returns if that fails, and then nothing has changed.
+    pub fn take_up(&self, left: &Left<'_>) -> io::Error {
         // Else scripts would get the limit that is for an agent alone.
         if let Err(error) = descriptors::put_back(self.limit) {
             return error;
         }
         // A reload or another upgrade is what is about to happen anyway; and who wants the end shall have it.
         let error =
-            self.program.become_it(sockets, &[Signal::SIGHUP, Signal::SIGUSR2], &[Signal::SIGTERM, Signal::SIGINT]);
+            self.program.become_it(left, &[Signal::SIGHUP, Signal::SIGUSR2], &[Signal::SIGTERM, Signal::SIGINT]);
         match descriptors::raise(super::serve::DESCRIPTORS) {
             Ok(_) => error,
             Err(other) => other,

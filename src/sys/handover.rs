@@ -19,11 +19,21 @@ use nix::unistd;
 use super::fdpass::{self, Kind};
 
 /// What a service manager tells its services by. It is for this process, and for none that it starts.
-pub const OF_THE_SERVICE_MANAGER: [&str; 7] =
-    ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID", KEPT];
+pub const OF_THE_SERVICE_MANAGER: [&str; 8] = [
+    "NOTIFY_SOCKET",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    KEPT,
+    EXECUTOR,
+];
 
 /// What this process tells the program that replaces its own: `PID:NUMBER,NUMBER`.
 const KEPT: &str = "CTRL_EXEC_LISTEN_FDS";
+/// The same of the socket to its executor.
+const EXECUTOR: &str = "CTRL_EXEC_EXECUTOR_FD";
 
 /// The first descriptor that an init system hands over (`SD_LISTEN_FDS_START`, `sd_listen_fds(3)`).
 const FIRST: RawFd = 3;
@@ -65,6 +75,36 @@ pub fn tcp_listeners() -> io::Result<Option<Given>> {
     Ok(Some(Given { giver, sockets }))
 }
 
+/// What a process leaves open for the program that replaces its own.
+#[derive(Debug, Default)]
+pub struct Left<'a> {
+    /// Listening sockets.
+    pub sockets: Vec<BorrowedFd<'a>>,
+    /// The socket to a root executor that it has started.
+    pub executor: Option<BorrowedFd<'a>>,
+}
+
+impl<'a> Left<'a> {
+    /// Everything.
+    pub(super) fn all(&self) -> impl Iterator<Item = BorrowedFd<'a>> {
+        self.sockets.iter().copied().chain(self.executor)
+    }
+}
+
+/// The socket to the root executor that this process started when it ran another program.
+///
+/// # Errors
+/// It is not what it should be: one end of a pair that root has made.
+pub fn executor() -> io::Result<Option<OwnedFd>> {
+    let Some(numbers) = kept(std::env::var(EXECUTOR).ok().as_deref(), std::process::id()) else { return Ok(None) };
+    let [number] = numbers[..] else { return Err(io::Error::other("there is one socket to an executor, or none")) };
+    let socket = taken(number)?;
+    if fdpass::peer(&socket)?.uid.is_root() {
+        return Ok(Some(socket));
+    }
+    Err(io::Error::other("the socket to the executor was not made by root"))
+}
+
 /// The one unix socket that the init system has handed over, `None` where it has not.
 ///
 /// # Errors
@@ -90,13 +130,19 @@ pub fn unix_listener() -> io::Result<Option<UnixListener>> {
 }
 
 /// The variables of this process for the program that replaces its own: without the service manager's word about
-/// sockets, and with ours about these.
+/// sockets, and with ours about what is left.
 #[must_use]
-pub fn environment(sockets: &[BorrowedFd<'_>]) -> Vec<(OsString, OsString)> {
-    let stale = |name: &OsStr| name.to_str().is_some_and(|name| name.starts_with("LISTEN_") || name == KEPT);
-    let numbers: Vec<String> = sockets.iter().map(|socket| socket.as_raw_fd().to_string()).collect();
-    let word = format!("{}:{}", std::process::id(), numbers.join(","));
-    std::env::vars_os().filter(|(name, _)| !stale(name)).chain([(KEPT.into(), word.into())]).collect()
+pub fn environment(left: &Left<'_>) -> Vec<(OsString, OsString)> {
+    let stale = |name: &OsStr| {
+        name.to_str().is_some_and(|name| name.starts_with("LISTEN_") || [KEPT, EXECUTOR].contains(&name))
+    };
+    let word = |name: &str, sockets: &[BorrowedFd<'_>]| {
+        let numbers: Vec<String> = sockets.iter().map(|socket| socket.as_raw_fd().to_string()).collect();
+        let word = format!("{}:{}", std::process::id(), numbers.join(","));
+        (!sockets.is_empty()).then(|| (name.into(), word.into()))
+    };
+    let ours = [word(KEPT, &left.sockets), word(EXECUTOR, left.executor.as_slice())];
+    std::env::vars_os().filter(|(name, _)| !stale(name)).chain(ours.into_iter().flatten()).collect()
 }
 
 /// The numbers that the init system names, if it means this process.
@@ -189,7 +235,8 @@ mod tests {
     #[test]
     fn what_is_left_for_the_next_program_replaces_the_service_manager_s_word() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let environment = environment(&[listener.as_fd()]);
+        let left = Left { sockets: vec![listener.as_fd()], executor: None };
+        let environment = environment(&left);
         assert!(environment.iter().all(|(name, _)| !name.to_string_lossy().starts_with("LISTEN_")));
         let (_, word) = environment.iter().find(|(name, _)| name == KEPT).unwrap();
         assert_eq!(kept(word.to_str(), std::process::id()).unwrap(), [listener.as_raw_fd()]);

@@ -84,7 +84,7 @@ fn has_result(site: &Site, id: &str) {
 
 #[test]
 fn an_agent_becomes_its_new_file_and_turns_nobody_away_meanwhile() {
-    for mode in [Mode::Private, Mode::System] {
+    for mode in Mode::ALL {
         let mut site = started(builder(mode));
         let (pid, address) = (site.agent().pid(), site.agent().address());
         let id = submit(&site);
@@ -197,11 +197,62 @@ fn what_changed_in_the_configuration_counts_after_an_upgrade() {
 }
 
 #[test]
-fn an_agent_with_its_own_root_executor_says_that_it_has_to_be_restarted() {
-    let site = started(builder(Mode::Own));
+fn a_root_executor_takes_up_no_file_that_another_could_have_written() {
+    let mut site = started(builder(Mode::Own));
+    site.agent_mut().install();
+    let file = site.agent().file.clone().unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o775)).unwrap();
+    let (keeper, executor) = (site.agent().keeper(), site.agent().executor());
+    host::kill(site.agent().pid(), Signal::SIGUSR2);
+    let kept = |line: &crate::harness::audit::Line| line.get("RESULT") == Some("kept the old program");
+    for action in ["exec-upgrade", "upgrade"] {
+        let line = site.agent().line_where(action, kept);
+        assert!(line.get("REASON").unwrap().contains("has mode 0775"), "{line:?}");
+    }
+    assert!(!runs_its_file(site.agent()));
+    assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+    assert_eq!(site.agent().keeper(), keeper);
+    assert_ne!(site.agent().executor(), executor, "its keeper has started another");
+    let network = |pid| std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+    assert_ne!(network(keeper), network(site.agent().pid()), "it has left the host's network again");
+}
+
+#[test]
+fn a_root_executor_becomes_the_new_file_and_stays_what_it_is() {
+    let mut site = started(builder(Mode::Own).sh("net", "readlink /proc/self/ns/net; id -un"));
+    let before = site.result("net", &[])["stdout"].clone();
+    let keeper = site.agent().keeper();
+    for _ in 0..3 {
+        site.agent_mut().install();
+        site.agent().upgrade();
+        assert_eq!(site.agent().keeper(), keeper);
+        for pid in [keeper, site.agent().executor()] {
+            let file = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+            assert_eq!(Some(file), site.agent().file, "{pid}");
+        }
+        assert_eq!(site.result("net", &[])["stdout"], before);
+        assert_eq!(site.agent().reload().get("RESULT"), Some("ok"));
+    }
+    site.agent().line("exec-upgrade").is(&["ACTION=exec-upgrade", "RESULT=ok", "VERSION=*"]);
+    // It dies and is replaced as ever.
+    let killed = site.agent().executor();
+    host::kill(killed, Signal::SIGKILL);
+    eventually("its end", || (!host::alive(killed)).then_some(()));
+    assert_eq!(site.result("net", &[])["stdout"], before);
+    assert_eq!(site.agent_mut().stop(), Some(0));
+    eventually("the end of the keeper", || (!host::alive(keeper)).then_some(()));
+}
+
+#[test]
+fn an_upgrade_that_would_change_whose_rights_scripts_have_is_refused() {
+    let site = started(builder(Mode::System));
+    let config = site.agent().config();
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text: String = text.lines().filter(|line| !line.starts_with("executor_socket")).flat_map(|line| [line, "\n"]).collect();
+    std::fs::write(&config, text).unwrap();
     host::kill(site.agent().pid(), Signal::SIGUSR2);
     let line = site.agent().line("upgrade");
-    assert!(line.get("REASON").unwrap().contains("a root executor of its own"), "{line:?}");
+    assert!(line.get("REASON").unwrap().contains("'executor_socket' was set or removed"), "{line:?}");
     assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Globals, prepare, remedy};
 use crate::agent::orders::{ExecutorError, Kinship};
 use crate::agent::pairing;
-use crate::agent::serve::{self, ServeError, Start};
+use crate::agent::serve::{self, Inheritance, ServeError, Start};
 use crate::agent::snapshot::Places;
 use crate::cli::out;
 use crate::conf::agent::Loaded;
@@ -39,12 +39,16 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     }
     // First of all: what was handed over is known by its number alone.
     let argv: Vec<OsString> = std::env::args_os().collect();
-    let (given, footing) = serve::inheritance(&argv).map_err(fail)?;
+    let Inheritance { given, executor, footing } = serve::inheritance(&argv).map_err(fail)?;
     prepare(globals)?;
     let loaded = serve::configuration(&places).map_err(fail)?;
-    let kinship = Kinship::of(&loaded.settings, args.unprivileged);
+    let kinship = match (Kinship::of(&loaded.settings, args.unprivileged), &executor) {
+        // This process had root's rights when it started it.
+        (Kinship::Private, Some(_)) => Kinship::Own,
+        (kinship, _) => kinship,
+    };
     // With the rights that are given up on the next line.
-    let orders = serve::executor(&places, &kinship, &footing).map_err(fail)?;
+    let orders = serve::executor(&places, &kinship, &footing, executor).map_err(fail)?;
     serve::drop_root(&loaded.settings).map_err(fail)?;
     remind(&kinship, &loaded);
     let host = host::fqdn(NAME);

@@ -7,7 +7,7 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use nix::unistd;
 
 use super::signals::Replaced;
 use crate::sys::file::Identity;
-use crate::sys::handover::{self, OF_THE_SERVICE_MANAGER};
+use crate::sys::handover::{self, Left, OF_THE_SERVICE_MANAGER};
 use crate::sys::poll;
 
 /// Most bytes that are kept of what a trial says.
@@ -95,18 +95,18 @@ impl Program {
         judge(&mut child, said)
     }
 
-    /// Becomes what is at the path now, with the same words; `sockets` stay open for it to take
-    /// ([`handover::tcp_listeners`]). Signals of `ignored` do nothing until it has handlers of its own; those of
+    /// Becomes what is at the path now, with the same words; what is `left` stays open for it to take
+    /// ([`handover::tcp_listeners`], [`handover::executor`]). Signals of `ignored` do nothing until it has handlers of its own; those of
     /// `ending` end it. Only returns if that fails, and then nothing has changed.
-    pub fn become_it(&self, sockets: &[BorrowedFd<'_>], ignored: &[Signal], ending: &[Signal]) -> io::Error {
+    pub fn become_it(&self, left: &Left<'_>, ignored: &[Signal], ending: &[Signal]) -> io::Error {
         let tried = || -> io::Result<std::convert::Infallible> {
-            let environment = handover::environment(sockets);
+            let environment = handover::environment(left);
             let words = self.argv.iter().map(|word| text(word)).collect::<io::Result<Vec<_>>>()?;
             let pair = |(name, value): &(OsString, OsString)| text(&[name, OsStr::new("="), value].join(OsStr::new("")));
             let environment = environment.iter().map(pair).collect::<io::Result<Vec<_>>>()?;
             let path = text(self.path.as_os_str())?;
             let _replaced = Replaced::new(ignored, ending)?;
-            let _open = Open::new(sockets)?;
+            let _open = Open::new(left)?;
             Ok(unistd::execve(&path, &words, &environment)?)
         };
         match tried() {
@@ -150,14 +150,14 @@ fn judge(child: &mut Child, said: String) -> io::Result<Trial> {
     })
 }
 
-/// Sockets that stay open over exec, as long as this lives.
-struct Open<'a>(&'a [BorrowedFd<'a>]);
+/// What stays open over exec, as long as this lives.
+struct Open<'a>(&'a Left<'a>);
 
 impl<'a> Open<'a> {
-    fn new(sockets: &'a [BorrowedFd<'a>]) -> io::Result<Self> {
-        let open = Self(sockets);
-        for socket in sockets {
-            fcntl(socket, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    fn new(left: &'a Left<'a>) -> io::Result<Self> {
+        let open = Self(left);
+        for descriptor in left.all() {
+            fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))?;
         }
         Ok(open)
     }
@@ -165,9 +165,9 @@ impl<'a> Open<'a> {
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        for socket in self.0 {
+        for descriptor in self.0.all() {
             // It is open, so this cannot fail.
-            let _ = fcntl(socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+            let _ = fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
         }
     }
 }
@@ -178,6 +178,10 @@ mod tests {
 
     use super::*;
     use crate::sys::process::tests::in_a_process;
+
+    fn left(listener: &TcpListener) -> Left<'_> {
+        Left { sockets: vec![listener.as_fd()], executor: None }
+    }
 
     const LONG: Duration = Duration::from_secs(20);
 
@@ -216,7 +220,7 @@ mod tests {
         let text = in_a_process("absent", || {
             let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
             let missing = Program { path: "/no/such/file".into(), argv: Vec::new() };
-            let error = missing.become_it(&[listener.as_fd()], &[Signal::SIGUSR2], &[Signal::SIGPIPE]);
+            let error = missing.become_it(&left(&listener), &[Signal::SIGUSR2], &[Signal::SIGPIPE]);
             let flags = FdFlag::from_bits_truncate(fcntl(&listener, FcntlArg::F_GETFD).unwrap());
             let status = std::fs::read_to_string("/proc/self/status").unwrap();
             let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
@@ -235,7 +239,7 @@ mod tests {
             let script = "exec >&2; echo ANSWER:$(readlink /proc/$$/fd/${FD#*:} | \
                           cut -c1-6) ${FD%:*} $$";
             let script = format!("FD=$CTRL_EXEC_LISTEN_FDS; {script}");
-            format!("{}", sh(&script).become_it(&[listener.as_fd()], &[], &[]))
+            format!("{}", sh(&script).become_it(&left(&listener), &[], &[]))
         });
         let words: Vec<&str> = text.split_whitespace().collect();
         assert_eq!((words[0], words[1]), ("socket", words[2]), "{text}");
