@@ -20,17 +20,15 @@ use crate::audit::{Event, Ident, Level, Logger, Sockets};
 use crate::conf::agent::{Loaded, Settings};
 use crate::conf::{Account as Configured, Warnings};
 use crate::net::listen::{ListenError, Listener};
+use crate::sys::handover;
 use crate::sys::handover::{Given, Giver, Left};
 use crate::sys::notify::Notifier;
 use crate::sys::process::Program;
 use crate::sys::user::{self, Account, DropError, Uid};
-use crate::sys::{descriptors, handover};
 use crate::wire::causes;
 
 /// How long an agent that cannot go on still serves.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-/// Descriptors wanted: one for each connection, and four more for each script that runs.
-pub(super) const DESCRIPTORS: u64 = 16_384;
 /// How long requests under way may hold up who calls while the agent wants to become another program.
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long requests under way may take when the agent ends. Service managers kill after 10 s, some after 5.
@@ -113,8 +111,7 @@ pub fn inheritance(argv: &[OsString]) -> Result<Inheritance, ServeError> {
     let given = handover::tcp_listeners().map_err(ServeError::Given)?;
     let executor = handover::executor().map_err(ServeError::Given)?;
     let program = Program::own(argv).map_err(ServeError::Start)?;
-    let limit = descriptors::raise(DESCRIPTORS).map_err(ServeError::Start)?;
-    Ok(Inheritance { given, executor, footing: Footing::new(program, limit) })
+    Ok(Inheritance { given, executor, footing: Footing::new(program).map_err(ServeError::Start)? })
 }
 
 /// Whether an agent could serve, for the one that wants to become this program: what [`serve`] needs before it listens.

@@ -31,6 +31,8 @@ pub const CHECK: &str = "--check";
 /// What a file that could serve says first; its version comes behind.
 pub const READY: &str = "ready to serve: ctrl-exec-agent ";
 
+/// Descriptors wanted: one for each connection, and four more for each script that runs.
+const DESCRIPTORS: u64 = 16_384;
 /// How long a trial may take.
 const TRIAL: Duration = Duration::from_secs(5);
 
@@ -65,10 +67,12 @@ pub struct Footing {
 }
 
 impl Footing {
-    /// A program that was started with this limit on descriptors.
-    #[must_use]
-    pub fn new(program: Program, limit: u64) -> Self {
-        Self { program: Arc::new(program), limit }
+    /// Of a program that has just begun. Its limit on descriptors is raised as far as an agent needs it.
+    ///
+    /// # Errors
+    /// The limit cannot be read.
+    pub fn new(program: Program) -> io::Result<Self> {
+        Ok(Self { program: Arc::new(program), limit: descriptors::raise(DESCRIPTORS)? })
     }
 
     /// The limit on descriptors that it was started with.
@@ -95,6 +99,7 @@ impl Footing {
     }
 
     /// Runs the file that is there now, which gets what is left. Only returns if that fails, and then nothing has changed.
+    #[must_use]
     pub fn take_up(&self, left: &Left<'_>) -> io::Error {
         // Else scripts would get the limit that is for an agent alone.
         if let Err(error) = descriptors::put_back(self.limit) {
@@ -103,7 +108,7 @@ impl Footing {
         // A reload or another upgrade is what is about to happen anyway; and who wants the end shall have it.
         let error =
             self.program.become_it(left, &[Signal::SIGHUP, Signal::SIGUSR2], &[Signal::SIGTERM, Signal::SIGINT]);
-        match descriptors::raise(super::serve::DESCRIPTORS) {
+        match descriptors::raise(DESCRIPTORS) {
             Ok(_) => error,
             Err(other) => other,
         }

@@ -108,9 +108,9 @@ impl ExecEvent<'_> {
                 };
                 Event::new(Level::Error, "exec-restart").field(key, number)
             }
-            Self::Upgraded { failure: None } => {
-                Event::new(Level::Info, "exec-upgrade").field("RESULT", "ok").field("VERSION", env!("CARGO_PKG_VERSION"))
-            }
+            Self::Upgraded { failure: None } => Event::new(Level::Info, "exec-upgrade")
+                .field("RESULT", "ok")
+                .field("VERSION", env!("CARGO_PKG_VERSION")),
             Self::Upgraded { failure: Some(text) } => {
                 Event::new(Level::Error, "exec-upgrade").field("REASON", text).field("RESULT", "kept the old program")
             }

@@ -44,8 +44,9 @@ impl Succession {
     /// as it was.
     pub(super) fn take_up(&self, control: &OwnedFd, network: &HostNetwork) -> Result<Infallible, String> {
         let path = self.words.last().map_or(Path::new(""), Path::new);
-        let found = file::resolve_trusted(path)
-            .map_err(|error| format!("the executor does not take up {}: {}", path.display(), causes::on_one_line(&error)))?;
+        let found = file::resolve_trusted(path).map_err(|error| {
+            format!("the executor does not take up {}: {}", path.display(), causes::on_one_line(&error))
+        })?;
         let fail = |error: io::Error| format!("the executor cannot become {}: {error}", found.path.display());
         // Where it finds the host's network, it leaves it by itself.
         network.enter().map_err(fail)?;

@@ -19,16 +19,8 @@ use nix::unistd;
 use super::fdpass::{self, Kind};
 
 /// What a service manager tells its services by. It is for this process, and for none that it starts.
-pub const OF_THE_SERVICE_MANAGER: [&str; 8] = [
-    "NOTIFY_SOCKET",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LISTEN_FDNAMES",
-    "WATCHDOG_USEC",
-    "WATCHDOG_PID",
-    KEPT,
-    EXECUTOR,
-];
+pub const OF_THE_SERVICE_MANAGER: [&str; 8] =
+    ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID", KEPT, EXECUTOR];
 
 /// What this process tells the program that replaces its own: `PID:NUMBER,NUMBER`.
 const KEPT: &str = "CTRL_EXEC_LISTEN_FDS";
@@ -172,7 +164,8 @@ fn tcp_listener(number: RawFd) -> io::Result<TcpListener> {
         io::Error::other(format!("descriptor {number} was to be a listening socket, and cannot be used: {error}"))
     })?;
     if !listens(&socket, &[AddressFamily::Inet, AddressFamily::Inet6]) {
-        let text = format!("descriptor {number}, which was handed over, is no listening TCP socket (ListenStream=PORT)");
+        let text =
+            format!("descriptor {number}, which was handed over, is no listening TCP socket (ListenStream=PORT)");
         return Err(io::Error::other(text));
     }
     let listener = TcpListener::from(socket);

@@ -38,8 +38,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
         return Ok(Exit::Success);
     }
     // First of all: what was handed over is known by its number alone.
-    let argv: Vec<OsString> = std::env::args_os().collect();
-    let Inheritance { given, executor, footing } = serve::inheritance(&argv).map_err(fail)?;
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let Inheritance { given, executor, footing } = serve::inheritance(&words).map_err(fail)?;
     prepare(globals)?;
     let loaded = serve::configuration(&places).map_err(fail)?;
     let kinship = match (Kinship::of(&loaded.settings, args.unprivileged), &executor) {

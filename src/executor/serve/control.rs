@@ -218,7 +218,9 @@ impl Server<'_, OwnedFd> {
             (Ok(Control::Reload), None) => Ok(Message::Reload),
             (Ok(Control::Hello), None) => Ok(Message::Hello),
             (Ok(Control::Upgrade), None) => Ok(Message::Upgrade),
-            (Ok(Control::Reload | Control::Hello | Control::Upgrade), Some(_)) => ignore("a word of control came with a descriptor"),
+            (Ok(Control::Reload | Control::Hello | Control::Upgrade), Some(_)) => {
+                ignore("a word of control came with a descriptor")
+            }
             (Err(error), _) => ignore(&format!("a message cannot be understood: {error}")),
         }
     }

@@ -38,6 +38,7 @@ pub fn spawn_private(arguments: &[&OsStr], control: OwnedFd) -> io::Result<Child
 
 /// In such a child: becomes the program at `path`, with the same words as for [`spawn_private`] and `control` as its
 /// socket. Only returns if that fails; then nothing has changed.
+#[must_use]
 pub fn become_private(path: &Path, arguments: &[&OsStr], control: &OwnedFd) -> io::Error {
     let tried = || -> io::Result<Infallible> {
         let text = |word: &OsStr| CString::new(word.as_bytes());

@@ -98,11 +98,13 @@ impl Program {
     /// Becomes what is at the path now, with the same words; what is `left` stays open for it to take
     /// ([`handover::tcp_listeners`], [`handover::executor`]). Signals of `ignored` do nothing until it has handlers of its own; those of
     /// `ending` end it. Only returns if that fails, and then nothing has changed.
+    #[must_use]
     pub fn become_it(&self, left: &Left<'_>, ignored: &[Signal], ending: &[Signal]) -> io::Error {
         let tried = || -> io::Result<std::convert::Infallible> {
             let environment = handover::environment(left);
             let words = self.argv.iter().map(|word| text(word)).collect::<io::Result<Vec<_>>>()?;
-            let pair = |(name, value): &(OsString, OsString)| text(&[name, OsStr::new("="), value].join(OsStr::new("")));
+            let pair =
+                |(name, value): &(OsString, OsString)| text(&[name, OsStr::new("="), value].join(OsStr::new("")));
             let environment = environment.iter().map(pair).collect::<io::Result<Vec<_>>>()?;
             let path = text(self.path.as_os_str())?;
             let _replaced = Replaced::new(ignored, ending)?;
