@@ -16,6 +16,7 @@ use crate::harness::{Agent, binary, eventually, host, tls};
 
 /// A listening socket that outlives the agents it is handed to, as an init system has it.
 fn hand_over(agent: &mut Agent, listener: &TcpListener) {
+    agent.look_after_service();
     let words = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$";
     agent.start_with(words, [Stdio::from(OwnedFd::from(listener.try_clone().unwrap())), Stdio::null()]);
 }
@@ -24,9 +25,6 @@ fn hand_over(agent: &mut Agent, listener: &TcpListener) {
 fn a_socket_of_the_init_system_hears_callers_before_the_agent_is_there_and_while_it_is_replaced() {
     for mode in [Mode::Private, Mode::System] {
         let mut site = builder(mode).prepare();
-        if mode == Mode::System {
-            site.agent_mut().start_service();
-        }
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = listener.local_addr().unwrap();
         site.register("agent1", address.port(), &site.agent().credentials);

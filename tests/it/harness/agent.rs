@@ -152,11 +152,15 @@ impl Agent {
 
     /// Starts `serve`, after the system's executor where it has that, and waits until it is ready.
     pub(crate) fn start(&mut self) {
-        // The init system would start one again that has ended.
+        self.look_after_service();
+        self.start_alone();
+    }
+
+    /// Starts the system's executor where there is to be one and is none, as the init system would.
+    pub(crate) fn look_after_service(&mut self) {
         if self.mode == Mode::System && self.service.as_ref().is_none_or(|service| !host::alive(service.pid())) {
             self.start_service();
         }
-        self.start_alone();
     }
 
     /// Starts `serve` and waits until it is ready.
