@@ -256,12 +256,13 @@ impl Serving {
             self.agent.log().emit(event.field("REQUESTS", left).field("VERSION", version));
             return ControlFlow::Continue(());
         }
-        self.agent.log().emit(self.footing.event(Level::Info).field("RESULT", "ok").field("VERSION", version));
         let _ = self.notifier.reloading();
         let error = match self.agent.orders().make_ready().await {
             Ok(executor) => {
                 let executor = executor.as_ref().map(AsFd::as_fd);
                 let left = Left { sockets: self.door.descriptors(), executor };
+                let event = self.footing.event(Level::Info).field("RESULT", "ok").field("VERSION", version);
+                self.agent.log().emit(event);
                 UpgradeError::Start(self.footing.take_up(&left))
             }
             Err(error) => error.into(),
