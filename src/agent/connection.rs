@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -26,6 +26,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const HEAD: Duration = Duration::from_secs(30);
 /// How long a kept connection may be idle: long enough for a check that comes every minute.
 const IDLE: Duration = Duration::from_mins(5);
+/// How long the first request of a connection may take to come, once the agent wants to leave.
+const FIRST: Duration = Duration::from_secs(1);
 /// Requests of one connection beyond `max_children`: those are answered, with a refusal, instead of waiting unseen.
 const BEYOND: u32 = 32;
 
@@ -92,13 +94,13 @@ fn overloaded(agent: &Agent, peer: IpAddr) {
 async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, peer: Peer) {
     let address = peer.address;
     // Each rejection counts as a connection of its own: one that stays open is no way round the limit.
-    let judged = Arc::new(AtomicBool::new(false));
+    let judged = Arc::new(watch::Sender::new(false));
     let (serving, heard) = (Arc::clone(agent), Arc::clone(&judged));
     let answer = move |request| {
         let (agent, peer, judged) = (Arc::clone(&serving), peer.clone(), Arc::clone(&heard));
         async move {
             let hear = |trusted: bool| {
-                judged.store(true, Ordering::Relaxed);
+                judged.send_replace(true);
                 if trusted {
                     agent.proven(address);
                 } else {
@@ -108,9 +110,19 @@ async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, peer: Peer) 
             route::answer(Arc::clone(&agent), peer, request, hear).await
         }
     };
-    net::serve(stream, bounds(agent), answer).await;
-    if !judged.load(Ordering::Relaxed) {
+    let leave = leave(agent.leaving.subscribe(), judged.subscribe());
+    net::serve(stream, bounds(agent), leave, answer).await;
+    if !*judged.borrow() {
         agent.unproven(address);
+    }
+}
+
+/// When a connection is to end because the agent leaves: at once, but for one on which nothing was asked yet. Who has
+/// just made it is about to, and could not know better.
+async fn leave(mut leaving: watch::Receiver<bool>, mut judged: watch::Receiver<bool>) {
+    if leaving.wait_for(|leaving| *leaving).await.is_ok() {
+        // Either way it is time.
+        let _ = timeout(FIRST, judged.wait_for(|judged| *judged)).await;
     }
 }
 

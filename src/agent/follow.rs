@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::jobs::{self, Part, Source};
-use super::state::{Agent, Place};
+use super::state::Agent;
 use super::stream::{Outlet, Stalled};
+use super::under_way::Place;
 use crate::store::StoreError;
 use crate::store::jobs::{JobRecord, Jobs, Key};
 use crate::sys::clock;

@@ -1,35 +1,40 @@
 //! `serve`: start, serve until told to stop, reload when told to.
 
+use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Semaphore;
 
-use super::connection;
+use super::door::Door;
 use super::export::Exporter;
-use super::orders::{ExecutorError, Kinship, Orders};
+use super::orders::{Beginning, ExecutorError, Kinship, Orders};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
 use super::state::{Agent, log_warnings};
 use super::sweep;
+use super::upgrade::{Footing, READY, UpgradeError};
 use crate::audit::{Event, Ident, Level, Logger, Sockets};
 use crate::conf::agent::{Loaded, Settings};
 use crate::conf::{Account as Configured, Warnings};
 use crate::net::listen::{ListenError, Listener};
 use crate::net::local::LocalError;
-use crate::sys::descriptors;
+use crate::sys::handover;
+use crate::sys::handover::{Given, Giver, Left};
 use crate::sys::notify::Notifier;
+use crate::sys::process::Program;
 use crate::sys::user::{self, Account, DropError, Uid};
 use crate::wire::causes;
 
-/// Tasks alive at once: every admitted connection is one. Accepting waits when all are taken.
-const TASKS: usize = 8192;
 /// How long an agent that cannot go on still serves.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-/// Descriptors wanted: one for each connection, and four more for each script that runs.
-const DESCRIPTORS: u64 = 16_384;
+/// How long requests under way may hold up who calls while the agent wants to become another program.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How long requests under way may take when the agent ends. Service managers kill after 10 s, some after 5.
+const FINISH: Duration = Duration::from_secs(3);
 
 /// Why an agent does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +60,9 @@ pub enum ServeError {
     /// Dropping root failed; the process ends at once.
     #[error(transparent)]
     Drop(#[from] DropError),
+    /// What was handed over to listen on.
+    #[error("cannot listen on what was handed over")]
+    Given(#[source] io::Error),
     /// The user database, the runtime or a signal handler.
     #[error("cannot start")]
     Start(#[source] io::Error),
@@ -82,18 +90,66 @@ pub fn drop_root(settings: &Settings) -> Result<(), ServeError> {
 
 /// The way to the agent's executor, which is started here where it needs the rights that are given up next. Must run
 /// before [`drop_root`] and before a second thread exists.
-pub fn executor(places: &Places, kinship: &Kinship) -> Result<Orders, ServeError> {
-    let limit = descriptors::raise(DESCRIPTORS).map_err(ServeError::Start)?;
-    Ok(Orders::new(kinship, places, limit)?)
+pub fn executor(
+    places: &Places,
+    kinship: &Kinship,
+    footing: &Footing,
+    executor: Option<OwnedFd>,
+) -> Result<Orders, ServeError> {
+    let beginning = Beginning { descriptors: footing.limit(), file: footing.path(), executor };
+    Ok(Orders::new(kinship, places, beginning)?)
+}
+
+/// What this process has from before it ran this program, or from whoever started it.
+#[derive(Debug)]
+pub struct Inheritance {
+    /// Sockets that were opened for it.
+    pub given: Option<Given>,
+    /// The socket to the root executor that it has started.
+    pub executor: Option<OwnedFd>,
+    /// What it was started as.
+    pub footing: Footing,
+}
+
+/// Takes the inheritance. Must run before this process opens a descriptor.
+pub fn inheritance(argv: &[OsString]) -> Result<Inheritance, ServeError> {
+    let given = handover::tcp_listeners().map_err(ServeError::Given)?;
+    let executor = handover::executor().map_err(ServeError::Given)?;
+    let program = Program::own(argv).map_err(ServeError::Start)?;
+    Ok(Inheritance { given, executor, footing: Footing::new(program).map_err(ServeError::Start)? })
+}
+
+/// Whether an agent could serve, for the one that wants to become this program: what [`serve`] needs before it listens.
+/// Its version, in the words that are waited for.
+pub fn check(places: &Places, host: &str, warn: Warn<'_>) -> Result<String, ServeError> {
+    configuration(places)?;
+    let log = Logger::open(Ident::Agent, Sockets::new(|place| places.root.path(place)));
+    let (_, warnings) = Snapshot::load(places, host, &log)?;
+    warn(&warnings);
+    Ok(format!("{READY}{}", env!("CARGO_PKG_VERSION")))
+}
+
+/// What an agent starts with.
+#[derive(Debug)]
+pub struct Start {
+    /// Its files.
+    pub places: Places,
+    /// The way to its executor.
+    pub orders: Orders,
+    /// Sockets that were opened for it.
+    pub given: Option<Given>,
+    /// What it was started as.
+    pub footing: Footing,
 }
 
 /// Serves until SIGTERM or SIGINT, or until the agent's own root executor is lost.
-pub async fn serve(places: Places, host: String, orders: Orders, warn: Warn<'_>) -> Result<(), ServeError> {
+pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), ServeError> {
+    let Start { places, orders, given, footing } = start;
     let log = Logger::open(Ident::Agent, Sockets::new(|place| places.root.path(place)));
     let (snapshot, warnings) = Snapshot::load(&places, &host, &log)?;
     warn(&warnings);
     log_warnings(&log, &warnings);
-    let listener = Listener::bind(&snapshot.settings.bind, *snapshot.settings.port)?;
+    let listener = listener(&snapshot.settings, given, &log)?;
     match orders.start().await {
         Err(error) if orders.can_wait() => log.emit(unreachable(&error)),
         other => other?,
@@ -102,29 +158,149 @@ pub async fn serve(places: Places, host: String, orders: Orders, warn: Warn<'_>)
     let agent = Agent::new(places, log, orders, snapshot);
     let exporter = Exporter::default();
     exporter.open(&agent).map_err(ServeError::Metrics)?;
-    let mut signals = Signals::listen().map_err(ServeError::Start)?;
+    let signals = Signals::listen().map_err(ServeError::Start)?;
     announce(&agent, &notifier, &listener.local_addresses());
     let sweeping = tokio::spawn(sweep::sweep(Arc::clone(&agent)));
-    let accepting = tokio::spawn(accept(Arc::clone(&agent), listener));
-    let ended = loop {
-        tokio::select! {
-            reload_wanted = signals.next_is_reload() => if reload_wanted {
-                reload(&agent, &exporter, &notifier).await;
-            } else {
-                break Ok(());
-            },
-            () = agent.orders().lost() => {
-                // The request that found out has its answer, which is still on its way to the caller.
-                tokio::time::sleep(LAST_WORDS).await;
-                break Err(ExecutorError::Lost.into());
-            }
-        }
-    };
+    let door = Door::open(Arc::clone(&agent), listener);
+    let mut serving = Serving { agent, notifier, door, exporter, signals, footing, holding_up: None };
+    let ended = serving.until_the_end().await;
     // What cannot be told to the service manager is no reason to stay.
-    let _ = notifier.stopping();
-    accepting.abort();
+    let _ = serving.notifier.stopping();
+    if ended.is_ok() {
+        serving.finish().await;
+    }
     sweeping.abort();
     ended
+}
+
+/// The sockets that were opened for this agent, or its own.
+fn listener(settings: &Settings, given: Option<Given>, log: &Logger) -> Result<Listener, ServeError> {
+    let bind = || Listener::bind(&settings.bind, *settings.port);
+    let Some(Given { giver, sockets }) = given else { return Ok(bind()?) };
+    let listener = Listener::adopt(sockets).map_err(ServeError::Start)?;
+    if listener.is_at(&settings.bind, *settings.port) {
+        return Ok(listener);
+    }
+    let addresses: Vec<String> = listener.local_addresses().iter().map(ToString::to_string).collect();
+    let (addresses, differ) = (addresses.join(" "), |text: String| {
+        log.emit(Event::new(Level::Warning, "config-warn").field("KEY", "port").field("MSG", text));
+    });
+    match giver {
+        Giver::InitSystem => {
+            differ(format!("the init system has opened {addresses}: that counts, and not 'port' and 'bind'"));
+            Ok(listener)
+        }
+        // They were the configuration's once, which has changed since.
+        Giver::Predecessor => Ok(bind().unwrap_or_else(|error| {
+            let reason = causes::on_one_line(&error);
+            differ(format!("still listening at {addresses}: takes effect at the next restart ({reason})"));
+            listener
+        })),
+    }
+}
+
+/// An agent that is up.
+struct Serving {
+    agent: Arc<Agent>,
+    notifier: Notifier,
+    door: Door,
+    exporter: Exporter,
+    signals: Signals,
+    footing: Footing,
+    /// An upgrade waits for the requests that had begun by this mark.
+    holding_up: Option<u64>,
+}
+
+impl Serving {
+    async fn until_the_end(&mut self) -> Result<(), ServeError> {
+        loop {
+            let agent = Arc::clone(&self.agent);
+            let held_up = async {
+                match self.holding_up {
+                    Some(mark) => agent.under_way().ended_by(mark).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let wish = tokio::select! {
+                wish = self.signals.next() => wish,
+                () = held_up => Wish::Resume,
+                () = agent.orders().lost() => {
+                    // The request that found out has its answer, which is still on its way to the caller.
+                    tokio::time::sleep(LAST_WORDS).await;
+                    return Err(ExecutorError::Lost.into());
+                }
+            };
+            match wish {
+                Wish::Reload => reload(&self.agent, &self.exporter, &self.notifier).await,
+                Wish::Upgrade | Wish::Resume => {
+                    if self.upgrade(wish).await.is_break() {
+                        return Ok(());
+                    }
+                }
+                Wish::End => return Ok(()),
+            }
+        }
+    }
+
+    /// Becomes the program that is at its path now, unless that could not serve, or requests under way hold it up.
+    async fn upgrade(&mut self, wish: Wish) -> ControlFlow<()> {
+        let waited = self.holding_up.take().is_some();
+        let version = match self.attempt().await {
+            Ok(version) => version,
+            Err(error) => {
+                self.stays(&error);
+                return ControlFlow::Continue(());
+            }
+        };
+        let all_gone = tokio::select! {
+            all_gone = self.door.close(DRAIN) => all_gone,
+            () = self.signals.end() => return ControlFlow::Break(()),
+        };
+        let left = self.agent.under_way().count();
+        if !all_gone && left > 0 && !(waited && wish == Wish::Upgrade) {
+            self.door.reopen();
+            self.holding_up = Some(self.agent.under_way().mark());
+            let event = self.footing.event(Level::Warning).field("RESULT", "waits for requests under way");
+            self.agent.log().emit(event.field("REQUESTS", left).field("VERSION", version));
+            return ControlFlow::Continue(());
+        }
+        let _ = self.notifier.reloading();
+        let error = match self.agent.orders().make_ready().await {
+            Ok(executor) => {
+                let executor = executor.as_ref().map(AsFd::as_fd);
+                let left = Left { sockets: self.door.descriptors(), executor };
+                let event = self.footing.event(Level::Info).field("RESULT", "ok").field("VERSION", version);
+                self.agent.log().emit(event);
+                UpgradeError::Start(self.footing.take_up(&left))
+            }
+            Err(error) => error.into(),
+        };
+        self.stays(&error);
+        self.door.reopen();
+        let _ = self.notifier.ready("serving", &[]);
+        ControlFlow::Continue(())
+    }
+
+    async fn attempt(&self) -> Result<String, UpgradeError> {
+        let loaded = snapshot::configuration(self.agent.places())?;
+        if !self.agent.orders().suit(&loaded.settings) {
+            return Err(UpgradeError::OtherExecutor);
+        }
+        self.footing.attempt().await
+    }
+
+    fn stays(&self, error: &UpgradeError) {
+        let event = self.footing.event(Level::Error).field("REASON", causes::on_one_line(error));
+        self.agent.log().emit(event.field("RESULT", "kept the old program"));
+    }
+
+    /// Requests under way are finished, within bounds: whoever wants the end twice gets it at once.
+    async fn finish(&mut self) {
+        tokio::select! {
+            _ = self.door.close(FINISH) => {}
+            () = self.signals.end() => {}
+        }
+    }
 }
 
 /// The system's executor is not there yet, or not any more. It may be at the next order.
@@ -139,25 +315,6 @@ fn announce(agent: &Agent, notifier: &Notifier, addresses: &[SocketAddr]) {
     let extra: Vec<(&str, &str)> = texts.iter().map(|text| ("X_CTRL_EXEC_ADDRESS", text.as_str())).collect();
     // A service manager that does not listen is its own problem; the agent serves all the same.
     let _ = notifier.ready(&format!("serving on port {port}"), &extra);
-}
-
-async fn accept(agent: Arc<Agent>, listener: Listener) {
-    let tasks = Arc::new(Semaphore::new(TASKS));
-    loop {
-        let (stream, address) = listener.accept(|error| trouble(&agent, error)).await;
-        let Ok(place) = Arc::clone(&tasks).acquire_owned().await else { return };
-        let Some(admission) = connection::admit(&agent, address.ip()) else { continue };
-        let agent = Arc::clone(&agent);
-        tokio::spawn(async move {
-            connection::serve(agent, admission, stream, address).await;
-            drop(place);
-        });
-    }
-}
-
-/// The listener itself is in trouble, usually for want of descriptors. It goes on; the operator should know.
-fn trouble(agent: &Agent, error: &io::Error) {
-    agent.log().emit(Event::new(Level::Error, "accept-error").field("REASON", error));
 }
 
 async fn reload(agent: &Arc<Agent>, exporter: &Exporter, notifier: &Notifier) {
@@ -178,8 +335,19 @@ async fn reload(agent: &Arc<Agent>, exporter: &Exporter, notifier: &Notifier) {
     let _ = notifier.ready("serving", &[]);
 }
 
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Reload,
+    Upgrade,
+    /// The upgrade that was held up; no signal's.
+    Resume,
+    End,
+}
+
 struct Signals {
     hangup: Signal,
+    upgrade: Signal,
     terminate: Signal,
     interrupt: Signal,
 }
@@ -188,17 +356,27 @@ impl Signals {
     fn listen() -> io::Result<Self> {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
+            upgrade: signal(SignalKind::user_defined2())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
     }
 
-    /// Waits for the next signal: `true` for a reload, `false` for the end.
-    async fn next_is_reload(&mut self) -> bool {
+    /// Waits for the next signal.
+    async fn next(&mut self) -> Wish {
         tokio::select! {
-            _ = self.hangup.recv() => true,
-            _ = self.terminate.recv() => false,
-            _ = self.interrupt.recv() => false,
+            _ = self.hangup.recv() => Wish::Reload,
+            _ = self.upgrade.recv() => Wish::Upgrade,
+            _ = self.terminate.recv() => Wish::End,
+            _ = self.interrupt.recv() => Wish::End,
+        }
+    }
+
+    /// Waits for a signal that asks for the end.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }

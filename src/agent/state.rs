@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::digests::Digests;
 use super::gate::{self, TrustedPeer};
 use super::metrics::{Metrics, Turned};
 use super::orders::{ExecutorError, Orders};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
+use super::under_way::{Place, UnderWay};
 use super::{pairing, promote};
 use crate::audit::{Event, Level, Logger};
 use crate::conf::RateLimit;
@@ -58,19 +58,11 @@ pub struct Agent {
     pub digests: Digests,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    requests: Arc<AtomicUsize>,
+    /// Whether those who are connected are to go, and nobody is to come.
+    pub leaving: watch::Sender<bool>,
+    under_way: Arc<UnderWay>,
     started: Instant,
     started_at: u64,
-}
-
-/// A place among the requests under way.
-#[derive(Debug)]
-pub struct Place(Arc<AtomicUsize>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// A reload that did not happen; the old snapshot stays in force.
@@ -107,7 +99,8 @@ impl Agent {
             tidy: Notify::new(),
             digests: Digests::default(),
             metrics,
-            requests: Arc::default(),
+            leaving: watch::Sender::new(false),
+            under_way: Arc::default(),
             started: Instant::now(),
             started_at: clock::unix_now(),
         })
@@ -117,6 +110,12 @@ impl Agent {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Its files.
+    #[must_use]
+    pub const fn places(&self) -> &Places {
+        &self.places
     }
 
     /// The log.
@@ -137,12 +136,6 @@ impl Agent {
         self.started_at
     }
 
-    /// Requests under way.
-    #[must_use]
-    pub fn under_way(&self) -> usize {
-        self.requests.load(Ordering::Relaxed)
-    }
-
     /// Addresses that are blocked.
     #[must_use]
     pub fn blocked(&self) -> usize {
@@ -152,10 +145,13 @@ impl Agent {
     /// Takes a place among the requests under way, if `max_children` leaves one; else says how many there are. The
     /// place is free again when it is dropped.
     pub fn begin(&self) -> Result<Place, usize> {
-        let most = self.snapshot().settings.max_children;
-        let place = Place(Arc::clone(&self.requests));
-        let others = self.requests.fetch_add(1, Ordering::Relaxed);
-        if others < most { Ok(place) } else { Err(others) }
+        self.under_way.begin(self.snapshot().settings.max_children)
+    }
+
+    /// The requests under way.
+    #[must_use]
+    pub fn under_way(&self) -> &UnderWay {
+        &self.under_way
     }
 
     /// Replaces the snapshot by what the files say now, and forgets rate blocks; or changes nothing.

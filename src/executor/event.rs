@@ -60,6 +60,11 @@ pub enum ExecEvent<'a> {
         /// How it died.
         end: End,
     },
+    /// Another file was taken up by this process, or was not and the old one goes on.
+    Upgraded {
+        /// Why not.
+        failure: Option<&'a str>,
+    },
     /// `trusted_paths` is off: scripts are executed that others than root may have written.
     TrustLifted,
     /// The configuration was read again and is in force.
@@ -102,6 +107,12 @@ impl ExecEvent<'_> {
                     End::Signalled(signal) => ("SIGNAL", *signal),
                 };
                 Event::new(Level::Error, "exec-restart").field(key, number)
+            }
+            Self::Upgraded { failure: None } => Event::new(Level::Info, "exec-upgrade")
+                .field("RESULT", "ok")
+                .field("VERSION", env!("CARGO_PKG_VERSION")),
+            Self::Upgraded { failure: Some(text) } => {
+                Event::new(Level::Error, "exec-upgrade").field("REASON", text).field("RESULT", "kept the old program")
             }
             Self::TrustLifted => Event::new(Level::Warning, "config-warn").field("KEY", "trusted_paths").field(
                 "MSG",

@@ -56,7 +56,7 @@ pub fn take(connection: &OwnedFd, deadline: Instant) -> Result<Asked, Refusal> {
     let descriptors = reader.descriptors.unwrap_or_default();
     match frame::decode(&body) {
         Ok(control) if descriptors.is_empty() => return Ok(Asked::Control(control)),
-        Ok(Control::Order | Control::Reload | Control::Hello) => {
+        Ok(Control::Order | Control::Reload | Control::Hello | Control::Upgrade) => {
             return Err(Refusal::new("order-descriptors", "a word of control brings no descriptors"));
         }
         Err(_) => {}

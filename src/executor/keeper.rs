@@ -18,6 +18,9 @@ use crate::sys::process::{self, End, Fork, Pid, Reaped, Signal, Signals};
 /// A service that lived shorter than this is followed by a pause as long, so that one that cannot live costs little.
 const SHORT: Duration = Duration::from_millis(200);
 
+/// How a service ends that wants its keeper to take up another file. No status of the program's own.
+pub(super) const UPGRADE: u8 = 99;
+
 /// What the caller is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -25,6 +28,8 @@ pub(super) enum Verdict {
     Serve,
     /// This is still the keeper's: the service has died like this, and is to be started again.
     Again(End),
+    /// This is still the keeper's: the service has ended so that another file can be taken up.
+    Upgrade,
     /// This is still the keeper's: the front-end is gone.
     Over,
 }
@@ -47,6 +52,9 @@ pub(super) fn keep(control: &OwnedFd) -> io::Result<Verdict> {
     let end = wait_for(service, &signals)?;
     if gone(control, Duration::ZERO)? {
         return Ok(Verdict::Over);
+    }
+    if end == End::Exited(UPGRADE) {
+        return Ok(Verdict::Upgrade);
     }
     if started.elapsed() < SHORT && gone(control, SHORT)? {
         return Ok(Verdict::Over);

@@ -31,6 +31,7 @@ mod report;
 mod resolve;
 mod rights;
 mod serve;
+mod succession;
 mod supervision;
 mod tree;
 mod watch;
@@ -48,6 +49,7 @@ pub use pins::{Content, Pins};
 pub use policy::{Paths, Policy, ProfileLimits, Rights, Script};
 pub use resolve::resolve;
 pub use serve::{Door, Load, ServeError, serve_own, serve_private, serve_socket};
+pub use succession::Succession;
 
 #[cfg(test)]
 mod tests;

@@ -151,6 +151,7 @@ fn only_an_order(connection: &OwnedFd, control: Option<&OwnedFd>, asked: Asked) 
         // An executor that is gone gives none: the connection closes.
         Control::Reload => drop(fdpass::send(control, b"r", &[connection.as_fd()])),
         Control::Order => return Err(intake::malformed("a connection is an order by itself")),
+        Control::Upgrade => return Err(intake::malformed("a service is upgraded by whoever has started it")),
     }
     Ok(None)
 }

@@ -15,6 +15,7 @@ use serde::Serialize;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
+use crate::sys::handover::OF_THE_SERVICE_MANAGER;
 use crate::sys::signal;
 use crate::wire::trace::TraceParent;
 
@@ -142,6 +143,9 @@ impl Hook {
         #[expect(clippy::disallowed_methods, reason = "this room's purpose is to start the operator's hook")]
         let mut command = Command::new(&self.path);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        for name in OF_THE_SERVICE_MANAGER {
+            command.env_remove(name);
+        }
         command.envs(environment(context)).kill_on_drop(true);
         command.spawn()
     }

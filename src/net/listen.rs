@@ -1,7 +1,9 @@
 //! Listening sockets: several addresses, IPv4 and IPv6, and an accept loop that nothing a stranger does can end.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -58,6 +60,35 @@ impl Listener {
             other => other?,
         };
         Ok(Self { sockets: vec![socket] })
+    }
+
+    /// Takes over sockets that listen already. They must not wait ([`std::net::TcpListener::set_nonblocking`]).
+    ///
+    /// # Errors
+    /// The runtime is out of descriptors.
+    pub fn adopt(sockets: Vec<std::net::TcpListener>) -> io::Result<Self> {
+        let sockets = sockets.into_iter().map(TcpListener::from_std).collect::<io::Result<_>>()?;
+        Ok(Self { sockets })
+    }
+
+    /// Whether [`Listener::bind`] with the same words would listen at the same places. Sockets for each family apart are
+    /// as good as one for both.
+    #[must_use]
+    pub fn is_at(&self, addresses: &[IpAddr], port: u16) -> bool {
+        let bound = self.local_addresses();
+        let ports = bound.iter().all(|at| port == 0 || at.port() == port);
+        let places: BTreeSet<IpAddr> = bound.iter().map(SocketAddr::ip).collect();
+        let wanted: BTreeSet<IpAddr> = addresses.iter().copied().collect();
+        let everywhere = |all: &BTreeSet<IpAddr>| {
+            all.contains(&Ipv6Addr::UNSPECIFIED.into()) && all.iter().all(IpAddr::is_unspecified)
+        };
+        ports && (places == wanted || everywhere(&places) && (wanted.is_empty() || everywhere(&wanted)))
+    }
+
+    /// The sockets, to be passed on.
+    #[must_use]
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.sockets.iter().map(|socket| socket.as_fd()).collect()
     }
 
     /// The addresses bound, with the real port.
@@ -142,6 +173,27 @@ mod tests {
             let (_, peer) = listener.accept(|error| panic!("{error}")).await;
             assert_eq!(peer.ip(), address);
         }
+    }
+
+    #[tokio::test]
+    async fn sockets_that_were_taken_over_serve_and_know_where_they_are() {
+        let socket = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let address = socket.local_addr().unwrap();
+        let listener = Listener::adopt(vec![socket]).unwrap();
+        let client = TcpStream::connect(address).await.unwrap();
+        let (_, peer) = listener.accept(|error| panic!("{error}")).await;
+        assert_eq!((peer, listener.descriptors().len()), (client.local_addr().unwrap(), 1));
+        let port = address.port();
+        let [v4, v6]: [IpAddr; 2] = ["127.0.0.1", "::1"].map(|text| text.parse().unwrap());
+        assert!(listener.is_at(&[v4], port) && listener.is_at(&[v4], 0));
+        for (addresses, port) in [(&[v4][..], port ^ 1), (&[v6], port), (&[v4, v6], port), (&[], port)] {
+            assert!(!listener.is_at(addresses, port), "{addresses:?} {port}");
+        }
+        let everything = Listener::bind(&[], 0).unwrap();
+        assert!(everything.is_at(&[], 0) && !everything.is_at(&[v4], 0));
+        let both: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        assert!(everything.is_at(&both, 0) && !everything.is_at(&both[..1], 0));
     }
 
     #[tokio::test]

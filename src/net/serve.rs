@@ -49,9 +49,14 @@ const UNSENT: usize = 64 * 1024;
 const SIGN_OF_LIFE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 /// How long a peer may take to part, once told to.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// HTTP/2: how long a peer of whom nothing is under way may take to go, when it is told to because this end leaves.
+const GOING: Duration = Duration::from_secs(1);
 
 /// Serves a connection to its end. What breaks a connection is nobody's error here: who waits for an answer hears of it.
-pub async fn serve<A, F, B>(stream: TlsStream<TcpStream>, bounds: Bounds, answer: A)
+///
+/// When `leave` is done, the peer is told no more on this connection: requests under way are answered, and where there
+/// are none, it ends.
+pub async fn serve<A, F, B>(stream: TlsStream<TcpStream>, bounds: Bounds, leave: impl Future<Output = ()>, answer: A)
 where
     A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
@@ -59,9 +64,9 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     if peer::is_http_2(stream.get_ref().1) {
-        serve_2(stream, bounds, answer).await;
+        serve_2(stream, bounds, leave, answer).await;
     } else {
-        serve_1(stream, bounds, answer).await;
+        serve_1(stream, bounds, leave, answer).await;
     }
 }
 
@@ -89,8 +94,8 @@ fn is_last<B>(answer: &Response<B>) -> bool {
     answer.extensions().get::<Parting>().is_some()
 }
 
-/// Serves a connection on which HTTP/1.0 or 1.1 is spoken, to its end.
-pub async fn serve_1<S, A, F, B>(stream: S, bounds: Bounds, answer: A)
+/// Serves a connection on which HTTP/1.0 or 1.1 is spoken, to its end or until `leave` is done.
+pub async fn serve_1<S, A, F, B>(stream: S, bounds: Bounds, leave: impl Future<Output = ()>, answer: A)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
@@ -113,16 +118,26 @@ where
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(bounds.head).max_buf_size(limits::REQUEST_HEAD);
-    let connection = http.serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+    let mut parted = std::pin::pin!(async {
+        parting.notified().await;
+        sleep(FAREWELL).await;
+    });
+    tokio::select! {
+        _ = &mut connection => return,
+        () = &mut parted => return,
+        () = cut.wanted() => return,
+        () = leave => connection.as_mut().graceful_shutdown(),
+    }
     tokio::select! {
         _ = connection => {}
-        () = async { parting.notified().await; sleep(FAREWELL).await } => {}
+        () = parted => {}
         () = cut.wanted() => {}
     }
 }
 
-/// Serves a connection on which HTTP/2 is spoken, to its end.
-pub async fn serve_2<S, A, F, B>(stream: S, bounds: Bounds, answer: A)
+/// Serves a connection on which HTTP/2 is spoken, to its end or until `leave` is done.
+pub async fn serve_2<S, A, F, B>(stream: S, bounds: Bounds, leave: impl Future<Output = ()>, answer: A)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
@@ -132,7 +147,7 @@ where
 {
     let under_way = Arc::new(watch::Sender::new(0_usize));
     let (watched, departure) = (under_way.subscribe(), Arc::new(Departure::new(bounds.streams)));
-    let (told, answer) = (Arc::clone(&departure), Arc::new(answer));
+    let (told, answer, still_watched) = (Arc::clone(&departure), Arc::new(answer), watched.clone());
     let service = service_fn(move |mut request| {
         told.hear();
         let (counted, answer, told) = (Counted::new(&under_way), Arc::clone(&answer), Arc::clone(&told));
@@ -162,6 +177,16 @@ where
         _ = &mut connection => return,
         () = idle(watched, bounds.idle) => {}
         () = departure.began.notified() => {}
+        () = leave => {
+            connection.as_mut().graceful_shutdown();
+            // A request under way may take its time; how much, is for the one who leaves to say.
+            tokio::select! {
+                _ = connection => {}
+                () = idle(still_watched, GOING) => {}
+                () = departure.over.notified() => {}
+            }
+            return;
+        }
     }
     connection.as_mut().graceful_shutdown();
     // The last answer is still sent, and a request that came at the same moment still answered.
@@ -300,6 +325,16 @@ mod tests {
 
     /// A served connection whose answers wait for the notification.
     async fn served(go: Arc<Notify>, adapt: fn(&ClientConfig) -> Arc<ClientConfig>) -> Served {
+        served_until(std::future::pending(), BOUNDS, go, adapt).await
+    }
+
+    /// The same, until it is to end.
+    async fn served_until(
+        leave: impl Future<Output = ()> + Send + 'static,
+        bounds: Bounds,
+        go: Arc<Notify>,
+        adapt: fn(&ClientConfig) -> Arc<ClientConfig>,
+    ) -> Served {
         let answer = move |_| {
             let go = Arc::clone(&go);
             async move {
@@ -307,10 +342,15 @@ mod tests {
                 Response::new(Full::new(Bytes::from_static(b"answer")))
             }
         };
-        answered(adapt, answer).await
+        answered(leave, bounds, adapt, answer).await
     }
 
-    async fn answered<A, F, B>(adapt: fn(&ClientConfig) -> Arc<ClientConfig>, answer: A) -> Served
+    async fn answered<A, F, B>(
+        leave: impl Future<Output = ()> + Send + 'static,
+        bounds: Bounds,
+        adapt: fn(&ClientConfig) -> Arc<ClientConfig>,
+        answer: A,
+    ) -> Served
     where
         A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
@@ -323,7 +363,7 @@ mod tests {
         let acceptor = TlsAcceptor::from(agent_server(own(&ca, "agent"), ca.anchor()).unwrap());
         let server = tokio::spawn(async move {
             let stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
-            serve(stream, BOUNDS, answer).await;
+            serve(stream, bounds, leave, answer).await;
         });
         let connector = TlsConnector::from(adapt(&dispatcher_client(own(&ca, "dispatcher"), ca.anchor()).unwrap()));
         let client = connector.connect(any_name(), TcpStream::connect(address).await.unwrap()).await.unwrap();
@@ -346,7 +386,7 @@ mod tests {
     async fn an_exchange_that_is_cut_is_reset_and_its_neighbour_is_not() {
         let cuts = Arc::new(std::sync::Mutex::new(Vec::new()));
         let held = Arc::clone(&cuts);
-        let (client, _server) = answered(same, move |request: Request<Incoming>| {
+        let (client, _server) = answered(std::future::pending(), BOUNDS, same, move |request: Request<Incoming>| {
             held.lock().unwrap().push(request.extensions().get::<Cut>().unwrap().clone());
             async { Response::new(Zeros) }
         })
@@ -366,7 +406,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_exchange_that_is_cut_ends_an_http_1_connection() {
-        let (client, server) = answered(only_http_1, |request: Request<Incoming>| {
+        let (client, server) = answered(std::future::pending(), BOUNDS, only_http_1, |request: Request<Incoming>| {
             request.extensions().get::<Cut>().unwrap().now();
             async { Response::new(Zeros) }
         })
@@ -412,5 +452,35 @@ mod tests {
             let (_client, server) = served(Arc::default(), adapt).await;
             timeout(Duration::from_secs(10), server).await.unwrap().unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn a_peer_is_told_to_go_when_its_last_answer_is_sent_or_at_once() {
+        let long = Duration::from_mins(5);
+        let bounds = Bounds { head: long, idle: long, ..BOUNDS };
+        for adapt in [same, only_http_1] {
+            let gone = || async {};
+            let (_client, server) = served_until(gone(), bounds, Arc::default(), adapt).await;
+            timeout(Duration::from_secs(10), server).await.unwrap().unwrap();
+        }
+        let (go, leave) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let leaving = Arc::clone(&leave);
+        let (client, server) =
+            served_until(async move { leaving.notified().await }, bounds, Arc::clone(&go), same).await;
+        let http = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        let (mut sender, connection) = http.handshake(TokioIo::new(client)).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let request = Request::post("https://agent/").body(Full::<Bytes>::default()).unwrap();
+        let answer = tokio::spawn(sender.send_request(request));
+        // Besides this test's copy and the server's there is one for each request under way.
+        while Arc::strong_count(&go) < 3 {
+            tokio::task::yield_now().await;
+        }
+        leave.notify_one();
+        go.notify_one();
+        let body = answer.await.unwrap().unwrap().into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(&body[..], b"answer");
+        connection.await.unwrap().unwrap();
+        timeout(Duration::from_secs(10), server).await.unwrap().unwrap();
     }
 }

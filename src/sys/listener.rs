@@ -1,22 +1,16 @@
-//! A unix socket that listens for one account: bound in its place at once, or handed over by the init system.
+//! A unix socket that listens for one account, bound in its place at once. One that the init system hands over is
+//! `handover`'s.
 
 use std::fs::Permissions;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use nix::sys::socket::{ControlMessage, MsgFlags, SockType, getsockopt, sendmsg, sockopt};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd;
 
-use super::fdpass::{self, Kind};
 use super::file::{self, FileError, Identity, TrustError};
 use super::user::{Gid, Uid};
-
-/// The first descriptor that an init system hands over (`SD_LISTEN_FDS_START`, `sd_listen_fds(3)`).
-const FIRST: RawFd = 3;
 
 /// A socket that cannot be put in its place.
 #[derive(Debug, thiserror::Error)]
@@ -167,60 +161,12 @@ fn is_socket(path: &Path) -> Result<bool, FileError> {
     let facts = std::fs::symlink_metadata(path).map_err(|source| FileError::new(path, "examine", source))?;
     Ok(facts.file_type().is_socket())
 }
-
-/// The socket that the init system has handed over, `None` where it has not. Call it once, before anything else has
-/// opened a descriptor.
-///
-/// # Errors
-/// It handed over something else than one listening unix stream socket.
-pub fn handed_over() -> io::Result<Option<UnixListener>> {
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
-    if number("LISTEN_PID") != Some(std::process::id()) {
-        return Ok(None);
-    }
-    match number("LISTEN_FDS") {
-        None | Some(0) => Ok(None),
-        Some(1) => {
-            let listener = taken(FIRST)?;
-            judge(&listener)?;
-            let listener = UnixListener::from(listener);
-            listener.set_nonblocking(true)?;
-            Ok(Some(listener))
-        }
-        Some(more) => Err(io::Error::other(format!("the init system handed over {more} sockets, and one is wanted"))),
-    }
-}
-
-fn judge(socket: &OwnedFd) -> io::Result<()> {
-    let unix = nix::sys::socket::getsockname::<nix::sys::socket::UnixAddr>(socket.as_raw_fd()).is_ok();
-    let stream = getsockopt(socket, sockopt::SockType).is_ok_and(|kind| kind == SockType::Stream);
-    let listens = getsockopt(socket, sockopt::AcceptConn).is_ok_and(|listens| listens);
-    if unix && stream && listens {
-        return Ok(());
-    }
-    Err(io::Error::other("what the init system handed over is no listening unix stream socket (ListenStream=)"))
-}
-
-/// The descriptor of this number, which nobody in this process owns yet: sent to ourselves over a socket pair, so that
-/// what arrives has an owner and closes on exec, and then closed under its old number.
-fn taken(number: RawFd) -> io::Result<OwnedFd> {
-    // Else the pair below could get this very number.
-    std::fs::symlink_metadata(format!("/proc/self/fd/{number}"))?;
-    let (ours, theirs) = fdpass::pair(Kind::Messages)?;
-    let (bytes, numbers) = ([io::IoSlice::new(b"x")], [number]);
-    let rights = [ControlMessage::ScmRights(&numbers)];
-    sendmsg::<()>(ours.as_fd().as_raw_fd(), &bytes, &rights, MsgFlags::MSG_NOSIGNAL, None)?;
-    let mut descriptors = fdpass::receive(&theirs, &mut [0], 1)?.descriptors;
-    unistd::close(number)?;
-    descriptors.pop().ok_or_else(|| io::Error::other("a descriptor was lost on its way"))
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
     use super::*;
-    use crate::sys::{process, user};
+    use crate::sys::user;
 
     /// Only root has a directory that passes; the temporary one does not.
     fn trusted() -> Option<tempfile::TempDir> {
@@ -262,20 +208,5 @@ mod tests {
         assert!(matches!(make(&path), Err(BindError::NoSocket(_))));
         assert!(matches!(make(Path::new("/tmp/sock")), Err(BindError::Directory(TrustError::Untrusted { .. }))));
         assert!(make(&dir.path().join("x".repeat(200))).is_err());
-    }
-
-    #[test]
-    fn a_descriptor_gets_an_owner() {
-        let text = process::tests::in_a_process("taken", || {
-            let (one, other) = UnixStream::pair().unwrap();
-            let number = std::os::fd::IntoRawFd::into_raw_fd(one);
-            let owned = taken(number).unwrap();
-            assert!(judge(&owned).is_err());
-            let gone = taken(number).is_err();
-            fdpass::send(&other, b"x", &[]).unwrap();
-            let size = fdpass::receive(&owned, &mut [0; 2], 0).unwrap().size;
-            format!("{gone} {} {size}", owned.as_raw_fd() == number)
-        });
-        assert_eq!(text, "true false 1");
     }
 }

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod descriptors;
 pub mod fdpass;
 pub mod file;
+pub mod handover;
 pub mod host;
 pub mod kernel;
 pub mod landlock;

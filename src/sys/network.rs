@@ -23,6 +23,14 @@ impl HostNetwork {
         Ok(Self(host))
     }
 
+    /// Leaves once more, after going back.
+    ///
+    /// # Errors
+    /// As [`HostNetwork::leave`].
+    pub fn leave_again(&self) -> io::Result<()> {
+        Ok(unshare(CloneFlags::CLONE_NEWNET)?)
+    }
+
     /// Goes back.
     ///
     /// # Errors
@@ -51,8 +59,10 @@ mod tests {
             let host = HostNetwork::leave().unwrap();
             let away = reached();
             host.enter().unwrap();
-            format!("{before} {away} {}", reached())
+            let back = reached();
+            host.leave_again().unwrap();
+            format!("{before} {away} {back} {}", reached())
         });
-        assert_eq!(text, "true false true");
+        assert_eq!(text, "true false true false");
     }
 }

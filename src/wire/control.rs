@@ -23,6 +23,9 @@ pub enum Control {
     Reload,
     /// Is an executor there that speaks this protocol? Answered at once by [`Reloaded::Done`].
     Hello,
+    /// Become the file that is at the executor's path now. For an agent's own root executor alone; answered by that file's
+    /// with [`Reloaded::Done`], or by the one that stays with [`Reloaded::Failed`].
+    Upgrade,
 }
 
 /// The answer to a word that has one, and over a socket pair the first message after start.
@@ -61,7 +64,7 @@ mod tests {
 
     #[test]
     fn no_word_of_control_is_an_order() {
-        for word in [Control::Order, Control::Reload, Control::Hello] {
+        for word in [Control::Order, Control::Reload, Control::Hello, Control::Upgrade] {
             let bytes = serde_json::to_vec(&word).unwrap();
             assert!(serde_json::from_slice::<crate::wire::order::Order>(&bytes).is_err());
         }

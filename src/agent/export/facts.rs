@@ -73,7 +73,7 @@ async fn look(agent: &Arc<Agent>) -> Facts {
     Facts {
         handshakes: agent.handshakes.held(),
         connections: agent.connections.held(),
-        requests: agent.under_way(),
+        requests: agent.under_way().count(),
         blocked: agent.blocked(),
         certificate: cert::parse_openssl_time(&snapshot.expiry).map(|end| end.unix_timestamp().saturating_sub(now)),
         executor,

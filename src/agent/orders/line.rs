@@ -18,7 +18,7 @@ use crate::wire::control::{Control, LIMIT};
 #[derive(Debug)]
 pub(super) struct Fresh {
     control: OwnedFd,
-    child: Child,
+    child: Option<Child>,
 }
 
 impl Fresh {
@@ -28,13 +28,20 @@ impl Fresh {
         pipe::set_nonblocking(control.as_fd(), true)?;
         let arguments: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
         let child = process::spawn_private(&arguments, theirs)?;
-        Ok(Self { control, child })
+        Ok(Self { control, child: Some(child) })
+    }
+
+    /// One that this process has started before it ran this program. It has its configuration.
+    pub(super) fn known(control: OwnedFd) -> io::Result<Self> {
+        pipe::set_nonblocking(control.as_fd(), true)?;
+        fdpass::send(control.as_fd(), &serde_json::to_vec(&Control::Hello)?, &[])?;
+        Ok(Self { control, child: None })
     }
 
     /// Waits until it has read its configuration.
     pub(super) async fn ready(self) -> Result<Line, ExecutorError> {
         let control = UnixDatagram::from_std(self.control.into()).map_err(ExecutorError::Start)?;
-        let line = Line { control, child: Some(self.child) };
+        let line = Line { control, child: self.child };
         line.answer().await?;
         Ok(line)
     }
@@ -71,6 +78,13 @@ impl Line {
         self.say(Control::Reload, &[]).await
     }
 
+    /// Has the executor become the file that is at its path now; answered by [`Line::answer`]. Returns another descriptor
+    /// of the socket.
+    pub(super) async fn upgrade(&self) -> io::Result<OwnedFd> {
+        self.say(Control::Upgrade, &[]).await?;
+        self.control.as_fd().try_clone_to_owned()
+    }
+
     async fn say(&self, message: Control, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let text = serde_json::to_vec(&message)?;
         let send = || fdpass::send(self.control.as_fd(), &text, descriptors);
@@ -88,6 +102,17 @@ impl Line {
         let message = self.control.async_io(Interest::READABLE, receive).await?;
         buffer.truncate(message.size);
         Ok(buffer)
+    }
+}
+
+impl Line {
+    /// Ends the executor, and waits for it.
+    pub(super) async fn close(mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        drop(self);
+        let ended = tokio::task::spawn_blocking(move || child.wait());
+        // One that does not end is a zombie in the end, and no more.
+        drop(timeout(PATIENCE, ended).await);
     }
 }
 

@@ -88,6 +88,17 @@ impl Kinship {
     }
 }
 
+/// What the way to an executor begins with.
+#[derive(Debug)]
+pub struct Beginning {
+    /// The limit on descriptors that scripts get.
+    pub descriptors: u64,
+    /// Where this program's file is, or another version of it will be.
+    pub file: PathBuf,
+    /// The socket to the root executor that this process started when it ran another program.
+    pub executor: Option<OwnedFd>,
+}
+
 /// An executor that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecutorError {
@@ -108,6 +119,9 @@ pub enum ExecutorError {
         /// The system's reason.
         source: io::Error,
     },
+    /// It does not become another version of its file.
+    #[error("the executor stays the program that it is: {0}")]
+    Stays(String),
     /// The agent's own root executor and its keeper are gone.
     #[error("the executor is gone, and an agent that has given up root cannot start another")]
     Lost,
@@ -123,20 +137,23 @@ impl ExecutorError {
 }
 
 impl Orders {
-    /// Orders to the executor of an agent at these places, whose scripts get this limit on descriptors. A root executor
-    /// of the agent's own is started here: call it while the process is root, and before it has a second thread. A
-    /// private one is not started yet.
+    /// Orders to the executor of an agent at these places. A root executor of the agent's own is started here, unless it
+    /// was before: call it while the process is root, and before it has a second thread. A private one is not started
+    /// yet.
     ///
     /// # Errors
     /// Out of processes or descriptors.
-    pub fn new(kinship: &Kinship, places: &Places, descriptors: u64) -> Result<Self, ExecutorError> {
+    pub fn new(kinship: &Kinship, places: &Places, beginning: Beginning) -> Result<Self, ExecutorError> {
+        let Beginning { descriptors, file, executor } = beginning;
         let way = match kinship {
             Kinship::System(path) => Way::System(path.clone()),
             Kinship::Private => {
                 Way::Private { arguments: arguments("serve-private", places, descriptors), line: Mutex::default() }
             }
             Kinship::Own => {
-                let fresh = Fresh::start(&arguments("serve-own", places, descriptors));
+                let mut words = arguments("serve-own", places, descriptors);
+                words.push(file.into());
+                let fresh = executor.map_or_else(|| Fresh::start(&words), Fresh::known);
                 Way::Own(Mutex::new(Own::Fresh(fresh.map_err(ExecutorError::Start)?)))
             }
         };
@@ -178,6 +195,42 @@ impl Orders {
     #[must_use]
     pub const fn can_wait(&self) -> bool {
         matches!(self.way, Way::System(_))
+    }
+
+    /// Whether an agent with these settings has an executor of this kind.
+    #[must_use]
+    pub const fn suit(&self, settings: &Settings) -> bool {
+        settings.executor_socket.is_some() == matches!(self.way, Way::System(_))
+    }
+
+    /// Makes ready for another program of this process. A private executor ends, since that program would not know it. An
+    /// own root executor becomes the version of its file that is there now, and its socket is what has to be left open.
+    /// Orders under way go on in any case, and other orders are still possible.
+    ///
+    /// # Errors
+    /// A root executor stays what it is.
+    pub async fn make_ready(&self) -> Result<Option<OwnedFd>, ExecutorError> {
+        match &self.way {
+            Way::System(_) => {}
+            Way::Private { line, .. } => {
+                if let Some(line) = line.lock().await.take() {
+                    line.close().await;
+                }
+            }
+            Way::Own(own) => {
+                let mut own = own.lock().await;
+                let Own::Ready(line) = &*own else { return Err(ExecutorError::Lost) };
+                let said = line.upgrade().await;
+                let answered = if said.is_ok() { line.answer().await } else { Ok(()) };
+                let socket = self.note(&mut own, said).map_err(ExecutorError::Start)?;
+                return match answered {
+                    Ok(()) => Ok(Some(socket)),
+                    Err(ExecutorError::Configuration(text)) => Err(ExecutorError::Stays(text)),
+                    Err(other) => Err(other),
+                };
+            }
+        }
+        Ok(None)
     }
 
     /// A fresh order connection. Starts a private executor anew if it has died.
@@ -242,7 +295,7 @@ impl Orders {
     }
 
     /// A socket without another end has lost both the executor and its keeper.
-    fn note(&self, own: &mut Own, said: io::Result<()>) -> io::Result<()> {
+    fn note<T>(&self, own: &mut Own, said: io::Result<T>) -> io::Result<T> {
         let gone = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionRefused, io::ErrorKind::ConnectionReset];
         if said.as_ref().is_err_and(|error| gone.contains(&error.kind())) {
             *own = Own::Gone;

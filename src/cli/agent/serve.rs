@@ -1,15 +1,16 @@
 //! `serve`: the agent itself.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use super::{Globals, prepare, remedy};
 use crate::agent::orders::{ExecutorError, Kinship};
 use crate::agent::pairing;
-use crate::agent::serve::{self, ServeError};
+use crate::agent::serve::{self, Inheritance, ServeError, Start};
 use crate::agent::snapshot::Places;
 use crate::cli::out;
-use crate::conf::ProfileName;
 use crate::conf::agent::Loaded;
+use crate::conf::{ProfileName, Warnings};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::net::local::LocalError;
@@ -24,29 +25,45 @@ pub struct Args {
     /// Started as root, give it up before anything else: scripts run with the agent's own rights, without profiles
     #[arg(long)]
     unprivileged: bool,
+    /// Say whether this file could serve, and do no more: for the running agent, which is about to become it
+    #[arg(long, hide = true)]
+    check: bool,
 }
 
 /// Serves until SIGTERM or SIGINT.
 pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     let places = globals.places();
     let fail = |error| failed(error, &places);
+    if args.check {
+        out::line(serve::check(&places, &host::fqdn(NAME), &show).map_err(fail)?);
+        return Ok(Exit::Success);
+    }
+    // First of all: what was handed over is known by its number alone.
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let Inheritance { given, executor, footing } = serve::inheritance(&words).map_err(fail)?;
     prepare(globals)?;
     let loaded = serve::configuration(&places).map_err(fail)?;
-    let kinship = Kinship::of(&loaded.settings, args.unprivileged);
+    let kinship = match (Kinship::of(&loaded.settings, args.unprivileged), &executor) {
+        // This process had root's rights when it started it.
+        (Kinship::Private, Some(_)) => Kinship::Own,
+        (kinship, _) => kinship,
+    };
     // With the rights that are given up on the next line.
-    let orders = serve::executor(&places, &kinship).map_err(fail)?;
+    let orders = serve::executor(&places, &kinship, &footing, executor).map_err(fail)?;
     serve::drop_root(&loaded.settings).map_err(fail)?;
     remind(&kinship, &loaded);
     let host = host::fqdn(NAME);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build();
     let runtime = runtime.map_err(|error| fail(ServeError::Start(error)))?;
-    let warn = |warnings: &crate::conf::Warnings| {
-        if !warnings.is_empty() {
-            out::error(warnings.to_string());
-        }
-    };
-    runtime.block_on(serve::serve(places.clone(), host, orders, &warn)).map_err(fail)?;
+    let start = Start { places: places.clone(), orders, given, footing };
+    runtime.block_on(serve::serve(start, host, &show)).map_err(fail)?;
     Ok(Exit::Success)
+}
+
+fn show(warnings: &Warnings) {
+    if !warnings.is_empty() {
+        out::error(warnings.to_string());
+    }
 }
 
 /// What an operator should not have to find out.
@@ -99,6 +116,9 @@ fn failed(error: ServeError, places: &Places) -> Failure {
         }
         ServeError::Listen(_) => Some("is another agent running? 'port' and 'bind' in agent.conf decide".to_owned()),
         ServeError::Metrics(error) => Some(metrics(error)),
+        ServeError::Given(_) => {
+            Some("the socket unit of the agent has one or more 'ListenStream=PORT' and nothing else".to_owned())
+        }
         ServeError::Executor(ExecutorError::Lost) => Some("start the agent again".to_owned()),
         ServeError::Executor(_) | ServeError::Drop(_) | ServeError::Start(_) => None,
     };
@@ -107,9 +127,11 @@ fn failed(error: ServeError, places: &Places) -> Failure {
         | ServeError::Metrics(_)
         | ServeError::Start(_)
         | ServeError::Executor(ExecutorError::Lost) => Exit::Unavailable,
-        ServeError::Snapshot(_) | ServeError::Executor(_) | ServeError::NoAccount(_) | ServeError::RootAccount => {
-            Exit::Config
-        }
+        ServeError::Snapshot(_)
+        | ServeError::Given(_)
+        | ServeError::Executor(_)
+        | ServeError::NoAccount(_)
+        | ServeError::RootAccount => Exit::Config,
         ServeError::Drop(_) => Exit::Permission,
     };
     let failure = Failure::new(exit, error);

@@ -9,10 +9,15 @@ use super::failed;
 use crate::audit::{Ident, Logger, Sockets};
 use crate::cli::out;
 use crate::conf::Root;
-use crate::executor::{self, Policy, Rights, ServeError};
+use crate::executor::{self, Policy, Rights, ServeError, Succession};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::sys::{descriptors, process};
+
+/// The role of [`own`].
+const OWN: &str = "serve-own";
+/// What it needs to know. Behind it stand the path of its file and what a successor is told.
+const WORDS: usize = 4;
 
 /// An executor with the agent's own rights: both configuration files, the prefix, and the limit on descriptors that
 /// the agent was started with.
@@ -37,8 +42,8 @@ fn run(words: &[OsString], privileged: bool) -> Exit {
 fn serve(words: &[OsString], privileged: bool) -> Result<Exit, Failure> {
     let by_hand =
         |error| Failure::new(Exit::Usage, error).hint("this role is started by 'ctrl-exec-agent serve', not by hand");
-    let [config, allowlist, prefix, limit] = words else {
-        return Err(by_hand(std::io::Error::other("the executor takes four words")));
+    let [config, allowlist, prefix, limit, ..] = words else {
+        return Err(by_hand(std::io::Error::other("the executor takes at least four words")));
     };
     let root = Root::new(Some(prefix.into()));
     let log = Logger::open(Ident::Executor, Sockets::new(|place| root.path(place)));
@@ -49,7 +54,8 @@ fn serve(words: &[OsString], privileged: bool) -> Result<Exit, Failure> {
     let load = |rights| Policy::load(Path::new(config), Path::new(allowlist), &root, rights);
     let audit = |event: &executor::ExecEvent<'_>| log.emit(event.line());
     let served: Result<(), ServeError> = if privileged {
-        executor::serve_own(control, || load(Rights::Root { front_end: None, socket: None }), audit)
+        let succession = Succession::new(OWN, words, WORDS);
+        executor::serve_own(control, || load(Rights::Root { front_end: None, socket: None }), audit, &succession)
     } else {
         executor::serve_private(control, || load(Rights::FrontEnd), audit)
     };

@@ -9,8 +9,9 @@ use crate::executor::confine;
 use crate::executor::keeper::{self, Verdict};
 use crate::executor::policy::Policy;
 use crate::executor::report;
+use crate::executor::succession::Succession;
 use crate::sys::network::HostNetwork;
-use crate::sys::process::Signals;
+use crate::sys::process::{self, Signals};
 use crate::sys::{fdpass, memory, poll, user};
 use crate::wire::control::{self, Control, Reloaded};
 
@@ -42,7 +43,7 @@ pub fn serve_private(
 
 /// As [`serve_private`] with root's rights: the executor that a front-end started before it gave up its own. The
 /// front-end could not start another, so a keeper stands by: where the service dies, it starts another on the same
-/// socket.
+/// socket; and where the front-end takes up another version of the program's file, it does so too.
 ///
 /// **Invariant:** as [`serve_private`].
 ///
@@ -53,6 +54,7 @@ pub fn serve_own(
     control: OwnedFd,
     load: impl Fn() -> Result<Policy, String>,
     audit: impl Fn(&ExecEvent<'_>),
+    succession: &Succession,
 ) -> Result<(), ServeError> {
     if !user::is_root() {
         return Err(ServeError::NotRoot);
@@ -65,10 +67,14 @@ pub fn serve_own(
         drop(answer(&control, &Reloaded::failed(&text)));
         ServeError::Network(error)
     })?;
-    let mut policy = Ok(first(&control, &load)?);
+    // One that has taken over keeps its place, whatever has become of the configuration.
+    let mut policy = if succession.taken_over() { again(&load, &audit) } else { Ok(first(&control, &load)?) };
     // Without it, profiles with limits on memory or CPU time are refused, with the reason.
     drop(confine::prepare());
     let part = Part { load: &load, audit: &audit, network: Some(&network) };
+    if succession.taken_over() {
+        audit(&ExecEvent::Upgraded { failure: None });
+    }
     answer(&control, &Reloaded::Done).map_err(ServeError::Control)?;
     loop {
         match keeper::keep(&control).map_err(ServeError::Control)? {
@@ -78,11 +84,25 @@ pub fn serve_own(
             }
             Verdict::Again(end) => {
                 audit(&ExecEvent::Restarted { end });
-                policy = load().inspect_err(|text| audit(&ExecEvent::ReloadFailed { text }));
+                policy = again(&load, &audit);
+            }
+            Verdict::Upgrade => {
+                let text = match succession.take_up(&control, &network) {
+                    Ok(never) => match never {},
+                    Err(text) => text,
+                };
+                audit(&ExecEvent::Upgraded { failure: Some(&text) });
+                answer(&control, &Reloaded::failed(&text)).map_err(ServeError::Control)?;
+                policy = again(&load, &audit);
             }
             Verdict::Over => return Ok(()),
         }
     }
+}
+
+/// Another reading of the configuration, by one that serves in any case.
+fn again(load: Load<'_>, audit: Audit<'_>) -> Result<Policy, String> {
+    load().inspect_err(|text| audit(&ExecEvent::ReloadFailed { text }))
 }
 
 /// What a service is given by whoever calls it.
@@ -127,6 +147,7 @@ enum Message {
     Order(OwnedFd),
     Reload,
     Hello,
+    Upgrade,
     /// The front-end is gone.
     End,
     Nothing,
@@ -151,6 +172,11 @@ impl Server<'_, OwnedFd> {
                     answer(&self.door, &reloaded)?;
                 }
                 Message::Hello => answer(&self.door, &Reloaded::Done)?,
+                // Its keeper's part: what is forked from it is the old program again.
+                Message::Upgrade if self.network.is_some() => process::end(keeper::UPGRADE.into()),
+                Message::Upgrade => {
+                    answer(&self.door, &Reloaded::failed("an executor without root's rights is started anew"))?;
+                }
                 Message::End => return Ok(()),
                 Message::Nothing => {}
             }
@@ -191,7 +217,10 @@ impl Server<'_, OwnedFd> {
             (Ok(Control::Order), None) => ignore("an order came without its connection"),
             (Ok(Control::Reload), None) => Ok(Message::Reload),
             (Ok(Control::Hello), None) => Ok(Message::Hello),
-            (Ok(Control::Reload | Control::Hello), Some(_)) => ignore("a word of control came with a descriptor"),
+            (Ok(Control::Upgrade), None) => Ok(Message::Upgrade),
+            (Ok(Control::Reload | Control::Hello | Control::Upgrade), Some(_)) => {
+                ignore("a word of control came with a descriptor")
+            }
             (Err(error), _) => ignore(&format!("a message cannot be understood: {error}")),
         }
     }

@@ -15,13 +15,13 @@ use super::{Crew, ExecEvent, SIGNALS, ServeError, Server, Way, warn};
 use crate::executor::confine;
 use crate::executor::policy::Policy;
 use crate::executor::report;
-use crate::sys::listener::{self, Bound};
+use crate::sys::listener::Bound;
 use crate::sys::network::HostNetwork;
 use crate::sys::notify::Notifier;
 use crate::sys::process::Signals;
 use crate::sys::socket::concerns_one_connection;
 use crate::sys::user::{self, Account};
-use crate::sys::{fdpass, memory, poll};
+use crate::sys::{fdpass, handover, memory, poll};
 
 /// A pause after the system had nothing left for another connection.
 const EXHAUSTED: Duration = Duration::from_millis(100);
@@ -79,7 +79,7 @@ pub fn serve_socket(
     if !user::is_root() {
         return Err(ServeError::NotRoot);
     }
-    let given = listener::handed_over().map_err(ServeError::Control)?;
+    let given = handover::unix_listener().map_err(ServeError::Control)?;
     // An abstract address is one of the host's network.
     let notifier = Notifier::from_env().map_err(ServeError::Control)?;
     let policy = load().map_err(ServeError::Policy)?;

@@ -3,6 +3,7 @@
 mod detached;
 mod fault;
 mod private;
+mod program;
 mod signals;
 mod spawn;
 mod tree;
@@ -18,7 +19,8 @@ pub use detached::{Launch, launch, report_ready};
 pub use fault::{Failure, Fault};
 pub use nix::sys::signal::Signal;
 pub use nix::unistd::Pid;
-pub use private::{control_from_stdin, spawn_private};
+pub use private::{become_private, control_from_stdin, spawn_private};
+pub use program::{Program, Trial};
 pub use signals::{Signals, block_all};
 pub use spawn::{Expected, Spawn, Spawned, keep_only};
 pub use tree::{continue_and_terminate, freeze_and_kill};

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::ptr;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -63,15 +62,60 @@ pub fn block_all() -> io::Result<()> {
 pub(super) fn reset_for_exec() -> io::Result<()> {
     /// The kernel's highest signal number (`_NSIG`), which no library exports.
     const LAST: i32 = 64;
-    /// At least the kernel's `struct sigaction`, which begins with the handler; zero is `SIG_DFL` without flags.
-    const DEFAULT: [u64; 8] = [0; 8];
-    /// Size of the kernel's `sigset_t`.
-    const SET: usize = 8;
     for number in 1..=LAST {
-        // SAFETY: the kernel reads a structure no larger than `DEFAULT`, and the default disposition runs no code of
-        // ours. The library's own call would refuse the numbers that it keeps for itself. The kernel refuses SIGKILL and
-        // SIGSTOP, which are always at their default.
-        unsafe { libc::syscall(libc::SYS_rt_sigaction, number, DEFAULT.as_ptr(), ptr::null::<u64>(), SET) };
+        // The kernel refuses SIGKILL and SIGSTOP, which are always at their default.
+        drop(exchange(number, DEFAULT));
     }
     Ok(SigSet::empty().thread_set_mask()?)
+}
+
+/// What a process does about a signal, as the kernel has it.
+#[derive(Clone, Copy, Debug)]
+struct Disposition([usize; 16]);
+
+/// `SIG_DFL` and `SIG_IGN` without flags. At least the kernel's `struct sigaction`, which begins with the handler.
+const DEFAULT: Disposition = Disposition([0; 16]);
+const IGNORED: Disposition = Disposition([1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+
+/// Puts a disposition in place and gives back the one that was there: the only other one that there can be.
+fn exchange(number: i32, new: Disposition) -> io::Result<Disposition> {
+    /// Size of the kernel's `sigset_t`.
+    const SET: usize = 8;
+    let mut old = DEFAULT;
+    // SAFETY: the kernel reads and writes structures no larger than these. The dispositions are the default and to
+    // ignore, which run no code of ours, or one that this call gave back, which was in force before. The library's own
+    // call would refuse the numbers that it keeps for itself.
+    let result = unsafe {
+        let (new, old) = (new.0.as_ptr(), old.0.as_mut_ptr());
+        libc::syscall(libc::SYS_rt_sigaction, number, new, old, SET)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(old) }
+}
+
+/// Dispositions that were replaced for the time until another program runs here.
+#[derive(Debug)]
+pub(super) struct Replaced(Vec<(i32, Disposition)>);
+
+impl Replaced {
+    /// Ignores some signals, and lets others end the process. Exec would give those that have handlers back to their
+    /// default, which for most of them is to end the process; but those that are ignored stay so until the program has
+    /// handlers of its own.
+    pub(super) fn new(ignored: &[Signal], default: &[Signal]) -> io::Result<Self> {
+        let wanted = ignored.iter().map(|signal| (*signal, IGNORED));
+        let wanted = wanted.chain(default.iter().map(|signal| (*signal, DEFAULT)));
+        let mut replaced = Self(Vec::new());
+        for (signal, disposition) in wanted {
+            replaced.0.push((signal as i32, exchange(signal as i32, disposition)?));
+        }
+        Ok(replaced)
+    }
+}
+
+impl Drop for Replaced {
+    fn drop(&mut self) {
+        for (number, disposition) in &self.0 {
+            // It was accepted before.
+            drop(exchange(*number, *disposition));
+        }
+    }
 }

@@ -25,6 +25,8 @@ pub(crate) struct Agent {
     /// What it shows in handshakes.
     pub(crate) credentials: Credentials,
     pub(crate) mode: Mode,
+    /// The program's file, where it is one of its own.
+    pub(crate) file: Option<PathBuf>,
     process: Option<Process>,
     service: Option<Service>,
     starts: u32,
@@ -40,7 +42,7 @@ struct Process {
 
 impl Agent {
     pub(crate) fn new(name: &str, root: PathBuf, credentials: Credentials, mode: Mode) -> Self {
-        Self { name: name.to_owned(), root, credentials, mode, process: None, service: None, starts: 0 }
+        Self { name: name.to_owned(), root, credentials, mode, file: None, process: None, service: None, starts: 0 }
     }
 
     /// The socket of the system's executor.
@@ -150,24 +152,34 @@ impl Agent {
 
     /// Starts `serve`, after the system's executor where it has that, and waits until it is ready.
     pub(crate) fn start(&mut self) {
-        // The init system would start one again that has ended.
+        self.look_after_service();
+        self.start_alone();
+    }
+
+    /// Starts the system's executor where there is to be one and is none, as the init system would.
+    pub(crate) fn look_after_service(&mut self) {
         if self.mode == Mode::System && self.service.as_ref().is_none_or(|service| !host::alive(service.pid())) {
             self.start_service();
         }
-        self.start_alone();
     }
 
     /// Starts `serve` and waits until it is ready.
     pub(crate) fn start_alone(&mut self) {
+        self.start_with("", [Stdio::null(), Stdio::null()]);
+    }
+
+    /// As [`Agent::start_alone`], with standard input and output for a shell's words before it runs the program.
+    pub(crate) fn start_with(&mut self, words: &str, [stdin, stdout]: [Stdio; 2]) {
         self.starts += 1;
         let stderr = self.root.join(format!("stderr.{}", self.starts));
         let notify = Notify::bind(&self.root.join("notify"));
         // With the limit on descriptors that service managers and login shells set.
         let mut command = program(Path::new("/bin/sh"));
-        command.args(["-c", "ulimit -Sn 1024; exec \"$@\"", "sh"]).arg(binary());
+        let file = self.file.clone().unwrap_or_else(binary);
+        command.args(["-c", &format!("ulimit -Sn 1024; {words}\nexec \"$@\""), "sh"]).arg(file);
         command.args(["agent", "--root"]).arg(&self.root).arg("serve").args(self.flag(&["serve"]));
         command.env("NOTIFY_SOCKET", notify.path());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&stderr).unwrap());
+        command.stdin(stdin).stdout(stdout).stderr(File::create(&stderr).unwrap());
         let mut child = command.spawn().unwrap();
         let address = announced(&mut child, &notify, &stderr);
         self.process = Some(Process { child, notify, address, stderr });
@@ -206,6 +218,32 @@ impl Agent {
             (reloading && has("READY")).then_some(())
         });
         self.lines("reload").get(before).cloned().expect("an audit line about the reload")
+    }
+
+    /// Puts a copy of the program at a path of this agent's own, in place of what is there.
+    pub(crate) fn install(&mut self) {
+        let file = self.root.join("bin/ctrl-exec");
+        // By another process: this one's forks would otherwise inherit the file while it is open for writing.
+        let mut command = program(Path::new("install"));
+        command.args(["-D", "-m", "755"]).arg(binary()).arg(file.with_extension("new"));
+        finish(command, "").exits(0);
+        std::fs::rename(file.with_extension("new"), &file).unwrap();
+        self.file = Some(file);
+    }
+
+    /// SIGUSR2, and waits until the agent has started again as the same process. Returns where it listens now.
+    pub(crate) fn upgrade(&self) -> SocketAddr {
+        while self.process().notify.receive().is_some() {}
+        host::kill(self.pid(), Signal::SIGUSR2);
+        self.upgraded()
+    }
+
+    /// Waits for the end of an upgrade.
+    pub(crate) fn upgraded(&self) -> SocketAddr {
+        eventually("the end of the upgrade", || {
+            let message = self.process().notify.receive()?;
+            message.iter().find(|(key, _)| key == "X_CTRL_EXEC_ADDRESS").map(|(_, address)| address.parse().unwrap())
+        })
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -1,0 +1,74 @@
+//! Taking up another version of this program's file, where the front-end asks for it: it is about to do so itself, and
+//! could not start a root executor any more.
+//!
+//! Which file, the front-end has no say in: the path was told when it still was root, and nobody but root may write to
+//! the file or to a directory above it. The process stays the same, so that monitors whose service has ended stay its
+//! descendants.
+
+use std::convert::Infallible;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use crate::sys::file;
+use crate::sys::network::HostNetwork;
+use crate::sys::process;
+use crate::wire::causes;
+
+/// The last word of a process that has taken over from another.
+const TAKEN_OVER: &str = "taken-over";
+
+/// What this process was started as.
+#[derive(Debug)]
+pub struct Succession {
+    words: Vec<OsString>,
+    taken_over: bool,
+}
+
+impl Succession {
+    /// The words of this process: its role, what an executor needs to know (`count` words), and the path of its file.
+    #[must_use]
+    pub fn new(role: &str, words: &[OsString], count: usize) -> Self {
+        let own = words.iter().take(count + 1).cloned();
+        let taken_over = words.get(count + 1).is_some_and(|word| word == TAKEN_OVER);
+        Self { words: std::iter::once(role.into()).chain(own).collect(), taken_over }
+    }
+
+    /// Whether another process has been here before, which had a configuration.
+    pub(super) const fn taken_over(&self) -> bool {
+        self.taken_over
+    }
+
+    /// Becomes what is at the path now, with `control` as its socket. Only returns if that fails; then this process is
+    /// as it was.
+    pub(super) fn take_up(&self, control: &OwnedFd, network: &HostNetwork) -> Result<Infallible, String> {
+        let path = self.words.last().map_or(Path::new(""), Path::new);
+        let found = file::resolve_trusted(path).map_err(|error| {
+            format!("the executor does not take up {}: {}", path.display(), causes::on_one_line(&error))
+        })?;
+        let fail = |error: io::Error| format!("the executor cannot become {}: {error}", found.path.display());
+        // Where it finds the host's network, it leaves it by itself.
+        network.enter().map_err(fail)?;
+        let words = self.words.iter().map(OsString::as_os_str).chain([OsStr::new(TAKEN_OVER)]);
+        let error = process::become_private(&found.path, &words.collect::<Vec<_>>(), control);
+        network.leave_again().map_err(fail)?;
+        Err(fail(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_successor_gets_the_same_words_and_knows_what_it_is() {
+        let words = ["config", "limit", "/file"].map(OsString::from);
+        let first = Succession::new("role", &words, 2);
+        assert!(!first.taken_over());
+        assert_eq!(first.words, ["role", "config", "limit", "/file"]);
+        let next = Succession::new("role", &[&words[..], &[TAKEN_OVER.into()]].concat(), 2);
+        assert!(next.taken_over());
+        assert_eq!(next.words, first.words);
+    }
+}
