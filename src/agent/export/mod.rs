@@ -6,31 +6,23 @@
 
 mod exposition;
 mod facts;
+mod http;
 
-use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use self::exposition::MEDIA_TYPE;
 use self::facts::Last;
+use self::http::{Answer, Asked};
 use super::state::Agent;
 use crate::audit::{Event, Level};
 use crate::conf::Endpoint;
 use crate::conf::agent::Settings;
-use crate::net::body;
 use crate::net::handshakes::{Handshakes, Place};
 use crate::net::local::{Local, LocalError, LocalListener};
 
@@ -38,13 +30,8 @@ use crate::net::local::{Local, LocalError, LocalListener};
 const CONNECTIONS: usize = 16;
 /// How long a request's head may take.
 const HEAD: Duration = Duration::from_secs(5);
-/// Bytes of a request's head.
-const HEAD_SIZE: usize = 16 * 1024;
 /// How long a connection may last.
 const WHOLE: Duration = Duration::from_secs(15);
-/// Bytes of a body that are read away; nothing here has one.
-const BODY: usize = 16 * 1024;
-
 /// Where the agent says what it counts.
 #[derive(Debug, Default)]
 pub struct Exporter(Mutex<Option<Open>>);
@@ -133,45 +120,34 @@ async fn accept(agent: Arc<Agent>, listener: LocalListener) {
     }
 }
 
-async fn connection(agent: Arc<Agent>, last: Arc<Last>, stream: Box<dyn Local>, mut place: Place) {
-    let service = service_fn(|request| {
-        let (agent, last) = (Arc::clone(&agent), Arc::clone(&last));
-        async move { Ok::<_, Infallible>(answer(&agent, &last, request).await) }
-    });
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_SIZE).keep_alive(false);
+async fn connection(agent: Arc<Agent>, last: Arc<Last>, mut stream: Box<dyn Local>, mut place: Place) {
+    let talk = async {
+        // Who has gone, or says nothing, gets no answer.
+        let Some(asked) = timeout(HEAD, http::head(&mut stream)).await.ok().flatten() else { return };
+        let answer = answer(&agent, &last, &asked).await;
+        http::tell(&mut stream, &answer, asked.is_head()).await;
+    };
     tokio::select! {
-        // What breaks a connection is nobody's error here: who waits for an answer hears of it.
-        _ = timeout(WHOLE, http.serve_connection(TokioIo::new(stream), service)) => {}
+        _ = timeout(WHOLE, talk) => {}
         () = place.lost() => {}
     }
 }
 
-async fn answer(agent: &Arc<Agent>, last: &Last, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let (head, incoming) = request.into_parts();
-    body::discard(incoming, BODY).await;
-    if head.uri.path() != "/metrics" {
-        return plain(StatusCode::NOT_FOUND, "not found: ask for /metrics\n");
+async fn answer(agent: &Arc<Agent>, last: &Last, asked: &Asked) -> Answer {
+    let (method, path) = match asked {
+        Asked::Request { method, path } => (method.as_str(), path.as_str()),
+        Asked::Malformed => return Answer::plain("400 Bad Request", "this is no request\n"),
+        Asked::TooLarge => return Answer::plain("431 Request Header Fields Too Large", "request head too large\n"),
+    };
+    if path.split('?').next() != Some("/metrics") {
+        return Answer::plain("404 Not Found", "not found: ask for /metrics\n");
     }
-    if head.method != Method::GET {
-        let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
-        answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
-        return answer;
+    if method != "GET" {
+        return Answer { allow: Some("GET"), ..Answer::plain("405 Method Not Allowed", "use GET\n") };
     }
     let facts = last.facts(agent).await;
     match exposition::text(&agent.metrics, &facts, agent.started_at()) {
-        Ok(text) => typed(StatusCode::OK, MEDIA_TYPE, text),
-        Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n"),
+        Ok(text) => Answer { status: "200 OK", kind: MEDIA_TYPE, allow: None, text },
+        Err(_) => Answer::plain("500 Internal Server Error", "the metrics cannot be written\n"),
     }
-}
-
-fn plain(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
-    typed(status, "text/plain; charset=utf-8", text.to_owned())
-}
-
-fn typed(status: StatusCode, kind: &'static str, text: String) -> Response<Full<Bytes>> {
-    let mut answer = Response::new(Full::new(Bytes::from(text)));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    answer
 }

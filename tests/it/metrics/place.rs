@@ -75,6 +75,10 @@ fn only_get_metrics_is_answered() {
     for request in ["GET /metrics?x=1 HTTP/1.1\r\nHost: x\r\n\r\n", "GET /metrics HTTP/1.0\r\n\r\n"] {
         assert_eq!(says(request).status, 200);
     }
+    let mut http = Http::new(tls::tcp(place(site.agent())));
+    http.send("HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    let whole = String::from_utf8(http.rest()).unwrap();
+    assert!(whole.starts_with("HTTP/1.1 405 ") && whole.ends_with("\r\n\r\n"), "{whole}");
     let head = format!("GET /metrics HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(64 << 10));
     let mut http = Http::new(tls::tcp(place(site.agent())));
     http.send(head);

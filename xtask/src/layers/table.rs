@@ -48,6 +48,7 @@ const AGENT: &[&str] = &[
     "time",
     "base64",
     "jsonschema",
+    "httparse",
     "prometheus_client",
 ];
 
