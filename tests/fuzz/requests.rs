@@ -4,6 +4,7 @@
 //! while anything happens and leaps to the next deadline when nothing does, so that a deadline of 30 seconds costs
 //! nothing, and a request of half a head is seen to be given up.
 
+use std::future::pending;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use ctrl_exec::agent::answer::Answer;
 use ctrl_exec::agent::gate::Peer;
-use ctrl_exec::agent::orders::{Kinship, Orders};
+use ctrl_exec::agent::orders::{Beginning, Kinship, Orders};
 use ctrl_exec::agent::route;
 use ctrl_exec::agent::snapshot::{Places, Snapshot};
 use ctrl_exec::agent::state::Agent;
@@ -89,7 +90,8 @@ impl Ground {
     fn agent(&self) -> (Arc<Agent>, Log) {
         std::fs::write(self.snapshot.settings.trusted_dispatchers_path.as_path(), TRUST).unwrap();
         let places = places(&self.dir);
-        let orders = Orders::new(&Kinship::of(&self.snapshot.settings, false), &places, 1024).unwrap();
+        let beginning = Beginning { descriptors: 1024, file: "/proc/self/exe".into(), executor: None };
+        let orders = Orders::new(&Kinship::of(&self.snapshot.settings, false), &places, beginning).unwrap();
         let log = Log::default();
         let logger = Logger::to_writer(Ident::Agent, Box::new(log.clone()));
         (Agent::new(places, logger, orders, self.snapshot.clone()), log)
@@ -170,9 +172,9 @@ fn exchange(who: u8, parts: &[&[u8]], http_2: bool) -> Vec<(u16, Map<String, Val
         let (near, far) = tokio::io::duplex(ROOM);
         let client = client(near, parts);
         if http_2 {
-            tokio::join!(serve::serve_2(far, BOUNDS, answer), client);
+            tokio::join!(serve::serve_2(far, BOUNDS, pending(), answer), client);
         } else {
-            tokio::join!(serve::serve_1(far, BOUNDS, answer), client);
+            tokio::join!(serve::serve_1(far, BOUNDS, pending(), answer), client);
         }
     });
     log.judge();
