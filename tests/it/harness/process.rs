@@ -57,7 +57,7 @@ impl Ran {
 /// The program under test, with none of the variables that it reads.
 pub(crate) fn program(name: &Path) -> Command {
     let mut command = Command::new(name);
-    for variable in ["USER", "ENVEXEC_TOKEN", "CTRL_EXEC_ROOT", "NOTIFY_SOCKET"] {
+    for variable in ["USER", "ENVEXEC_TOKEN", "CTRL_EXEC_ROOT", "NOTIFY_SOCKET", "XDG_RUNTIME_DIR"] {
         command.env_remove(variable);
     }
     command
