@@ -53,7 +53,7 @@ fn show(site: &Site, credentials: &Credentials) {
 }
 
 fn trust(agent: &Agent, serials: &[String]) {
-    let lines: String = serials.iter().map(|serial| format!("{serial} control-1\n")).collect();
+    let lines: String = serials.iter().flat_map(|serial| [serial, " control-1\n"]).collect();
     fs::write(agent.trust(), lines).unwrap();
     agent.reload();
 }
@@ -177,7 +177,7 @@ fn a_certificate_that_expired_meanwhile_gains_nothing_by_a_ticket() {
     let end = short.certificate().not_after() + Duration::SECOND;
     eventually("the end of the certificate", || (OffsetDateTime::now_utc() > end).then_some(()));
     let mut http = connect(&site, &config);
-    http.send("POST /ping HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}".to_owned());
+    http.send("POST /ping HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}");
     assert_eq!(http.rest(), b"", "it was answered");
     assert!(site.agent().line("tls-failure").get("REASON").unwrap().contains("it expired on"));
 }
@@ -221,8 +221,7 @@ fn a_resumed_session_is_held_against_the_pin() {
 fn a_damaged_or_foreign_file_is_never_an_error() {
     let site = Site::builder().start();
     let place = site.sessions();
-    type Harm = fn(&Path);
-    let harms: [Harm; 7] = [
+    let harms: [fn(&Path); 7] = [
         |file| fs::write(file, b"").unwrap(),
         |file| fs::write(file, vec![7; 100_000]).unwrap(),
         |file| fs::write(file, fs::read(file).unwrap().split_off(1)).unwrap(),

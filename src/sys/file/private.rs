@@ -138,7 +138,8 @@ impl PrivateDir {
 
 fn is_private(facts: &FileStat) -> bool {
     let regular = facts.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits();
-    regular && facts.st_uid == Uid::effective().as_raw() && facts.st_mode & 0o077 == 0
+    let open_to_others = facts.st_mode & 0o077 != 0;
+    regular && facts.st_uid == Uid::effective().as_raw() && !open_to_others
 }
 
 fn name_of(name: &CStr) -> &OsStr {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, SupportedProtocolVersion};
 
-use super::memory::{OwnKey, Verifier};
+use super::own::{OwnKey, Verifier};
 use super::store::Store;
-use super::{config, resumption, suites};
+use super::{config, suites};
 use crate::pki::chain::TrustAnchor;
 use crate::tls::identity::{Identity, IdentitySlot};
 use crate::tls::provider::provider;
@@ -46,7 +46,7 @@ impl Ends {
     ) -> Result<Arc<ClientConfig>, rustls::Error> {
         let mut config = self.make(provider, config::NEWEST)?;
         config.enable_sni = false;
-        config.resumption = resumption(store);
+        config.resumption = store.resumption();
         Ok(Arc::new(config))
     }
 

@@ -2,40 +2,32 @@
 //!
 //! Its server shows the kept certificates and hands out the kept ticket; where the client derives the ticket's secret,
 //! [`watch`] gives it the kept one. Nothing of it is secret or leaves the process, so it needs no key exchange, and its
-//! server, which has no private key for the certificates, signs with a key that only this process has: the verifier
-//! accepts such a signature, which nobody else can make, beside those that it accepts from the network. What the
-//! certificates are worth now it judges as ever.
+//! server, which has no private key for the certificates, signs with a key that only this process has ([`super::own`]). What
+//! the certificates are worth now is judged as ever.
 
 use std::sync::Arc;
 
-use aws_lc_rs::hmac;
-use aws_lc_rs::rand::SystemRandom;
 use rustls::client::Tls13ClientSessionValue;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{
     ActiveKeyExchange, CryptoProvider, GetRandomFailed, SecureRandom, SharedSecret, SupportedKxGroup,
 };
 use rustls::ffdhe_groups::FfdheGroup;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert};
-use rustls::sign::{CertifiedKey, Signer, SigningKey};
+use rustls::sign::CertifiedKey;
 use rustls::{
-    CertificateError, ClientConfig, ClientConnection, ConnectionCommon, DigitallySignedStruct, Error, NamedGroup,
-    ServerConfig, ServerConnection, SideData, SignatureAlgorithm, SignatureScheme, SupportedCipherSuite,
+    ClientConfig, ClientConnection, ConnectionCommon, Error, NamedGroup, ServerConfig, ServerConnection, SideData,
+    SupportedCipherSuite,
 };
 
 use super::super::config::any_name;
 use super::super::provider::provider;
-use super::super::verify::CaVerifier;
 use super::ends::Ends;
 use super::session::{Left, Session};
 use super::store::Store;
 use super::suites;
 use super::watch::{self, Restored};
 
-/// Signature scheme of the server in memory; of the numbers for private use (RFC 8446 11). It is offered to nobody.
-const SCHEME: SignatureScheme = SignatureScheme::Unknown(0xfe7e);
-/// Its key exchange, likewise.
+/// Its key exchange; of the numbers for private use (RFC 8446 11). It is offered to nobody.
 const GROUP: NamedGroup = NamedGroup::Unknown(0xfe7e);
 /// Exchanges after which the handshake is over and the ticket handed out: two are needed.
 const ROUNDS: usize = 4;
@@ -91,86 +83,6 @@ fn server(provider: CryptoProvider, session: &Session, left: Left, ends: &Ends) 
     config.ticketer = Arc::new(Ticket { bytes: session.ticket.clone(), lifetime: left.lifetime });
     config.send_tls13_tickets = 1;
     Ok(Arc::new(config))
-}
-
-/// A key that this process has made and that never leaves it. Its signature is a message authentication code.
-#[derive(Clone, Debug)]
-pub(super) struct OwnKey(Arc<hmac::Key>);
-
-impl OwnKey {
-    /// # Errors
-    /// No random bytes.
-    pub(super) fn generate() -> Result<Self, Error> {
-        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
-        key.map(|key| Self(Arc::new(key))).map_err(|_| Error::FailedToGetRandomBytes)
-    }
-}
-
-impl SigningKey for OwnKey {
-    fn choose_scheme(&self, _: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
-        Some(Box::new(self.clone()))
-    }
-
-    fn algorithm(&self) -> SignatureAlgorithm {
-        SignatureAlgorithm::ECDSA
-    }
-}
-
-impl Signer for OwnKey {
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
-        Ok(hmac::sign(&self.0, message).as_ref().to_vec())
-    }
-
-    fn scheme(&self) -> SignatureScheme {
-        SCHEME
-    }
-}
-
-/// The CA's verifier, which knows the signatures of this process's own server too.
-#[derive(Debug)]
-pub(super) struct Verifier {
-    pub(super) ca: Arc<CaVerifier>,
-    pub(super) own: OwnKey,
-}
-
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        others: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        self.ca.verify_server_cert(leaf, others, name, ocsp, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        ServerCertVerifier::verify_tls12_signature(&*self.ca, message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        if signed.scheme != SCHEME {
-            return ServerCertVerifier::verify_tls13_signature(&*self.ca, message, certificate, signed);
-        }
-        let verified = hmac::verify(&self.own.0, message, signed.signature());
-        let valid = verified.map(|()| HandshakeSignatureValid::assertion());
-        valid.map_err(|_| Error::InvalidCertificate(CertificateError::BadSignature))
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        ServerCertVerifier::supported_verify_schemes(&*self.ca)
-    }
 }
 
 #[derive(Debug)]

@@ -32,7 +32,9 @@
 
 mod cache;
 mod ends;
+mod keeper;
 mod memory;
+mod own;
 mod session;
 mod store;
 mod suites;
@@ -46,10 +48,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::client::{Resumption, Tls12Resumption};
 use rustls::{ClientConfig, ClientConnection};
 
 use self::cache::Cache;
+use self::keeper::Keeper;
 use self::store::Store;
 use super::config::{self, TlsError};
 use super::identity::{Identity, IdentitySlot};
@@ -67,7 +69,7 @@ pub struct Caller {
 #[derive(Clone, Debug)]
 pub struct Call {
     config: Arc<ClientConfig>,
-    store: Option<Arc<Store>>,
+    keeper: Option<Arc<Keeper>>,
 }
 
 impl Caller {
@@ -87,11 +89,12 @@ impl Caller {
     /// Gets ready to call a peer, which is named by its address and port. A kept session is taken out of the cache here.
     #[must_use]
     pub fn call(&self, peer: &str) -> Call {
-        let Some(cache) = &self.cache else { return Call { config: Arc::clone(&self.config), store: None } };
-        let store = Arc::new(Store::for_peer(Arc::clone(cache), peer, unix_millis()));
+        let Some(cache) = &self.cache else { return Call { config: Arc::clone(&self.config), keeper: None } };
+        let (session, proven) = cache.take(peer, unix_millis()).unzip();
+        let keeper = Keeper::new(Arc::clone(cache), peer, proven);
         let mut config = ClientConfig::clone(&self.config);
-        config.resumption = resumption(&store);
-        Call { config: Arc::new(config), store: Some(store) }
+        config.resumption = Store::new(session, Arc::clone(&keeper) as Arc<_>).resumption();
+        Call { config: Arc::new(config), keeper: Some(keeper) }
     }
 }
 
@@ -105,14 +108,10 @@ impl Call {
     /// The handshake is over: from now on tickets of the peer are kept, if it is one of our own. A server of the original
     /// may answer a resumption with an error, since OpenSSL wants to be told what its sessions are for.
     pub fn keep(&self, connection: &ClientConnection) {
-        if let Some(store) = &self.store {
-            store.finished(connection, unix_millis());
+        if let Some(keeper) = &self.keeper {
+            keeper.finished(connection, unix_millis());
         }
     }
-}
-
-fn resumption(store: &Arc<Store>) -> Resumption {
-    Resumption::store(Arc::clone(store) as Arc<_>).tls12_resumption(Tls12Resumption::Disabled)
 }
 
 fn unix_millis() -> u64 {

@@ -1,47 +1,32 @@
 //! The store that rustls is given: for one connection, whatever its peer is called.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConnection, HandshakeKind, NamedGroup};
-
-use super::cache::Cache;
-use super::session::Session;
-use super::{unix_millis, watch};
-use crate::tls::peer;
+use rustls::NamedGroup;
+use rustls::client::{
+    ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls12Resumption, Tls13ClientSessionValue,
+};
+use rustls::pki_types::ServerName;
 
 /// Room for one session. Of a connection over the network it holds the one that may be resumed, of one in memory the one
 /// that came of it.
 #[derive(Debug, Default)]
 pub(super) struct Store {
     session: Mutex<Option<Tls13ClientSessionValue>>,
-    keep: Option<Keep>,
+    sink: Option<Arc<dyn Sink>>,
 }
 
-/// Where what a peer hands out goes.
-#[derive(Debug)]
-struct Keep {
-    cache: Arc<Cache>,
-    peer: String,
-    /// When both ends of the session that may be resumed last proved their keys.
-    proven: Option<u64>,
-    finished: OnceLock<Finished>,
-}
-
-/// A finished handshake whose tickets are wanted.
-#[derive(Debug)]
-struct Finished {
-    chain: Vec<CertificateDer<'static>>,
-    proven: u64,
+/// Takes what the peer of a connection over the network hands out.
+pub(super) trait Sink: fmt::Debug + Send + Sync {
+    /// rustls has made a session from a ticket.
+    fn take(&self, session: &Tls13ClientSessionValue);
 }
 
 impl Store {
-    /// For a connection to a peer, with what is kept of the last one.
-    pub(super) fn for_peer(cache: Arc<Cache>, peer: &str, now: u64) -> Self {
-        let (session, proven) = cache.take(peer, now).unzip();
-        let keep = Keep { cache, peer: peer.to_owned(), proven, finished: OnceLock::new() };
-        Self { session: Mutex::new(session), keep: Some(keep) }
+    /// For a connection over the network.
+    pub(super) fn new(session: Option<Tls13ClientSessionValue>, sink: Arc<dyn Sink>) -> Arc<Self> {
+        Arc::new(Self { session: Mutex::new(session), sink: Some(sink) })
     }
 
     /// The session, once.
@@ -49,39 +34,13 @@ impl Store {
         self.session().take()
     }
 
-    /// The handshake is over; `now` is in milliseconds since 1970.
-    pub(super) fn finished(&self, connection: &ClientConnection, now: u64) {
-        let chain = connection.peer_certificates().unwrap_or_default();
-        let Some(keep) = self.keep.as_ref().filter(|_| peer::is_http_2(connection) && !chain.is_empty()) else {
-            return;
-        };
-        let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
-        let proven = keep.proven.filter(|_| resumed).unwrap_or(now);
-        let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
-        // A connection has one handshake.
-        let _ = keep.finished.set(Finished { chain, proven });
+    /// For a configuration that uses it.
+    pub(super) fn resumption(self: &Arc<Self>) -> Resumption {
+        Resumption::store(Arc::clone(self) as Arc<_>).tls12_resumption(Tls12Resumption::Disabled)
     }
 
     fn session(&self) -> MutexGuard<'_, Option<Tls13ClientSessionValue>> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Keep {
-    fn ticket(&self, value: &Tls13ClientSessionValue) {
-        let (Some((ticket, psk)), Some(finished)) = (watch::take(), self.finished.get()) else { return };
-        let session = Session {
-            suite: value.suite().common.suite.into(),
-            psk,
-            ticket: ticket.ticket,
-            lifetime: ticket.lifetime,
-            age_add: ticket.age_add,
-            obtained: unix_millis(),
-            proven: finished.proven,
-            chain: finished.chain.clone(),
-        };
-        // Without it the next process makes a full handshake.
-        let _ = self.cache.put(&self.peer, &session);
     }
 }
 
@@ -101,8 +60,8 @@ impl ClientSessionStore for Store {
     fn remove_tls12_session(&self, _: &ServerName<'static>) {}
 
     fn insert_tls13_ticket(&self, _: ServerName<'static>, value: Tls13ClientSessionValue) {
-        match &self.keep {
-            Some(keep) => keep.ticket(&value),
+        match &self.sink {
+            Some(sink) => sink.take(&value),
             None => *self.session() = Some(value),
         }
     }

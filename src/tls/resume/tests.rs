@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::tls13::OkmBlock;
 use rustls::pki_types::UnixTime;
@@ -12,11 +13,12 @@ use rustls::version::TLS12;
 use rustls::{ConnectionCommon, Error, NamedGroup, ServerConfig, ServerConnection, SideData};
 use time::Duration;
 
-use super::memory::OwnKey;
+use super::own::OwnKey;
 use super::session::Session;
 use super::*;
 use crate::pki::ca::Ca;
 use crate::pki::key::{self, PrivateKey};
+use crate::sys::file;
 use crate::tls::provider::provider;
 use crate::tls::testing::{issue, new_ca, now, own};
 use crate::tls::{AgentEnd, agent_end, any_name, peer, tickets};
@@ -193,7 +195,7 @@ fn a_kept_session_that_is_damaged_is_no_session() {
     let path = site.kept().remove(0);
     let good = fs::read(&path).unwrap();
     for bad in [&b""[..], &good[1..], &good[..good.len() - 1], &[&good[..], b"x"].concat(), &vec![0; FAR_TOO_LARGE]] {
-        fs::write(&path, bad).unwrap();
+        file::write_atomic(&path, bad, file::Access::private()).unwrap();
         assert_eq!(site.call().session(), Full);
     }
     assert_eq!(site.call().session(), Resumed);
@@ -287,7 +289,7 @@ fn a_client_of_tls_1_2_gets_no_ticket_and_resumes_nothing() {
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     let mut old = builder.with_client_cert_resolver(own(&site.ca, "dispatcher"));
     old.resumption = Resumption::in_memory_sessions(8);
-    let call = Call { config: Arc::new(old), store: None };
+    let call = Call { config: Arc::new(old), keeper: None };
     for _ in 0..3 {
         let met = meet(&call, site.agent.config()).unwrap();
         assert_eq!(met.session(), Full);

@@ -10,6 +10,7 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, Prk};
 
 use crate::pki::cert::Certificate;
 use crate::tls::identity::Identity;
+use crate::wire::hex;
 
 /// Seals for one certificate under one CA.
 pub(super) struct Vault {
@@ -39,7 +40,7 @@ impl Vault {
         let mut digest = Context::new(&SHA256);
         digest.update(&self.context);
         digest.update(peer.as_bytes());
-        digest.finish().as_ref().iter().take(2).map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(digest.finish().as_ref().first_chunk::<2>().map_or(&[], |first| first))
     }
 
     /// Seals what is kept for a peer.
