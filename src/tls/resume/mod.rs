@@ -4,11 +4,11 @@
 //! rustls resumes sessions from a store of ours, but it neither shows what is in a session nor makes one from parts. So
 //! both ways go round that, through its public interfaces alone, and [RFC 8446] is what they rely on:
 //!
-//! - **Keeping.** The cipher suites are parts that a program may supply. Ours are the provider's, watched ([`suites`]):
+//! - **Keeping.** The cipher suites are parts that a program may supply. Ours are the provider's, watched (`suites`):
 //!   the `NewSessionTicket` message is seen as it is decrypted, and the ticket's secret as it is derived from the nonce in
-//!   it. When rustls hands the session to the store, its parts are known ([`watch`]).
+//!   it. When rustls hands the session to the store, its parts are known (`watch`).
 //! - **Restoring.** A handshake in memory between rustls' client and rustls' server, in which the server hands out the
-//!   kept ticket and the kept secret takes the place of the one that would be derived ([`memory`]). rustls then stores a
+//!   kept ticket and the kept secret takes the place of the one that would be derived (`memory`). rustls then stores a
 //!   session like any other, which the real connection resumes.
 //!
 //! If a later rustls works otherwise, nothing is kept or nothing is restored and every handshake is a full one, which the
@@ -22,7 +22,7 @@
 //! - It is used for an hour at most, as long as the server allows at most, and 12 hours after the last full handshake at
 //!   most; never after the end of either certificate, or of the CA's.
 //! - It is used for the same address and port, with the same own certificate and key, under the same CA certificate: what
-//!   is kept is sealed for these ([`vault`]).
+//!   is kept is sealed for these (`vault`).
 //! - Whether the agent's certificate holds *now* is judged when a session is restored, by the verifier of every
 //!   handshake. The CA's signature over it alone is not computed again: it was, by the process that sealed the session.
 //! - The certificate is what the connection shows as its peer's, so that the caller judges the pin as ever.
