@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::UnixTime;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -57,7 +58,7 @@ pub fn admit(agent: &Agent, peer: IpAddr) -> Option<Admission> {
 pub async fn serve(agent: Arc<Agent>, admission: Admission, stream: TcpStream, address: SocketAddr) {
     let ip = address.ip();
     let Admission { connection, handshake: mut place } = admission;
-    let acceptor = TlsAcceptor::from(Arc::clone(&agent.snapshot().tls));
+    let acceptor = TlsAcceptor::from(Arc::clone(agent.snapshot().tls.config()));
     let handshake = tokio::select! {
         biased;
         handshake = timeout(HANDSHAKE, acceptor.accept(stream)) => handshake,
@@ -75,9 +76,14 @@ pub async fn serve(agent: Arc<Agent>, admission: Admission, stream: TcpStream, a
         Err(_) => return agent.failed(ip, "the handshake took too long"),
     };
     drop(place);
-    match peer::certificate(stream.get_ref().1) {
+    let end = stream.get_ref().1;
+    // By what is in force now, which may be newer than what the handshake began with.
+    if let Err(error) = agent.snapshot().tls.judge_resumed(end, UnixTime::now()) {
+        return agent.failed(ip, &tls::explain(&error));
+    }
+    match peer::certificate(end) {
         Ok(certificate) => {
-            let peer = Peer { address: ip, serial: certificate.serial().clone() };
+            let peer = Peer { address: ip, serial: certificate.serial().clone(), session: peer::session(end) };
             requests(&agent, stream, peer).await;
         }
         Err(error) => agent.failed(ip, &error.to_string()),

@@ -15,6 +15,7 @@ use crate::conf::agent::Settings;
 use crate::pki::revoked::RevocationList;
 use crate::pki::trust::TrustMap;
 use crate::wire::name::{DispatcherId, RequestId};
+use crate::wire::ping::Session;
 use crate::wire::serial::Serial;
 use crate::wire::trace::TraceParent;
 
@@ -25,6 +26,8 @@ pub struct Peer {
     pub address: IpAddr,
     /// Serial of its certificate.
     pub serial: Serial,
+    /// How the session of its connection came about.
+    pub session: Session,
 }
 
 /// A dispatcher that this agent was paired with.
@@ -34,6 +37,7 @@ pub struct TrustedPeer {
     serial: Serial,
     id: DispatcherId,
     trace: Option<TraceParent>,
+    session: Session,
 }
 
 impl TrustedPeer {
@@ -48,6 +52,12 @@ impl TrustedPeer {
     #[must_use]
     pub const fn trace(&self) -> Option<&TraceParent> {
         self.trace.as_ref()
+    }
+
+    /// How the session of its connection came about.
+    #[must_use]
+    pub const fn session(&self) -> Session {
+        self.session
     }
 
     /// Where it connected from.
@@ -83,7 +93,8 @@ pub enum Rejection {
 /// Judges a peer.
 pub fn judge(peer: &Peer, snapshot: &Snapshot) -> Result<TrustedPeer, Rejection> {
     let id = judge_serial(&peer.serial, &snapshot.revoked, &snapshot.trust)?;
-    Ok(TrustedPeer { address: peer.address, serial: peer.serial.clone(), id: id.clone(), trace: None })
+    let (serial, id) = (peer.serial.clone(), id.clone());
+    Ok(TrustedPeer { address: peer.address, serial, id, trace: None, session: peer.session })
 }
 
 /// Judges a serial alone: revocation, then trust.

@@ -22,6 +22,7 @@ pub fn ping(agent: &Agent, peer: &TrustedPeer, body: &[u8]) -> Answer {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         expiry: snapshot.expiry.clone(),
         staged: snapshot.settings.cert_staging_path.exists(),
+        session: peer.session(),
         reqid: Value::clone(&reqid),
     };
     answer::json(StatusCode::OK, &reply)

@@ -4,8 +4,6 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::ServerConfig;
-
 use super::rules::Rules;
 use super::sidecar::Sidecars;
 use crate::audit::{Event, Level, Logger};
@@ -19,7 +17,7 @@ use crate::pki::trust::{LineWarning, TrustMap};
 use crate::sys::file::{self, FileError};
 use crate::tls::files::{self, CredentialError};
 use crate::tls::identity::{Identity, IdentitySlot};
-use crate::tls::{self, TlsError};
+use crate::tls::{self, AgentEnd, TlsError};
 
 /// Largest file of the agent's configuration, in bytes.
 const FILE: usize = 1024 * 1024;
@@ -57,7 +55,7 @@ pub struct Snapshot {
     /// End of the certificate's validity, in OpenSSL's form.
     pub expiry: String,
     /// For the next handshakes.
-    pub tls: Arc<ServerConfig>,
+    pub tls: AgentEnd,
 }
 
 /// Files that make no snapshot.
@@ -126,7 +124,7 @@ impl Snapshot {
         }
         let identity = identity(&settings)?;
         let expiry = identity.certificate().expiry_text();
-        let tls = tls::agent_server(IdentitySlot::new(identity), &anchor(&settings)?)?;
+        let tls = tls::agent_end(IdentitySlot::new(identity), &anchor(&settings)?)?;
         let (trust, revoked) = (trust(&settings, log)?, revoked(&settings, log)?);
         let hook = hook(&settings)?;
         let host = host.to_owned();

@@ -3,7 +3,6 @@
 //! Between our own ends a connection is kept and shared (`pool`); an agent of the original is dialled for each request.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +13,6 @@ use hyper::header::CONTENT_TYPE;
 use hyper::http::request::Builder;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use super::dial::{Driver, Line, Single};
 use super::failure::{self, CallError};
@@ -22,6 +20,7 @@ use super::pin;
 use super::pool::{Dialled, Pool, Sending, Shown, Way};
 use super::resolve::Target;
 use crate::store::registry::Registry;
+use crate::tls::resume::Caller;
 use crate::wire::causes;
 use crate::wire::stream::{Channel, Decoder, Frame, MEDIA_TYPE};
 
@@ -31,7 +30,7 @@ const PIECES: u32 = 10;
 /// What every call shares. Its copies share their connections.
 #[derive(Clone)]
 pub struct Dialer {
-    tls: TlsConnector,
+    caller: Caller,
     registry: Registry,
     pool: Pool,
     patience: Duration,
@@ -69,8 +68,8 @@ pub struct Reply {
 impl Dialer {
     /// A dialer that waits at most `patience` for each step and reads answers of at most `most` bytes.
     #[must_use]
-    pub fn new(tls: Arc<rustls::ClientConfig>, registry: Registry, patience: Duration, most: usize) -> Self {
-        Self { tls: TlsConnector::from(tls), registry, pool: Pool::default(), patience, most }
+    pub fn new(caller: Caller, registry: Registry, patience: Duration, most: usize) -> Self {
+        Self { caller, registry, pool: Pool::default(), patience, most }
     }
 
     /// Sends one request and reads the answer.
@@ -163,7 +162,7 @@ impl Dialer {
 
     /// Dials, completes the handshake, and judges the pin. Not a byte of a request is sent before that.
     async fn connect(&self, target: &Target) -> Result<Dialled<Single>, CallError> {
-        let line = Line::open(&self.tls, target, self.patience).await?;
+        let line = Line::open(&self.caller, target, self.patience).await?;
         self.judge(target, &line.shown)?;
         line.speak(target).await
     }

@@ -1,5 +1,6 @@
 //! Dialling one agent: TCP, TLS, and who it proved to be.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
@@ -13,6 +14,7 @@ use tokio_rustls::client::TlsStream;
 use super::failure::{self, CallError};
 use super::pool::{Dialled, Kept, Sending, Shown};
 use super::resolve::Target;
+use crate::tls::resume::Caller;
 use crate::tls::{self, peer};
 use crate::wire::hex;
 
@@ -49,12 +51,16 @@ pub(super) struct Line {
 
 impl Line {
     /// Dials and completes the handshake. Names are not matched: the pin is, by the caller, before anything is sent.
-    pub(super) async fn open(connector: &TlsConnector, target: &Target, patience: Duration) -> Result<Self, CallError> {
+    pub(super) async fn open(caller: &Caller, target: &Target, patience: Duration) -> Result<Self, CallError> {
         let host = target.address();
         let late = || CallError::TimedOut { host: host.to_owned() };
-        let stream = timeout(patience, dial(host, target.port, patience)).await.map_err(|_| late())??;
+        // A kept session is made ready while the other host answers.
+        let (call, dialling) = (async { caller.call(&target.label()) }, dial(host, target.port, patience));
+        let (stream, call) = tokio::join!(biased; timeout(patience, dialling), call);
+        let (stream, connector) = (stream.map_err(|_| late())??, TlsConnector::from(Arc::clone(call.config())));
         let stream = timeout(patience, connector.connect(tls::any_name(), stream)).await.map_err(|_| late())?;
         let stream = Box::new(stream.map_err(|error| CallError::of_handshake(host, &error))?);
+        call.keep(stream.get_ref().1);
         let unusable = |detail: String| CallError::Tls { host: host.to_owned(), detail };
         let certificate = peer::certificate(stream.get_ref().1).map_err(|error| unusable(error.to_string()))?;
         let cn = certificate.common_name().unwrap_or_default().to_owned();

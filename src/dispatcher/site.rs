@@ -15,9 +15,10 @@ use crate::store::registry::Registry;
 use crate::store::runs::Runs;
 use crate::sys::file::{self, FileError};
 use crate::sys::host;
+use crate::tls::TlsError;
 use crate::tls::files::{self, CredentialError};
-use crate::tls::identity::{Identity, IdentitySlot};
-use crate::tls::{self, TlsError};
+use crate::tls::identity::Identity;
+use crate::tls::resume::Caller;
 use crate::wire::name::DispatcherId;
 
 /// Largest configuration, certificate or key file read, in bytes.
@@ -96,13 +97,17 @@ impl Site {
         Ok((Self { settings, registry, queue, runs, log }, warnings))
     }
 
-    /// Connections to agents, as this dispatcher.
-    pub fn dialer(&self) -> Result<Dialer, SiteError> {
-        let anchor = Arc::new(files::own_anchor(&self.settings.ca)?);
-        let tls = tls::dispatcher_client(IdentitySlot::new(self.identity()?), &anchor)?;
+    /// Connections to agents, as this dispatcher. TLS sessions are kept for the next process in the directory `sessions`,
+    /// where there is one.
+    pub fn dialer(&self, sessions: Option<&Path>) -> Result<Dialer, SiteError> {
+        let (identity, anchor) = (self.identity()?, Arc::new(files::own_anchor(&self.settings.ca)?));
+        let caller = match sessions {
+            Some(place) => Caller::with_sessions(identity, &anchor, place)?,
+            None => Caller::new(identity, &anchor)?,
+        };
         // Two streams of text, escaped at worst sixfold, and their exact bytes beside them.
         let most = usize::try_from(self.settings.max_output).unwrap_or(usize::MAX).saturating_mul(16);
-        Ok(Dialer::new(tls, self.registry.clone(), self.settings.read_timeout, most))
+        Ok(Dialer::new(caller, self.registry.clone(), self.settings.read_timeout, most))
     }
 
     /// The dispatcher's certificate and key.

@@ -316,8 +316,8 @@ mod tests {
     use tokio_rustls::{TlsAcceptor, TlsConnector};
 
     use super::*;
-    use crate::tls::testing::{new_ca, now, own};
-    use crate::tls::{agent_server, any_name, dispatcher_client, only_http_1};
+    use crate::tls::testing::{agent_server, new_ca, now, own};
+    use crate::tls::{any_name, dispatcher_client, only_http_1};
 
     const BOUNDS: Bounds = Bounds { head: Duration::from_millis(50), idle: Duration::from_millis(50), streams: 10 };
 
@@ -360,7 +360,7 @@ mod tests {
         let ca = new_ca(now());
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let acceptor = TlsAcceptor::from(agent_server(own(&ca, "agent"), ca.anchor()).unwrap());
+        let acceptor = TlsAcceptor::from(agent_server(own(&ca, "agent"), ca.anchor()));
         let server = tokio::spawn(async move {
             let stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
             serve(stream, bounds, leave, answer).await;

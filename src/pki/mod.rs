@@ -9,6 +9,7 @@
 //! | [`csr`] | which certificate requests may be signed |
 //! | [`cert`] | what a certificate says |
 //! | [`chain`] | whether a peer's certificate holds under the one CA |
+//! | [`known`] | the same, for peers that come back |
 //! | [`renewal`] | when a certificate is due, and whether a new one may replace it |
 //! | [`trust`], [`revoked`] | which serials are trusted, and which refused |
 //! | [`rotation`] | which changes of its own trust a dispatcher may ask for |
@@ -24,6 +25,7 @@ mod der;
 mod extensions;
 mod issue;
 pub mod key;
+pub mod known;
 pub mod pem;
 pub mod renewal;
 pub mod revoked;

@@ -11,6 +11,7 @@ use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
 
 use super::identity::IdentitySlot;
 use super::provider::provider;
+use super::tickets::{self, AgentEnd};
 use super::verify::{AnyCertificate, CaVerifier};
 use crate::pki::chain::TrustAnchor;
 
@@ -21,8 +22,8 @@ pub const HTTP_1: &[u8] = b"http/1.1";
 /// ALPN name of our own pairing. The original knows no ALPN, which is how it is told apart before a CSR is made.
 pub const PAIRING: &[u8] = b"ctrl-exec-pair/2";
 
-const BOTH: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
-const NEWEST: &[&SupportedProtocolVersion] = &[&TLS13];
+pub(super) const BOTH: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
+pub(super) const NEWEST: &[&SupportedProtocolVersion] = &[&TLS13];
 
 /// A configuration that rustls does not accept.
 #[derive(Debug, thiserror::Error)]
@@ -47,18 +48,21 @@ impl PairingPeers {
     }
 }
 
-/// The agent's listener, HTTP/2 preferred: a client certificate of the CA is mandatory. Whether its serial is trusted is judged for
-/// each request, not here.
-pub fn agent_server(identity: Arc<IdentitySlot>, ca: &TrustAnchor) -> Result<Arc<ServerConfig>, TlsError> {
-    let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(BOTH)?;
-    Ok(served(builder.with_client_cert_verifier(CaVerifier::new(ca)).with_cert_resolver(identity), &[HTTP_2, HTTP_1]))
+/// The agent's listener, HTTP/2 preferred: a client certificate of the CA is mandatory, and it hands out session tickets.
+/// Whether the certificate's serial is trusted is judged for each request, not here.
+pub fn agent_end(identity: Arc<IdentitySlot>, ca: &TrustAnchor) -> Result<AgentEnd, TlsError> {
+    let (builder, verifier) = (ServerConfig::builder_with_provider(provider()), CaVerifier::new(ca));
+    let builder = builder.with_protocol_versions(BOTH)?.with_client_cert_verifier(Arc::clone(&verifier) as Arc<_>);
+    let mut config = served(builder.with_cert_resolver(identity), &[HTTP_2, HTTP_1]);
+    tickets::enable(&mut config)?;
+    Ok(AgentEnd::new(Arc::new(config), verifier))
 }
 
 /// The pairing listener: clients have no certificate yet. A client that offers no ALPN gets none, and is of the
 /// original; see [`super::peer::is_own_pairing`].
 pub fn pairing_server(identity: Arc<IdentitySlot>, peers: PairingPeers) -> Result<Arc<ServerConfig>, TlsError> {
     let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(peers.versions())?;
-    Ok(served(builder.with_no_client_auth().with_cert_resolver(identity), &[PAIRING]))
+    Ok(Arc::new(served(builder.with_no_client_auth().with_cert_resolver(identity), &[PAIRING])))
 }
 
 /// The dispatcher's, or the self-ping's, end towards an agent: the CA must have signed the agent's certificate. Which
@@ -67,7 +71,12 @@ pub fn pairing_server(identity: Arc<IdentitySlot>, peers: PairingPeers) -> Resul
 pub fn dispatcher_client(identity: Arc<IdentitySlot>, ca: &TrustAnchor) -> Result<Arc<ClientConfig>, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(BOTH)?;
     let builder = builder.dangerous().with_custom_certificate_verifier(CaVerifier::new(ca));
-    Ok(calling(builder.with_client_cert_resolver(identity), &[HTTP_2, HTTP_1]))
+    Ok(dispatcher_end(builder.with_client_cert_resolver(identity)))
+}
+
+/// What every configuration towards an agent has.
+pub(super) fn dispatcher_end(config: ClientConfig) -> Arc<ClientConfig> {
+    calling(config, &[HTTP_2, HTTP_1])
 }
 
 /// The same end for a caller that speaks HTTP/1 alone.
@@ -92,11 +101,11 @@ pub fn any_name() -> ServerName<'static> {
     ServerName::from(std::net::IpAddr::from(Ipv4Addr::UNSPECIFIED))
 }
 
-fn served(mut config: ServerConfig, protocols: &[&[u8]]) -> Arc<ServerConfig> {
+fn served(mut config: ServerConfig, protocols: &[&[u8]]) -> ServerConfig {
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Arc::new(config)
+    config
 }
 
 fn calling(mut config: ClientConfig, protocols: &[&[u8]]) -> Arc<ClientConfig> {

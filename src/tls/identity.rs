@@ -1,10 +1,13 @@
 //! This host's own certificate and key, and the place from which open listeners take them.
 
+use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::crypto::tls13::OkmBlock;
 use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -38,6 +41,17 @@ pub enum IdentityError {
 pub struct Identity {
     certificate: Certificate,
     shown: Arc<CertifiedKey>,
+    secret: Secret,
+}
+
+/// Bytes that whoever has the private key can compute, and nobody else.
+#[derive(Clone)]
+struct Secret(OkmBlock);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 impl Identity {
@@ -53,7 +67,8 @@ impl Identity {
         }
         let signer = any_supported_type(key.der()).map_err(IdentityError::Signer)?;
         let chain = chain.into_iter().map(CertificateDer::from).collect();
-        Ok(Self { certificate, shown: Arc::new(CertifiedKey::new(chain, signer)) })
+        let secret = secret_of(&key)?;
+        Ok(Self { certificate, shown: Arc::new(CertifiedKey::new(chain, signer)), secret })
     }
 
     /// What the certificate says.
@@ -61,6 +76,19 @@ impl Identity {
     pub const fn certificate(&self) -> &Certificate {
         &self.certificate
     }
+
+    /// What seals the sessions that are kept between processes: 32 bytes that follow from the private key.
+    pub(super) const fn secret(&self) -> &OkmBlock {
+        &self.secret.0
+    }
+}
+
+fn secret_of(key: &PrivateKey) -> Result<Secret, IdentityError> {
+    let mut bytes = [0; 32];
+    let prk = Salt::new(HKDF_SHA256, b"ctrl-exec").extract(key.der().secret_der());
+    let filled = prk.expand(&[b"kept sessions"], HKDF_SHA256).and_then(|okm| okm.fill(&mut bytes));
+    filled.map_err(|_| IdentityError::Signer(rustls::Error::General("HKDF failed".to_owned())))?;
+    Ok(Secret(OkmBlock::new(&bytes)))
 }
 
 /// Holds the identity that the next handshake shows. Replacing it disturbs no open connection.

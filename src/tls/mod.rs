@@ -7,12 +7,14 @@
 //!
 //! | connection | server | client |
 //! |---|---|---|
-//! | 7443, dispatcher to agent | [`agent_server`] | [`dispatcher_client`] |
+//! | 7443, dispatcher to agent | [`agent_end`] | [`resume::Caller`] |
+//! | 7443, the agent to itself | [`agent_end`] | [`dispatcher_client`] |
 //! | 7444, pairing | [`pairing_server`] | [`pairing_client`] |
 //!
-//! Everywhere: TLS 1.3, and 1.2 with ECDHE and AES-GCM only; the post-quantum hybrid X25519MLKEM768 first; no
-//! resumption, no tickets, no early data, no key log. A resumed session would answer for a certificate that has been
-//! revoked since.
+//! Everywhere: TLS 1.3, and 1.2 with ECDHE and AES-GCM only; the post-quantum hybrid X25519MLKEM768 first; no early
+//! data, no key log. Sessions are resumed between a dispatcher's command line and an agent alone, with TLS 1.3 alone. A
+//! resumed session answers for no certificate: the agent judges it anew ([`AgentEnd::judge_resumed`]), and the dispatcher
+//! before it offers the session ([`resume`]).
 
 mod config;
 mod explain;
@@ -20,6 +22,8 @@ pub mod files;
 pub mod identity;
 pub mod peer;
 mod provider;
+pub mod resume;
+mod tickets;
 mod verify;
 
 #[cfg(test)]
@@ -28,8 +32,9 @@ pub(crate) mod testing;
 mod tests;
 
 pub use config::{
-    HTTP_1, HTTP_2, PAIRING, PairingPeers, TlsError, agent_server, any_name, dispatcher_client, only_http_1,
+    HTTP_1, HTTP_2, PAIRING, PairingPeers, TlsError, agent_end, any_name, dispatcher_client, only_http_1,
     pairing_client, pairing_server,
 };
 pub use explain::{explain, explain_io};
 pub use provider::provider;
+pub use tickets::AgentEnd;

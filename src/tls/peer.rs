@@ -1,9 +1,10 @@
 //! Who is at the other end of a finished handshake, and what both ends alone know.
 
-use rustls::{CommonState, ConnectionCommon, ProtocolVersion};
+use rustls::{CommonState, ConnectionCommon, HandshakeKind, ProtocolVersion};
 
 use super::config::{HTTP_2, PAIRING};
 use crate::pki::cert::{CertError, Certificate};
+use crate::wire::ping::Session;
 
 /// A finished connection that does not tell what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,12 @@ pub fn exporter<Data>(connection: &ConnectionCommon<Data>, label: &str, context:
         return Err(PeerError::NotTls13);
     }
     connection.export_keying_material([0; 32], label.as_bytes(), Some(context)).map_err(PeerError::Exporter)
+}
+
+/// How the session of a finished handshake came about.
+#[must_use]
+pub fn session(connection: &CommonState) -> Session {
+    if connection.handshake_kind() == Some(HandshakeKind::Resumed) { Session::Resumed } else { Session::Full }
 }
 
 /// Whether both ends agreed on HTTP/2.

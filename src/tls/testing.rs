@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use rustls::ServerConfig;
 use time::OffsetDateTime;
 
 use super::identity::{Identity, IdentitySlot};
 use crate::pki::ca::{Ca, DEFAULT_NAME};
+use crate::pki::chain::TrustAnchor;
 use crate::pki::csr::{self, ExpectedName};
 use crate::pki::key::{self, PrivateKey};
 use crate::pki::serial;
@@ -29,4 +31,9 @@ pub(crate) fn issue(ca: &Ca, name: &str, key: &PrivateKey, at: OffsetDateTime) -
 /// A certificate of this CA with a key of its own.
 pub(crate) fn own(ca: &Ca, name: &str) -> Arc<IdentitySlot> {
     IdentitySlot::new(issue(ca, name, &key::generate().unwrap(), now()))
+}
+
+/// The configuration of [`agent_end`](super::agent_end) alone.
+pub(crate) fn agent_server(identity: Arc<IdentitySlot>, ca: &TrustAnchor) -> Arc<ServerConfig> {
+    Arc::clone(super::agent_end(identity, ca).unwrap().config())
 }

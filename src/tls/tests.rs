@@ -11,7 +11,7 @@ use rustls::{
 use time::Duration;
 
 use super::identity::{Identity, IdentityError, IdentitySlot};
-use super::testing::{issue, new_ca, now, own};
+use super::testing::{agent_server, issue, new_ca, now, own};
 use super::*;
 use crate::pki::chain::TrustAnchor;
 use crate::pki::key;
@@ -92,7 +92,7 @@ fn tls12_only(config: &ClientConfig) -> Arc<ClientConfig> {
 #[test]
 fn our_two_ends_meet_with_the_post_quantum_exchange_and_know_each_other() {
     let ca = new_ca(now());
-    let server = agent_server(own(&ca, "agent-1"), ca.anchor()).unwrap();
+    let server = agent_server(own(&ca, "agent-1"), ca.anchor());
     let met = meet(dispatcher_client(own(&ca, "dispatcher-1"), ca.anchor()).unwrap(), server).finished();
     assert_eq!(met.client.negotiated_key_exchange_group().unwrap().name(), rustls::NamedGroup::X25519MLKEM768);
     assert_eq!(met.client.protocol_version(), Some(ProtocolVersion::TLSv1_3));
@@ -105,7 +105,7 @@ fn our_two_ends_meet_with_the_post_quantum_exchange_and_know_each_other() {
 #[test]
 fn version_1_leaves_of_the_original_meet_on_both_ends() {
     let (openssl, ca) = original_site();
-    let server = agent_server(original(&openssl, "agent"), &ca).unwrap();
+    let server = agent_server(original(&openssl, "agent"), &ca);
     let client = dispatcher_client(original(&openssl, "dispatcher"), &ca).unwrap();
     let met = meet(Arc::clone(&client), Arc::clone(&server)).finished();
     assert_eq!(peer::certificate(&met.server).unwrap().version(), 1);
@@ -117,7 +117,7 @@ fn version_1_leaves_of_the_original_meet_on_both_ends() {
 #[test]
 fn a_client_without_a_certificate_is_refused() {
     let ca = new_ca(now());
-    let server = agent_server(own(&ca, "agent"), ca.anchor()).unwrap();
+    let server = agent_server(own(&ca, "agent"), ca.anchor());
     let met = meet(pairing_client(PairingPeers::Own).unwrap(), Arc::clone(&server));
     assert!(met.server_said.is_err(), "ALPN alone already parts them");
     let mut nobody = (*pairing_client(PairingPeers::OwnAndOriginal).unwrap()).clone();
@@ -134,13 +134,13 @@ fn certificates_of_another_ca_of_the_same_name_are_refused_on_both_ends() {
     let (ours, theirs) = (new_ca(now()), new_ca(now()));
     let met = meet(
         dispatcher_client(own(&theirs, "stranger"), ours.anchor()).unwrap(),
-        agent_server(own(&ours, "agent"), ours.anchor()).unwrap(),
+        agent_server(own(&ours, "agent"), ours.anchor()),
     );
     assert!(explain(&met.server_said.unwrap_err()).contains("not signed by this CA"));
     assert!(explain(&met.client_said.unwrap_err()).contains("trusts another CA"));
     let met = meet(
         dispatcher_client(own(&ours, "dispatcher"), ours.anchor()).unwrap(),
-        agent_server(own(&theirs, "stranger"), ours.anchor()).unwrap(),
+        agent_server(own(&theirs, "stranger"), ours.anchor()),
     );
     assert!(explain(&met.client_said.unwrap_err()).contains("not signed by this CA"));
 }
@@ -148,7 +148,7 @@ fn certificates_of_another_ca_of_the_same_name_are_refused_on_both_ends() {
 #[test]
 fn expired_and_future_certificates_are_refused_with_their_dates() {
     let ca = new_ca(now() - Duration::days(100));
-    let server = agent_server(own(&ca, "agent"), ca.anchor()).unwrap();
+    let server = agent_server(own(&ca, "agent"), ca.anchor());
     let key = key::generate().unwrap();
     for (at, text) in [(now() - Duration::days(60), "it expired on "), (now() + Duration::days(2), "it is valid from ")]
     {
@@ -166,7 +166,7 @@ fn a_certificate_that_no_alert_describes_is_refused_in_its_own_words() {
     openssl.run("x509 -req -sha1 -in agent.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out weak.crt");
     let weak = Identity::load(&openssl.read("weak.crt"), &openssl.read("agent.key")).unwrap();
     let client = dispatcher_client(IdentitySlot::new(weak), &ca).unwrap();
-    let server = agent_server(original(&openssl, "agent"), &ca).unwrap();
+    let server = agent_server(original(&openssl, "agent"), &ca);
     let said = explain(&meet(client, server).server_said.unwrap_err());
     assert!(said.contains("sha1WithRSAEncryption is too weak"), "{said}");
 }
@@ -175,7 +175,7 @@ fn a_certificate_that_no_alert_describes_is_refused_in_its_own_words() {
 fn a_replaced_identity_is_shown_in_the_next_handshake() {
     let ca = new_ca(now());
     let slot = own(&ca, "before");
-    let server = agent_server(Arc::clone(&slot), ca.anchor()).unwrap();
+    let server = agent_server(Arc::clone(&slot), ca.anchor());
     let client = dispatcher_client(own(&ca, "dispatcher"), ca.anchor()).unwrap();
     let shown = |met: Met| peer::certificate(&met.finished().client).unwrap().common_name().unwrap().to_owned();
     assert_eq!(shown(meet(Arc::clone(&client), Arc::clone(&server))), "before");
@@ -184,9 +184,9 @@ fn a_replaced_identity_is_shown_in_the_next_handshake() {
 }
 
 #[test]
-fn no_session_is_resumed() {
+fn a_client_without_a_store_resumes_no_session() {
     let ca = new_ca(now());
-    let server = agent_server(own(&ca, "agent"), ca.anchor()).unwrap();
+    let server = agent_server(own(&ca, "agent"), ca.anchor());
     let client = dispatcher_client(own(&ca, "dispatcher"), ca.anchor()).unwrap();
     for _ in 0..3 {
         let met = meet(Arc::clone(&client), Arc::clone(&server)).finished();
@@ -285,7 +285,7 @@ struct Met1 {
 #[test]
 fn openssl_clients_of_the_original_are_served() {
     let (openssl, ca) = original_site();
-    let config = agent_server(original(&openssl, "agent"), &ca).unwrap();
+    let config = agent_server(original(&openssl, "agent"), &ca);
     for (option, version) in [("-tls1_3", ProtocolVersion::TLSv1_3), ("-tls1_2", ProtocolVersion::TLSv1_2)] {
         let options = format!("{option} -cert dispatcher.crt -key dispatcher.key");
         let (verdict, said) = serve_openssl(&openssl, Arc::clone(&config), &options);
@@ -299,7 +299,7 @@ fn openssl_clients_of_the_original_are_served() {
 #[test]
 fn openssl_clients_without_a_certificate_or_with_weak_suites_are_refused() {
     let (openssl, ca) = original_site();
-    let config = agent_server(original(&openssl, "agent"), &ca).unwrap();
+    let config = agent_server(original(&openssl, "agent"), &ca);
     for options in ["-tls1_3", "-tls1_2"] {
         assert!(serve_openssl(&openssl, Arc::clone(&config), options).0.is_err(), "{options}");
     }
@@ -350,7 +350,7 @@ fn our_certificates_satisfy_openssl_on_either_end_and_in_every_curve() {
     let key = key::generate().unwrap();
     openssl.write("peer.crt", &issue(&ca, "peer", &key, now()).certificate().to_pem());
     openssl.write("peer.key", &key.to_pem());
-    let server = agent_server(own(&ca, "agent"), ca.anchor()).unwrap();
+    let server = agent_server(own(&ca, "agent"), ca.anchor());
     let client = dispatcher_client(own(&ca, "dispatcher"), ca.anchor()).unwrap();
     for option in ["-tls1_3", "-tls1_2", "-tls1_3 -groups P-384", "-tls1_2 -groups P-256"] {
         let (verdict, said) =

@@ -14,13 +14,14 @@ use time::OffsetDateTime;
 
 use super::provider::provider;
 use crate::pki::cert::Certificate;
-use crate::pki::chain::{self, ChainError, SignatureError, TrustAnchor, Usage};
+use crate::pki::chain::{ChainError, SignatureError, TrustAnchor, Usage};
 use crate::pki::key::PublicKey;
+use crate::pki::known::KnowingCa;
 
 /// Accepts what the one CA signed, in either role.
 #[derive(Debug)]
 pub(super) struct CaVerifier {
-    ca: TrustAnchor,
+    ca: KnowingCa,
     hints: Vec<DistinguishedName>,
     algorithms: WebPkiSupportedAlgorithms,
 }
@@ -35,13 +36,23 @@ impl CaVerifier {
     pub(super) fn new(ca: &TrustAnchor) -> Arc<Self> {
         // The original's OpenSSL sends the CA's name too, and clients with several certificates choose by it.
         let hints = vec![DistinguishedName::from(ca.certificate().subject_der().to_vec())];
-        Arc::new(Self { ca: ca.clone(), hints, algorithms: provider().signature_verification_algorithms })
+        Arc::new(Self {
+            ca: KnowingCa::new(ca.clone()),
+            hints,
+            algorithms: provider().signature_verification_algorithms,
+        })
     }
 
-    fn judge(&self, leaf: &CertificateDer<'_>, usage: Usage, now: UnixTime) -> Result<(), Error> {
+    /// The CA, which remembers whom it has signed.
+    pub(super) const fn ca(&self) -> &KnowingCa {
+        &self.ca
+    }
+
+    /// Whether a peer's certificate holds now.
+    pub(super) fn judge(&self, leaf: &CertificateDer<'_>, usage: Usage, now: UnixTime) -> Result<(), Error> {
         let moment = i64::try_from(now.as_secs()).ok().and_then(|now| OffsetDateTime::from_unix_timestamp(now).ok());
         let moment = moment.ok_or(Error::FailedToGetCurrentTime)?;
-        chain::verify(leaf, &self.ca, usage, moment).map(drop).map_err(|error| refused(error, now))
+        self.ca.verify(leaf, usage, moment).map(drop).map_err(|error| refused(error, now))
     }
 }
 

@@ -23,8 +23,22 @@ pub struct PingReply {
     pub expiry: String,
     /// A renewed certificate waits for the agent to take it up.
     pub staged: bool,
+    /// How the session of the connection that the call came on began. An agent of the original does not say.
+    #[serde(default)]
+    pub session: Session,
     /// Echo of the request's id, with its JSON type.
     pub reqid: Value,
+}
+
+/// How a TLS session began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Session {
+    /// Both ends have proven that they hold their keys.
+    #[default]
+    Full,
+    /// It goes on from one that was.
+    Resumed,
 }
 
 /// The `reqid` of a ping body; a body that is missing or no JSON counts as an empty object.

@@ -28,7 +28,7 @@ impl Caller {
             ctrl_exec::dispatcher::site::Site::load(&root.path("/etc/ctrl-exec/ctrl-exec.conf"), &root).unwrap();
         let log = Logger::to_writer(Ident::Dispatcher, Box::new(std::io::sink()));
         let target = resolve::resolve(&loaded.registry, &["web".to_owned()], None).unwrap().remove(0);
-        Self { fleet: Fleet { dialer: loaded.dialer().unwrap(), log, most: 64 }, target }
+        Self { fleet: Fleet { dialer: loaded.dialer(None).unwrap(), log, most: 64 }, target }
     }
 
     /// A run of `/bin/true`, which must succeed.

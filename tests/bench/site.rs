@@ -24,6 +24,8 @@ pub(crate) struct Site {
     /// Before the directory, so that the processes end before their files go.
     agents: Vec<Agent>,
     dir: tempfile::TempDir,
+    /// What `/run` is, in memory.
+    _run: tempfile::TempDir,
 }
 
 /// One managed host.
@@ -56,6 +58,8 @@ impl Site {
         for place in ["etc/ctrl-exec", "var/lib/ctrl-exec/agents"] {
             std::fs::create_dir_all(root.join(place)).unwrap();
         }
+        let run = tempfile::tempdir_in("/dev/shm").unwrap();
+        std::os::unix::fs::symlink(run.path(), root.join("run")).unwrap();
         let own = root.join("etc/ctrl-exec").display().to_string();
         let conf = format!("cert = {own}/d.crt\nkey = {own}/d.key\nca = {own}/ca.crt\nca_dir = {own}\n{settings}");
         std::fs::write(format!("{own}/ctrl-exec.conf"), conf).unwrap();
@@ -63,7 +67,7 @@ impl Site {
             let status = Command::new(binary).arg("--root").arg(root).arg(verb).stdout(Stdio::null()).status();
             assert!(status.unwrap().success());
         }
-        Self { binary: binary.to_owned(), agents: Vec::new(), dir }
+        Self { binary: binary.to_owned(), agents: Vec::new(), dir, _run: run }
     }
 
     /// Starts an agent on an address of this machine and registers it under its name.

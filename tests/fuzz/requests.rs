@@ -24,6 +24,7 @@ use ctrl_exec::pki::ca::Ca;
 use ctrl_exec::pki::csr::{self, ExpectedName};
 use ctrl_exec::pki::{key, serial};
 use ctrl_exec::wire::name::AgentName;
+use ctrl_exec::wire::ping::Session;
 use ctrl_exec::wire::serial::Serial;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
@@ -156,7 +157,7 @@ fn exchange(who: u8, parts: &[&[u8]], http_2: bool) -> Vec<(u16, Map<String, Val
     let (agent, log) = ground.agent();
     let known = who & 3 != 3;
     let serial = Serial::parse_hex(SERIALS[usize::from(!known)]).unwrap();
-    let peer = Peer { address: IpAddr::V4(Ipv4Addr::LOCALHOST), serial };
+    let peer = Peer { address: IpAddr::V4(Ipv4Addr::LOCALHOST), serial, session: Session::Full };
     let answers = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&answers);
     let answer = move |request: Request<Incoming>| {

@@ -26,7 +26,7 @@ fn in_one_process<F: Future>(work: F) -> F::Output {
 fn fleet(at: &Site) -> Fleet {
     let root = Root::new(Some(at.control.clone()));
     let (loaded, _) = site::Site::load(&at.control.join("etc/ctrl-exec/ctrl-exec.conf"), &root).unwrap();
-    Fleet { dialer: loaded.dialer().unwrap(), log: loaded.log, most: 100 }
+    Fleet { dialer: loaded.dialer(None).unwrap(), log: loaded.log, most: 100 }
 }
 
 /// As the registry has it now.

@@ -44,6 +44,7 @@ mod rate;
 mod registry;
 mod reload;
 mod renew;
+mod resume;
 mod rotate;
 mod run;
 mod self_check;

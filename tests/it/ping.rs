@@ -31,7 +31,7 @@ fn json_pings_have_the_documented_keys() {
     let mut keys: Vec<&str> = result.as_object().unwrap().keys().map(String::as_str).collect();
     keys.retain(|key| *key != "reported_hostname");
     keys.sort_unstable();
-    assert_eq!(keys, ["expiry", "host", "reqid", "rtt", "staged", "status", "version"]);
+    assert_eq!(keys, ["expiry", "host", "reqid", "rtt", "session", "staged", "status", "version"]);
     assert_eq!(
         (&result["host"], &result["status"], &result["staged"]),
         (&json!("agent1"), &json!("ok"), &json!(false))

@@ -35,6 +35,7 @@ use crate::wire::explanation::Summary;
 use crate::wire::hex;
 use crate::wire::name::{AgentName, RequestId};
 use crate::wire::order::{Mode, Order};
+use crate::wire::ping::Session;
 use crate::wire::run::RunRequest;
 use crate::wire::serial::Serial;
 
@@ -252,7 +253,7 @@ fn run(case: &Case, snapshot: &Snapshot, policy: &Policy) -> Result<Order, Strin
         return Err("ip-block".to_owned());
     }
     let address = case.from().unwrap_or(IpAddr::from([127, 0, 0, 1]));
-    let judged = case.serial().map(|serial| gate::judge(&Peer { address, serial }, snapshot));
+    let judged = case.serial().map(|serial| gate::judge(&Peer { address, serial, session: Session::Full }, snapshot));
     match judged {
         Some(Err(Rejection::Revoked)) => return Err("revoked-cert".to_owned()),
         Some(Err(_)) => return Err("serial-reject".to_owned()),

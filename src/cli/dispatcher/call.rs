@@ -68,7 +68,7 @@ pub fn request_id() -> Result<RequestId, Failure> {
 }
 
 /// The connections of this site.
-pub fn fleet(site: &Site) -> Result<Fleet, Failure> {
-    let dialer = site.dialer().map_err(globals::failed)?;
+pub fn fleet(site: &Site, globals: &Globals) -> Result<Fleet, Failure> {
+    let dialer = site.dialer(globals.sessions().as_deref()).map_err(globals::failed)?;
     Ok(Fleet { dialer, log: site.log.clone(), most: site.settings.max_parallel })
 }

@@ -14,7 +14,7 @@ use crate::wire::name::RequestId;
 pub fn run(reqid: &str, globals: &Globals) -> Result<Exit, Failure> {
     let site = globals.site()?;
     call::block_on(1, async {
-        let fleet = call::fleet(&site)?;
+        let fleet = call::fleet(&site, globals)?;
         let record = match RequestId::parse(reqid) {
             Ok(id) => site.runs.get(&id).map_err(status::unreadable)?.map(|record| (id, record)),
             Err(_) => None,

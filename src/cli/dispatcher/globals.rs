@@ -8,7 +8,8 @@ use crate::conf::dispatcher::Settings;
 use crate::dispatcher::site::{Site, SiteError};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::sys::file::FileError;
+use crate::sys::file::{self, FileError};
+use crate::sys::user;
 
 /// Options of every verb.
 #[derive(Clone, Debug, clap::Args)]
@@ -25,6 +26,9 @@ pub struct Globals {
     /// Port of agents that are registered with the default port; of the listener in pairing-mode
     #[arg(long, global = true, value_name = "N")]
     pub port: Option<u16>,
+    /// Prove keys anew to every agent: neither use nor keep TLS sessions of other calls
+    #[arg(long, global = true)]
+    pub no_resume: bool,
     /// Name for hooks and scripts; a claim, not an identity
     #[arg(long, global = true, value_name = "S", env = "USER", default_value = "", hide_env_values = true)]
     pub username: String,
@@ -44,6 +48,22 @@ impl Globals {
     #[must_use]
     pub fn config(&self) -> PathBuf {
         self.config.clone().unwrap_or_else(|| self.root().path(Settings::DEFAULT_PATH))
+    }
+
+    /// The directory in which this user's TLS sessions are kept from call to call. It lies where a restart of the host
+    /// empties it.
+    #[must_use]
+    pub fn sessions(&self) -> Option<PathBuf> {
+        if self.no_resume {
+            return None;
+        }
+        let root = self.root();
+        let system = || root.path("/run/ctrl-exec-sessions");
+        if root != Root::default() {
+            return Some(system());
+        }
+        let login = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| file::is_of_this_user(dir));
+        login.map(|dir| dir.join("ctrl-exec")).or_else(|| user::is_root().then(system))
     }
 
     /// Loads the configuration; warnings go to standard error.

@@ -31,7 +31,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
             return Ok(exit);
         }
         let targets = call::targets(&site, &args.hosts, globals.port)?;
-        let fleet = call::fleet(&site)?;
+        let fleet = call::fleet(&site, globals)?;
         if !globals.json {
             out::line(TABLE.row(["HOST", "STATUS", "RTT", "CERT EXPIRY", "VERSION"]));
             out::line(table::rule(85));

@@ -27,7 +27,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     }
     let (site, reqid) = (globals.site()?, &args.reqid);
     call::block_on(1, async {
-        let fleet = call::fleet(&site)?;
+        let fleet = call::fleet(&site, globals)?;
         let run = match status::refreshed(&site, &fleet, reqid).await? {
             None => return Ok(status::absent(reqid, globals)),
             Some(RunRecord::Async(run)) if !run.pending.is_empty() => run,

@@ -71,7 +71,7 @@ pub fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
         let (username, token) = (globals.username.clone(), globals.token.clone());
         let detached = detached || keep_running;
         let order = RunCall { script, args, reqid: reqid.to_string(), username, token, detached };
-        let dispatch = Dispatch { site: &site, globals, fleet: call::fleet(&site)?, targets, order, reqid };
+        let dispatch = Dispatch { site: &site, globals, fleet: call::fleet(&site, globals)?, targets, order, reqid };
         match (detached, style) {
             (true, Some(style)) => dispatch.keep_running(style).await,
             (true, None) => Ok(dispatch.submit().await),

@@ -34,7 +34,7 @@ impl Args {
 pub fn run(reqid: &str, globals: &Globals) -> Result<Exit, Failure> {
     let site = globals.site()?;
     call::block_on(1, async {
-        let fleet = call::fleet(&site)?;
+        let fleet = call::fleet(&site, globals)?;
         let Some(record) = refreshed(&site, &fleet, reqid).await? else {
             return Ok(absent(reqid, globals));
         };

@@ -25,7 +25,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     let site = globals.site()?;
     let deadline = Instant::now() + Duration::from_secs(args.timeout.into());
     call::block_on(1, async {
-        let fleet = call::fleet(&site)?;
+        let fleet = call::fleet(&site, globals)?;
         loop {
             let Some(record) = status::refreshed(&site, &fleet, &args.reqid).await? else {
                 return Ok(status::absent(&args.reqid, globals));

@@ -6,6 +6,7 @@ mod fifo;
 mod identity;
 mod links;
 mod lock;
+mod private;
 mod trusted;
 mod unfollowed;
 mod write;
@@ -22,8 +23,9 @@ pub use fifo::{make_fifo, nudge};
 pub use identity::{Identity, Resolved, path_of, resolve};
 pub use links::resolve_by_links_of_root;
 pub use lock::{LockGuard, is_locked, lock_directory, lock_exclusive, lock_shared, try_lock_exclusive};
+pub use private::PrivateDir;
 pub use trusted::{TrustError, check_trusted_directory, open_trusted, resolve_trusted};
-pub use unfollowed::{owner, read_unfollowed};
+pub use unfollowed::{is_of_this_user, owner, read_unfollowed};
 pub use write::{Access, append_new, overwrite, write_atomic, write_new, write_soon};
 
 /// A file operation that failed: which file, which step, and the system's reason as the source.

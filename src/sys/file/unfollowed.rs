@@ -29,6 +29,12 @@ pub fn owner(path: &Path) -> Result<(Uid, Gid, u32), FileError> {
     Ok((Uid::from_raw(facts.uid()), Gid::from_raw(facts.gid()), facts.mode() & 0o7777))
 }
 
+/// Whether a path leads to something that belongs to this process's user.
+#[must_use]
+pub fn is_of_this_user(path: &Path) -> bool {
+    owner(path).is_ok_and(|(owner, ..)| owner == Uid::effective())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

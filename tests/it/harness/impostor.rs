@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use ctrl_exec::pki::ca::Ca;
 use ctrl_exec::tls::identity::{Identity, IdentitySlot};
-use ctrl_exec::tls::{HTTP_1, agent_server};
+use ctrl_exec::tls::{HTTP_1, agent_end};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::DEADLINE;
@@ -27,13 +27,13 @@ impl Impostor {
     /// Shows `credentials` and answers each request with `answer`, then closes.
     pub(crate) fn start(ca: &Ca, credentials: &Credentials, answer: &str) -> Self {
         let identity = IdentitySlot::new(Identity::load(&credentials.cert, &credentials.key).unwrap());
-        Self::with_config(without_http_2(&agent_server(identity, ca.anchor()).unwrap()), answer)
+        Self::with_config(without_http_2(agent_end(identity, ca.anchor()).unwrap().config()), answer)
     }
 
     /// As [`Impostor::start`], with an answer of its own for each request; the last one is for all the rest.
     pub(crate) fn in_turn(ca: &Ca, credentials: &Credentials, answers: Vec<String>) -> Self {
         let identity = IdentitySlot::new(Identity::load(&credentials.cert, &credentials.key).unwrap());
-        Self::serving(without_http_2(&agent_server(identity, ca.anchor()).unwrap()), answers)
+        Self::serving(without_http_2(agent_end(identity, ca.anchor()).unwrap().config()), answers)
     }
 
     pub(crate) fn with_config(config: Arc<ServerConfig>, answer: &str) -> Self {

@@ -57,7 +57,9 @@ impl Ran {
 /// The program under test, with none of the variables that it reads.
 pub(crate) fn program(name: &Path) -> Command {
     let mut command = Command::new(name);
-    for variable in ["USER", "ENVEXEC_TOKEN", "CTRL_EXEC_ROOT", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID"] {
+    let inherited =
+        ["USER", "ENVEXEC_TOKEN", "CTRL_EXEC_ROOT", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "XDG_RUNTIME_DIR"];
+    for variable in inherited {
         command.env_remove(variable);
     }
     command

@@ -116,7 +116,9 @@ impl Builder {
         // An agent that was started as root has to get in as somebody else.
         open_to_all(dir.path());
         let control = dir.path().join("control");
-        std::fs::create_dir_all(control.join("etc/ctrl-exec")).unwrap();
+        for place in ["etc/ctrl-exec", "run"] {
+            std::fs::create_dir_all(control.join(place)).unwrap();
+        }
         let mut site = Site { agents: Vec::new(), control, original_records: self.original_records, dir };
         self.dispatcher_files(&site);
         site.control(&["setup-ca"]).exits(0);
@@ -254,6 +256,11 @@ impl Site {
         }
         std::fs::create_dir_all(self.registry()).unwrap();
         std::fs::write(self.record(name), record.to_string()).unwrap();
+    }
+
+    /// Where the dispatcher keeps TLS sessions from call to call.
+    pub(crate) fn sessions(&self) -> PathBuf {
+        self.control.join("run/ctrl-exec-sessions")
     }
 
     pub(crate) fn registry(&self) -> PathBuf {
