@@ -1,18 +1,17 @@
 //! A script's output, from its pipe to a [`Sink`].
 //!
-//! A pipe that brings a little now and then is watched, and what it brings is passed on at once. While a script prints as
-//! fast as it can, being told of every write costs more than what is written: its pipe is made larger and looked at
-//! once in a while.
+//! A pipe is watched, and what it brings is passed on at once. On a busy host a script that prints as fast as it can is
+//! then heard after each of its small writes, and being told of them costs more than what is written: such a pipe is made
+//! larger and looked at once in a while.
 
 use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::coop::consume_budget;
-use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use crate::sys::pipe;
@@ -21,14 +20,16 @@ use crate::wire::stream::{Channel, Draft, HEAD};
 /// Bytes taken from a pipe at a time: with the heads of their frame and of HTTP/2's (RFC 9113 4.1) exactly four records
 /// of TLS (RFC 8446 5.1), so that no frame leaves a few bytes to one of their own.
 const CHUNK: usize = 4 * 16 * 1024 - HEAD - 9;
-/// So many full chunks in a row are a flood.
-const FLOOD: usize = 4;
+/// So many bytes within so much time are a flood, if they come in pieces of less than so many on average.
+const FLOOD: (usize, Duration, usize) = (1 << 20, Duration::from_millis(50), 16 * 1024);
 /// Bytes that the pipe of a flood holds: as many as the system lets anybody have (pipe(7), `pipe-max-size`).
 const LARGE_PIPE: usize = 1 << 20;
-/// Looks at the pipe of a flood that follow each other at once; if none of them brings anything, the next comes after a
-/// pause.
-const LOOKS: usize = 8;
+/// Time between two looks at the pipe of a flood.
 const PAUSE: Duration = Duration::from_millis(1);
+/// So many looks in a row that bring less than a chunk are its end.
+const LOOKS: usize = 8;
+/// After so many bytes the pipe is watched again: the host may have become less busy.
+const LOOKED_AT: usize = 64 << 20;
 /// So many pipes are large at once. With the three ordinary ones of each of 256 scripts they stay below what one user may
 /// have before the kernel makes his new pipes tiny (pipe(7), `pipe-user-pages-soft`: 64 MiB).
 static LARGE_PIPES: Semaphore = Semaphore::const_new(16);
@@ -73,7 +74,7 @@ async fn watched<S: Sink>(
     sink: &S,
     end: &mut Receive,
 ) -> Option<SemaphorePermit<'static>> {
-    let (mut draft, mut full) = (Draft::new(CHUNK), 0);
+    let (mut draft, mut pace) = (Draft::new(CHUNK), Pace::new());
     loop {
         tokio::select! {
             biased;
@@ -83,19 +84,43 @@ async fn watched<S: Sink>(
         match fill(pipe, draft.room()) {
             Ok(0) => return None,
             Ok(count) => {
-                full = if count == CHUNK { full + 1 } else { 0 };
                 sink.take(channel, &mut draft).await;
+                if pace.is_flood(count)
+                    && let Some(place) = flooded(pipe)
+                {
+                    return Some(place);
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => return None,
         }
-        if full >= FLOOD
-            && let Some(place) = flooded(pipe)
-        {
-            return Some(place);
-        }
         // A script that prints faster than it is read would otherwise leave no moment to hear that its caller is gone.
         consume_budget().await;
+    }
+}
+
+/// How much came since when, in how many pieces.
+struct Pace {
+    since: Instant,
+    bytes: usize,
+    pieces: usize,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self { since: Instant::now(), bytes: 0, pieces: 0 }
+    }
+
+    /// Takes note of a piece, and judges when there is enough to judge by.
+    fn is_flood(&mut self, count: usize) -> bool {
+        self.bytes += count;
+        self.pieces += 1;
+        let (most, within, small) = FLOOD;
+        if self.bytes < most {
+            return false;
+        }
+        let Self { since, bytes, pieces } = std::mem::replace(self, Self::new());
+        since.elapsed() < within && bytes / pieces < small
     }
 }
 
@@ -118,16 +143,14 @@ fn flooded(pipe: &Receiver) -> Option<SemaphorePermit<'static>> {
     pipe::resize(pipe, LARGE_PIPE).ok().map(|()| place)
 }
 
-/// Passes on what has gathered, once in a while, until it is little. Whether the stream is over.
+/// Passes on what has gathered, once in a while, until it is little or was much. Whether the stream is over.
 async fn looked_at<S: Sink>(pipe: &OwnedFd, channel: Channel, sink: &S, end: &mut Receive) -> bool {
-    let (mut draft, mut in_vain) = (Draft::new(CHUNK), 0);
-    loop {
-        let patient = in_vain == LOOKS;
+    let (mut draft, mut calm, mut all) = (Draft::new(CHUNK), 0, 0);
+    while calm < LOOKS && all < LOOKED_AT {
         tokio::select! {
             biased;
             _ = end.wait_for(|ended| *ended) => return true,
-            () = sleep(PAUSE), if patient => {}
-            () = yield_now(), if !patient => {}
+            () = sleep(PAUSE) => {}
         }
         let mut gathered = 0;
         loop {
@@ -142,11 +165,10 @@ async fn looked_at<S: Sink>(pipe: &OwnedFd, channel: Channel, sink: &S, end: &mu
             }
             consume_budget().await;
         }
-        if patient && gathered < CHUNK {
-            return false;
-        }
-        in_vain = if gathered == 0 { in_vain + 1 } else { 0 };
+        all += gathered;
+        calm = if gathered < CHUNK { calm + 1 } else { 0 };
     }
+    false
 }
 
 /// Passes on what is in the pipe now. It asks the kernel and not the runtime, which may have seen the script's end

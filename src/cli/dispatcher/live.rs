@@ -50,7 +50,8 @@ pub fn start(style: Style) -> std::io::Result<(mpsc::Sender<Live>, JoinHandle<()
         let mut printer = Printer { style, stdout, mid_line: false, open: HashMap::new() };
         let mut events = Vec::with_capacity(WAITING);
         while receiver.blocking_recv_many(&mut events, WAITING) > 0 {
-            let flood = events.iter().any(|event| matches!(event, Live::Output { bytes, .. } if bytes.len() >= FLOOD));
+            let large = |event: &Live| matches!(event, Live::Output { bytes, .. } if bytes.len() >= FLOOD);
+            let flood = events.len() < WAITING / 4 && events.iter().any(large);
             events.drain(..).for_each(|event| printer.event(event));
             if flood {
                 std::thread::sleep(PAUSE);
