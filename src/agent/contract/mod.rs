@@ -65,7 +65,7 @@ impl Contract {
         options = options.with_pattern_options(PatternOptions::regex().size_limit(PATTERN));
         let built = options.build(arguments);
         let validator = built.map_err(|error| shortened(&format!("'arguments' is no usable JSON Schema: {error}")))?;
-        let template = Template::new(schema, argv)?;
+        let template = Template::new(schema, argv).map_err(|why| shortened(&why))?;
         Ok(Self { template, validator })
     }
 

@@ -256,6 +256,15 @@ fn a_broken_schema_or_template_makes_no_contract() {
 }
 
 #[test]
+fn a_broken_contract_is_told_in_words_that_steer_no_terminal() {
+    let arguments = json!({"properties": {"f": {"type": "array"}}});
+    let reason = broken(&arguments, &json!([{"arg": "f", "repe\u{1b}[2K\t": true}]));
+    assert!(reason.contains("'repe [2K ' is unknown") && !reason.contains(char::is_control), "{reason:?}");
+    let reason = broken(&arguments, &json!([{"arg": "\u{1b}]0;x\u{7}".repeat(500)}]));
+    assert!(!reason.contains(char::is_control) && reason.chars().count() <= REASON + 3, "{reason:?}");
+}
+
+#[test]
 fn references_in_a_circle_do_no_harm() {
     for schema in [
         json!({"properties": {"x": {"$ref": "#/properties/x"}}}),

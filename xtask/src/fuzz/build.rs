@@ -1,6 +1,6 @@
 //! Building the targets: with the instruments that libFuzzer reads, and with the product's own versions of everything.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{kept, sources};
 use crate::Outcome;
@@ -20,9 +20,7 @@ const INSTRUMENTS: &[&str] = &[
 
 /// Builds these targets and hands back the folder of their programs.
 pub(super) fn build(names: &[&str]) -> Outcome<PathBuf> {
-    let lock = sources().join("Cargo.lock");
-    let product = place::repository().join("Cargo.lock");
-    std::fs::copy(&product, &lock).map_err(|why| format!("cannot write {}: {why}", lock.display()))?;
+    lock()?;
     // With a target named, build scripts and procedural macros go without the instruments.
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let folder = kept().join("build");
@@ -38,4 +36,14 @@ pub(super) fn build(names: &[&str]) -> Outcome<PathBuf> {
         .go()
         .map_err(|why| format!("{why}\nlibFuzzer is made from its source, which takes a C++ compiler (Debian: g++)"))?;
     Ok(folder.join(target).join("release"))
+}
+
+/// Gives the targets the product's lock file, unless theirs was made from it already: cargo adds what only they need.
+fn lock() -> Outcome {
+    let (product, own) = (place::repository().join("Cargo.lock"), sources().join("Cargo.lock"));
+    let made = |path: &Path| path.metadata().and_then(|facts| facts.modified()).ok();
+    if made(&own) < made(&product) {
+        std::fs::copy(&product, &own).map_err(|why| format!("cannot write {}: {why}", own.display()))?;
+    }
+    Ok(())
 }

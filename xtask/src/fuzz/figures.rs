@@ -44,7 +44,7 @@ impl Figures {
         self.executions = self.executions.max(number(line.trim_start_matches('#')).unwrap_or(0));
         self.coverage = self.coverage.max(field("cov:"));
         self.corpus = self.corpus.max(field("corp:"));
-        if line.contains(" INITED ") {
+        if line.contains("INITED") {
             self.begun_with = field("cov:");
         }
     }
