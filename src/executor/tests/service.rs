@@ -133,7 +133,8 @@ fn the_executor_keeps_no_descriptor_of_an_order() {
     for _ in 0..20 {
         executor.shell("exit 0", &[]).outcome();
     }
-    until("the same number of descriptors", || count() == before);
+    // Monitors that wait for another order hold one each, for a while.
+    until("no more descriptors than before", || count() <= before);
 }
 
 /// The monitor of a script, which is its parent.
