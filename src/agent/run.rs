@@ -1,5 +1,6 @@
 //! `POST /run`: allowlist, argument contract, hook, order, output, one reply, one line.
 
+use std::borrow::Borrow;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -84,7 +85,7 @@ impl Call {
     async fn buffered(&self, order: &Order) -> Reply {
         let limit = usize::try_from(self.snapshot.settings.max_output).unwrap_or(usize::MAX);
         let collector = Collector::new(limit);
-        let guard = Unfinished::new(self);
+        let mut guard = Unfinished::new(self);
         let finished = async {
             let run = Run::start(self.agent.orders(), order).await?;
             run.finish(&self.context(), self.snapshot.settings.stdin_timeout, &self.agent.metrics.metered(&collector))
@@ -98,40 +99,19 @@ impl Call {
 
     /// Starts the run; streams once the script's program runs.
     async fn streamed(self, order: Order, reader: Reader, place: Place) -> Answer {
-        let guard = Unfinished::new(&self);
+        let mut guard = Unfinished::new(self);
         let begun = async {
-            let mut run = Run::start(self.agent.orders(), &order).await?;
+            let mut run = Run::start(guard.call.agent.orders(), &order).await?;
             Ok::<_, OrderError>(run.begun().await?.map_or(Ok(run), Err))
         };
-        let begun = begun.await;
-        guard.over();
-        let none = Output::default;
-        match begun {
-            Ok(Ok(run)) => answer::stream(OutputBody::start(reader, |outlet| self.stream(run, outlet, place))),
-            Ok(Err(outcome)) => {
-                let finished = Finished { outcome, unread: None };
-                self.reply(Ok(finished), none(), none()).answer()
-            }
-            Err(error) => self.reply(Err(error), none(), none()).answer(),
-        }
-    }
-
-    async fn stream(self, run: Run, outlet: Outlet, place: Place) {
-        let (context, limit) = (self.context(), self.snapshot.settings.stdin_timeout);
-        let (mut guard, metered) = (Unfinished::new(&self), self.agent.metrics.metered(&outlet));
-        let finished = tokio::select! {
-            finished = run.finish(&context, limit, &metered) => finished,
-            Stalled = outlet.keep_alive() => {
-                guard.end = End::CallerStalled;
-                return outlet.give_up();
-            }
+        let finished = match begun.await {
+            // The guard goes along: the caller may be gone before the stream is looked at for the first time.
+            Ok(Ok(run)) => return answer::stream(OutputBody::start(reader, |outlet| guard.stream(run, outlet, place))),
+            Ok(Err(outcome)) => Ok(Finished { outcome, unread: None }),
+            Err(error) => Err(error),
         };
         guard.over();
-        let reply = self.reply(finished, Output::default(), Output::default());
-        // The output was in the frames before.
-        let reply = RunReply { stdout: None, stderr: None, ..reply.body };
-        outlet.end(serde_json::to_vec(&reply).unwrap_or_else(|_| b"{}".to_vec())).await;
-        drop(place);
+        guard.call.reply(finished, Output::default(), Output::default()).answer()
     }
 
     fn reply(&self, finished: Result<Finished, OrderError>, stdout: Output, stderr: Output) -> Reply {
@@ -192,27 +172,48 @@ fn hook_context(request: &RunRequest) -> Context {
 
 /// Logs a run whose caller went away, which is told by nothing but this being dropped: the script is killed with its
 /// connection, and still every run has its line.
-struct Unfinished<'a> {
-    call: Option<&'a Call>,
-    end: End,
+struct Unfinished<C: Borrow<Call>> {
+    call: C,
+    /// None once its line is written elsewhere.
+    end: Option<End>,
 }
 
-impl<'a> Unfinished<'a> {
-    fn new(call: &'a Call) -> Self {
-        call.begun.get_or_init(Instant::now);
-        Self { call: Some(call), end: End::CallerGone }
+impl<C: Borrow<Call>> Unfinished<C> {
+    fn new(call: C) -> Self {
+        call.borrow().begun.get_or_init(Instant::now);
+        Self { call, end: Some(End::CallerGone) }
     }
 
     /// The run is over; its line is written elsewhere.
-    fn over(mut self) {
-        self.call = None;
+    fn over(&mut self) {
+        self.end = None;
     }
 }
 
-impl Drop for Unfinished<'_> {
+impl Unfinished<Call> {
+    async fn stream(mut self, run: Run, outlet: Outlet, place: Place) {
+        let (context, limit) = (self.call.context(), self.call.snapshot.settings.stdin_timeout);
+        let metered = self.call.agent.metrics.metered(&outlet);
+        let finished = tokio::select! {
+            finished = run.finish(&context, limit, &metered) => finished,
+            Stalled = outlet.keep_alive() => {
+                self.end = Some(End::CallerStalled);
+                return outlet.give_up();
+            }
+        };
+        self.over();
+        let reply = self.call.reply(finished, Output::default(), Output::default());
+        // The output was in the frames before.
+        let reply = RunReply { stdout: None, stderr: None, ..reply.body };
+        outlet.end(serde_json::to_vec(&reply).unwrap_or_else(|_| b"{}".to_vec())).await;
+        drop(place);
+    }
+}
+
+impl<C: Borrow<Call>> Drop for Unfinished<C> {
     fn drop(&mut self) {
-        if let Some(call) = self.call {
-            call.ended(EXIT_KILLED, self.end);
+        if let Some(end) = self.end {
+            self.call.borrow().ended(EXIT_KILLED, end);
         }
     }
 }

@@ -8,6 +8,9 @@ use super::diagnostic::Diagnostic;
 /// The largest configuration file, in bytes.
 pub(super) const MAX_FILE: usize = 1024 * 1024;
 
+/// A byte order mark, as some editors begin a file.
+const MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// A configuration file: where it came from and what is in it.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -37,17 +40,18 @@ impl Source {
 
     /// The text without a byte order mark, or why there is none.
     pub(super) fn text(&self) -> Result<&str, &Diagnostic> {
-        match &self.text {
-            Ok(text) => Ok(text.strip_prefix('\u{feff}').unwrap_or(text)),
-            Err(why) => Err(why),
-        }
+        self.text.as_deref().map_err(|why| &**why)
     }
 }
 
-fn checked(path: &Arc<Path>, bytes: Vec<u8>) -> Result<String, Diagnostic> {
+fn checked(path: &Arc<Path>, mut bytes: Vec<u8>) -> Result<String, Diagnostic> {
     if bytes.len() > MAX_FILE {
         let message = format!("the file is {} bytes long, at most {MAX_FILE} are read", bytes.len());
         return Err(Diagnostic::whole_file(path, message).help("is this really a configuration file?"));
+    }
+    // Before any place is counted: nobody sees it.
+    if bytes.starts_with(MARK) {
+        bytes.drain(..MARK.len());
     }
     String::from_utf8(bytes).map_err(|error| not_utf8(path, error.as_bytes(), error.utf8_error().valid_up_to()))
 }
@@ -93,5 +97,11 @@ mod tests {
     #[test]
     fn a_byte_order_mark_is_no_part_of_the_text() {
         assert_eq!(Source::new("x", "\u{feff}a = 1").text().unwrap(), "a = 1");
+    }
+
+    #[test]
+    fn a_byte_order_mark_moves_no_place() {
+        let error = refusal(b"\xef\xbb\xbfa = \xe9\n".to_vec());
+        assert_eq!((error.line(), error.column()), (Some(1), Some(5)), "{error}");
     }
 }

@@ -26,7 +26,7 @@ fn placed(bytes: &[u8], findings: &[Diagnostic]) {
         assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{shown:?}");
         assert!(!finding.summary().contains(char::is_control), "{:?}", finding.summary());
         if let (Some(line), Some(column)) = (finding.line(), finding.column()) {
-            let lines = text.trim_start_matches('\u{feff}').split('\n').nth(line - 1);
+            let lines = text.strip_prefix('\u{feff}').unwrap_or(&text).split('\n').nth(line - 1);
             let length = lines.unwrap_or_else(|| panic!("no line {line}: {shown}")).chars().count();
             assert!((1..=length.max(1)).contains(&column), "column {column} of {length}: {shown}");
         }
