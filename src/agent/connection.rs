@@ -58,7 +58,7 @@ pub fn admit(agent: &Agent, peer: IpAddr) -> Option<Admission> {
 pub async fn serve(agent: Arc<Agent>, admission: Admission, stream: TcpStream, address: SocketAddr) {
     let ip = address.ip();
     let Admission { connection, handshake: mut place } = admission;
-    let acceptor = TlsAcceptor::from(Arc::clone(agent.snapshot().tls.config()));
+    let acceptor = TlsAcceptor::from(agent.snapshot().tls.config());
     let handshake = tokio::select! {
         biased;
         handshake = timeout(HANDSHAKE, acceptor.accept(stream)) => handshake,

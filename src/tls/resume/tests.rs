@@ -10,7 +10,7 @@ use rustls::pki_types::UnixTime;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS12;
-use rustls::{ConnectionCommon, Error, NamedGroup, ServerConfig, ServerConnection, SideData};
+use rustls::{ConnectionCommon, Error, NamedGroup, ServerConfig, ServerConnection, SideData, SupportedCipherSuite};
 use time::Duration;
 
 use super::own::OwnKey;
@@ -20,8 +20,8 @@ use crate::pki::ca::Ca;
 use crate::pki::key::{self, PrivateKey};
 use crate::sys::file;
 use crate::tls::provider::provider;
-use crate::tls::testing::{issue, new_ca, now, own};
-use crate::tls::{AgentEnd, agent_end, any_name, peer, tickets};
+use crate::tls::testing::{Clock, issue, new_ca, now, own};
+use crate::tls::{AgentEnd, agent_end, any_name, peer};
 use crate::wire::ping::Session::{Full, Resumed};
 
 const PEER: &str = "192.0.2.1:7443";
@@ -54,7 +54,7 @@ impl Site {
 
     /// Another process calls the agent.
     fn call(&self) -> Met {
-        meet(&self.caller().call(PEER), self.agent.config()).unwrap()
+        meet(&self.caller().call(PEER), &self.agent.config()).unwrap()
     }
 
     fn kept(&self) -> Vec<PathBuf> {
@@ -142,20 +142,41 @@ fn a_resumed_session_has_a_key_exchange_of_its_own_and_no_early_data() {
     assert!(met.server.early_data().is_none());
 }
 
+/// An agent of this site that speaks these suites alone.
+fn agent(site: &Site, cipher_suites: Vec<SupportedCipherSuite>, time: Option<Arc<Clock>>) -> AgentEnd {
+    let only = CryptoProvider { cipher_suites, ..CryptoProvider::clone(&provider()) };
+    let builder = ServerConfig::builder_with_provider(Arc::new(only)).with_protocol_versions(config::NEWEST);
+    let verifier = crate::tls::verify::CaVerifier::new(site.ca.anchor());
+    let builder = builder.unwrap().with_client_cert_verifier(Arc::clone(&verifier) as Arc<_>);
+    let mut server = builder.with_cert_resolver(own(&site.ca, "agent"));
+    server.alpn_protocols = vec![config::HTTP_2.to_vec()];
+    if let Some(time) = time {
+        server.time_provider = time;
+    }
+    AgentEnd::new(server, verifier).unwrap()
+}
+
+#[test]
+fn an_agent_asks_for_a_full_handshake_twelve_hours_after_the_last() {
+    let (site, clock) = (Site::new(), Clock::new());
+    let agent = agent(&site, provider().cipher_suites.clone(), Some(Arc::clone(&clock)));
+    // As far as the dispatcher knows no time has passed.
+    for half_hours in 0..30 {
+        let expected = if half_hours % 24 == 0 { Full } else { Resumed };
+        assert_eq!(meet(&site.caller().call(PEER), &agent.config()).unwrap().session(), expected, "{half_hours}");
+        clock.pass(1800);
+    }
+    clock.pass(3600);
+    assert_eq!(meet(&site.caller().call(PEER), &agent.config()).unwrap().session(), Full, "an old ticket");
+}
+
 #[test]
 fn every_suite_of_tls_1_3_can_be_resumed() {
     for suite in provider().cipher_suites.iter().filter(|suite| suite.tls13().is_some()) {
         let site = Site::new();
-        let only = CryptoProvider { cipher_suites: vec![*suite], ..CryptoProvider::clone(&provider()) };
-        let builder = ServerConfig::builder_with_provider(Arc::new(only)).with_protocol_versions(config::NEWEST);
-        let verifier = crate::tls::verify::CaVerifier::new(site.ca.anchor());
-        let builder = builder.unwrap().with_client_cert_verifier(verifier);
-        let mut server = builder.with_cert_resolver(own(&site.ca, "agent"));
-        server.alpn_protocols = vec![config::HTTP_2.to_vec()];
-        tickets::enable(&mut server).unwrap();
-        let server = Arc::new(server);
+        let server = agent(&site, vec![*suite], None);
         for expected in [Full, Resumed, Resumed] {
-            assert_eq!(meet(&site.caller().call(PEER), &server).unwrap().session(), expected, "{suite:?}");
+            assert_eq!(meet(&site.caller().call(PEER), &server.config()).unwrap().session(), expected, "{suite:?}");
         }
     }
 }
@@ -165,8 +186,8 @@ fn a_ticket_is_used_by_one_of_those_that_call_at_the_same_time() {
     let site = Site::new();
     site.call();
     let (one, other) = (site.caller().call(PEER), site.caller().call(PEER));
-    assert_eq!(meet(&one, site.agent.config()).unwrap().session(), Resumed);
-    assert_eq!(meet(&other, site.agent.config()).unwrap().session(), Full);
+    assert_eq!(meet(&one, &site.agent.config()).unwrap().session(), Resumed);
+    assert_eq!(meet(&other, &site.agent.config()).unwrap().session(), Full);
     assert_eq!(site.kept().len(), 1);
 }
 
@@ -175,7 +196,7 @@ fn a_session_is_of_no_use_at_another_address_or_with_another_certificate() {
     let mut site = Site::new();
     site.call();
     let elsewhere = site.caller().call("192.0.2.1:7444");
-    assert_eq!(meet(&elsewhere, site.agent.config()).unwrap().session(), Full);
+    assert_eq!(meet(&elsewhere, &site.agent.config()).unwrap().session(), Full);
     site.identity = issue(&site.ca, "dispatcher", &site.key, now());
     assert_eq!((site.call().session(), site.call().session()), (Full, Resumed));
 }
@@ -239,7 +260,7 @@ fn the_agent_is_told_the_true_age_of_the_ticket() {
 #[test]
 fn a_peer_that_does_not_speak_http_2_leaves_no_session() {
     let site = Site::new();
-    let mut server = ServerConfig::clone(site.agent.config());
+    let mut server = ServerConfig::clone(&site.agent.config());
     server.alpn_protocols.clear();
     let met = meet(&site.caller().call(PEER), &Arc::new(server)).unwrap();
     assert_eq!((met.client.alpn_protocol(), met.client.tls13_tickets_received()), (None, 1));
@@ -252,11 +273,11 @@ fn without_a_place_of_its_own_a_caller_works_and_keeps_nothing() {
     let absent = site.dir.path().join("none/sessions");
     for _ in 0..2 {
         let caller = Caller::with_sessions(site.identity.clone(), site.ca.anchor(), &absent).unwrap();
-        assert_eq!(meet(&caller.call(PEER), site.agent.config()).unwrap().session(), Full);
+        assert_eq!(meet(&caller.call(PEER), &site.agent.config()).unwrap().session(), Full);
     }
     let plain = Caller::new(site.identity.clone(), site.ca.anchor()).unwrap();
     site.call();
-    assert_eq!(meet(&plain.call(PEER), site.agent.config()).unwrap().session(), Full);
+    assert_eq!(meet(&plain.call(PEER), &site.agent.config()).unwrap().session(), Full);
     assert_eq!(site.kept().len(), 1);
 }
 
@@ -291,7 +312,7 @@ fn a_client_of_tls_1_2_gets_no_ticket_and_resumes_nothing() {
     old.resumption = Resumption::in_memory_sessions(8);
     let call = Call { config: Arc::new(old), keeper: None };
     for _ in 0..3 {
-        let met = meet(&call, site.agent.config()).unwrap();
+        let met = meet(&call, &site.agent.config()).unwrap();
         assert_eq!(met.session(), Full);
     }
 }
