@@ -15,6 +15,7 @@ use time::Duration;
 
 use super::own::OwnKey;
 use super::session::Session;
+use super::store::Sink;
 use super::*;
 use crate::pki::ca::Ca;
 use crate::pki::key::{self, PrivateKey};
@@ -108,8 +109,9 @@ fn meet(call: &Call, server: &Arc<ServerConfig>) -> Result<Met, Error> {
     while carry(&mut client, &mut server) {
         server.process_new_packets()?;
         carry(&mut server, &mut client);
+        let before = client.is_handshaking();
         client.process_new_packets()?;
-        if !client.is_handshaking() {
+        if before && !client.is_handshaking() {
             call.keep(&client);
         }
     }
@@ -264,6 +266,28 @@ fn a_peer_that_does_not_speak_http_2_leaves_no_session() {
     server.alpn_protocols.clear();
     let met = meet(&site.caller().call(PEER), &Arc::new(server)).unwrap();
     assert_eq!((met.client.alpn_protocol(), met.client.tls13_tickets_received()), (None, 1));
+    assert!(site.kept().is_empty());
+}
+
+#[test]
+fn of_all_tickets_of_a_connection_one_is_kept() {
+    let site = Site::new();
+    let call = site.caller().call(PEER);
+    meet(&call, &site.agent.config()).unwrap();
+    assert_eq!(site.kept().len(), 1);
+    let (session, _) = site.caller().cache.unwrap().take(PEER, unix_millis()).unwrap();
+    watch::message(b"\x04\x00\x00\x12\x00\x00\x1c\x20\x00\x00\x00\x05\x01n\x00\x04tick\x00\x00");
+    watch::psk(b"n", || OkmBlock::new(&[1; 48]));
+    call.keeper.unwrap().take(&session);
+    assert!(site.kept().is_empty());
+}
+
+#[test]
+fn a_session_that_is_too_large_to_be_taken_out_again_is_not_kept() {
+    let site = Site::new();
+    let agent = issue(&site.ca, "agent", &key::generate().unwrap(), now());
+    let large = Session { ticket: vec![1; 65_535], ..Site::session(&agent, unix_millis()) };
+    assert!(site.caller().cache.unwrap().put(PEER, &large).is_none());
     assert!(site.kept().is_empty());
 }
 
