@@ -105,12 +105,12 @@ impl PrivateDir {
     }
 
     /// Removes what was written longer than `age` before `now`; at most once in `every`, since that reads the whole
-    /// directory. What cannot be removed is left to the next time.
+    /// directory. A clock that is put back counts like one that goes on. What cannot be removed is left to the next time.
     pub fn sweep(&self, now: SystemTime, every: Duration, age: Duration) {
         let older = |facts: &FileStat, than: Duration| {
             let seconds = u64::try_from(facts.st_mtime).unwrap_or(0);
             let written = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-            now.duration_since(written).is_ok_and(|passed| passed > than)
+            now.duration_since(written).unwrap_or_else(|ahead| ahead.duration()) > than
         };
         if self.facts(OsStr::new(SWEPT)).is_some_and(|facts| !older(&facts, every)) || self.put(SWEPT, b"x").is_err() {
             return;
@@ -238,6 +238,16 @@ mod tests {
         dir.sweep(now + hour / 2, hour, Duration::from_secs(1));
         assert!(path.join("a").exists(), "it was swept half an hour ago");
         dir.sweep(now + 2 * hour, hour, hour);
+        assert!(!path.join("a").exists());
+    }
+
+    #[test]
+    fn a_clock_that_is_put_back_never_keeps_what_was_written_from_being_swept() {
+        let (_above, path, dir) = private();
+        dir.put("a", b"x").unwrap();
+        let (hour, now) = (Duration::from_hours(1), SystemTime::now());
+        dir.sweep(now, hour, hour);
+        dir.sweep(now - 2 * hour, hour, hour);
         assert!(!path.join("a").exists());
     }
 }
