@@ -183,6 +183,21 @@ mod tests {
     }
 
     #[test]
+    fn of_many_who_take_at_the_same_time_one_gets_it() {
+        let (_above, path, dir) = private();
+        for round in 0..100_u32 {
+            dir.put("a", &round.to_be_bytes()).unwrap();
+            let got: Vec<_> = std::thread::scope(|scope| {
+                let take = || PrivateDir::open(&path).unwrap().take("a", 4).unwrap();
+                let takers: Vec<_> = (0..8).map(|_| scope.spawn(take)).collect();
+                takers.into_iter().filter_map(|taker| taker.join().unwrap()).collect()
+            });
+            assert_eq!(got, [round.to_be_bytes()]);
+        }
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+    }
+
+    #[test]
     fn what_is_larger_than_allowed_is_gone_and_an_error() {
         let (_above, path, dir) = private();
         dir.put("a", b"12345").unwrap();

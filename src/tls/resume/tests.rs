@@ -245,6 +245,30 @@ fn a_certificate_that_does_not_hold_now_is_not_restored() {
 }
 
 #[test]
+fn a_session_whose_parts_do_not_go_together_is_no_session() {
+    let site = Site::new();
+    let leaf = issue(&site.ca, "agent", &key::generate().unwrap(), now());
+    let good = Site::session(&leaf, unix_millis() - 1000);
+    let nothing: [fn(&mut Session); 7] = [
+        |session| session.suite = 0,
+        |session| session.suite = 0xc02c,
+        |session| session.ticket.clear(),
+        |session| session.chain.clear(),
+        |session| session.chain = vec![b"no certificate".to_vec().into()],
+        |session| session.lifetime = 0,
+        |session| session.obtained = u64::MAX,
+    ];
+    for harm in nothing {
+        let mut session = good.clone();
+        harm(&mut session);
+        site.caller().cache.unwrap().put(PEER, &session).unwrap();
+        assert!(site.caller().cache.unwrap().take(PEER, unix_millis()).is_none(), "{session:?}");
+        site.caller().cache.unwrap().put(PEER, &session).unwrap();
+        assert_eq!(meet(&site.caller().call(PEER), &site.agent.config()).unwrap().session(), Full);
+    }
+}
+
+#[test]
 fn the_agent_is_told_the_true_age_of_the_ticket() {
     let site = Site::new();
     let session = Site::session(&issue(&site.ca, "agent", &key::generate().unwrap(), now()), unix_millis() - 5000);
