@@ -77,8 +77,8 @@ pub async fn serve(agent: Arc<Agent>, admission: Admission, stream: TcpStream, a
     };
     drop(place);
     let end = stream.get_ref().1;
-    // By what is in force now, which may be newer than what the handshake began with.
-    if let Err(error) = agent.snapshot().tls.judge_resumed(end, UnixTime::now()) {
+    // By what is in force now, which may be newer than what the handshake began with, or the session.
+    if let Err(error) = agent.snapshot().tls.judge(end, UnixTime::now()) {
         return agent.failed(ip, &tls::explain(&error));
     }
     match peer::certificate(end) {

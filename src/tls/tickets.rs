@@ -1,8 +1,8 @@
 //! The agent's session tickets, and the judgement of a client that comes back with one.
 //!
-//! rustls asks no verifier about a resumed session. So the agent does, with the same verifier, before it reads a request:
-//! what holds for a full handshake at this moment holds for a resumed one. Trust and revocation are judged for each
-//! request anyway.
+//! rustls asks no verifier about a resumed session. So the agent does, whatever the handshake was and before it reads a
+//! request: the client's certificate holds now, under the CA that is in force now. Trust and revocation are judged for
+//! each request anyway.
 //!
 //! Nor does rustls ask how old a ticket is, and each resumption brings a new one. So each says when it was made and when the
 //! keys were last proved, and one that is too old is none: whoever holds a session without a key does not hold it for long
@@ -18,7 +18,7 @@ use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::pki_types::UnixTime;
 use rustls::server::ProducesTickets;
 use rustls::time_provider::TimeProvider;
-use rustls::{Error, HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection};
+use rustls::{Error, ProtocolVersion, ServerConfig, ServerConnection};
 
 use super::verify::CaVerifier;
 use crate::pki::chain::Usage;
@@ -55,14 +55,12 @@ impl AgentEnd {
         Arc::new(config)
     }
 
-    /// Judges the client of a finished handshake as of now, unless the handshake has done so just now, as a full one does.
+    /// Judges the client of a finished handshake. A full one that began with this very configuration has done so, and has
+    /// left no signature to be computed; one that began before a reload, or was resumed, has not.
     ///
     /// # Errors
     /// As the verifier of a full handshake; the connection must then end.
-    pub fn judge_resumed(&self, connection: &ServerConnection, now: UnixTime) -> Result<(), Error> {
-        if let Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) = connection.handshake_kind() {
-            return Ok(());
-        }
+    pub fn judge(&self, connection: &ServerConnection, now: UnixTime) -> Result<(), Error> {
         let shown = connection.peer_certificates().and_then(<[_]>::first);
         self.verifier.judge(shown.ok_or(Error::NoCertificatesPresented)?, Usage::Client, now)
     }

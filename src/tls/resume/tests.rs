@@ -210,24 +210,24 @@ fn without_a_place_of_its_own_a_caller_works_and_keeps_nothing() {
 }
 
 #[test]
-fn the_agent_judges_the_client_of_a_resumed_session_anew() {
+fn the_agent_judges_the_client_of_every_handshake_by_what_is_in_force_now() {
     let site = Site::new();
     let at = |moment: time::OffsetDateTime| {
         let seconds = u64::try_from(moment.unix_timestamp()).unwrap();
         UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds))
     };
     let after = at(site.identity.certificate().not_after() + Duration::SECOND);
-    let full = site.call();
-    site.agent.judge_resumed(&full.server, after).unwrap();
-    let met = site.call();
-    assert_eq!(met.session(), Resumed);
-    site.agent.judge_resumed(&met.server, at(now())).unwrap();
-    let said = crate::tls::explain(&site.agent.judge_resumed(&met.server, after).unwrap_err());
-    assert!(said.contains("it expired on "), "{said}");
     let other = new_ca(now());
     let reloaded = agent_end(own(&other, "agent"), other.anchor()).unwrap();
-    let said = crate::tls::explain(&reloaded.judge_resumed(&met.server, at(now())).unwrap_err());
-    assert!(said.contains("not signed by this CA"), "{said}");
+    for expected in [Full, Resumed] {
+        let met = site.call();
+        assert_eq!(met.session(), expected);
+        site.agent.judge(&met.server, at(now())).unwrap();
+        let said = crate::tls::explain(&site.agent.judge(&met.server, after).unwrap_err());
+        assert!(said.contains("it expired on "), "{said}");
+        let said = crate::tls::explain(&reloaded.judge(&met.server, at(now())).unwrap_err());
+        assert!(said.contains("not signed by this CA"), "{said}");
+    }
 }
 
 #[test]
