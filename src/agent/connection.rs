@@ -58,7 +58,7 @@ pub fn admit(agent: &Agent, peer: IpAddr) -> Option<Admission> {
 pub async fn serve(agent: Arc<Agent>, admission: Admission, stream: TcpStream, address: SocketAddr) {
     let ip = address.ip();
     let Admission { connection, handshake: mut place } = admission;
-    let acceptor = TlsAcceptor::from(Arc::clone(agent.snapshot().tls.config()));
+    let acceptor = TlsAcceptor::from(agent.snapshot().tls.config());
     let handshake = tokio::select! {
         biased;
         handshake = timeout(HANDSHAKE, acceptor.accept(stream)) => handshake,
@@ -77,8 +77,8 @@ pub async fn serve(agent: Arc<Agent>, admission: Admission, stream: TcpStream, a
     };
     drop(place);
     let end = stream.get_ref().1;
-    // By what is in force now, which may be newer than what the handshake began with.
-    if let Err(error) = agent.snapshot().tls.judge_resumed(end, UnixTime::now()) {
+    // By what is in force now, which may be newer than what the handshake began with, or the session.
+    if let Err(error) = agent.snapshot().tls.judge(end, UnixTime::now()) {
         return agent.failed(ip, &tls::explain(&error));
     }
     match peer::certificate(end) {

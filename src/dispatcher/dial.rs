@@ -14,7 +14,7 @@ use tokio_rustls::client::TlsStream;
 use super::failure::{self, CallError};
 use super::pool::{Dialled, Kept, Sending, Shown};
 use super::resolve::Target;
-use crate::tls::resume::Caller;
+use crate::tls::resume::{Call, Caller};
 use crate::tls::{self, peer};
 use crate::wire::hex;
 
@@ -45,6 +45,7 @@ impl Drop for Driver {
 pub(super) struct Line {
     /// On the heap: hyper makes two tasks of a connection, each as large as whatever carries the bytes.
     stream: Box<TlsStream<TcpStream>>,
+    call: Call,
     /// Who is at the other end.
     pub(super) shown: Shown,
 }
@@ -60,17 +61,18 @@ impl Line {
         let (stream, connector) = (stream.map_err(|_| late())??, TlsConnector::from(Arc::clone(call.config())));
         let stream = timeout(patience, connector.connect(tls::any_name(), stream)).await.map_err(|_| late())?;
         let stream = Box::new(stream.map_err(|error| CallError::of_handshake(host, &error))?);
-        call.keep(stream.get_ref().1);
         let unusable = |detail: String| CallError::Tls { host: host.to_owned(), detail };
         let certificate = peer::certificate(stream.get_ref().1).map_err(|error| unusable(error.to_string()))?;
         let cn = certificate.common_name().unwrap_or_default().to_owned();
         let shown = Shown::new(cn, hex::encode(&certificate.public_key().sha256()));
-        Ok(Self { stream, shown })
+        Ok(Self { stream, call, shown })
     }
 
-    /// Begins to speak HTTP, in the version that the handshake agreed on.
+    /// Begins to speak HTTP, in the version that the handshake agreed on. From now on the other end is who it should be, and
+    /// its session may be kept.
     pub(super) async fn speak(self, target: &Target) -> Result<Dialled<Single>, CallError> {
         let broken = |error: hyper::Error| failure::of_exchange(target.address(), &error);
+        self.call.keep(self.stream.get_ref().1);
         let shared = peer::is_http_2(self.stream.get_ref().1);
         let io = TokioIo::new(self.stream);
         // What breaks a connection is heard by whoever waits for an answer on it.

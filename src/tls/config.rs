@@ -11,7 +11,7 @@ use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
 
 use super::identity::IdentitySlot;
 use super::provider::provider;
-use super::tickets::{self, AgentEnd};
+use super::tickets::AgentEnd;
 use super::verify::{AnyCertificate, CaVerifier};
 use crate::pki::chain::TrustAnchor;
 
@@ -53,9 +53,7 @@ impl PairingPeers {
 pub fn agent_end(identity: Arc<IdentitySlot>, ca: &TrustAnchor) -> Result<AgentEnd, TlsError> {
     let (builder, verifier) = (ServerConfig::builder_with_provider(provider()), CaVerifier::new(ca));
     let builder = builder.with_protocol_versions(BOTH)?.with_client_cert_verifier(Arc::clone(&verifier) as Arc<_>);
-    let mut config = served(builder.with_cert_resolver(identity), &[HTTP_2, HTTP_1]);
-    tickets::enable(&mut config)?;
-    Ok(AgentEnd::new(Arc::new(config), verifier))
+    Ok(AgentEnd::new(served(builder.with_cert_resolver(identity), &[HTTP_2, HTTP_1]), verifier)?)
 }
 
 /// The pairing listener: clients have no certificate yet. A client that offers no ALPN gets none, and is of the

@@ -13,7 +13,7 @@
 //!
 //! Everywhere: TLS 1.3, and 1.2 with ECDHE and AES-GCM only; the post-quantum hybrid X25519MLKEM768 first; no early
 //! data, no key log. Sessions are resumed between a dispatcher's command line and an agent alone, with TLS 1.3 alone. A
-//! resumed session answers for no certificate: the agent judges it anew ([`AgentEnd::judge_resumed`]), and the dispatcher
+//! resumed session answers for no certificate: the agent judges it anew ([`AgentEnd::judge`]), and the dispatcher
 //! before it offers the session ([`resume`]).
 
 mod config;

@@ -1,8 +1,12 @@
 //! A site's certificates, made for one test.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use rustls::ServerConfig;
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::TimeProvider;
 use time::OffsetDateTime;
 
 use super::identity::{Identity, IdentitySlot};
@@ -35,5 +39,27 @@ pub(crate) fn own(ca: &Ca, name: &str) -> Arc<IdentitySlot> {
 
 /// The configuration of [`agent_end`](super::agent_end) alone.
 pub(crate) fn agent_server(identity: Arc<IdentitySlot>, ca: &TrustAnchor) -> Arc<ServerConfig> {
-    Arc::clone(super::agent_end(identity, ca).unwrap().config())
+    super::agent_end(identity, ca).unwrap().config()
+}
+
+/// A clock that goes on when it is told to.
+#[derive(Debug)]
+pub(crate) struct Clock(AtomicI64);
+
+impl Clock {
+    /// It begins with the true time.
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicI64::new(now().unix_timestamp())))
+    }
+
+    pub(crate) fn pass(&self, seconds: i64) {
+        self.0.fetch_add(seconds, Ordering::Relaxed);
+    }
+}
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = u64::try_from(self.0.load(Ordering::Relaxed)).unwrap();
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    }
 }

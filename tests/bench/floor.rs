@@ -40,7 +40,7 @@ impl Parts {
     fn ends(&self) -> (TlsAcceptor, TlsConnector) {
         let server = tls::agent_end(Arc::clone(&self.server), &self.anchor).unwrap();
         let client = tls::dispatcher_client(Arc::clone(&self.client), &self.anchor).unwrap();
-        (TlsAcceptor::from(Arc::clone(server.config())), TlsConnector::from(client))
+        (TlsAcceptor::from(server.config()), TlsConnector::from(client))
     }
 }
 

@@ -215,6 +215,7 @@ fn a_resumed_session_is_held_against_the_pin() {
     let refused = site.control(&["--json", "ping", "agent1"]).exits(1).result();
     assert!(refused["error"].as_str().unwrap().contains("presented another key"), "{refused}");
     assert_eq!(site.agent().lines("ping").len(), 1);
+    assert!(kept(&site.sessions()).is_empty(), "it is not tried again");
 }
 
 #[test]

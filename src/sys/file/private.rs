@@ -105,12 +105,12 @@ impl PrivateDir {
     }
 
     /// Removes what was written longer than `age` before `now`; at most once in `every`, since that reads the whole
-    /// directory. What cannot be removed is left to the next time.
+    /// directory. A clock that is put back counts like one that goes on. What cannot be removed is left to the next time.
     pub fn sweep(&self, now: SystemTime, every: Duration, age: Duration) {
         let older = |facts: &FileStat, than: Duration| {
             let seconds = u64::try_from(facts.st_mtime).unwrap_or(0);
             let written = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-            now.duration_since(written).is_ok_and(|passed| passed > than)
+            now.duration_since(written).unwrap_or_else(|ahead| ahead.duration()) > than
         };
         if self.facts(OsStr::new(SWEPT)).is_some_and(|facts| !older(&facts, every)) || self.put(SWEPT, b"x").is_err() {
             return;
@@ -183,6 +183,21 @@ mod tests {
     }
 
     #[test]
+    fn of_many_who_take_at_the_same_time_one_gets_it() {
+        let (_above, path, dir) = private();
+        for round in 0..100_u32 {
+            dir.put("a", &round.to_be_bytes()).unwrap();
+            let got: Vec<_> = std::thread::scope(|scope| {
+                let take = || PrivateDir::open(&path).unwrap().take("a", 4).unwrap();
+                let takers: Vec<_> = (0..8).map(|_| scope.spawn(take)).collect();
+                takers.into_iter().filter_map(|taker| taker.join().unwrap()).collect()
+            });
+            assert_eq!(got, [round.to_be_bytes()]);
+        }
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+    }
+
+    #[test]
     fn what_is_larger_than_allowed_is_gone_and_an_error() {
         let (_above, path, dir) = private();
         dir.put("a", b"12345").unwrap();
@@ -238,6 +253,16 @@ mod tests {
         dir.sweep(now + hour / 2, hour, Duration::from_secs(1));
         assert!(path.join("a").exists(), "it was swept half an hour ago");
         dir.sweep(now + 2 * hour, hour, hour);
+        assert!(!path.join("a").exists());
+    }
+
+    #[test]
+    fn a_clock_that_is_put_back_never_keeps_what_was_written_from_being_swept() {
+        let (_above, path, dir) = private();
+        dir.put("a", b"x").unwrap();
+        let (hour, now) = (Duration::from_hours(1), SystemTime::now());
+        dir.sweep(now, hour, hour);
+        dir.sweep(now - 2 * hour, hour, hour);
         assert!(!path.join("a").exists());
     }
 }

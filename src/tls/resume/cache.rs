@@ -60,7 +60,7 @@ impl Cache {
 
     /// Keeps a session; what fails here costs the next process a full handshake.
     pub(super) fn put(&self, peer: &str, session: &Session) -> Option<()> {
-        let sealed = self.vault.seal(peer, session.encode()?).ok()?;
+        let sealed = self.vault.seal(peer, session.encode()?).ok().filter(|sealed| sealed.len() <= FILE)?;
         self.dir.put(&self.vault.name(peer), &sealed).ok()?;
         self.dir.sweep(SystemTime::now(), SWEEP.0, SWEEP.1);
         Some(())

@@ -1,6 +1,6 @@
-//! From a connection's ticket to the session that is kept.
+//! From a connection's ticket to the session that is kept: one a connection, however many a peer hands out.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::Tls13ClientSessionValue;
 use rustls::pki_types::CertificateDer;
@@ -12,17 +12,17 @@ use super::store::Sink;
 use super::{unix_millis, watch};
 use crate::tls::peer;
 
-/// Keeps the tickets of one connection.
+/// Keeps the first ticket of one connection.
 #[derive(Debug)]
 pub(super) struct Keeper {
     cache: Arc<Cache>,
     peer: String,
     /// When both ends of the session that may be resumed last proved their keys, in milliseconds since 1970.
     proven: Option<u64>,
-    finished: OnceLock<Finished>,
+    finished: Mutex<Option<Finished>>,
 }
 
-/// A finished handshake whose tickets are wanted.
+/// A finished handshake whose ticket is wanted.
 #[derive(Debug)]
 struct Finished {
     chain: Vec<CertificateDer<'static>>,
@@ -31,7 +31,7 @@ struct Finished {
 
 impl Keeper {
     pub(super) fn new(cache: Arc<Cache>, peer: &str, proven: Option<u64>) -> Arc<Self> {
-        Arc::new(Self { cache, peer: peer.to_owned(), proven, finished: OnceLock::new() })
+        Arc::new(Self { cache, peer: peer.to_owned(), proven, finished: Mutex::default() })
     }
 
     /// The handshake is over; `now` is in milliseconds since 1970.
@@ -41,16 +41,20 @@ impl Keeper {
             return;
         }
         let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
-        let proven = self.proven.filter(|_| resumed).unwrap_or(now);
         let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
-        // A connection has one handshake.
-        let _ = self.finished.set(Finished { chain, proven });
+        let proven = if resumed { self.proven } else { Some(now) };
+        self.expect(proven.map(|proven| Finished { chain, proven }));
+    }
+
+    /// Puts in what the next ticket belongs to, and takes out what was there.
+    fn expect(&self, next: Option<Finished>) -> Option<Finished> {
+        std::mem::replace(&mut self.finished.lock().unwrap_or_else(PoisonError::into_inner), next)
     }
 }
 
 impl Sink for Keeper {
     fn take(&self, session: &Tls13ClientSessionValue) {
-        let (Some((ticket, psk)), Some(finished)) = (watch::take(), self.finished.get()) else { return };
+        let (Some((ticket, psk)), Some(finished)) = (watch::take(), self.expect(None)) else { return };
         let session = Session {
             suite: session.suite().common.suite.into(),
             psk,
@@ -59,7 +63,7 @@ impl Sink for Keeper {
             age_add: ticket.age_add,
             obtained: unix_millis(),
             proven: finished.proven,
-            chain: finished.chain.clone(),
+            chain: finished.chain,
         };
         // Without it the next process makes a full handshake.
         let _ = self.cache.put(&self.peer, &session);

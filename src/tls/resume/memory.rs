@@ -65,7 +65,8 @@ fn carry<A: SideData, B: SideData>(from: &mut ConnectionCommon<A>, to: &mut Conn
     }
     let mut rest = bytes.as_slice();
     while !rest.is_empty() {
-        to.read_tls(&mut rest).ok()?;
+        // An end that takes nothing more has no more to say either.
+        to.read_tls(&mut rest).ok().filter(|taken| *taken > 0)?;
     }
     Some(())
 }

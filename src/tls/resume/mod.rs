@@ -105,7 +105,7 @@ impl Call {
         &self.config
     }
 
-    /// The handshake is over: from now on tickets of the peer are kept, if it is one of our own. A server of the original
+    /// The handshake is over, once: the next ticket of the peer is kept, if it is one of our own. A server of the original
     /// may answer a resumption with an error, since OpenSSL wants to be told what its sessions are for.
     pub fn keep(&self, connection: &ClientConnection) {
         if let Some(keeper) = &self.keeper {

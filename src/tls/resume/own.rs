@@ -16,16 +16,17 @@ use super::super::verify::CaVerifier;
 
 /// Its number; of the numbers for private use (RFC 8446 11). It is offered to nobody.
 const SCHEME: SignatureScheme = SignatureScheme::Unknown(0xfe7e);
+
 /// A key that this process has made and that never leaves it. Its signature is a message authentication code.
 #[derive(Clone, Debug)]
-pub(super) struct OwnKey(Arc<hmac::Key>);
+pub(super) struct OwnKey(hmac::Key);
 
 impl OwnKey {
     /// # Errors
     /// No random bytes.
     pub(super) fn generate() -> Result<Self, Error> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
-        key.map(|key| Self(Arc::new(key))).map_err(|_| Error::FailedToGetRandomBytes)
+        key.map(Self).map_err(|_| Error::FailedToGetRandomBytes)
     }
 }
 

@@ -27,13 +27,13 @@ impl Impostor {
     /// Shows `credentials` and answers each request with `answer`, then closes.
     pub(crate) fn start(ca: &Ca, credentials: &Credentials, answer: &str) -> Self {
         let identity = IdentitySlot::new(Identity::load(&credentials.cert, &credentials.key).unwrap());
-        Self::with_config(without_http_2(agent_end(identity, ca.anchor()).unwrap().config()), answer)
+        Self::with_config(without_http_2(&agent_end(identity, ca.anchor()).unwrap().config()), answer)
     }
 
     /// As [`Impostor::start`], with an answer of its own for each request; the last one is for all the rest.
     pub(crate) fn in_turn(ca: &Ca, credentials: &Credentials, answers: Vec<String>) -> Self {
         let identity = IdentitySlot::new(Identity::load(&credentials.cert, &credentials.key).unwrap());
-        Self::serving(without_http_2(agent_end(identity, ca.anchor()).unwrap().config()), answers)
+        Self::serving(without_http_2(&agent_end(identity, ca.anchor()).unwrap().config()), answers)
     }
 
     pub(crate) fn with_config(config: Arc<ServerConfig>, answer: &str) -> Self {
