@@ -23,7 +23,7 @@ pub use private::{become_private, control_from_stdin, spawn_private};
 pub use program::{Program, Trial};
 pub use signals::{Signals, block_all};
 pub use spawn::{Expected, Spawn, Spawned, keep_only};
-pub use tree::{continue_and_terminate, freeze_and_kill};
+pub use tree::{continue_and_terminate, freeze_and_kill, siblings};
 
 /// The system's error number for a file that is neither a program nor a script (`ENOEXEC`, execve(2)).
 pub const NOT_A_PROGRAM: i32 = libc::ENOEXEC;
