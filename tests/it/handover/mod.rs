@@ -147,6 +147,19 @@ fn a_file_that_could_not_serve_leaves_the_old_one_running() {
 }
 
 #[test]
+fn an_agent_that_tries_a_file_can_be_told_to_end() {
+    let mut site = started(builder(Mode::default()));
+    let text = format!("#!/bin/sh\necho $$ > {}\nexec sleep 300\n", site.agent().work("up").display());
+    write_executable(&site.agent().file.clone().unwrap(), &text);
+    host::kill(site.agent().pid(), Signal::SIGUSR2);
+    let (tried, said) = (site.agent().worked_pid("up"), site.agent().stderr_path());
+    assert_eq!(site.agent_mut().stop(), Some(0));
+    assert!(!host::alive(tried));
+    let said = std::fs::read_to_string(said).unwrap();
+    assert!(!said.contains("ACTION=upgrade"), "it did not wait for the file first: {said}");
+}
+
+#[test]
 fn a_run_under_way_holds_an_upgrade_up_and_is_finished() {
     let site = started(builder(Mode::default()));
     let address = site.agent().address();
