@@ -24,7 +24,7 @@ use crate::net::local::LocalError;
 use crate::sys::handover;
 use crate::sys::handover::{Given, Giver, Left};
 use crate::sys::notify::Notifier;
-use crate::sys::process::Program;
+use crate::sys::process::{self, Program};
 use crate::sys::user::{self, Account, DropError, Uid};
 use crate::wire::causes;
 
@@ -114,6 +114,10 @@ pub struct Inheritance {
 pub fn inheritance(argv: &[OsString]) -> Result<Inheritance, ServeError> {
     let given = handover::tcp_listeners().map_err(ServeError::Given)?;
     let executor = handover::executor().map_err(ServeError::Given)?;
+    if executor.is_some() {
+        // A program before this one has given up root, and what it held is held on to.
+        process::let_nobody_look().map_err(ServeError::Start)?;
+    }
     let program = Program::own(argv).map_err(ServeError::Start)?;
     Ok(Inheritance { given, executor, footing: Footing::new(program).map_err(ServeError::Start)? })
 }

@@ -150,6 +150,15 @@ pub fn signal_everyone(signal: Signal) {
 /// Not expected of the kernel.
 pub fn die_with_parent() -> io::Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
+    let_nobody_look()
+}
+
+/// From now on no other process of this account may look into this one (`PR_SET_DUMPABLE`, prctl(2)): the kernel's rule for
+/// one that has given up root, until it executes a program.
+///
+/// # Errors
+/// Not expected of the kernel.
+pub fn let_nobody_look() -> io::Result<()> {
     Ok(prctl::set_dumpable(false)?)
 }
 

@@ -3,6 +3,7 @@
 mod given;
 
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -232,9 +233,11 @@ fn a_root_executor_becomes_the_new_file_and_stays_what_it_is() {
     let mut site = started(builder(Mode::Own).sh("net", "readlink /proc/self/ns/net; id -un"));
     let before = site.result("net", &[])["stdout"].clone();
     let keeper = site.agent().keeper();
+    let may_be_looked_into = |pid| std::fs::metadata(format!("/proc/{pid}/environ")).unwrap().uid() != 0;
     for _ in 0..3 {
         site.agent_mut().install();
         site.agent().upgrade();
+        assert!(!may_be_looked_into(site.agent().pid()), "by others of its account");
         assert_eq!(site.agent().keeper(), keeper);
         for pid in [keeper, site.agent().executor()] {
             let file = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
