@@ -41,6 +41,7 @@ pub mod run;
 pub mod self_ping;
 pub mod serve;
 pub mod sidecar;
+mod signals;
 pub mod snapshot;
 pub mod state;
 pub mod stream;

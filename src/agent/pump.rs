@@ -22,6 +22,8 @@ use crate::wire::stream::{Channel, Draft, HEAD};
 const CHUNK: usize = 4 * 16 * 1024 - HEAD - 9;
 /// So many bytes within so much time are a flood, if they come in pieces of less than so many on average.
 const FLOOD: (usize, Duration, usize) = (1 << 20, Duration::from_millis(50), 16 * 1024);
+/// Bytes that a pipe holds which nobody has made larger (pipe(7)).
+const ORDINARY_PIPE: usize = 64 * 1024;
 /// Bytes that the pipe of a flood holds: as many as the system lets anybody have (pipe(7), `pipe-max-size`).
 const LARGE_PIPE: usize = 1 << 20;
 /// Time between two looks at the pipe of a flood.
@@ -143,10 +145,14 @@ fn flooded(pipe: &Receiver) -> Option<SemaphorePermit<'static>> {
     pipe::resize(pipe, LARGE_PIPE).ok().map(|()| place)
 }
 
-/// Passes on what has gathered, once in a while, until it is little or was much. Whether the stream is over.
+/// Passes on what has gathered, once in a while, until it is little or was much, and the pipe is an ordinary one again.
+/// Whether the stream is over.
+///
+/// **Invariant:** who gives up its place has no large pipe any more.
 async fn looked_at<S: Sink>(pipe: &OwnedFd, channel: Channel, sink: &S, end: &mut Receive) -> bool {
     let (mut draft, mut calm, mut all) = (Draft::new(CHUNK), 0, 0);
-    while calm < LOOKS && all < LOOKED_AT {
+    // It can be made smaller as soon as what it holds has room in it.
+    while (calm < LOOKS && all < LOOKED_AT) || pipe::resize(pipe, ORDINARY_PIPE).is_err() {
         tokio::select! {
             biased;
             _ = end.wait_for(|ended| *ended) => return true,
@@ -258,5 +264,19 @@ mod tests {
         drop(writing.await.unwrap());
         let text = collector.finish().0.text;
         assert_eq!((text.len(), text.matches('y').count()), ((4 << 20) + 20, 20));
+    }
+
+    #[tokio::test]
+    async fn the_pipe_of_a_flood_is_an_ordinary_one_again_when_it_is_over() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        pipe::resize(&reader, LARGE_PIPE).unwrap();
+        pipe::set_nonblocking(&reader, true).unwrap();
+        let collector = Collector::new(8 << 20);
+        let (_running, mut end) = watch::channel(false);
+        let reader = OwnedFd::from(reader);
+        writer.write_all(&vec![b'x'; LARGE_PIPE]).unwrap();
+        assert!(!looked_at(&reader, Channel::Stdout, &collector, &mut end).await);
+        pipe::set_nonblocking(&writer, true).unwrap();
+        assert_eq!(std::iter::from_fn(|| writer.write(&[0; 4096]).ok()).sum::<usize>(), ORDINARY_PIPE);
     }
 }

@@ -8,11 +8,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
 use super::door::Door;
 use super::export::Exporter;
 use super::orders::{Beginning, ExecutorError, Kinship, Orders};
+use super::signals::{Signals, Wish};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
 use super::state::{Agent, log_warnings};
 use super::sweep;
@@ -25,7 +24,7 @@ use crate::net::local::LocalError;
 use crate::sys::handover;
 use crate::sys::handover::{Given, Giver, Left};
 use crate::sys::notify::Notifier;
-use crate::sys::process::Program;
+use crate::sys::process::{self, Program};
 use crate::sys::user::{self, Account, DropError, Uid};
 use crate::wire::causes;
 
@@ -115,6 +114,10 @@ pub struct Inheritance {
 pub fn inheritance(argv: &[OsString]) -> Result<Inheritance, ServeError> {
     let given = handover::tcp_listeners().map_err(ServeError::Given)?;
     let executor = handover::executor().map_err(ServeError::Given)?;
+    if executor.is_some() {
+        // A program before this one has given up root, and what it held is held on to.
+        process::let_nobody_look().map_err(ServeError::Start)?;
+    }
     let program = Program::own(argv).map_err(ServeError::Start)?;
     Ok(Inheritance { given, executor, footing: Footing::new(program).map_err(ServeError::Start)? })
 }
@@ -149,6 +152,8 @@ pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), Ser
     let (snapshot, warnings) = Snapshot::load(&places, &host, &log)?;
     warn(&warnings);
     log_warnings(&log, &warnings);
+    let taken_over = given.as_ref().is_some_and(|given| given.taken_over);
+    let appointed = given.as_ref().is_some_and(|given| given.giver == Giver::InitSystem);
     let listener = listener(&snapshot.settings, given, &log)?;
     match orders.start().await {
         Err(error) if orders.can_wait() => log.emit(unreachable(&error)),
@@ -157,12 +162,16 @@ pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), Ser
     let notifier = Notifier::from_env().map_err(ServeError::Start)?;
     let agent = Agent::new(places, log, orders, snapshot);
     let exporter = Exporter::default();
-    exporter.open(&agent).map_err(ServeError::Metrics)?;
+    match exporter.open(&agent) {
+        // The one before it has turned nobody away, and that is what this one was taken up for.
+        Err(error) if taken_over => agent.log().emit(without_metrics(&error)),
+        opened => opened.map_err(ServeError::Metrics)?,
+    }
     let signals = Signals::listen().map_err(ServeError::Start)?;
     announce(&agent, &notifier, &listener.local_addresses());
     let sweeping = tokio::spawn(sweep::sweep(Arc::clone(&agent)));
     let door = Door::open(Arc::clone(&agent), listener);
-    let mut serving = Serving { agent, notifier, door, exporter, signals, footing, holding_up: None };
+    let mut serving = Serving { agent, notifier, door, exporter, signals, footing, appointed, holding_up: None };
     let ended = serving.until_the_end().await;
     // What cannot be told to the service manager is no reason to stay.
     let _ = serving.notifier.stopping();
@@ -176,7 +185,7 @@ pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), Ser
 /// The sockets that were opened for this agent, or its own.
 fn listener(settings: &Settings, given: Option<Given>, log: &Logger) -> Result<Listener, ServeError> {
     let bind = || Listener::bind(&settings.bind, *settings.port);
-    let Some(Given { giver, sockets }) = given else { return Ok(bind()?) };
+    let Some(Given { giver, sockets, .. }) = given else { return Ok(bind()?) };
     let listener = Listener::adopt(sockets).map_err(ServeError::Start)?;
     if listener.is_at(&settings.bind, *settings.port) {
         return Ok(listener);
@@ -207,6 +216,8 @@ struct Serving {
     exporter: Exporter,
     signals: Signals,
     footing: Footing,
+    /// The init system has opened what it listens on.
+    appointed: bool,
     /// An upgrade waits for the requests that had begun by this mark.
     holding_up: Option<u64>,
 }
@@ -245,7 +256,11 @@ impl Serving {
     /// Becomes the program that is at its path now, unless that could not serve, or requests under way hold it up.
     async fn upgrade(&mut self, wish: Wish) -> ControlFlow<()> {
         let waited = self.holding_up.take().is_some();
-        let version = match self.attempt().await {
+        let attempted = tokio::select! {
+            attempted = attempt(&self.agent, &self.footing) => attempted,
+            () = self.signals.end() => return ControlFlow::Break(()),
+        };
+        let version = match attempted {
             Ok(version) => version,
             Err(error) => {
                 self.stays(&error);
@@ -265,10 +280,14 @@ impl Serving {
             return ControlFlow::Continue(());
         }
         let _ = self.notifier.reloading();
-        let error = match self.agent.orders().make_ready().await {
+        let ready = tokio::select! {
+            ready = self.agent.orders().make_ready() => ready,
+            () = self.signals.end() => return ControlFlow::Break(()),
+        };
+        let error = match ready {
             Ok(executor) => {
                 let executor = executor.as_ref().map(AsFd::as_fd);
-                let left = Left { sockets: self.door.descriptors(), executor };
+                let left = Left { sockets: self.door.descriptors(), appointed: self.appointed, executor };
                 let event = self.footing.event(Level::Info).field("RESULT", "ok").field("VERSION", version);
                 self.agent.log().emit(event);
                 UpgradeError::Start(self.footing.take_up(&left))
@@ -279,14 +298,6 @@ impl Serving {
         self.door.reopen();
         let _ = self.notifier.ready("serving", &[]);
         ControlFlow::Continue(())
-    }
-
-    async fn attempt(&self) -> Result<String, UpgradeError> {
-        let loaded = snapshot::configuration(self.agent.places())?;
-        if !self.agent.orders().suit(&loaded.settings) {
-            return Err(UpgradeError::OtherExecutor);
-        }
-        self.footing.attempt().await
     }
 
     fn stays(&self, error: &UpgradeError) {
@@ -301,6 +312,20 @@ impl Serving {
             () = self.signals.end() => {}
         }
     }
+}
+
+/// The version of the file that is there now, if it could serve.
+async fn attempt(agent: &Agent, footing: &Footing) -> Result<String, UpgradeError> {
+    let loaded = snapshot::configuration(agent.places())?;
+    if !agent.orders().suit(&loaded.settings) {
+        return Err(UpgradeError::OtherExecutor);
+    }
+    footing.attempt().await
+}
+
+/// Nobody hears what is counted until a reload finds the place free.
+fn without_metrics(error: &LocalError) -> Event {
+    Event::new(Level::Error, "metrics-listen").field("REASON", causes::on_one_line(error))
 }
 
 /// The system's executor is not there yet, or not any more. It may be at the next order.
@@ -333,52 +358,6 @@ async fn reload(agent: &Arc<Agent>, exporter: &Exporter, notifier: &Notifier) {
     };
     agent.log().emit(event);
     let _ = notifier.ready("serving", &[]);
-}
-
-/// What a signal asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wish {
-    Reload,
-    Upgrade,
-    /// The upgrade that was held up; no signal's.
-    Resume,
-    End,
-}
-
-struct Signals {
-    hangup: Signal,
-    upgrade: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            upgrade: signal(SignalKind::user_defined2())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    /// Waits for the next signal.
-    async fn next(&mut self) -> Wish {
-        tokio::select! {
-            _ = self.hangup.recv() => Wish::Reload,
-            _ = self.upgrade.recv() => Wish::Upgrade,
-            _ = self.terminate.recv() => Wish::End,
-            _ = self.interrupt.recv() => Wish::End,
-        }
-    }
-
-    /// Waits for a signal that asks for the end.
-    async fn end(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }
 
 /// The configuration alone, for what must happen before threads exist.

@@ -52,12 +52,17 @@ pub struct Outlet {
 impl Outlet {
     async fn send(&self, encode: impl FnOnce(&mut Encoder) -> Vec<u8>) {
         let mut encoder = self.encoder.lock().await;
-        let sent = self.sender.send(Bytes::from(encode(&mut encoder)));
-        // A body that is gone takes the run with it; until then there is nothing to do about it.
-        if timeout(self.reader.patience, sent).await.is_err() {
-            self.stalled.notify_one();
-            // What follows would be out of sequence.
-            pending::<()>().await;
+        // **Invariant:** a frame gets its number when nothing can keep it from leaving any more: who waits here for a place
+        // may be dropped, as the sign of life is when the script ends, and the next would be out of sequence.
+        match timeout(self.reader.patience, self.sender.reserve()).await {
+            Ok(Ok(place)) => place.send(Bytes::from(encode(&mut encoder))),
+            // A body that is gone takes the run with it; until then there is nothing to do about it.
+            Ok(Err(_)) => {}
+            Err(_) => {
+                self.stalled.notify_one();
+                // What follows would be missing something.
+                pending::<()>().await;
+            }
         }
     }
 
@@ -138,6 +143,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::wire::stream::Decoder;
 
     /// A body of endless output, and when its work has given the caller up.
     fn endless(patience: Duration) -> (OutputBody, oneshot::Receiver<Stalled>) {
@@ -175,6 +181,31 @@ mod tests {
         let began = std::time::Instant::now();
         assert_eq!(stalled.await, Ok(Stalled));
         assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_nobody_waits_for_any_more_leaves_no_gap() {
+        let reader = Reader { cut: Cut::default(), patience: Duration::from_secs(20) };
+        let (waiting, full) = oneshot::channel();
+        let mut body = OutputBody::start(reader, |outlet| async move {
+            for _ in 0..WAITING {
+                outlet.tell(Channel::Stdout, b"x").await;
+            }
+            let idle = outlet.send(|encoder| encoder.encode(&Frame::Idle));
+            assert!(timeout(Duration::from_millis(10), idle).await.is_err());
+            waiting.send(()).unwrap();
+            outlet.end(b"{}".to_vec()).await;
+        });
+        full.await.unwrap();
+        let (mut decoder, mut ended) = (Decoder::default(), false);
+        while let Some(frame) = body.frame().await {
+            let bytes = frame.unwrap().into_data().unwrap();
+            let mut piece = &bytes[..];
+            while let Some(frame) = decoder.next_frame(&mut piece).unwrap() {
+                ended = matches!(frame, Frame::End(_));
+            }
+        }
+        assert!(ended);
     }
 
     #[tokio::test]

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use crate::sys::poll;
 use crate::sys::process::{self, End, Fork, Pid, Reaped, Signal, Signals};
 
-/// A service that lived shorter than this is followed by a pause as long, so that one that cannot live costs little.
+/// A service that lived shorter than this is followed by a pause as long, so that one that cannot live costs little, and
+/// so does a front-end that asks for one upgrade after the other.
 const SHORT: Duration = Duration::from_millis(200);
 
 /// How a service ends that wants its keeper to take up another file. No status of the program's own.
@@ -53,13 +54,10 @@ pub(super) fn keep(control: &OwnedFd) -> io::Result<Verdict> {
     if gone(control, Duration::ZERO)? {
         return Ok(Verdict::Over);
     }
-    if end == End::Exited(UPGRADE) {
-        return Ok(Verdict::Upgrade);
-    }
     if started.elapsed() < SHORT && gone(control, SHORT)? {
         return Ok(Verdict::Over);
     }
-    Ok(Verdict::Again(end))
+    Ok(if end == End::Exited(UPGRADE) { Verdict::Upgrade } else { Verdict::Again(end) })
 }
 
 /// Waits for `service`, and takes note of everybody else who ends meanwhile.

@@ -8,9 +8,10 @@
 //! What it can write between two looks is the slack of the limit while it runs: of what a disk takes, a few hundredths of
 //! a second.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
 use super::watch::Excess;
@@ -49,7 +50,7 @@ impl Printed {
         if now < self.next {
             return None;
         }
-        let printed = self.files.iter().map(size).fold(0, u64::saturating_add);
+        let printed = self.files.iter().map(weight).fold(0, u64::saturating_add);
         self.next = now.checked_add(pause(self.most.saturating_sub(printed)))?;
         let over = printed.checked_sub(self.most).filter(|over| *over > 0)?;
         Some(Excess { limit: self.most, far: over > FAREWELL })
@@ -61,9 +62,10 @@ impl Printed {
     /// The disk's.
     pub(super) fn cut(&self) -> io::Result<()> {
         let sizes = self.files.each_ref().map(size);
-        for ((file, before), after) in self.files.iter().zip(sizes).zip(kept(sizes, self.most)) {
-            if after < before {
-                file.set_len(after)?;
+        for (file, most) in self.files.iter().zip(kept(sizes, self.most)) {
+            if holds(file).is_some() {
+                // Also where that is its length: what was reserved behind it is given back.
+                file.set_len(most)?;
             }
         }
         Ok(())
@@ -71,8 +73,23 @@ impl Printed {
 }
 
 /// A pipe or device holds nothing on a disk.
+fn holds(file: &File) -> Option<Metadata> {
+    file.metadata().ok().filter(Metadata::is_file)
+}
+
 fn size(file: &File) -> u64 {
-    file.metadata().ok().filter(std::fs::Metadata::is_file).map_or(0, |found| found.len())
+    holds(file).map_or(0, |found| found.len())
+}
+
+/// What counts of a file: its length, or what it takes of the disk if that is more. A job can have room reserved behind
+/// the end of its output (fallocate(2)); file systems do so too, but hardly more than as much again.
+fn weight(file: &File) -> u64 {
+    /// Bytes of a block, as `stat` counts them (stat(3type)).
+    const BLOCK: u64 = 512;
+    holds(file).map_or(0, |found| {
+        let taken = found.blocks().saturating_mul(BLOCK);
+        found.len().max((taken / 2).saturating_sub(FAREWELL))
+    })
 }
 
 /// The time in which the fastest could use up the room that is left.
@@ -91,6 +108,8 @@ fn kept([output, error]: [u64; 2], most: u64) -> [u64; 2] {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+
+    use nix::fcntl::{FallocateFlags, fallocate};
 
     use super::*;
 
@@ -114,6 +133,21 @@ mod tests {
         assert_eq!(pause(0), PAUSES.0);
         assert_eq!(pause(1 << 30), Duration::from_millis(500));
         assert_eq!(pause(u64::MAX), PAUSES.1);
+    }
+
+    #[test]
+    fn room_that_a_job_reserves_behind_its_output_counts_and_is_given_back() {
+        let files: [File; 3] = std::array::from_fn(|_| tempfile::tempfile().unwrap());
+        let output = files[1].try_clone().unwrap();
+        let now = Instant::now();
+        let mut printed = Printed::new(&files.map(OwnedFd::from), 1 << 20, now).unwrap();
+        let reserve = |bytes| fallocate(&output, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, bytes).unwrap();
+        reserve(1 << 20);
+        assert_eq!(printed.look(now), None);
+        reserve(16 << 20);
+        assert_eq!(printed.look(now + PAUSES.1), Some(Excess { limit: 1 << 20, far: true }));
+        printed.cut().unwrap();
+        assert_eq!((output.metadata().unwrap().len(), weight(&output)), (0, 0));
     }
 
     #[test]

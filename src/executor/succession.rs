@@ -5,7 +5,6 @@
 //! the file or to a directory above it. The process stays the same, so that monitors whose service has ended stay its
 //! descendants.
 
-use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -40,20 +39,29 @@ impl Succession {
         self.taken_over
     }
 
-    /// Becomes what is at the path now, with `control` as its socket. Only returns if that fails; then this process is
-    /// as it was.
-    pub(super) fn take_up(&self, control: &OwnedFd, network: &HostNetwork) -> Result<Infallible, String> {
+    /// Becomes what is at the path now, with `control` as its socket. Only returns if that fails, with the reason; then
+    /// this process is as it was.
+    ///
+    /// # Errors
+    /// It is not as it was: it is in the host's network, where no executor may stay.
+    pub(super) fn take_up(&self, control: &OwnedFd, network: &HostNetwork) -> io::Result<String> {
         let path = self.words.last().map_or(Path::new(""), Path::new);
-        let found = file::resolve_trusted(path).map_err(|error| {
-            format!("the executor does not take up {}: {}", path.display(), causes::on_one_line(&error))
-        })?;
-        let fail = |error: io::Error| format!("the executor cannot become {}: {error}", found.path.display());
+        let found = match file::resolve_trusted(path) {
+            Ok(found) => found.path,
+            Err(error) => {
+                let reason = causes::on_one_line(&error);
+                return Ok(format!("the executor does not take up {}: {reason}", path.display()));
+            }
+        };
+        let stays = |error: io::Error| format!("the executor cannot become {}: {error}", found.display());
         // Where it finds the host's network, it leaves it by itself.
-        network.enter().map_err(fail)?;
+        if let Err(error) = network.enter() {
+            return Ok(stays(error));
+        }
         let words = self.words.iter().map(OsString::as_os_str).chain([OsStr::new(TAKEN_OVER)]);
-        let error = process::become_private(&found.path, &words.collect::<Vec<_>>(), control);
-        network.leave_again().map_err(fail)?;
-        Err(fail(error))
+        let error = process::become_private(&found, &words.collect::<Vec<_>>(), control);
+        network.leave_again()?;
+        Ok(stays(error))
     }
 }
 

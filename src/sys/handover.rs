@@ -22,7 +22,8 @@ use super::fdpass::{self, Kind};
 pub const OF_THE_SERVICE_MANAGER: [&str; 8] =
     ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID", KEPT, EXECUTOR];
 
-/// What this process tells the program that replaces its own: `PID:NUMBER,NUMBER`.
+/// What this process tells the program that replaces its own: `PID:NUMBER,NUMBER`, with [`APPOINTED`] behind it where the
+/// init system has opened them.
 const KEPT: &str = "CTRL_EXEC_LISTEN_FDS";
 /// The same of the socket to its executor.
 const EXECUTOR: &str = "CTRL_EXEC_EXECUTOR_FD";
@@ -32,12 +33,15 @@ const FIRST: RawFd = 3;
 /// Most sockets that are taken: more than a host has addresses worth listening on one by one.
 const MOST: u32 = 64;
 
+/// Sockets of the init system's, which says where to listen also after an upgrade: nobody would hear who calls there.
+const APPOINTED: &str = ":appointed";
+
 /// Who opened the sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Giver {
     /// The init system, which says where to listen.
     InitSystem,
-    /// This process, when it ran another program.
+    /// This process itself, when it ran another program.
     Predecessor,
 }
 
@@ -46,6 +50,8 @@ pub enum Giver {
 pub struct Given {
     /// Who opened them.
     pub giver: Giver,
+    /// This process has run another program before, which served.
+    pub taken_over: bool,
     /// At least one.
     pub sockets: Vec<TcpListener>,
 }
@@ -56,15 +62,20 @@ pub struct Given {
 /// What was handed over is something else, or more than can be meant.
 pub fn tcp_listeners() -> io::Result<Option<Given>> {
     let variable = |name: &str| std::env::var(name).ok();
-    let (giver, numbers) = match kept(variable(KEPT).as_deref(), std::process::id()) {
-        Some(numbers) => (Giver::Predecessor, numbers),
-        None => (Giver::InitSystem, announced(variable, std::process::id())?),
+    let word = variable(KEPT);
+    let (word, giver) = match word.as_deref().map(|word| (word, word.strip_suffix(APPOINTED))) {
+        Some((_, Some(word))) => (Some(word), Giver::InitSystem),
+        other => (other.map(|(word, _)| word), Giver::Predecessor),
+    };
+    let (giver, numbers, taken_over) = match kept(word, std::process::id()) {
+        Some(numbers) => (giver, numbers, true),
+        None => (Giver::InitSystem, announced(variable, std::process::id())?, false),
     };
     if numbers.is_empty() {
         return Ok(None);
     }
     let sockets = numbers.into_iter().map(tcp_listener).collect::<io::Result<_>>()?;
-    Ok(Some(Given { giver, sockets }))
+    Ok(Some(Given { giver, taken_over, sockets }))
 }
 
 /// What a process leaves open for the program that replaces its own.
@@ -72,6 +83,8 @@ pub fn tcp_listeners() -> io::Result<Option<Given>> {
 pub struct Left<'a> {
     /// Listening sockets.
     pub sockets: Vec<BorrowedFd<'a>>,
+    /// Whether the init system has opened them.
+    pub appointed: bool,
     /// The socket to a root executor that it has started.
     pub executor: Option<BorrowedFd<'a>>,
 }
@@ -128,12 +141,13 @@ pub fn environment(left: &Left<'_>) -> Vec<(OsString, OsString)> {
     let stale = |name: &OsStr| {
         name.to_str().is_some_and(|name| name.starts_with("LISTEN_") || [KEPT, EXECUTOR].contains(&name))
     };
-    let word = |name: &str, sockets: &[BorrowedFd<'_>]| {
+    let word = |name: &str, sockets: &[BorrowedFd<'_>], more: &str| {
         let numbers: Vec<String> = sockets.iter().map(|socket| socket.as_raw_fd().to_string()).collect();
-        let word = format!("{}:{}", std::process::id(), numbers.join(","));
+        let word = format!("{}:{}{more}", std::process::id(), numbers.join(","));
         (!sockets.is_empty()).then(|| (name.into(), word.into()))
     };
-    let ours = [word(KEPT, &left.sockets), word(EXECUTOR, left.executor.as_slice())];
+    let sockets = word(KEPT, &left.sockets, if left.appointed { APPOINTED } else { "" });
+    let ours = [sockets, word(EXECUTOR, left.executor.as_slice(), "")];
     std::env::vars_os().filter(|(name, _)| !stale(name)).chain(ours.into_iter().flatten()).collect()
 }
 
@@ -228,7 +242,7 @@ mod tests {
     #[test]
     fn what_is_left_for_the_next_program_replaces_the_service_manager_s_word() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let left = Left { sockets: vec![listener.as_fd()], executor: None };
+        let left = Left { sockets: vec![listener.as_fd()], ..Left::default() };
         let environment = environment(&left);
         assert!(environment.iter().all(|(name, _)| !name.to_string_lossy().starts_with("LISTEN_")));
         let (_, word) = environment.iter().find(|(name, _)| name == KEPT).unwrap();

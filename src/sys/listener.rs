@@ -1,13 +1,14 @@
 //! A unix socket that listens for one account, bound in its place at once. One that the init system hands over is
 //! `handover`'s.
 
-use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::{Mode, umask};
+use nix::fcntl::AT_FDCWD;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, umask};
 
 use super::file::{self, FileError, Identity, TrustError};
 use super::user::{Gid, Uid};
@@ -71,7 +72,9 @@ impl Bound {
         let fail = |source| FileError::new(path, "listen at", source);
         Self::placed(path, |fresh| {
             let listener = UnixListener::bind(fresh).map_err(fail)?;
-            std::fs::set_permissions(fresh, Permissions::from_mode(0o660)).map_err(fail)?;
+            // Whoever else may write to the directory must not have another file of ours opened to its group.
+            fchmodat(AT_FDCWD, fresh, Mode::from_bits_truncate(0o660), FchmodatFlags::NoFollowSymlink)
+                .map_err(|errno| fail(errno.into()))?;
             Ok(listener)
         })
     }
@@ -144,8 +147,8 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// Nobody listens at `path`: nothing is there, or what a dead process left.
 fn vacant(path: &Path) -> Result<(), BindError> {
-    match UnixStream::connect(path) {
-        Ok(_) => Err(BindError::InUse(path.to_owned())),
+    match knock(path) {
+        Ok(()) => Err(BindError::InUse(path.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         // Also of a file that is no socket, connect(2).
         Err(_) if !is_socket(path)? => Err(BindError::NoSocket(path.to_owned())),
@@ -156,6 +159,13 @@ fn vacant(path: &Path) -> Result<(), BindError> {
     }
 }
 
+/// Whether somebody listens at `path`. Never waits: one with a full queue who does not take would be waited for without end.
+fn knock(path: &Path) -> io::Result<()> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    Ok(connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?)
+}
+
 fn is_socket(path: &Path) -> Result<bool, FileError> {
     use std::os::unix::fs::FileTypeExt;
     let facts = std::fs::symlink_metadata(path).map_err(|source| FileError::new(path, "examine", source))?;
@@ -164,6 +174,7 @@ fn is_socket(path: &Path) -> Result<bool, FileError> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    use std::os::unix::net::UnixStream;
 
     use super::*;
     use crate::sys::user;
@@ -197,6 +208,18 @@ mod tests {
         assert!(path.exists(), "another's socket stays");
         third.remove();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_listener_with_a_full_queue_is_somebody_and_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sock");
+        let deaf = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        nix::sys::socket::bind(deaf.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+        nix::sys::socket::listen(&deaf, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+        let _first = UnixStream::connect(&path).unwrap();
+        assert_eq!(knock(&path).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(matches!(Bound::shared(&path), Err(BindError::InUse(_))));
     }
 
     #[test]

@@ -40,6 +40,7 @@ fn the_executor_s_unit_starts_what_is_documented() {
         "RestartSec=5",
         "RuntimeDirectory=ctrl-exec-agent",
         "RuntimeDirectoryMode=0755",
+        "RuntimeDirectoryPreserve=yes",
         "KillMode=process",
         "Delegate=yes",
     ] {

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Child;
+use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
@@ -11,7 +12,7 @@ use tokio::time::timeout;
 
 use super::{ExecutorError, PATIENCE, judge};
 use crate::sys::fdpass::{self, Kind};
-use crate::sys::{pipe, process};
+use crate::sys::{pipe, poll, process};
 use crate::wire::control::{Control, LIMIT};
 
 /// An executor's process that was just started, and our end of the socket to it.
@@ -57,9 +58,12 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Whether its process lives.
+    /// Whether its process lives; of one that was started by another program of this process, its socket tells.
     pub(super) fn is_alive(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+        match &mut self.child {
+            Some(child) => matches!(child.try_wait(), Ok(None)),
+            None => poll::closed(self.control.as_fd(), Duration::ZERO).is_ok_and(|closed| !closed),
+        }
     }
 
     /// Hands over the executor's end of an order's connection.
@@ -67,20 +71,22 @@ impl Line {
         self.say(Control::Order, &[connection.as_fd()]).await
     }
 
-    /// Asks for a reload; answered by [`Line::answer`]. An answer that nobody has waited for is forgotten, or it would be
-    /// taken for this one's.
+    /// Asks for a reload; answered by [`Line::answer`].
     pub(super) async fn reload(&self) -> io::Result<()> {
-        while self
-            .control
-            .try_io(Interest::READABLE, || fdpass::receive(self.control.as_fd(), &mut [0], 0))
-            .is_ok_and(|message| message.size > 0)
-        {}
+        self.forget();
         self.say(Control::Reload, &[]).await
+    }
+
+    /// Forgets an answer that nobody has waited for, or it would be taken for the next one's.
+    fn forget(&self) {
+        let receive = || fdpass::receive(self.control.as_fd(), &mut [0], 0);
+        while self.control.try_io(Interest::READABLE, receive).is_ok_and(|message| message.size > 0) {}
     }
 
     /// Has the executor become the file that is at its path now; answered by [`Line::answer`]. Returns another descriptor
     /// of the socket.
     pub(super) async fn upgrade(&self) -> io::Result<OwnedFd> {
+        self.forget();
         self.say(Control::Upgrade, &[]).await?;
         self.control.as_fd().try_clone_to_owned()
     }

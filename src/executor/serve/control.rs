@@ -87,10 +87,7 @@ pub fn serve_own(
                 policy = again(&load, &audit);
             }
             Verdict::Upgrade => {
-                let text = match succession.take_up(&control, &network) {
-                    Ok(never) => match never {},
-                    Err(text) => text,
-                };
+                let text = succession.take_up(&control, &network).map_err(ServeError::Network)?;
                 audit(&ExecEvent::Upgraded { failure: Some(&text) });
                 answer(&control, &Reloaded::failed(&text)).map_err(ServeError::Control)?;
                 policy = again(&load, &audit);
@@ -127,7 +124,9 @@ fn serve(control: OwnedFd, signals: Signals, policy: Result<Policy, String>, par
     if let Ok(policy) = &policy {
         warn(policy, audit);
     }
-    let crew = Crew::new().map_err(ServeError::Control)?;
+    // Whoever else this one's keeper has adopted was at work for a service before it.
+    let elders = if network.is_some() { process::siblings() } else { 0 };
+    let crew = Crew::new(elders).map_err(ServeError::Control)?;
     // What is only a saving may fail.
     drop(memory::forget_unchanged());
     let server = Server { door: control, signals, policy, crew, audit, load, network };

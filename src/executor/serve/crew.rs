@@ -19,6 +19,8 @@ pub(super) struct Crew {
     monitors: BTreeMap<Pid, Option<OwnedFd>>,
     /// Who is free; the last one first, whose memory is warm.
     idle: Vec<Pid>,
+    /// How many are at work for a service whose keeper has started another.
+    elders: usize,
     /// Hears who is free.
     ear: OwnedFd,
     voice: OwnedFd,
@@ -27,18 +29,22 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    /// Nobody yet.
+    /// Nobody yet but the monitors of services before this one, which are still at work.
     ///
     /// # Errors
     /// Out of descriptors.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(elders: usize) -> io::Result<Self> {
         let (ear, voice) = fdpass::pair(Kind::Messages)?;
-        Ok(Self { monitors: BTreeMap::new(), idle: Vec::new(), ear, voice, bereft: false })
+        Ok(Self { monitors: BTreeMap::new(), idle: Vec::new(), elders, ear, voice, bereft: false })
     }
 
     /// How many are at work.
-    pub(super) fn busy(&self) -> usize {
-        self.monitors.len().saturating_sub(self.idle.len())
+    pub(super) fn busy(&mut self) -> usize {
+        if self.elders > 0 {
+            // Their ends are told to the keeper alone. Nobody is added to them.
+            self.elders = self.elders.min(process::siblings());
+        }
+        self.monitors.len().saturating_sub(self.idle.len()).saturating_add(self.elders)
     }
 
     /// Readable when somebody is free.

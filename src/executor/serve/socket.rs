@@ -97,7 +97,7 @@ pub fn serve_socket(
     let door = Entrance { ear, told, teller, front_end, notifier };
     let policy = Ok(policy);
     let network = Some(&network);
-    let crew = Crew::new().map_err(ServeError::Control)?;
+    let crew = Crew::new(0).map_err(ServeError::Control)?;
     // What is only a saving may fail.
     drop(memory::forget_unchanged());
     let server = Server { door, signals, policy, crew, audit: &audit, load: &load, network };

@@ -23,7 +23,7 @@ pub use private::{become_private, control_from_stdin, spawn_private};
 pub use program::{Program, Trial};
 pub use signals::{Signals, block_all};
 pub use spawn::{Expected, Spawn, Spawned, keep_only};
-pub use tree::{continue_and_terminate, freeze_and_kill};
+pub use tree::{continue_and_terminate, freeze_and_kill, siblings};
 
 /// The system's error number for a file that is neither a program nor a script (`ENOEXEC`, execve(2)).
 pub const NOT_A_PROGRAM: i32 = libc::ENOEXEC;
@@ -150,6 +150,15 @@ pub fn signal_everyone(signal: Signal) {
 /// Not expected of the kernel.
 pub fn die_with_parent() -> io::Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
+    let_nobody_look()
+}
+
+/// From now on no other process of this account may look into this one (`PR_SET_DUMPABLE`, prctl(2)): the kernel's rule for
+/// one that has given up root, until it executes a program.
+///
+/// # Errors
+/// Not expected of the kernel.
+pub fn let_nobody_look() -> io::Result<()> {
     Ok(prctl::set_dumpable(false)?)
 }
 

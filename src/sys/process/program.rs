@@ -11,7 +11,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -25,6 +25,8 @@ use crate::sys::poll;
 
 /// Most bytes that are kept of what a trial says.
 const SAID: usize = 4096;
+/// Time between two looks at a trial that has said everything and has not ended yet, which is a moment.
+const LOOK: Duration = Duration::from_millis(2);
 /// The file that this process runs, whatever has become of its name.
 const RUNNING: &str = "/proc/self/exe";
 
@@ -87,12 +89,15 @@ impl Program {
         // The writing ends are the command's, and would keep the pipe open.
         drop(command);
         let mut child = child?;
-        let Some(said) = listen(output, Instant::now() + patience)? else {
+        let deadline = Instant::now() + patience;
+        let said = listen(output, deadline)?;
+        let status = if said.is_some() { ended(&mut child, deadline)? } else { None };
+        let (Some(said), Some(status)) = (said, status) else {
             child.kill()?;
             child.wait()?;
             return Ok(Trial::Silent);
         };
-        judge(&mut child, said)
+        Ok(judge(status, said))
     }
 
     /// Becomes what is at the path now, with the same words; what is `left` stays open for it to take
@@ -128,10 +133,11 @@ fn listen(output: io::PipeReader, deadline: Instant) -> io::Result<Option<String
     let (mut said, mut buffer) = (Vec::new(), [0; 1024]);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let [ready] = poll::readable([Some(output.as_fd())], Some(left))?;
-        if !ready.readable && left.is_zero() {
+        // Also one that never stops talking has its time.
+        if left.is_zero() {
             return Ok(None);
         }
+        let [ready] = poll::readable([Some(output.as_fd())], Some(left))?;
         if !ready.readable {
             continue;
         }
@@ -143,13 +149,22 @@ fn listen(output: io::PipeReader, deadline: Instant) -> io::Result<Option<String
     }
 }
 
-fn judge(child: &mut Child, said: String) -> io::Result<Trial> {
-    let status = child.wait()?;
-    Ok(match (status.success(), said.is_empty()) {
+/// How one that has closed its output ended, which it may never do; `None` where it has not in time.
+fn ended(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+    loop {
+        match child.try_wait()? {
+            None if Instant::now() < deadline => std::thread::sleep(LOOK),
+            found => return Ok(found),
+        }
+    }
+}
+
+fn judge(status: ExitStatus, said: String) -> Trial {
+    match (status.success(), said.is_empty()) {
         (true, _) => Trial::Passed(said),
         (false, false) => Trial::Failed(said),
         (false, true) => Trial::Failed(status.to_string()),
-    })
+    }
 }
 
 /// What stays open over exec, as long as this lives.
@@ -182,7 +197,7 @@ mod tests {
     use crate::sys::process::tests::in_a_process;
 
     fn left(listener: &TcpListener) -> Left<'_> {
-        Left { sockets: vec![listener.as_fd()], executor: None }
+        Left { sockets: vec![listener.as_fd()], ..Left::default() }
     }
 
     const LONG: Duration = Duration::from_secs(20);
@@ -198,7 +213,9 @@ mod tests {
         assert_eq!(passed, Trial::Passed("word\naside".to_owned()));
         assert_eq!(sh("echo why; exit 3").attempt("", LONG).unwrap(), Trial::Failed("why".to_owned()));
         assert_eq!(sh("exit 3").attempt("", LONG).unwrap(), Trial::Failed("exit status: 3".to_owned()));
-        assert_eq!(sh("exec sleep 300").attempt("", Duration::from_millis(10)).unwrap(), Trial::Silent);
+        for endless in ["exec sleep 300", "exec yes", "exec >&- 2>&-; exec sleep 300"] {
+            assert_eq!(sh(endless).attempt("", Duration::from_millis(50)).unwrap(), Trial::Silent, "{endless}");
+        }
         let long = sh("yes | head -c 100000").attempt("", LONG).unwrap();
         assert!(matches!(long, Trial::Passed(text) if text.len() <= SAID));
         let missing = Program { path: "/no/such/file".into(), argv: Vec::new() };

@@ -11,7 +11,7 @@ use std::io;
 use std::path::Path;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, getpid};
+use nix::unistd::{Pid, getpid, getppid};
 
 /// Most rounds of stopping in one call. A tree that still grows then is tried again by the caller.
 const ROUNDS: usize = 256;
@@ -59,6 +59,14 @@ pub fn freeze_and_kill() -> io::Result<()> {
     Ok(())
 }
 
+/// How many children this process's parent has besides this one, as far as `/proc` says.
+#[must_use]
+pub fn siblings() -> usize {
+    let (own, above) = (getpid(), getppid());
+    let found = if has_lists(above) { children(above) } else { only_children(above) };
+    found.into_iter().filter(|pid| *pid != own).count()
+}
+
 /// One that has just ended needs no signal, and one that changed its user cannot be given one.
 fn send(pid: Pid, signal: Signal) {
     let _ = kill(pid, signal);
@@ -67,11 +75,12 @@ fn send(pid: Pid, signal: Signal) {
 /// Every descendant, zombies included. Only as true as the moment: see [`freeze_and_kill`].
 fn descendants() -> io::Result<BTreeSet<Pid>> {
     let own = getpid();
-    if Path::new("/proc/self/task").join(own.to_string()).join("children").exists() {
-        Ok(by_children(own))
-    } else {
-        by_parents(own)
-    }
+    if has_lists(own) { Ok(by_children(own)) } else { by_parents(own) }
+}
+
+/// Whether the kernel lists the children of a process.
+fn has_lists(pid: Pid) -> bool {
+    Path::new("/proc").join(pid.to_string()).join("task").join(pid.to_string()).join("children").exists()
 }
 
 /// Down the tree along `/proc/PID/task/TID/children` (`proc_pid_task(5)`; needs `CONFIG_PROC_CHILDREN`).
@@ -98,12 +107,7 @@ fn children(pid: Pid) -> Vec<Pid> {
 
 /// Through the parent of every process of the host.
 fn by_parents(root: Pid) -> io::Result<BTreeSet<Pid>> {
-    let mut parents = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(number) else { continue };
-        parents.extend(parent(pid).map(|parent| (pid, parent)));
-    }
+    let parents = parents()?;
     let mut found = BTreeSet::new();
     let mut open = vec![root];
     while let Some(above) = open.pop() {
@@ -111,6 +115,22 @@ fn by_parents(root: Pid) -> io::Result<BTreeSet<Pid>> {
         open.extend(below.filter(|pid| found.insert(*pid)));
     }
     Ok(found)
+}
+
+fn only_children(above: Pid) -> Vec<Pid> {
+    let parents = parents().unwrap_or_default();
+    parents.into_iter().filter(|(_, parent)| *parent == above).map(|(pid, _)| pid).collect()
+}
+
+/// Every process with its parent.
+fn parents() -> io::Result<Vec<(Pid, Pid)>> {
+    let mut parents = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(number) else { continue };
+        parents.extend(parent(pid).map(|parent| (pid, parent)));
+    }
+    Ok(parents)
 }
 
 /// The fourth field of `/proc/PID/stat`; the second, the name, may itself hold blanks and brackets.
@@ -127,8 +147,15 @@ fn number(text: &str) -> Option<Pid> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd as _;
+
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd;
+
     use super::*;
+    use crate::sys::pipe;
     use crate::sys::process::tests::{chain_of_sessions, in_a_process};
+    use crate::sys::process::{Fork, end, fork};
 
     #[test]
     fn both_ways_of_looking_find_the_same_descendants() {
@@ -139,6 +166,29 @@ mod tests {
             format!("{} {}", down.len(), down == up)
         });
         assert_eq!(text, "3 true");
+    }
+
+    #[test]
+    fn both_ways_of_looking_find_the_same_siblings() {
+        let text = in_a_process("siblings", || {
+            // The others end when nobody writes to them any more.
+            let (reader, writer) = pipe::pipe().unwrap();
+            for _ in 0..2 {
+                if let Fork::Child = fork().unwrap() {
+                    let _ = unistd::close(writer.as_raw_fd());
+                    drop(pipe::read(&reader, &mut [0]));
+                    end(0);
+                }
+            }
+            let Fork::Parent(child) = fork().unwrap() else {
+                let up = only_children(getppid()).into_iter().filter(|pid| *pid != getpid()).count();
+                end(i32::from(!(up == 2 && siblings() == 2)))
+            };
+            let status = waitpid(child, None);
+            drop(writer);
+            matches!(status, Ok(WaitStatus::Exited(_, 0))).to_string()
+        });
+        assert_eq!(text, "true");
     }
 
     #[test]

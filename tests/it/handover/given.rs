@@ -50,12 +50,16 @@ fn a_socket_that_is_not_where_the_configuration_says_is_used_and_warned_about() 
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("bind = 127.0.0.1", "bind = 127.0.0.2")).unwrap();
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    site.agent_mut().install();
     hand_over(site.agent_mut(), &listener);
     let line = site.agent().line("config-warn");
     line.is(&["ACTION=config-warn", "KEY=port", "MSG=*"]);
     let address = listener.local_addr().unwrap();
     assert!(line.get("MSG").unwrap().contains(&format!("the init system has opened {address}")), "{line:?}");
     assert_eq!(site.agent().address(), address);
+    for _ in 0..2 {
+        assert_eq!(site.agent().upgrade(), address, "nobody else would hear who calls there");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod given;
 
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -131,6 +132,7 @@ fn a_file_that_could_not_serve_leaves_the_old_one_running() {
         (3, "echo broken >&2; exit 1", "could not serve: broken"),
         (4, "kill -SEGV $$", "could not serve: signal"),
         (5, "exec sleep 300", "did not say within 5 seconds"),
+        (6, "exec yes", "did not say within 5 seconds"),
     ] {
         write_executable(&file, &format!("#!/bin/sh\n{text}\n"));
         refused(&site, number, reason);
@@ -139,10 +141,23 @@ fn a_file_that_could_not_serve_leaves_the_old_one_running() {
     let config = site.agent().config();
     let good = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, format!("prot = 1\n{good}")).unwrap();
-    refused(&site, 6, "agent.conf:1:1:");
+    refused(&site, 7, "agent.conf:1:1:");
     std::fs::write(&config, good).unwrap();
     site.agent().upgrade();
     assert!(runs_its_file(site.agent()));
+}
+
+#[test]
+fn an_agent_that_tries_a_file_can_be_told_to_end() {
+    let mut site = started(builder(Mode::default()));
+    let text = format!("#!/bin/sh\necho $$ > {}\nexec sleep 300\n", site.agent().work("up").display());
+    write_executable(&site.agent().file.clone().unwrap(), &text);
+    host::kill(site.agent().pid(), Signal::SIGUSR2);
+    let (tried, said) = (site.agent().worked_pid("up"), site.agent().stderr_path());
+    assert_eq!(site.agent_mut().stop(), Some(0));
+    assert!(!host::alive(tried));
+    let said = std::fs::read_to_string(said).unwrap();
+    assert!(!said.contains("ACTION=upgrade"), "it did not wait for the file first: {said}");
 }
 
 #[test]
@@ -218,9 +233,11 @@ fn a_root_executor_becomes_the_new_file_and_stays_what_it_is() {
     let mut site = started(builder(Mode::Own).sh("net", "readlink /proc/self/ns/net; id -un"));
     let before = site.result("net", &[])["stdout"].clone();
     let keeper = site.agent().keeper();
+    let may_be_looked_into = |pid| std::fs::metadata(format!("/proc/{pid}/environ")).unwrap().uid() != 0;
     for _ in 0..3 {
         site.agent_mut().install();
         site.agent().upgrade();
+        assert!(!may_be_looked_into(site.agent().pid()), "by others of its account");
         assert_eq!(site.agent().keeper(), keeper);
         for pid in [keeper, site.agent().executor()] {
             let file = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
@@ -237,6 +254,40 @@ fn a_root_executor_becomes_the_new_file_and_stays_what_it_is() {
     assert_eq!(site.result("net", &[])["stdout"], before);
     assert_eq!(site.agent_mut().stop(), Some(0));
     eventually("the end of the keeper", || (!host::alive(keeper)).then_some(()));
+}
+
+#[test]
+fn jobs_from_before_an_upgrade_or_a_crash_still_count_as_running() {
+    let site = started(builder(Mode::Own).agent("max_children = 1"));
+    let id = submit(&site);
+    let busy = || {
+        let ran = site.control(&["--json", "run", "agent1", "ok"]).exits(1);
+        assert!(ran.stdout.contains("as many as max_children allows"), "{ran:?}");
+    };
+    busy();
+    site.agent().upgrade();
+    busy();
+    let executor = site.agent().executor();
+    host::kill(executor, Signal::SIGKILL);
+    eventually("its end", || (!host::alive(executor)).then_some(()));
+    busy();
+    has_result(&site, &id);
+    eventually("room for a run", || site.control(&["run", "agent1", "ok"]).stdout.contains("ran").then_some(()));
+}
+
+#[test]
+fn a_place_for_metrics_that_is_taken_by_then_costs_the_metrics_and_not_the_agent() {
+    let site = started(builder(Mode::default()));
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let config = site.agent().config();
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("metrics = {}\n{text}", taken.local_addr().unwrap())).unwrap();
+    site.agent().upgrade();
+    site.agent().line("metrics-listen").is(&["ACTION=metrics-listen", "REASON=*"]);
+    assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+    drop(taken);
+    assert_eq!(site.agent().reload().get("RESULT"), Some("ok"));
+    site.agent().line_where("metrics-listen", |line| line.get("ADDRESS").is_some());
 }
 
 #[test]

@@ -67,6 +67,16 @@ fn a_private_executor_that_ended_is_down_until_the_next_run() {
 }
 
 #[test]
+fn a_root_executor_is_up_before_and_after_an_upgrade() {
+    let mut site = site().executor(Mode::Own).sh("ok", "true").prepare();
+    site.agent_mut().install();
+    site.start(0);
+    becomes(&site, UP, &[], 1.0);
+    site.agent().upgrade();
+    becomes(&site, UP, &[], 1.0);
+}
+
+#[test]
 fn the_executor_of_the_system_is_asked() {
     let mut site = site().executor(Mode::System).sh("ok", "true").start();
     becomes(&site, UP, &[], 1.0);
