@@ -23,7 +23,7 @@ use crate::wire::stream::Channel;
 #[derive(Debug)]
 pub struct Run {
     running: Running,
-    stdin: Sender,
+    stdin: Option<Rest>,
     stdout: Receiver,
     stderr: Receiver,
 }
@@ -38,9 +38,9 @@ pub struct Finished {
 }
 
 impl Run {
-    /// Gives the order, with three pipes.
-    pub async fn start(orders: &Orders, order: &Order) -> Result<Self, OrderError> {
-        let ((stdin, stdout, stderr), theirs) = pipes().map_err(OrderError::Unreachable)?;
+    /// Gives the order, with three pipes; the context is in the first of them already, as far as there is room.
+    pub async fn start(orders: &Orders, order: &Order, context: &[u8]) -> Result<Self, OrderError> {
+        let ((stdin, stdout, stderr), theirs) = pipes(context).map_err(OrderError::Unreachable)?;
         let connection = orders.open().await.map_err(OrderError::Unreachable)?;
         let descriptors = theirs.each_ref().map(|end| end.as_fd());
         let running = Running::give(connection, order, &descriptors).await?;
@@ -54,8 +54,8 @@ impl Run {
         self.running.begun().await
     }
 
-    /// Writes the context, passes the output on, and waits for the outcome.
-    pub async fn finish<S: Sink>(mut self, context: &[u8], limit: Duration, sink: &S) -> Result<Finished, OrderError> {
+    /// Writes what is left of the context within `limit`, passes the output on, and waits for the outcome.
+    pub async fn finish<S: Sink>(mut self, limit: Duration, sink: &S) -> Result<Finished, OrderError> {
         // The end is told to those who read, instead of dropping them: one of them may hold a piece that its sink has
         // not taken yet.
         let (ended, end) = watch::channel(false);
@@ -66,7 +66,7 @@ impl Run {
         };
         let (outcome, unread, stdout, stderr) = tokio::join!(
             outcome,
-            feed(self.stdin, context, limit, end.clone()),
+            feed(self.stdin, limit, end.clone()),
             pump::follow(self.stdout, Channel::Stdout, sink, end.clone()),
             pump::follow(self.stderr, Channel::Stderr, sink, end),
         );
@@ -77,28 +77,51 @@ impl Run {
     }
 }
 
-type Ours = (Sender, Receiver, Receiver);
+type Ours = (Option<Rest>, Receiver, Receiver);
 
 /// The script's ends stay blocking, as every program expects; ours do not.
-fn pipes() -> io::Result<(Ours, [OwnedFd; 3])> {
+fn pipes(context: &[u8]) -> io::Result<(Ours, [OwnedFd; 3])> {
     let (stdin_read, stdin_write) = pipe::pipe()?;
     let (stdout_read, stdout_write) = pipe::pipe()?;
     let (stderr_read, stderr_write) = pipe::pipe()?;
-    let ours = (
-        Sender::from_owned_fd(stdin_write)?,
-        Receiver::from_owned_fd(stdout_read)?,
-        Receiver::from_owned_fd(stderr_read)?,
-    );
+    let ours =
+        (put(stdin_write, context)?, Receiver::from_owned_fd(stdout_read)?, Receiver::from_owned_fd(stderr_read)?);
     Ok((ours, [stdin_read, stdout_write, stderr_write]))
 }
 
-/// Writes the context. A script may ignore or close its stdin; one that reads too slowly loses the rest, whose size is
-/// returned.
-async fn feed(mut stdin: Sender, context: &[u8], limit: Duration, mut end: pump::Receive) -> Option<usize> {
+/// What of a context the pipe had no room for, and where it goes.
+#[derive(Debug)]
+struct Rest {
+    pipe: Sender,
+    bytes: Vec<u8>,
+}
+
+/// Puts the context into the pipe before there is a script to read it. An ordinary one has room there, and then nobody
+/// has to watch the pipe.
+fn put(stdin: OwnedFd, context: &[u8]) -> io::Result<Option<Rest>> {
+    pipe::set_nonblocking(&stdin, true)?;
     let mut left = context;
+    while !left.is_empty() {
+        match pipe::write_some(&stdin, left) {
+            Ok(count) => left = left.get(count..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Ok(Some(Rest { pipe: Sender::from_owned_fd(stdin)?, bytes: left.to_vec() }));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// Writes the rest of the context. A script may ignore or close its stdin; one that reads too slowly loses what is left
+/// then, whose size is returned.
+async fn feed(rest: Option<Rest>, limit: Duration, mut end: pump::Receive) -> Option<usize> {
+    let Rest { mut pipe, bytes } = rest?;
+    let mut left = bytes.as_slice();
     let writing = async {
         while !left.is_empty() {
-            match stdin.write(left).await {
+            match pipe.write(left).await {
                 Ok(count) => left = left.get(count..).unwrap_or_default(),
                 Err(_) => left = &[],
             }

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 
 use crate::sys::{fdpass, pipe};
@@ -37,6 +37,8 @@ pub enum OrderError {
 #[derive(Debug)]
 pub struct Running {
     stream: UnixStream,
+    /// What has arrived of reports.
+    bytes: Vec<u8>,
 }
 
 impl Running {
@@ -50,7 +52,7 @@ impl Running {
         // An executor that refuses (busy, too large) answers and closes before it has read everything: the answer is
         // then waiting, and says more than the broken pipe.
         let _ = stream.write_all(bytes.get(sent..).unwrap_or_default()).await;
-        Ok(Self { stream })
+        Ok(Self { stream, bytes: Vec::new() })
     }
 
     /// Waits until the script's program runs, which has no outcome yet; or for an outcome without that.
@@ -72,10 +74,28 @@ impl Running {
     }
 
     async fn report(&mut self) -> Result<Report, OrderError> {
-        let mut prefix = [0; PREFIX];
-        self.stream.read_exact(&mut prefix).await.map_err(OrderError::Closed)?;
-        let mut body = vec![0; frame::announced(prefix, limits::REPORT)?];
-        self.stream.read_exact(&mut body).await.map_err(OrderError::Closed)?;
-        Ok(frame::decode(&body)?)
+        loop {
+            if let Some(report) = self.received()? {
+                return Ok(report);
+            }
+            self.stream.readable().await.map_err(OrderError::Closed)?;
+            let mut piece = [0; 512];
+            match self.stream.try_read(&mut piece) {
+                Ok(0) => return Err(OrderError::Closed(io::ErrorKind::UnexpectedEof.into())),
+                Ok(count) => self.bytes.extend_from_slice(piece.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(OrderError::Closed(error)),
+            }
+        }
+    }
+
+    /// Takes a report off what has arrived, if it is there whole.
+    fn received(&mut self) -> Result<Option<Report>, OrderError> {
+        let Some(prefix) = self.bytes.first_chunk::<PREFIX>() else { return Ok(None) };
+        let size = PREFIX + frame::announced(*prefix, limits::REPORT)?;
+        let Some(body) = self.bytes.get(PREFIX..size) else { return Ok(None) };
+        let report = frame::decode(body)?;
+        self.bytes.drain(..size);
+        Ok(Some(report))
     }
 }

@@ -87,9 +87,8 @@ impl Call {
         let collector = Collector::new(limit);
         let mut guard = Unfinished::new(self);
         let finished = async {
-            let run = Run::start(self.agent.orders(), order).await?;
-            run.finish(&self.context(), self.snapshot.settings.stdin_timeout, &self.agent.metrics.metered(&collector))
-                .await
+            let run = Run::start(self.agent.orders(), order, &self.context()).await?;
+            run.finish(self.snapshot.settings.stdin_timeout, &self.agent.metrics.metered(&collector)).await
         };
         let finished = finished.await;
         guard.over();
@@ -101,7 +100,7 @@ impl Call {
     async fn streamed(self, order: Order, reader: Reader, place: Place) -> Answer {
         let mut guard = Unfinished::new(self);
         let begun = async {
-            let mut run = Run::start(guard.call.agent.orders(), &order).await?;
+            let mut run = Run::start(guard.call.agent.orders(), &order, &guard.call.context()).await?;
             Ok::<_, OrderError>(run.begun().await?.map_or(Ok(run), Err))
         };
         let finished = match begun.await {
@@ -192,10 +191,9 @@ impl<C: Borrow<Call>> Unfinished<C> {
 
 impl Unfinished<Call> {
     async fn stream(mut self, run: Run, outlet: Outlet, place: Place) {
-        let (context, limit) = (self.call.context(), self.call.snapshot.settings.stdin_timeout);
-        let metered = self.call.agent.metrics.metered(&outlet);
+        let (limit, metered) = (self.call.snapshot.settings.stdin_timeout, self.call.agent.metrics.metered(&outlet));
         let finished = tokio::select! {
-            finished = run.finish(&context, limit, &metered) => finished,
+            finished = run.finish(limit, &metered) => finished,
             Stalled = outlet.keep_alive() => {
                 self.end = Some(End::CallerStalled);
                 return outlet.give_up();

@@ -51,6 +51,14 @@ pub fn set_nonblocking(descriptor: impl AsFd, nonblocking: bool) -> io::Result<(
     Ok(())
 }
 
+/// Writes what there is room for, straight to the descriptor: how many bytes.
+///
+/// # Errors
+/// `WouldBlock` where a descriptor that does not wait has no room now, and whatever else write(2) has to say.
+pub fn write_some(descriptor: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    Ok(nix::unistd::write(descriptor, bytes)?)
+}
+
 /// Reads what is there, straight from the descriptor: 0 bytes is the end of the stream.
 ///
 /// # Errors
