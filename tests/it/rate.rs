@@ -113,7 +113,8 @@ fn a_dispatcher_may_open_a_hundred_connections_at_once() {
 
 #[test]
 fn a_known_dispatcher_may_open_hundreds_of_connections_at_once() {
-    let site = Site::builder().dispatcher("max_parallel = 400").start();
+    // What is tested is admission, so there is a place for each request.
+    let site = Site::builder().agent("max_children = 1000").dispatcher("max_parallel = 400").start();
     site.control(&["ping", "agent1"]).exits(0);
     let words: Vec<&str> = std::iter::once("ping").chain(std::iter::repeat_n("agent1", 400)).collect();
     let ran = site.control(&words).exits(0);
