@@ -4,7 +4,7 @@
 //! where its audit line is decided, and its labels are the line's words, so that the two agree.
 //!
 //! **Invariant:** on a request's way there is no lock but a shared one: its counter exists since the start. Labels are
-//! the words of [`words`] and the names of scripts that the allowlist has, or had, since the start.
+//! the words of `words` and the names of scripts that the allowlist has, or had, since the start.
 
 mod words;
 
