@@ -237,19 +237,26 @@ fn complete(paired: &Paired, root: &Root) {
         out::error("         If 'ctrl-exec list-agents' does not show it there, pair again.");
     }
     out::line("");
-    let unit = "sys/fs/cgroup/system.slice/ctrl-exec-agent.service";
-    let there = |path: &str| root.path(path).exists();
-    let lines: &[&str] = if there(unit) {
+    next_steps(|path| root.path(path).exists()).iter().for_each(out::line);
+    out::line("Then verify with: ctrl-exec-agent self-ping");
+}
+
+/// How the agent is started here, or restarted where it runs already; `there` looks for a file.
+fn next_steps(there: impl Fn(&str) -> bool) -> &'static [&'static str] {
+    let unit = "/sys/fs/cgroup/system.slice/ctrl-exec-agent.service";
+    if there(unit) {
         &["The agent is running. Restart it:", "  systemctl restart ctrl-exec-agent"]
     } else if there("/run/systemd/system") {
         &["Start the agent:", "  systemctl enable --now ctrl-exec-agent"]
+    } else if there("/run/openrc/started/ctrl-exec-agent") {
+        &["The agent is running. Restart it:", "  rc-service ctrl-exec-agent restart"]
+    } else if there("/run/openrc") {
+        &["Start the agent:", "  rc-update add ctrl-exec-agent", "  rc-service ctrl-exec-agent start"]
     } else if there("/etc/init.d/ctrl-exec-agent") {
-        &["Start the agent:", "  /etc/init.d/ctrl-exec-agent enable", "  /etc/init.d/ctrl-exec-agent start"]
+        &["Start the agent:", "  /etc/init.d/ctrl-exec-agent enable", "  /etc/init.d/ctrl-exec-agent restart"]
     } else {
-        &["Start the agent:", "  ctrl-exec-agent serve"]
-    };
-    lines.iter().for_each(out::line);
-    out::line("Then verify with: ctrl-exec-agent self-ping");
+        &["Start the agent (or start it again, if it is running):", "  ctrl-exec-agent serve"]
+    }
 }
 
 /// Starts this command once more, prints the id that it reports, and leaves it.
@@ -345,4 +352,24 @@ fn place_failure(error: PlaceError) -> Failure {
         PlaceError::State(_) => Exit::Unavailable,
     };
     Failure::new(exit, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_init_system_has_its_own_next_steps_and_a_running_agent_is_told_of() {
+        let steps = |files: &[&str]| next_steps(|path| files.contains(&path)).join("\n");
+        let unit = "/sys/fs/cgroup/system.slice/ctrl-exec-agent.service";
+        let openrc = ["/run/openrc", "/etc/init.d/ctrl-exec-agent"];
+        assert!(steps(&["/run/systemd/system"]).ends_with("systemctl enable --now ctrl-exec-agent"));
+        assert!(steps(&["/run/systemd/system", unit]).starts_with("The agent is running. Restart it:\n  systemctl"));
+        assert!(steps(&openrc).contains("rc-update add ctrl-exec-agent"));
+        assert!(
+            steps(&[openrc[0], "/run/openrc/started/ctrl-exec-agent"]).contains("running. Restart it:\n  rc-service")
+        );
+        assert!(steps(&openrc[1..]).contains("/etc/init.d/ctrl-exec-agent enable"));
+        assert!(steps(&[]).ends_with("ctrl-exec-agent serve"));
+    }
 }
