@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::UnixTime;
+use time::OffsetDateTime;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -19,6 +20,7 @@ use crate::audit::{Event, Level};
 use crate::net::handshakes::Place;
 use crate::net::serve::{self as net, Bounds};
 use crate::net::slots::Slot;
+use crate::sys::clock;
 use crate::tls::{self, peer};
 
 /// How long a handshake may take.
@@ -27,6 +29,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const HEAD: Duration = Duration::from_secs(30);
 /// How long a kept connection may be idle: long enough for a check that comes every minute.
 const IDLE: Duration = Duration::from_mins(5);
+/// How long a connection may be kept at most: what only a handshake judges, such as the CA, is judged anew that often.
+const KEPT: Duration = Duration::from_hours(1);
 /// How long the first request of a connection may take to come, once the agent wants to leave.
 const FIRST: Duration = Duration::from_secs(1);
 /// Requests of one connection beyond `max_children`: those are answered, with a refusal, instead of waiting unseen.
@@ -84,7 +88,8 @@ pub async fn serve(agent: Arc<Agent>, admission: Admission, stream: TcpStream, a
     match peer::certificate(end) {
         Ok(certificate) => {
             let peer = Peer { address: ip, serial: certificate.serial().clone(), session: peer::session(end) };
-            requests(&agent, stream, peer).await;
+            let term = term(certificate.not_after(), clock::now().into());
+            requests(&agent, stream, peer, term).await;
         }
         Err(error) => agent.failed(ip, &error.to_string()),
     }
@@ -97,7 +102,12 @@ fn overloaded(agent: &Agent, peer: IpAddr) {
     agent.metrics.turned_away(Turned::Overload);
 }
 
-async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, peer: Peer) {
+/// How long a connection may be kept: never beyond the end of its peer's certificate.
+fn term(not_after: OffsetDateTime, now: OffsetDateTime) -> Duration {
+    Duration::try_from(not_after - now).unwrap_or_default().min(KEPT)
+}
+
+async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, peer: Peer, term: Duration) {
     let address = peer.address;
     // Each rejection counts as a connection of its own: one that stays open is no way round the limit.
     let judged = Arc::new(watch::Sender::new(false));
@@ -116,7 +126,8 @@ async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, peer: Peer) 
             route::answer(Arc::clone(&agent), peer, request, hear).await
         }
     };
-    let leave = leave(agent.leaving.subscribe(), judged.subscribe());
+    let leave = timeout(term, leave(agent.leaving.subscribe(), judged.subscribe()));
+    let leave = async { drop(leave.await) };
     net::serve(stream, bounds(agent), leave, answer).await;
     if !*judged.borrow() {
         agent.unproven(address);
@@ -135,4 +146,17 @@ async fn leave(mut leaving: watch::Receiver<bool>, mut judged: watch::Receiver<b
 fn bounds(agent: &Agent) -> Bounds {
     let most = u32::try_from(agent.snapshot().settings.max_children).unwrap_or(u32::MAX);
     Bounds { head: HEAD, idle: IDLE, streams: most.saturating_add(BEYOND) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_connection_is_kept_beyond_the_end_of_its_peers_certificate_or_for_long() {
+        let now = OffsetDateTime::UNIX_EPOCH;
+        assert_eq!(term(now + Duration::from_secs(90), now), Duration::from_secs(90));
+        assert_eq!(term(now + Duration::from_hours(24), now), KEPT);
+        assert_eq!(term(now - Duration::from_secs(1), now), Duration::ZERO);
+    }
 }
