@@ -15,7 +15,7 @@ const RATE: &str = "200";
 /// Seconds of one attack: longer than the longest of the agent's deadlines on a request.
 const SECONDS: &str = "40";
 /// The longest that a ping, with a program of its own, may take. The machine is also busy with the attack itself.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the agent may take to let go of what an attack has left.
 const RECOVERY: Duration = Duration::from_secs(60);
 
