@@ -1,11 +1,16 @@
 //! Every target with its seeds, as ordinary tests.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use super::{conf, lists, order, requests, sidecar, wire};
 
+/// Held while a target runs: one of them counts the descriptors of this process, so no other may open any meanwhile.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// Feeds a target with each of its seeds, and with each cut short.
 fn sown(name: &str, target: fn(&[u8])) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds").join(name);
     let mut count = 0;
     for entry in std::fs::read_dir(&folder).unwrap() {
