@@ -24,7 +24,7 @@ use crate::net::local::LocalError;
 use crate::sys::handover;
 use crate::sys::handover::{Given, Giver, Left};
 use crate::sys::notify::Notifier;
-use crate::sys::process::{self, Program};
+use crate::sys::process::{self, Held, Program, Signal};
 use crate::sys::user::{self, Account, DropError, Uid};
 use crate::wire::causes;
 
@@ -99,6 +99,12 @@ pub fn executor(
     Ok(Orders::new(kinship, places, beginning)?)
 }
 
+/// Has those signals wait that ask a running agent for something, until it listens: whoever has just changed a file
+/// and says so cannot know how far the start is. Must run before a second thread exists.
+pub fn hold_signals() -> Result<Held, ServeError> {
+    process::hold(&[Signal::SIGHUP, Signal::SIGUSR2]).map_err(ServeError::Start)
+}
+
 /// What this process has from before it ran this program, or from whoever started it.
 #[derive(Debug)]
 pub struct Inheritance {
@@ -143,11 +149,13 @@ pub struct Start {
     pub given: Option<Given>,
     /// What it was started as.
     pub footing: Footing,
+    /// The signals that wait until it listens.
+    pub held: Held,
 }
 
 /// Serves until SIGTERM or SIGINT, or until the agent's own root executor is lost.
 pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), ServeError> {
-    let Start { places, orders, given, footing } = start;
+    let Start { places, orders, given, footing, held } = start;
     let log = Logger::open(Ident::Agent, Sockets::new(|place| places.root.path(place)));
     let (snapshot, warnings) = Snapshot::load(&places, &host, &log)?;
     warn(&warnings);
@@ -168,6 +176,7 @@ pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), Ser
         opened => opened.map_err(ServeError::Metrics)?,
     }
     let signals = Signals::listen().map_err(ServeError::Start)?;
+    held.release().map_err(ServeError::Start)?;
     announce(&agent, &notifier, &listener.local_addresses());
     let sweeping = tokio::spawn(sweep::sweep(Arc::clone(&agent)));
     let door = Door::open(Arc::clone(&agent), listener);

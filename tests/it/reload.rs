@@ -1,11 +1,14 @@
 //! SIGHUP: everything is read again and takes effect as one snapshot, or nothing does.
 
 use std::path::Path;
+use std::process::Stdio;
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::harness::background::Background;
-use crate::harness::{Agent, Site, pki, tls};
+use crate::harness::executor::Mode;
+use crate::harness::{Agent, Site, host, pki, tls};
 
 fn replace(path: &Path, from: &str, to: &str) {
     let text = std::fs::read_to_string(path).unwrap();
@@ -131,4 +134,19 @@ fn reloads_under_load_lose_no_request() {
     for run in runs {
         assert_eq!(run.end().exits(0).result()["stdout"], "ran\n");
     }
+}
+
+/// Until the signal waits, the executor is not there to answer, so that the start goes no further.
+#[test]
+fn a_signal_that_comes_before_the_agent_listens_does_not_end_it_and_is_not_lost() {
+    let mut site = Site::builder().executor(Mode::System).sh("ok", "echo ran").prepare();
+    site.agent_mut().start_service();
+    let executor = site.agent().service().pid();
+    host::kill(executor, Signal::SIGSTOP);
+    let waits = "until grep -q '^SigBlk:.*[13579bdf]$' /proc/$$/status; do :; done";
+    let words = format!("( {waits}; kill -HUP $$; kill -CONT {executor} ) &");
+    site.agent_mut().start_with(&words, [Stdio::null(), Stdio::null()]);
+    site.agent().line("reload").is(&["ACTION=reload", "RESULT=ok"]);
+    let seen = capabilities(&site, site.agent());
+    assert_eq!(seen["scripts"][0]["name"], "ok", "{seen}");
 }

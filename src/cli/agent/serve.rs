@@ -38,7 +38,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
         out::line(serve::check(&places, &host::fqdn(NAME), &show).map_err(fail)?);
         return Ok(Exit::Success);
     }
-    // First of all: what was handed over is known by its number alone.
+    let held = serve::hold_signals().map_err(fail)?;
+    // Before anything is opened: what was handed over is known by its number alone.
     let words: Vec<OsString> = std::env::args_os().collect();
     let Inheritance { given, executor, footing } = serve::inheritance(&words).map_err(fail)?;
     prepare(globals)?;
@@ -55,7 +56,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     let host = host::fqdn(NAME);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build();
     let runtime = runtime.map_err(|error| fail(ServeError::Start(error)))?;
-    let start = Start { places: places.clone(), orders, given, footing };
+    let start = Start { places: places.clone(), orders, given, footing, held };
     runtime.block_on(serve::serve(start, host, &show)).map_err(fail)?;
     Ok(Exit::Success)
 }

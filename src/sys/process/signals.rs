@@ -49,6 +49,34 @@ impl AsFd for Signals {
     }
 }
 
+/// Signals that wait until the process knows what to do about them: see [`hold`].
+#[derive(Debug)]
+#[must_use = "what is held waits until it is released"]
+pub struct Held(SigSet);
+
+/// Has signals wait that would end the process as long as it has no handlers for them (signal(7)). Also those that it
+/// ignores: what is blocked is kept.
+///
+/// **Invariant:** the caller has one thread, and releases them in the same one.
+///
+/// # Errors
+/// Not expected of the kernel.
+pub fn hold(signals: &[Signal]) -> io::Result<Held> {
+    let mask: SigSet = signals.iter().copied().collect();
+    mask.thread_block()?;
+    Ok(Held(mask))
+}
+
+impl Held {
+    /// Lets them through, those that have waited first. Without it they wait for the end of the process.
+    ///
+    /// # Errors
+    /// Not expected of the kernel.
+    pub fn release(self) -> io::Result<()> {
+        Ok(self.0.thread_unblock()?)
+    }
+}
+
 /// Makes this thread deaf to every signal that can be blocked: none of them interrupts or ends it.
 ///
 /// # Errors

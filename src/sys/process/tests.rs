@@ -145,6 +145,20 @@ fn ignored_and_blocked_signals_are_not_inherited() {
 }
 
 #[test]
+fn a_signal_that_is_held_waits_until_it_is_released() {
+    let text = in_a_process("held", || {
+        let held = hold(&[Signal::SIGUSR2]).unwrap();
+        nix::sys::signal::raise(Signal::SIGUSR2).unwrap();
+        // It would end this process; collected, it only arrives.
+        let signals = Signals::collect(&[Signal::SIGUSR2]).unwrap();
+        let waited = signals.next().unwrap();
+        held.release().unwrap();
+        format!("{waited:?} {:?}", signals.next().unwrap())
+    });
+    assert_eq!(text, "Some(SIGUSR2) None");
+}
+
+#[test]
 fn a_real_time_signal_is_an_end_like_any_other() {
     let text = in_a_process("real-time", || outcome(|_| (), "kill -40 $$"));
     assert_eq!(text, "None [Signalled(40)]");
