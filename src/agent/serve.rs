@@ -15,7 +15,7 @@ use super::signals::{Signals, Wish};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
 use super::state::{Agent, log_warnings};
 use super::sweep;
-use super::upgrade::{Footing, READY, UpgradeError};
+use super::upgrade::{self, Fit, Footing, UpgradeError};
 use crate::audit::{Event, Ident, Level, Logger, Sockets};
 use crate::conf::agent::{Loaded, Settings};
 use crate::conf::{Account as Configured, Warnings};
@@ -129,13 +129,13 @@ pub fn inheritance(argv: &[OsString]) -> Result<Inheritance, ServeError> {
 }
 
 /// Whether an agent could serve, for the one that wants to become this program: what [`serve`] needs before it listens.
-/// Its version, in the words that are waited for.
+/// The words that are waited for.
 pub fn check(places: &Places, host: &str, warn: Warn<'_>) -> Result<String, ServeError> {
-    configuration(places)?;
+    let loaded = configuration(places)?;
     let log = Logger::open(Ident::Agent, Sockets::new(|place| places.root.path(place)));
     let (_, warnings) = Snapshot::load(places, host, &log)?;
     warn(&warnings);
-    Ok(format!("{READY}{}", env!("CARGO_PKG_VERSION")))
+    Ok(upgrade::ready(&loaded.settings))
 }
 
 /// What an agent starts with.
@@ -164,7 +164,7 @@ pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), Ser
     let appointed = given.as_ref().is_some_and(|given| given.giver == Giver::InitSystem);
     let listener = listener(&snapshot.settings, given, &log)?;
     match orders.start().await {
-        Err(error) if orders.can_wait() => log.emit(unreachable(&error)),
+        Err(error) if orders.is_systems() => log.emit(unreachable(&error)),
         other => other?,
     }
     let notifier = Notifier::from_env().map_err(ServeError::Start)?;
@@ -325,11 +325,12 @@ impl Serving {
 
 /// The version of the file that is there now, if it could serve.
 async fn attempt(agent: &Agent, footing: &Footing) -> Result<String, UpgradeError> {
-    let loaded = snapshot::configuration(agent.places())?;
-    if !agent.orders().suit(&loaded.settings) {
+    let Fit { version, system } = footing.attempt().await?;
+    // The configuration would give scripts other rights.
+    if system != agent.orders().is_systems() {
         return Err(UpgradeError::OtherExecutor);
     }
-    footing.attempt().await
+    Ok(version)
 }
 
 /// Nobody hears what is counted until a reload finds the place free.

@@ -4,7 +4,8 @@
 //! number stays, which is what makes this the same with every service manager, and possible for the first process of a
 //! container; its listening sockets stay open, and who calls meanwhile waits in the kernel's queue.
 //!
-//! 1. The new file is tried: it reads the configuration, and says that it could serve. If not, nothing has happened.
+//! 1. The new file is tried: it reads the configuration, and says that it could serve, and with whose executor. If not,
+//!    nothing has happened.
 //! 2. The door is closed, and requests under way are finished. One that takes longer is not broken off: the door opens
 //!    again, and the agent tries again when those that it has waited for are over. A second signal does not wait.
 //! 3. The process runs the new file. Jobs are the monitors' and notice nothing.
@@ -20,8 +21,8 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 
 use super::orders::ExecutorError;
-use super::snapshot::SnapshotError;
 use crate::audit::{Event, Level};
+use crate::conf::agent::Settings;
 use crate::sys::descriptors;
 use crate::sys::handover::Left;
 use crate::sys::process::{Program, Signal, Trial};
@@ -29,7 +30,11 @@ use crate::sys::process::{Program, Signal, Trial};
 /// The word that has `serve` say whether it could serve, and do no more.
 pub const CHECK: &str = "--check";
 /// What a file that could serve says first; its version comes behind.
-pub const READY: &str = "ready to serve: ctrl-exec-agent ";
+const READY: &str = "ready to serve: ctrl-exec-agent ";
+/// What it says then; whose executor it would have comes behind.
+const EXECUTOR: &str = "executor: ";
+/// Behind [`EXECUTOR`]: the one at `executor_socket`, or one that the agent starts.
+const WHOSE: [&str; 2] = ["the system's", "the agent's own"];
 
 /// Descriptors wanted: one for each connection, and four more for each script that runs.
 const DESCRIPTORS: u64 = 16_384;
@@ -42,9 +47,6 @@ pub enum UpgradeError {
     /// The configuration now wants an executor of another kind, with which scripts have other rights.
     #[error("'executor_socket' was set or removed, which takes a restart of the agent")]
     OtherExecutor,
-    /// The configuration cannot be read.
-    #[error(transparent)]
-    Configuration(#[from] SnapshotError),
     /// Its own root executor stays the old one.
     #[error(transparent)]
     Executor(#[from] ExecutorError),
@@ -57,6 +59,24 @@ pub enum UpgradeError {
     /// It did not say whether it could serve.
     #[error("the file did not say within {} seconds whether it could serve", TRIAL.as_secs())]
     Silent,
+}
+
+/// What a file says that could serve with these settings. The agent that hears it does not read the configuration for
+/// itself: what only the new version knows may be there already.
+#[must_use]
+pub fn ready(settings: &Settings) -> String {
+    let [systems, own] = WHOSE;
+    let whose = if settings.executor_socket.is_some() { systems } else { own };
+    format!("{READY}{}\n{EXECUTOR}{whose}", env!("CARGO_PKG_VERSION"))
+}
+
+/// What a file that could serve has said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fit {
+    /// Its version.
+    pub version: String,
+    /// Whether its executor would be the system's.
+    pub system: bool,
 }
 
 /// What this process runs, and what has to be as it was when another program begins.
@@ -87,11 +107,11 @@ impl Footing {
         self.program.path().to_owned()
     }
 
-    /// Tries the file that is there now, and returns its version.
+    /// Tries the file that is there now.
     ///
     /// # Errors
     /// It is no agent, or could not serve.
-    pub async fn attempt(&self) -> Result<String, UpgradeError> {
+    pub async fn attempt(&self) -> Result<Fit, UpgradeError> {
         let program = Arc::clone(&self.program);
         let trial = spawn_blocking(move || program.attempt(CHECK, TRIAL)).await;
         // It fails only where the runtime is going down.
@@ -120,15 +140,22 @@ impl Footing {
     }
 }
 
-fn judge(trial: Trial) -> Result<String, UpgradeError> {
+fn judge(trial: Trial) -> Result<Fit, UpgradeError> {
     match trial {
-        Trial::Passed(said) => match said.lines().find_map(|line| line.strip_prefix(READY)) {
-            Some(version) => Ok(version.to_owned()),
-            None => Err(UpgradeError::Unfit("it is no agent, or one that cannot take over".to_owned())),
-        },
+        Trial::Passed(said) => {
+            heard(&said).ok_or_else(|| UpgradeError::Unfit("it is no agent, or one that cannot take over".to_owned()))
+        }
         Trial::Failed(said) => Err(UpgradeError::Unfit(said.split_whitespace().collect::<Vec<_>>().join(" "))),
         Trial::Silent => Err(UpgradeError::Silent),
     }
+}
+
+fn heard(said: &str) -> Option<Fit> {
+    let behind = |start: &str| said.lines().find_map(|line| line.strip_prefix(start));
+    let whose = behind(EXECUTOR)?;
+    let [systems, _] = WHOSE;
+    let system = WHOSE.contains(&whose).then_some(whose == systems)?;
+    Some(Fit { version: behind(READY)?.to_owned(), system })
 }
 
 #[cfg(test)]
@@ -137,10 +164,14 @@ mod tests {
 
     #[test]
     fn only_a_file_that_says_so_could_serve() {
-        assert_eq!(judge(Trial::Passed(format!("warning: x\n{READY}1.2.3"))).unwrap(), "1.2.3");
-        for trial in [Trial::Passed("ready".to_owned()), Trial::Passed(String::new()), Trial::Silent] {
-            assert!(judge(trial).is_err());
+        for (whose, system) in WHOSE.into_iter().zip([true, false]) {
+            let said = format!("warning: x\n{READY}1.2.3\n{EXECUTOR}{whose}");
+            assert_eq!(judge(Trial::Passed(said)).unwrap(), Fit { version: "1.2.3".to_owned(), system });
         }
+        for said in ["", "ready", &format!("{READY}1.2.3"), &format!("{READY}1.2.3\n{EXECUTOR}somebody's")] {
+            assert!(judge(Trial::Passed(said.to_owned())).is_err(), "{said}");
+        }
+        assert!(judge(Trial::Silent).is_err());
         let unfit = judge(Trial::Failed("Error: a\n  b".to_owned())).unwrap_err();
         assert_eq!(unfit.to_string(), "the file could not serve: Error: a b");
     }

@@ -191,16 +191,10 @@ impl Orders {
         }
     }
 
-    /// Whether the agent can go on without its executor, because the system starts it anew.
+    /// Whether it is the system's. Then the agent can go on without it, because the system starts it anew.
     #[must_use]
-    pub const fn can_wait(&self) -> bool {
+    pub const fn is_systems(&self) -> bool {
         matches!(self.way, Way::System(_))
-    }
-
-    /// Whether an agent with these settings has an executor of this kind.
-    #[must_use]
-    pub const fn suit(&self, settings: &Settings) -> bool {
-        settings.executor_socket.is_some() == matches!(self.way, Way::System(_))
     }
 
     /// Makes ready for another program of this process. A private executor ends, since that program would not know it. An

@@ -208,6 +208,24 @@ fn what_changed_in_the_configuration_counts_after_an_upgrade() {
 }
 
 #[test]
+fn a_key_that_only_the_new_file_knows_may_be_there_before_the_upgrade() {
+    let site = started(builder(Mode::default()));
+    let (config, file) = (site.agent().config(), site.agent().file.clone().unwrap());
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("novelty = yes\n{text}")).unwrap();
+    assert_eq!(site.agent().reload().get("RESULT"), Some("kept the old configuration"));
+    // Stands for a version that knows it.
+    let real = file.with_extension("real");
+    std::fs::rename(&file, &real).unwrap();
+    let (from, to) = (config.display(), site.agent().work("agent.conf").display().to_string());
+    let knows = format!("sed /^novelty/d {from} > {to}; shift; exec {} agent --config {to} \"$@\"", real.display());
+    write_executable(&file, &format!("#!/bin/sh\n{knows}\n"));
+    site.agent().upgrade();
+    site.agent().line("upgrade").is(&["ACTION=upgrade", "FILE=*", "RESULT=ok", "VERSION=*"]);
+    assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+}
+
+#[test]
 fn a_root_executor_takes_up_no_file_that_another_could_have_written() {
     let mut site = started(builder(Mode::Own));
     site.agent_mut().install();
