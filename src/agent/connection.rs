@@ -29,7 +29,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const HEAD: Duration = Duration::from_secs(30);
 /// How long a kept connection may be idle: long enough for a check that comes every minute.
 const IDLE: Duration = Duration::from_mins(5);
-/// How long a connection may be kept at most: what only a handshake judges, such as the CA, is judged anew that often.
+/// How long a connection may be kept at most: that its peer holds the key is proven anew that often.
 const KEPT: Duration = Duration::from_hours(1);
 /// How long the first request of a connection may take to come, once the agent wants to leave.
 const FIRST: Duration = Duration::from_secs(1);
@@ -82,12 +82,14 @@ pub async fn serve(agent: Arc<Agent>, admission: Admission, stream: TcpStream, a
     drop(place);
     let end = stream.get_ref().1;
     // By what is in force now, which may be newer than what the handshake began with, or the session.
-    if let Err(error) = agent.snapshot().tls.judge(end, UnixTime::now()) {
-        return agent.failed(ip, &tls::explain(&error));
-    }
+    let proof = match agent.snapshot().tls.judge(end, UnixTime::now()) {
+        Ok(proof) => Arc::new(proof),
+        Err(error) => return agent.failed(ip, &tls::explain(&error)),
+    };
     match peer::certificate(end) {
         Ok(certificate) => {
-            let peer = Peer { address: ip, serial: certificate.serial().clone(), session: peer::session(end) };
+            let (serial, session) = (certificate.serial().clone(), peer::session(end));
+            let peer = Peer { address: ip, proof, serial, session };
             let term = term(certificate.not_after(), clock::now().into());
             requests(&agent, stream, peer, term).await;
         }

@@ -1,11 +1,14 @@
 //! Who may ask. One function judges each request's peer, and only it makes a [`TrustedPeer`]; every verb takes one.
 //!
-//! **Invariant:** trust is judged for each request against the snapshot of that moment, never once for a connection:
-//! a serial that was revoked or retired loses an open connection's next request too.
+//! **Invariant:** everything is judged for each request against the snapshot of that moment, never once for a connection:
+//! a serial that was revoked or retired loses an open connection's next request too, and so does an address that is not
+//! allowed any more, and a certificate of a CA that is not this agent's any more.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use hyper::StatusCode;
+use rustls::pki_types::UnixTime;
 
 use super::answer::{self, Answer};
 use super::metrics::Verdict;
@@ -14,6 +17,7 @@ use crate::audit::{Event, Level, Logger};
 use crate::conf::agent::Settings;
 use crate::pki::revoked::RevocationList;
 use crate::pki::trust::TrustMap;
+use crate::tls::{self, Proof};
 use crate::wire::name::{DispatcherId, RequestId};
 use crate::wire::ping::Session;
 use crate::wire::serial::Serial;
@@ -24,6 +28,8 @@ use crate::wire::trace::TraceParent;
 pub struct Peer {
     /// Where it connected from.
     pub address: IpAddr,
+    /// That it has a certificate, and of which CA.
+    pub proof: Arc<Proof>,
     /// Serial of its certificate.
     pub serial: Serial,
     /// How the session of its connection came about.
@@ -80,19 +86,34 @@ impl TrustedPeer {
 }
 
 /// Why a peer is not served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Distrust {
+    /// Its address is not allowed any more.
+    Address,
+    /// Its certificate does not hold under the CA of this moment, for this reason.
+    Certificate(String),
+    /// The serial of its certificate.
+    Serial(Rejection),
+}
+
+/// Why a serial is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
-    /// Its certificate is on the revocation list.
+    /// It is on the revocation list.
     Revoked,
-    /// Its serial is not in the trust map.
+    /// It is not in the trust map.
     Unknown,
     /// The trust map is empty: this agent trusts nobody.
     NobodyTrusted,
 }
 
-/// Judges a peer.
-pub fn judge(peer: &Peer, snapshot: &Snapshot) -> Result<TrustedPeer, Rejection> {
-    let id = judge_serial(&peer.serial, &snapshot.revoked, &snapshot.trust)?;
+/// Judges a peer: address, certificate, revocation, trust.
+pub fn judge(peer: &Peer, snapshot: &Snapshot, now: UnixTime) -> Result<TrustedPeer, Distrust> {
+    if !admits(&snapshot.settings, peer.address) {
+        return Err(Distrust::Address);
+    }
+    snapshot.tls.still(&peer.proof, now).map_err(|error| Distrust::Certificate(tls::explain(&error)))?;
+    let id = judge_serial(&peer.serial, &snapshot.revoked, &snapshot.trust).map_err(Distrust::Serial)?;
     let (serial, id) = (peer.serial.clone(), id.clone());
     Ok(TrustedPeer { address: peer.address, serial, id, trace: None, session: peer.session })
 }
@@ -115,10 +136,25 @@ pub fn admits(settings: &Settings, peer: IpAddr) -> bool {
     settings.allowed_ips.as_ref().is_none_or(|allowed| allowed.allows(peer))
 }
 
+impl Distrust {
+    /// A 403 and its log line; for a serial the documented ones.
+    #[must_use]
+    pub fn answer(&self, peer: &Peer, path: &str, log: &Logger) -> Answer {
+        let event = match self {
+            Self::Serial(rejection) => return rejection.answer(peer, path, log),
+            Self::Address => Event::new(Level::Warning, "ip-block").field("PEER", peer.address),
+            Self::Certificate(reason) => {
+                Event::new(Level::Warning, "tls-failure").field("PEER", peer.address).field("REASON", reason)
+            }
+        };
+        log.emit(event);
+        answer::judged(answer::error(StatusCode::FORBIDDEN, "forbidden"), Verdict::Untrusted)
+    }
+}
+
 impl Rejection {
     /// The documented 403 and its log line; `path` decides between the two documented forms.
-    #[must_use]
-    pub fn answer(self, peer: &Peer, path: &str, log: &Logger) -> Answer {
+    fn answer(self, peer: &Peer, path: &str, log: &Logger) -> Answer {
         let verdict = if self == Self::Revoked { Verdict::Revoked } else { Verdict::Untrusted };
         answer::judged(self.told(peer, path, log), verdict)
     }

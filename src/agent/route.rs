@@ -6,6 +6,7 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::header::ACCEPT;
 use hyper::{HeaderMap, Request, StatusCode, Uri};
+use rustls::pki_types::UnixTime;
 
 use super::answer::{self, Answer};
 use super::gate::{self, Peer, TrustedPeer};
@@ -39,13 +40,13 @@ async fn judged_and_answered(
     judged: impl FnOnce(bool),
 ) -> Answer {
     let snapshot = agent.snapshot();
-    let trusted = gate::judge(&peer, &snapshot);
+    let trusted = gate::judge(&peer, &snapshot, UnixTime::now());
     drop(snapshot);
     judged(trusted.is_ok());
     let trusted = match trusted {
         Ok(trusted) => trusted.traced(trace(request.headers())),
-        Err(rejection) => {
-            let mut answer = rejection.answer(&peer, request.uri().path(), agent.log());
+        Err(distrust) => {
+            let mut answer = distrust.answer(&peer, request.uri().path(), agent.log());
             // Its next attempt is a new connection, with all that is judged before one.
             answer.extensions_mut().insert(Parting);
             return refused(request, answer).await;

@@ -37,4 +37,4 @@ pub use config::{
 };
 pub use explain::{explain, explain_io};
 pub use provider::provider;
-pub use tickets::AgentEnd;
+pub use tickets::{AgentEnd, Proof};

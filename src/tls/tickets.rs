@@ -2,7 +2,8 @@
 //!
 //! rustls asks no verifier about a resumed session. So the agent does, whatever the handshake was and before it reads a
 //! request: the client's certificate holds now, under the CA that is in force now. Trust and revocation are judged for
-//! each request anyway.
+//! each request anyway; and a connection that is kept beyond a reload is held against another CA as soon as there is one
+//! ([`AgentEnd::still`]).
 //!
 //! Nor does rustls ask how old a ticket is, and each resumption brings a new one. So each says when it was made and when the
 //! keys were last proved, and one that is too old is none: whoever holds a session without a key does not hold it for long
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustls::crypto::aws_lc_rs::Ticketer;
-use rustls::pki_types::UnixTime;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::ProducesTickets;
 use rustls::time_provider::TimeProvider;
 use rustls::{Error, ProtocolVersion, ServerConfig, ServerConnection};
@@ -60,10 +61,38 @@ impl AgentEnd {
     ///
     /// # Errors
     /// As the verifier of a full handshake; the connection must then end.
-    pub fn judge(&self, connection: &ServerConnection, now: UnixTime) -> Result<(), Error> {
+    pub fn judge(&self, connection: &ServerConnection, now: UnixTime) -> Result<Proof, Error> {
         let shown = connection.peer_certificates().and_then(<[_]>::first);
-        self.verifier.judge(shown.ok_or(Error::NoCertificatesPresented)?, Usage::Client, now)
+        self.prove(shown.ok_or(Error::NoCertificatesPresented)?, now)
     }
+
+    /// Judges a client's certificate alone: that it holds says nothing of whoever shows it.
+    ///
+    /// # Errors
+    /// As the verifier of a full handshake.
+    pub fn prove(&self, certificate: &CertificateDer<'_>, now: UnixTime) -> Result<Proof, Error> {
+        self.verifier.judge(certificate, Usage::Client, now)?;
+        Ok(Proof { certificate: certificate.clone().into_owned(), by: Arc::clone(&self.verifier) })
+    }
+
+    /// Judges again what was proven when this or an earlier configuration was in force. Under the same CA only time can have
+    /// changed anything, and a connection ends with its peer's certificate.
+    ///
+    /// # Errors
+    /// As the verifier of a full handshake.
+    pub fn still(&self, proof: &Proof, now: UnixTime) -> Result<(), Error> {
+        if Arc::ptr_eq(&self.verifier, &proof.by) || self.verifier.has_the_ca_of(&proof.by) {
+            return Ok(());
+        }
+        self.verifier.judge(&proof.certificate, Usage::Client, now)
+    }
+}
+
+/// A client's certificate that holds, and under which CA.
+#[derive(Debug)]
+pub struct Proof {
+    certificate: CertificateDer<'static>,
+    by: Arc<CaVerifier>,
 }
 
 /// The tickets of one connection: the one that it is resumed with, the one that it hands out.

@@ -48,6 +48,11 @@ impl CaVerifier {
         &self.ca
     }
 
+    /// Whether the other one judges by the same CA certificate.
+    pub(super) fn has_the_ca_of(&self, other: &Self) -> bool {
+        self.ca.anchor().certificate().der() == other.ca.anchor().certificate().der()
+    }
+
     /// Whether a peer's certificate holds now.
     pub(super) fn judge(&self, leaf: &CertificateDer<'_>, usage: Usage, now: UnixTime) -> Result<(), Error> {
         let moment = i64::try_from(now.as_secs()).ok().and_then(|now| OffsetDateTime::from_unix_timestamp(now).ok());

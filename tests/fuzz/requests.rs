@@ -23,12 +23,14 @@ use ctrl_exec::net::serve::{self, Bounds, Parting};
 use ctrl_exec::pki::ca::Ca;
 use ctrl_exec::pki::csr::{self, ExpectedName};
 use ctrl_exec::pki::{key, serial};
+use ctrl_exec::tls::Proof;
 use ctrl_exec::wire::name::AgentName;
 use ctrl_exec::wire::ping::Session;
 use ctrl_exec::wire::serial::Serial;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response};
+use rustls::pki_types::{CertificateDer, UnixTime};
 use serde_json::{Map, Value};
 use tempfile::TempDir;
 use time::OffsetDateTime;
@@ -55,6 +57,8 @@ const CONFIGURATION: &str = "port = 0\ncert = {}/agent.crt\nkey = {}/agent.key\n
 struct Ground {
     dir: TempDir,
     snapshot: Snapshot,
+    /// That whoever asks has a certificate; which one, its serial says.
+    proof: Arc<Proof>,
     runtime: Runtime,
 }
 
@@ -84,7 +88,9 @@ impl Ground {
         builder.start_paused(true);
         let log = Logger::to_writer(Ident::Agent, Box::new(Log::default()));
         let (snapshot, _) = Snapshot::load(&places(&dir), "web-01", &log).unwrap();
-        Self { dir, snapshot, runtime: builder.build().unwrap() }
+        let shown = CertificateDer::from(certificate.der().to_vec());
+        let proof = Arc::new(snapshot.tls.prove(&shown, UnixTime::now()).unwrap());
+        Self { dir, snapshot, proof, runtime: builder.build().unwrap() }
     }
 
     /// An agent as it starts, and its log.
@@ -157,7 +163,8 @@ fn exchange(who: u8, parts: &[&[u8]], http_2: bool) -> Vec<(u16, Map<String, Val
     let (agent, log) = ground.agent();
     let known = who & 3 != 3;
     let serial = Serial::parse_hex(SERIALS[usize::from(!known)]).unwrap();
-    let peer = Peer { address: IpAddr::V4(Ipv4Addr::LOCALHOST), serial, session: Session::Full };
+    let (address, proof) = (IpAddr::V4(Ipv4Addr::LOCALHOST), Arc::clone(&ground.proof));
+    let peer = Peer { address, proof, serial, session: Session::Full };
     let answers = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&answers);
     let answer = move |request: Request<Incoming>| {

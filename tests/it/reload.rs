@@ -136,6 +136,50 @@ fn reloads_under_load_lose_no_request() {
     }
 }
 
+/// Two connections of one dispatcher, each with a request on it before the reload and one behind.
+fn refused_after_a_reload(site: &Site, mut change: impl FnMut(&Agent), line: &[&str]) {
+    let agent = site.agent();
+    let mut open = [0, 1].map(|_| tls::connect(agent.address(), &site.authority(), &site.dispatcher()));
+    for connection in &mut open {
+        assert_eq!(connection.post("/ping", "{}").status, 200);
+    }
+    change(agent);
+    assert_eq!(agent.reload().get("RESULT"), Some("ok"));
+    for (connection, path) in open.iter_mut().zip(["/ping", "/run"]) {
+        let refused = connection.post(path, r#"{"script":"ok"}"#);
+        assert_eq!((refused.status, refused.json()["error"].as_str()), (403, Some("forbidden")), "{refused:?}");
+        assert!(connection.rest().is_empty(), "the connection ends");
+    }
+    let found = agent.lines(line[0].trim_start_matches("ACTION="));
+    assert_eq!(found.len(), 2, "{found:?}");
+    found[0].is(line);
+    assert!(agent.lines("run").is_empty());
+}
+
+#[test]
+fn an_address_that_is_not_allowed_any_more_loses_its_open_connections() {
+    let site = Site::builder().sh("ok", "echo ran").start();
+    let narrow = |agent: &Agent| {
+        let text = std::fs::read_to_string(agent.config()).unwrap();
+        std::fs::write(agent.config(), format!("allowed_ips = 192.0.2.0/24\n{text}")).unwrap();
+    };
+    refused_after_a_reload(&site, narrow, &["ACTION=ip-block", "PEER=127.0.0.1"]);
+}
+
+#[test]
+fn a_peer_of_a_ca_that_was_replaced_loses_its_open_connections() {
+    let site = Site::builder().sh("ok", "echo ran").start();
+    let replace = |agent: &Agent| {
+        let ca = pki::foreign_authority();
+        let own = pki::issue(&ca, &agent.name);
+        let etc = agent.root.join("etc/ctrl-exec-agent");
+        std::fs::write(etc.join("ca.crt"), ca.certificate().to_pem()).unwrap();
+        std::fs::write(etc.join("agent.crt"), &own.cert).unwrap();
+        crate::harness::agent::write_key(&etc.join("agent.key"), &own.key);
+    };
+    refused_after_a_reload(&site, replace, &["ACTION=tls-failure", "PEER=127.0.0.1", "REASON=*"]);
+}
+
 /// Until the signal waits, the executor is not there to answer, so that the start goes no further.
 #[test]
 fn a_signal_that_comes_before_the_agent_listens_does_not_end_it_and_is_not_lost() {

@@ -18,7 +18,7 @@ use super::explain::{Host, explain};
 use super::kernel_check;
 use crate::agent::explain::Asked;
 use crate::agent::explain_peer::Who;
-use crate::agent::gate::{self, Peer, Rejection};
+use crate::agent::gate::{self, Rejection};
 use crate::agent::orders::Kinship;
 use crate::agent::snapshot::{self, Places, Snapshot};
 use crate::audit::{Ident, Logger};
@@ -35,7 +35,6 @@ use crate::wire::explanation::Summary;
 use crate::wire::hex;
 use crate::wire::name::{AgentName, RequestId};
 use crate::wire::order::{Mode, Order};
-use crate::wire::ping::Session;
 use crate::wire::run::RunRequest;
 use crate::wire::serial::Serial;
 
@@ -248,16 +247,14 @@ impl Case {
 /// The code with which the gates of a run, each asked itself, refuse this call; and those of its executor.
 fn run(case: &Case, snapshot: &Snapshot, policy: &Policy) -> Result<Order, String> {
     let code = |refusal: crate::wire::refusal::Refusal| refusal.code().to_owned();
-    let allowed = snapshot.settings.allowed_ips.as_ref();
-    if case.from().is_some_and(|peer| allowed.is_some_and(|allowed| !allowed.allows(peer))) {
+    if case.from().is_some_and(|peer| !gate::admits(&snapshot.settings, peer)) {
         return Err("ip-block".to_owned());
     }
-    let address = case.from().unwrap_or(IpAddr::from([127, 0, 0, 1]));
-    let judged = case.serial().map(|serial| gate::judge(&Peer { address, serial, session: Session::Full }, snapshot));
-    match judged {
+    let serial = case.serial();
+    match serial.map(|serial| gate::judge_serial(&serial, &snapshot.revoked, &snapshot.trust).map(drop)) {
         Some(Err(Rejection::Revoked)) => return Err("revoked-cert".to_owned()),
         Some(Err(_)) => return Err("serial-reject".to_owned()),
-        Some(Ok(_)) | None => {}
+        Some(Ok(())) | None => {}
     }
     let request = RunRequest::parse(&case.body()).map_err(|_| "request-malformed")?;
     let script = snapshot.rules().judge(&request.script(), &request.args).into_result();
