@@ -1,5 +1,6 @@
 //! Options that stand anywhere on the dispatcher's command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::cli::out;
@@ -62,7 +63,7 @@ impl Globals {
         if root != Root::default() {
             return Some(system());
         }
-        let login = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| file::is_of_this_user(dir));
+        let login = std::env::var_os("XDG_RUNTIME_DIR").and_then(of_the_login);
         login.map(|dir| dir.join("ctrl-exec")).or_else(|| user::is_root().then(system))
     }
 
@@ -102,5 +103,26 @@ pub fn failed(error: SiteError) -> Failure {
         Failure::new(Exit::Config, error).hint(hint)
     } else {
         Failure::new(Exit::Config, error)
+    }
+}
+
+/// The directory that a login has named, if it may be used. One that is not absolute counts as none (XDG Base Directory
+/// Specification), and so does somebody else's.
+fn of_the_login(value: OsString) -> Option<PathBuf> {
+    Some(PathBuf::from(value)).filter(|dir| dir.is_absolute() && file::is_of_this_user(dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runtime_directory_counts_where_it_is_absolute_and_ones_own() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(of_the_login(dir.path().into()).as_deref(), Some(dir.path()));
+        // Both are there, and this user's.
+        assert_eq!([".", "src"].map(|relative| of_the_login(relative.into())), [None, None]);
+        std::os::unix::fs::chown(dir.path(), Some(65_534), None).unwrap();
+        assert_eq!([dir.path(), &dir.path().join("absent")].map(|dir| of_the_login(dir.into())), [None, None]);
     }
 }
