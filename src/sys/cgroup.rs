@@ -3,6 +3,11 @@
 //! The kernel lets a group that holds processes hand no controller to groups below it. So a process that wants groups
 //! below its own first moves into a leaf ([`settle`]), and those of the runs are the leaf's siblings. Under systemd that
 //! needs `Delegate=yes`.
+//!
+//! Nor can a process move into a group that hands controllers down. systemd starts a service in the service's own group;
+//! as long as a run of the service before it lives there, the start would fail. So another unit lends its group to the
+//! runs ([`LENT`]), where it is installed, and the service's own hands nothing down. That unit has one process, which does
+//! nothing: systemd removes a group without any.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -13,6 +18,10 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
 /// The leaf of the process that called [`settle`].
 const LEAF: &str = "ctrl-exec-executor";
+/// The group beside a service's own that is there for runs: that of the unit `ctrl-exec-runs.service`.
+const LENT: &str = "ctrl-exec-runs.service";
+/// The leaf of the process that keeps that group.
+const HOLDER: &str = "holder";
 /// Where the version 2 hierarchy is mounted: alone, or beside those of version 1.
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 /// What the names of the groups of runs begin with.
@@ -62,10 +71,12 @@ pub struct Limits {
 pub struct Delegation {
     mount: PathBuf,
     directory: PathBuf,
+    /// It is another unit's, and no process's own.
+    lent: bool,
 }
 
-/// Moves the processes of this program that are in this process's group into a leaf of it, and hands the group's
-/// controllers down, so that groups beside the leaf can be limited. Groups of runs whose monitors were killed are
+/// Hands the controllers of the group for runs down, so that groups in it can be limited. Where that is this process's
+/// own, the processes of this program that are in it move into a leaf. Groups of runs whose monitors were killed are
 /// removed. Returns what can be limited now.
 ///
 /// # Errors
@@ -73,17 +84,7 @@ pub struct Delegation {
 pub fn settle() -> io::Result<Controllers> {
     let here = Delegation::find()?;
     let _ = here.sweep();
-    let offered = Controllers::listed(&fs::read_to_string(here.directory.join("cgroup.controllers"))?);
-    if here.controllers()? == offered {
-        return Ok(offered);
-    }
-    let leaf = here.directory.join(LEAF);
-    match fs::create_dir(&leaf) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => here.gather(&leaf.join("cgroup.procs"))?,
-    }
-    put(&here.directory.join("cgroup.subtree_control"), &offered.enabling())?;
-    here.controllers()
+    here.hand_down()
 }
 
 impl Delegation {
@@ -109,9 +110,14 @@ impl Delegation {
         let mount = PathBuf::from(MOUNTS.iter().find(is_version_2).ok_or_else(none)?);
         let own = fs::read_to_string(list)?;
         let own = own.lines().find_map(|line| line.strip_prefix("0::/")).ok_or_else(none)?;
-        let own = Path::new(own);
-        let directory = if own.ends_with(LEAF) { own.parent().unwrap_or(own) } else { own };
-        Ok(Self { directory: mount.join(directory), mount })
+        Ok(Self::below(mount, Path::new(own)))
+    }
+
+    /// Of a process whose group is `own`.
+    fn below(mount: PathBuf, own: &Path) -> Self {
+        let own = if own.ends_with(LEAF) { own.parent().unwrap_or(own) } else { own };
+        let lent = own.parent().map(|slice| mount.join(slice).join(LENT)).filter(|lent| lent.is_dir());
+        Self { lent: lent.is_some(), directory: lent.unwrap_or_else(|| mount.join(own)), mount }
     }
 
     /// Where the hierarchy is mounted.
@@ -134,20 +140,45 @@ impl Delegation {
         Ok(Controllers::listed(&fs::read_to_string(self.mount.join("cgroup.controllers"))?))
     }
 
-    /// What can be limited for groups made here.
+    /// What can be limited for groups made here. A lent group may have been made anew since [`settle`].
     ///
     /// # Errors
     /// The group is gone.
     pub fn controllers(&self) -> io::Result<Controllers> {
+        let handed = self.handed_down()?;
+        if self.lent && handed == Controllers::default() {
+            // Without root's rights there is no more to it than to look.
+            return Ok(self.hand_down().unwrap_or(handed));
+        }
+        Ok(handed)
+    }
+
+    fn handed_down(&self) -> io::Result<Controllers> {
         Ok(Controllers::listed(&fs::read_to_string(self.directory.join("cgroup.subtree_control"))?))
     }
 
-    /// Moves everyone of this program. An agent that started its executor itself is in the same group, and with it the
-    /// controllers could not be handed down.
+    /// Hands down all that the group has itself.
+    fn hand_down(&self) -> io::Result<Controllers> {
+        let offered = Controllers::listed(&fs::read_to_string(self.directory.join("cgroup.controllers"))?);
+        if self.handed_down()? == offered {
+            return Ok(offered);
+        }
+        let leaf = self.directory.join(if self.lent { HOLDER } else { LEAF });
+        match fs::create_dir(&leaf) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => self.gather(&leaf.join("cgroup.procs"))?,
+        }
+        put(&self.directory.join("cgroup.subtree_control"), &offered.enabling())?;
+        self.handed_down()
+    }
+
+    /// Moves everyone of this program, or whoever keeps a lent group. An agent that started its executor itself is in the
+    /// same group, and with it the controllers could not be handed down.
     fn gather(&self, leaf: &Path) -> io::Result<()> {
         let program = fs::read_link("/proc/self/exe")?;
         let members = fs::read_to_string(self.directory.join("cgroup.procs"))?;
-        let is_ours = |pid: &&str| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|other| other == program);
+        let is_ours =
+            |pid: &&str| self.lent || fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|other| other == program);
         for pid in members.lines().filter(is_ours) {
             match put(leaf, pid) {
                 // It has just ended.
@@ -273,6 +304,71 @@ mod tests {
         assert_eq!(all, Controllers { memory: true, processes: true, cpu: true });
         assert_eq!(all.enabling(), "+memory +pids +cpu");
         assert_eq!(Controllers::listed("cpuset\n"), Controllers::default());
+    }
+
+    #[test]
+    fn runs_have_the_group_that_is_lent_to_them_or_the_service_s_own() {
+        let mount = tempfile::tempdir().unwrap();
+        let found = |own: &str| {
+            let here = Delegation::below(mount.path().to_owned(), Path::new(own));
+            (here.directory.strip_prefix(mount.path()).unwrap().display().to_string(), here.lent)
+        };
+        let leaf = format!("slice/exec.service/{LEAF}");
+        for own in ["slice/exec.service", &leaf] {
+            assert_eq!(found(own), ("slice/exec.service".to_owned(), false), "{own}");
+        }
+        assert_eq!(found(""), (String::new(), false));
+        fs::create_dir_all(mount.path().join("slice").join(LENT)).unwrap();
+        for own in ["slice/exec.service", &leaf] {
+            assert_eq!(found(own), (format!("slice/{LENT}"), true), "{own}");
+        }
+        assert!(!found("other/exec.service").1);
+    }
+
+    /// In the group of a service, beside the one that is lent to runs.
+    fn in_a_service(own: &Path) -> String {
+        put(&own.join("cgroup.procs"), "0").unwrap();
+        let all = settle().unwrap();
+        let here = Delegation::find().unwrap();
+        let run = here.create_for_run(Limits { memory: Some(1 << 26), ..Limits::default() }).unwrap();
+        let Fork::Parent(script) = process::fork().unwrap() else {
+            run.enter().unwrap();
+            loop {
+                nix::unistd::pause();
+            }
+        };
+        let entered = || fs::read_to_string(run.path.join("cgroup.procs")).unwrap().contains(&script.to_string());
+        while !entered() {
+            std::thread::yield_now();
+        }
+        // As the service manager starts the service anew.
+        let again = put(&own.join("cgroup.procs"), "0");
+        let shown = format!("{} {} {:?}", all == here.offered().unwrap(), here.lent, again.is_ok());
+        run.kill().unwrap();
+        while !matches!(process::reap().unwrap(), Reaped::Child(..)) {
+            std::thread::yield_now();
+        }
+        shown
+    }
+
+    #[test]
+    fn a_run_in_a_lent_group_does_not_keep_its_service_from_being_started_anew() {
+        if std::env::var_os("CTRL_EXEC_ALL_CONTROLLERS").is_none() {
+            // A host that hands this test no controllers; the virtual machine does.
+            return;
+        }
+        let slice = Delegation::find().unwrap().mount.join("slice");
+        let (own, lent) = (slice.join("exec.service"), slice.join(LENT));
+        let text = process::tests::in_a_process("lent", || {
+            [&slice, &own, &lent].into_iter().for_each(|group| fs::create_dir(group).unwrap());
+            put(&slice.join("cgroup.subtree_control"), "+memory +pids +cpu").unwrap();
+            let with = in_a_service(&own);
+            fs::remove_dir(lent.join(HOLDER)).unwrap();
+            fs::remove_dir(&lent).unwrap();
+            // Without it, what it is for.
+            format!("{with}, {}", in_a_service(&own))
+        });
+        assert_eq!(text, "true true true, true false false");
     }
 
     #[test]

@@ -43,8 +43,14 @@ fn the_executor_s_unit_starts_what_is_documented() {
         "RuntimeDirectoryPreserve=yes",
         "KillMode=process",
         "Delegate=yes",
+        "Wants=ctrl-exec-runs.service",
+        "After=ctrl-exec-runs.service",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}: {text}");
+    }
+    let runs = std::fs::read_to_string(Path::new(UNITS).join("ctrl-exec-runs.service")).unwrap();
+    for line in ["Type=exec", "Delegate=yes", "KillMode=process", "Restart=always"] {
+        assert!(runs.lines().any(|found| found == line), "{line}: {runs}");
     }
     assert!(!text.contains("Protect") && !text.contains("Private"), "a sandbox here would be every script's");
     let text = std::fs::read_to_string(Path::new(UNITS).join("ctrl-exec-exec.socket")).unwrap();
