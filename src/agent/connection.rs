@@ -61,7 +61,7 @@ pub fn admit(agent: &Agent, peer: IpAddr) -> Option<Admission> {
 /// Serves a connection to its end. Nothing that the peer does is an error here: it is logged and the connection ends.
 pub async fn serve(agent: Arc<Agent>, admission: Admission, stream: TcpStream, address: SocketAddr) {
     let ip = address.ip();
-    let Admission { connection, handshake: mut place } = admission;
+    let Admission { connection, handshake: place } = admission;
     let acceptor = TlsAcceptor::from(agent.snapshot().tls.config());
     let handshake = tokio::select! {
         biased;

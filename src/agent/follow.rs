@@ -26,13 +26,14 @@ pub(super) struct Followed {
     pub(super) key: Key,
     /// What of its output, and from where on.
     pub(super) parts: Vec<Part>,
-    /// Held until the follower has enough.
+    /// Held until the follower has enough, aside: the job is nobody's request any more.
     pub(super) place: Place,
 }
 
 /// Sends what a job prints, from the wanted places on; then its record, without the output that was sent before.
 pub(super) async fn follow(followed: Followed, outlet: Outlet) {
-    let Followed { agent, store, key, parts, place } = followed;
+    let Followed { agent, store, key, parts, mut place } = followed;
+    outlet.is_to_be_read(&agent, &key.owner, &mut place);
     let record = tokio::select! {
         record = to_the_end(&store, &key, parts, &outlet) => record,
         Stalled = outlet.keep_alive() => return outlet.give_up(),

@@ -19,11 +19,13 @@ use crate::audit::{Event, Level, Logger};
 use crate::conf::RateLimit;
 use crate::conf::agent::Settings;
 use crate::hook::{Context, Decision, record};
+use crate::net::crowd::Crowd;
 use crate::net::handshakes::Handshakes;
 use crate::net::local::LocalError;
 use crate::net::rate::{Budget, Judgement, Limiter, Verdict};
 use crate::net::slots::Slots;
 use crate::sys::clock;
+use crate::wire::name::DispatcherId;
 use crate::wire::stamp;
 
 /// Handshakes under way at once, in all and from one address. A handshake costs memory and CPU before anything is
@@ -31,6 +33,15 @@ use crate::wire::stamp;
 const HANDSHAKES: (usize, usize) = (512, 256);
 /// Connections that finished their handshake, in all and from one address.
 const CONNECTIONS: (usize, usize) = (4096, 2048);
+
+/// Requests whose bodies are waited for, in all and of one dispatcher: more than one has at once that means well, since
+/// what it says together may arrive in pieces. The oldest gives way.
+const BODIES: (usize, usize) = (4096, 1024);
+/// Bytes of such bodies, likewise.
+const BODY_BYTES: (usize, usize) = (256 << 20, 64 << 20);
+/// Streamed answers that nothing is left to do for but to be read, in all and of one dispatcher. That of which longest
+/// nothing was taken gives way.
+const READERS: (usize, usize) = (1024, 256);
 
 /// Addresses of dispatchers that are remembered, and for how many seconds after the last request.
 const KNOWN: usize = 1024;
@@ -52,6 +63,10 @@ pub struct Agent {
     pub handshakes: Arc<Handshakes>,
     /// Held until a connection ends.
     pub connections: Arc<Slots>,
+    /// Held while a request's body is waited for.
+    pub bodies: Arc<Crowd<DispatcherId>>,
+    /// Held while a streamed answer is waited for to be read.
+    pub readers: Arc<Crowd<DispatcherId>>,
     /// Told when there may be jobs to forget.
     pub tidy: Notify,
     /// What `GET /capabilities` knows of the scripts' files.
@@ -96,6 +111,8 @@ impl Agent {
             known: Mutex::default(),
             handshakes: Handshakes::new(HANDSHAKES.0, HANDSHAKES.1),
             connections: Slots::new(CONNECTIONS.0, CONNECTIONS.1),
+            bodies: Crowd::bounded(BODIES, BODY_BYTES),
+            readers: Crowd::new(READERS.0, READERS.1),
             tidy: Notify::new(),
             digests: Digests::default(),
             metrics,
@@ -144,6 +161,9 @@ impl Agent {
 
     /// Takes a place among the requests under way, if `max_children` leaves one; else says how many there are. The
     /// place is free again when it is dropped.
+    ///
+    /// **Invariant:** nobody takes one before all of his request is there, or keeps one that has nothing left to be done
+    /// for it: who says nothing, or reads nothing, would keep others out.
     pub fn begin(&self) -> Result<Place, usize> {
         self.under_way.begin(self.snapshot().settings.max_children)
     }
