@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::Request;
+use hyper::body::Incoming;
 use rustls::pki_types::UnixTime;
 use time::OffsetDateTime;
 use tokio::net::TcpStream;
@@ -12,7 +14,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::gate::Peer;
+use super::gate::{self, Peer};
+use super::kept::Kept;
 use super::metrics::Turned;
 use super::route;
 use super::state::Agent;
@@ -112,7 +115,11 @@ async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, peer: Peer, 
     // Each rejection counts as a connection of its own: one that stays open is no way round the limit.
     let judged = Arc::new(watch::Sender::new(false));
     let (serving, heard) = (Arc::clone(agent), Arc::clone(&judged));
-    let answer = move |request| {
+    let party = gate::judge(&peer, &agent.snapshot()).ok().map(|trusted| trusted.id().clone());
+    let kept = Kept::new(&agent.idle, party);
+    let on = Arc::clone(&kept);
+    let answer = move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Arc::clone(&on));
         let (agent, peer, judged) = (Arc::clone(&serving), peer.clone(), Arc::clone(&heard));
         async move {
             let hear = |trusted: bool| {
@@ -128,7 +135,10 @@ async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, peer: Peer, 
     };
     let leave = timeout(term, leave(agent.leaving.subscribe(), judged.subscribe()));
     let leave = async { drop(leave.await) };
-    net::serve(stream, bounds(agent), leave, answer).await;
+    tokio::select! {
+        () = net::serve(stream, bounds(agent), leave, answer) => {}
+        () = kept.one_too_many() => overloaded(agent, address),
+    }
     if !*judged.borrow() {
         agent.unproven(address);
     }

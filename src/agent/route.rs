@@ -62,7 +62,7 @@ async fn judged_and_answered(
         Ok(body) => body,
         Err(answer) => return answer,
     };
-    match agent.begin() {
+    match agent.begin(head.extensions.get()) {
         Ok(place) => routed(&agent, &trusted, head, &body, place).await,
         Err(live) => crowded(&agent, &trusted, live),
     }

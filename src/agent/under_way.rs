@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::kept::Busy;
+
 /// All of them.
 #[derive(Debug, Default)]
 pub struct UnderWay {
@@ -27,9 +29,18 @@ pub struct Place {
     all: Arc<UnderWay>,
     number: u64,
     aside: bool,
+    /// Its connection is not idle meanwhile.
+    _busy: Option<Busy>,
 }
 
 impl Place {
+    /// The same, on this connection.
+    #[must_use]
+    pub fn on(mut self, busy: Busy) -> Self {
+        self._busy = Some(busy);
+        self
+    }
+
     /// Nothing is done for it any more but to tell its caller: it is still under way, and another may begin.
     pub fn step_aside(&mut self) {
         if !std::mem::replace(&mut self.aside, true) {
@@ -63,7 +74,7 @@ impl UnderWay {
         requests.next += 1;
         requests.numbers.insert(number);
         drop(requests);
-        Ok(Place { all: Arc::clone(self), number, aside: false })
+        Ok(Place { all: Arc::clone(self), number, aside: false, _busy: None })
     }
 
     /// How many there are, those that have stepped aside among them.

@@ -167,6 +167,13 @@ impl<K: Clone + Eq + Hash> Place<K> {
         self.gone.notified().await;
     }
 
+    /// Whether the place was given to another.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        let places = self.crowd.lock();
+        !places.taken.contains_key(&self.number())
+    }
+
     /// Says how much memory the place's holder takes now. The oldest give way where that is too much, this one too if it
     /// is among them.
     pub fn weigh(&self, bytes: usize) {
