@@ -135,7 +135,8 @@ impl OutputBody {
     /// Starts the work that fills the body.
     pub fn start<F: Future<Output = ()> + Send + 'static>(reader: Reader, work: impl FnOnce(Outlet) -> F) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING);
-        let outlet = Outlet { encoder: Mutex::default(), sender, reader, stalled: Arc::default(), reading: OnceLock::new() };
+        let outlet =
+            Outlet { encoder: Mutex::default(), sender, reader, stalled: Arc::default(), reading: OnceLock::new() };
         let work = tokio::spawn(work(outlet));
         Self { receiver, work }
     }

@@ -73,11 +73,7 @@ impl<K: Clone + Eq + Hash> Crowd<K> {
     pub fn bounded(places: (usize, usize), bytes: (usize, usize)) -> Arc<Self> {
         let ceiling = |places: usize, bytes| Ceiling { places: places.max(1), bytes };
         let none = Places { next: 0, taken: BTreeMap::new(), bytes: 0, by_party: HashMap::new() };
-        Arc::new(Self {
-            all: ceiling(places.0, bytes.0),
-            one: ceiling(places.1, bytes.1),
-            places: Mutex::new(none),
-        })
+        Arc::new(Self { all: ceiling(places.0, bytes.0), one: ceiling(places.1, bytes.1), places: Mutex::new(none) })
     }
 
     /// A place for a newcomer; another loses its own for it where there was none left. The ceiling of one party does not

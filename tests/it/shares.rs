@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -68,8 +69,7 @@ async fn http_2(site: &Site, who: &Credentials, window: u32) -> SendRequest<Byte
     config.alpn_protocols = vec![b"h2".to_vec()];
     let tcp = TcpStream::connect(address).await.unwrap();
     let stream = TlsConnector::from(Arc::new(config)).connect(any_name(), tcp).await.unwrap();
-    let (sender, connection) =
-        h2::client::Builder::new().initial_window_size(window).handshake(stream).await.unwrap();
+    let (sender, connection) = h2::client::Builder::new().initial_window_size(window).handshake(stream).await.unwrap();
     tokio::spawn(connection);
     sender
 }
@@ -243,19 +243,41 @@ fn followers_who_read_nothing_keep_no_request_out_and_are_bounded() {
     std::fs::write(site.agent().config(), config.replace("max_children = 300", "max_children = 1")).unwrap();
     in_a_runtime(async {
         let sender = http_2(&site, &own, 0).await;
-        let mut first = unread(&sender, "GET", "/result/r1", "").await;
+        let mut held = vec![unread(&sender, "GET", "/result/r1", "").await];
         assert_eq!(site.agent().reload().get("RESULT"), Some("ok"));
-        let mut others = Vec::new();
-        for _ in 0..255 {
-            others.push(unread(&sender, "GET", "/result/r1", "").await);
+        while held.len() < 257 {
+            held.push(unread(&sender, "GET", "/result/r1", "").await);
         }
         for who in [&own, &other] {
             is_served(&site, who);
         }
-        assert!(timeout(Duration::from_millis(100), first.data()).await.is_err(), "there is room for all of them");
-        others.push(unread(&sender, "GET", "/result/r1", "").await);
-        // The one of which longest nothing was taken is given up.
-        let told = timeout(SOON, first.data()).await.unwrap();
-        assert!(told.is_some_and(|told| told.is_err()));
+        let mut ends: JoinSet<_> = held.into_iter().map(|mut answer| async move { answer.data().await }).collect();
+        // The one of which longest nothing was taken is given up, and no other.
+        let first = timeout(SOON, ends.join_next()).await.unwrap().unwrap().unwrap();
+        assert!(first.is_some_and(|told| told.is_err()));
+        assert!(timeout(Duration::from_millis(200), ends.join_next()).await.is_err());
     });
+}
+
+#[test]
+fn idle_connections_of_a_neighbour_keep_no_dispatcher_out() {
+    // With few descriptors the bounds are small.
+    let hold = "echo x > {work}/held; until [ -e {work}/go ]; do sleep 0.1; done; echo over";
+    let mut site = site("").agents(2).sh("hold", hold).prepare();
+    site.agents[0].start_with("ulimit -n 1024", [Stdio::null(), Stdio::null()]);
+    let (own, neighbour) = (site.dispatcher(), site.agents[1].credentials.clone());
+    let at_work = r#"{"script":"hold"}"#;
+    let mut working = connect(&site, &own);
+    working.send(format!("POST /run HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{at_work}", at_work.len()));
+    site.agent().worked("held");
+    let before = open_files(&site);
+    for who in [&neighbour, &own] {
+        let idle: Vec<Http<Tls>> = (0..200).map(|_| connect(&site, who)).collect();
+        is_served(&site, &own);
+        eventually("the end of the oldest", || (open_files(&site) <= before + 128).then_some(()));
+        drop(idle);
+        eventually("the end of all", || (open_files(&site) <= before).then_some(()));
+    }
+    std::fs::write(site.agent().work("go"), "").unwrap();
+    assert_eq!(working.answer().unwrap().json()["stdout"], "over\n", "one at work is not ended");
 }
