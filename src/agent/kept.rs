@@ -1,8 +1,8 @@
 //! Connections that are kept with nothing under way on them: a bounded number of one dispatcher, and of all who are none.
 //! The one on which longest nothing was done ends where another has nothing to do.
 //!
-//! A request that is not there to its end is nothing under way, nor is an answer that only waits to be read: who says or
-//! reads nothing has no more connections than one who leaves them idle, and his newest is never the one that ends.
+//! A request that is not there to its end is nothing under way, nor is a whole answer that only waits to be read: who says
+//! or reads nothing has no more connections than one who leaves them idle, and his newest is never the one that ends.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -30,14 +30,14 @@ pub struct Place {
     number: u64,
     aside: bool,
     /// Its connection is not idle meanwhile.
-    _busy: Option<Busy>,
+    busy: Option<Busy>,
 }
 
 impl Place {
     /// The same, on this connection.
     #[must_use]
     pub fn on(mut self, busy: Busy) -> Self {
-        self._busy = Some(busy);
+        self.busy = Some(busy);
         self
     }
 
@@ -56,6 +56,7 @@ impl Drop for Place {
         requests.aside -= usize::from(self.aside);
         drop(requests);
         self.all.ended.notify_one();
+        drop(self.busy.take());
     }
 }
 
@@ -74,7 +75,7 @@ impl UnderWay {
         requests.next += 1;
         requests.numbers.insert(number);
         drop(requests);
-        Ok(Place { all: Arc::clone(self), number, aside: false, _busy: None })
+        Ok(Place { all: Arc::clone(self), number, aside: false, busy: None })
     }
 
     /// How many there are, those that have stepped aside among them.

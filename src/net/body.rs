@@ -70,7 +70,7 @@ impl Arriving {
             let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
             self.too_large = self.taken.len() + data.len() > self.limit;
             if !self.too_large {
-                self.taken.extend_from_slice(&data);
+                self.take(&data);
                 holds(self.taken.capacity());
             }
         }
@@ -78,6 +78,16 @@ impl Arriving {
         holds(0);
         drain_most(&mut self.body, DRAIN).await;
         Err(BodyError::TooLarge)
+    }
+
+    /// Room grows with what comes, and never beyond the limit.
+    fn take(&mut self, data: &[u8]) {
+        let (held, room) = (self.taken.len(), self.taken.capacity());
+        if held + data.len() > room {
+            let wanted = (room * 2).min(self.limit).max(held + data.len());
+            self.taken.reserve_exact(wanted - held);
+        }
+        self.taken.extend_from_slice(data);
     }
 
     /// What is not wanted any more: see [`discard`].

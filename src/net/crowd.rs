@@ -270,7 +270,9 @@ mod tests {
         let other = crowd.enter(peer(2), false);
         other.weigh(35);
         let mine = [1, 2, 3].map(|_| crowd.enter(peer(1), false));
-        mine.iter().for_each(|place| place.weigh(20));
+        for place in &mine {
+            place.weigh(20);
+        }
         assert!(!mine.iter().chain([&other]).any(is_lost));
         mine[2].weigh(21);
         assert_eq!(mine.each_ref().map(is_lost), [true, false, false]);

@@ -166,7 +166,8 @@ fn the_oldest_of_very_many_slow_bodies_gives_way_and_is_told_so() {
         let (mut answers, mut bodies) = (Vec::new(), Vec::new());
         for _ in 0..1030 {
             let (answer, body) = begun(&sender, Bytes::from_static(b"{")).await;
-            (answers.push(answer), bodies.push(body));
+            answers.push(answer);
+            bodies.push(body);
         }
         assert_eq!(asked(&sender, ping(), "{}").await.status(), 200, "one that is there at once waits for nobody");
         is_served(&site, &other);
@@ -188,7 +189,8 @@ fn bodies_that_are_waited_for_take_bounded_memory() {
         let (mut answers, mut bodies) = (Vec::new(), Vec::new());
         for _ in 0..80 {
             let (answer, body) = begun(&sender, almost.clone()).await;
-            (answers.push(answer), bodies.push(body));
+            answers.push(answer);
+            bodies.push(body);
         }
         // Sixty-four of them is what one dispatcher may have here.
         let mut rest = crowded(16, answers).await;
@@ -196,7 +198,9 @@ fn bodies_that_are_waited_for_take_bounded_memory() {
         assert!(grown < 192 * 1024, "{grown} KiB more");
         is_served(&site, &other);
         // Those who were refused are past the end of theirs.
-        bodies.iter_mut().for_each(|body| drop(body.send_data(Bytes::new(), true)));
+        for body in &mut bodies {
+            drop(body.send_data(Bytes::new(), true));
+        }
         while let Some(answer) = rest.join_next().await {
             assert_eq!(answer.unwrap().0, 200);
         }

@@ -93,11 +93,11 @@ fn configuration(argv: &[OsString], environment: &[OsString]) -> Option<PathBuf>
     let said = matches.value_source("root") == Some(ValueSource::CommandLine);
     let CommandLine { mut globals, verb } = CommandLine::from_arg_matches(&matches).ok()?;
     if !said {
-        let values = environment.iter().filter_map(|entry| entry.as_bytes().strip_prefix(Root::ENV.as_bytes()));
-        let value = values.filter_map(|rest| rest.strip_prefix(b"=")).next();
+        let mut values = environment.iter().filter_map(|entry| entry.as_bytes().strip_prefix(Root::ENV.as_bytes()));
+        let value = values.find_map(|rest| rest.strip_prefix(b"="));
         globals.root = value.map(|path| PathBuf::from(OsStr::from_bytes(path)));
     }
-    matches!(verb, Some(Verb::Serve(args)) if !args.is_a_check()).then(|| globals.config())
+    matches!(verb, Some(Verb::Serve(serving)) if !serving.is_a_check()).then(|| globals.config())
 }
 
 /// What the kernel keeps of a process's words: each with a NUL behind it.
