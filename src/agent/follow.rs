@@ -40,7 +40,7 @@ pub(super) fn answer(mut followed: Followed, reader: stream::Reader) -> Answer {
 /// Sends what a job prints, from the wanted places on; then its record, without the output that was sent before.
 async fn follow(followed: Followed, outlet: Outlet) {
     let Followed { agent, store, key, parts, mut place } = followed;
-    outlet.is_to_be_read(&agent, &key.owner, &mut place);
+    outlet.is_to_be_read(&agent.readers, &key.owner, &mut place);
     let record = tokio::select! {
         record = to_the_end(&store, &key, parts, &outlet) => record,
         Stalled = outlet.keep_alive() => return outlet.give_up(),

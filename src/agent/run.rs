@@ -192,7 +192,7 @@ impl<C: Borrow<Call>> Unfinished<C> {
 impl Unfinished<Call> {
     async fn stream(mut self, run: Run, outlet: Outlet, mut place: Place) {
         let (limit, metered) = (self.call.snapshot.settings.stdin_timeout, self.call.agent.metrics.metered(&outlet));
-        let ended = || outlet.is_to_be_read(&self.call.agent, self.call.peer.id(), &mut place);
+        let ended = || outlet.is_to_be_read(&self.call.agent.readers, self.call.peer.id(), &mut place);
         let finished = tokio::select! {
             finished = run.finish(limit, &metered, ended) => finished,
             Stalled = outlet.keep_alive() => {

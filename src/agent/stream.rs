@@ -18,9 +18,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::pump::Sink;
-use super::state::Agent;
 use super::under_way::Place;
-use crate::net::crowd;
+use crate::net::crowd::{self, Crowd};
 use crate::net::serve::Cut;
 use crate::wire::name::DispatcherId;
 use crate::wire::stream::{Channel, Draft, Encoder, Frame};
@@ -79,8 +78,8 @@ impl Outlet {
 
     /// There is nothing left to do for this answer but to be read: it makes room for requests, and has a place among its
     /// caller's others of the kind from now on.
-    pub fn is_to_be_read(&self, agent: &Agent, caller: &DispatcherId, place: &mut Place) {
-        let enter = || agent.readers.enter_heard(caller.clone(), false, Arc::clone(&self.stalled));
+    pub fn is_to_be_read(&self, readers: &Arc<Crowd<DispatcherId>>, caller: &DispatcherId, place: &mut Place) {
+        let enter = || readers.enter_heard(caller.clone(), false, Arc::clone(&self.stalled));
         self.reading.get_or_init(enter);
         place.step_aside();
     }
