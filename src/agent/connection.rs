@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::Request;
+use hyper::body::Incoming;
 use rustls::pki_types::UnixTime;
 use time::OffsetDateTime;
 use tokio::net::TcpStream;
@@ -12,7 +14,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::gate::Peer;
+use super::gate::{self, Peer};
+use super::kept::Kept;
 use super::metrics::Turned;
 use super::route;
 use super::state::Agent;
@@ -61,7 +64,7 @@ pub fn admit(agent: &Agent, peer: IpAddr) -> Option<Admission> {
 /// Serves a connection to its end. Nothing that the peer does is an error here: it is logged and the connection ends.
 pub async fn serve(agent: Arc<Agent>, admission: Admission, stream: TcpStream, address: SocketAddr) {
     let ip = address.ip();
-    let Admission { connection, handshake: mut place } = admission;
+    let Admission { connection, handshake: place } = admission;
     let acceptor = TlsAcceptor::from(agent.snapshot().tls.config());
     let handshake = tokio::select! {
         biased;
@@ -114,7 +117,11 @@ async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, peer: Peer, 
     // Each rejection counts as a connection of its own: one that stays open is no way round the limit.
     let judged = Arc::new(watch::Sender::new(false));
     let (serving, heard) = (Arc::clone(agent), Arc::clone(&judged));
-    let answer = move |request| {
+    let party = gate::judge(&peer, &agent.snapshot()).ok().map(|trusted| trusted.id().clone());
+    let kept = Kept::new(&agent.idle, party);
+    let on = Arc::clone(&kept);
+    let answer = move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Arc::clone(&on));
         let (agent, peer, judged) = (Arc::clone(&serving), peer.clone(), Arc::clone(&heard));
         async move {
             let hear = |trusted: bool| {
@@ -130,7 +137,10 @@ async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, peer: Peer, 
     };
     let leave = timeout(term, leave(agent.leaving.subscribe(), judged.subscribe()));
     let leave = async { drop(leave.await) };
-    net::serve(stream, bounds(agent), leave, answer).await;
+    tokio::select! {
+        () = net::serve(stream, bounds(agent), leave, answer) => {}
+        () = kept.one_too_many() => overloaded(agent, address),
+    }
     if !*judged.borrow() {
         agent.unproven(address);
     }

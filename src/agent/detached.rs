@@ -15,7 +15,7 @@ use super::follow::{self, Followed};
 use super::jobs::{self, Part, store_failed};
 use super::metrics::Verdict;
 use super::order::{OrderError, Running};
-use super::stream::{OutputBody, Reader};
+use super::stream::Reader;
 use super::under_way::Place;
 use crate::audit::{Event, Level};
 use crate::store::StoreError;
@@ -44,7 +44,7 @@ pub(super) async fn submit(call: Call, order: Order, reader: Option<Reader>, pla
     match (submitted, reader) {
         (Ok(Ok(_)), Some(reader)) => {
             let followed = Followed { agent, store, key, parts: Part::both(), place };
-            answer::stream(OutputBody::start(reader, |outlet| follow::follow(followed, outlet)))
+            follow::answer(followed, reader)
         }
         (Ok(Ok(accepted) | Err(accepted)), _) => accepted,
         // A panic, which aborts what ships.

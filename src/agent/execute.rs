@@ -54,13 +54,19 @@ impl Run {
         self.running.begun().await
     }
 
-    /// Writes what is left of the context within `limit`, passes the output on, and waits for the outcome.
-    pub async fn finish<S: Sink>(mut self, limit: Duration, sink: &S) -> Result<Finished, OrderError> {
+    /// Writes what is left of the context within `limit`, passes the output on, and waits for the outcome. `told` hears
+    /// when that is there; some of the output may still have to be taken then.
+    pub async fn finish<S, T>(mut self, limit: Duration, sink: &S, told: T) -> Result<Finished, OrderError>
+    where
+        S: Sink,
+        T: FnOnce() + Send,
+    {
         // The end is told to those who read, instead of dropping them: one of them may hold a piece that its sink has
         // not taken yet.
         let (ended, end) = watch::channel(false);
         let outcome = async {
             let outcome = self.running.outcome().await;
+            told();
             ended.send_replace(true);
             outcome
         };

@@ -5,9 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::answer::{self, Answer};
 use super::jobs::{self, Part, Source};
 use super::state::Agent;
-use super::stream::{Outlet, Stalled};
+use super::stream::{self, Outlet, OutputBody, Stalled};
 use super::under_way::Place;
 use crate::store::StoreError;
 use crate::store::jobs::{JobRecord, Jobs, Key};
@@ -26,13 +27,20 @@ pub(super) struct Followed {
     pub(super) key: Key,
     /// What of its output, and from where on.
     pub(super) parts: Vec<Part>,
-    /// Held until the follower has enough.
+    /// Held until the follower has enough, aside: the job is nobody's request any more.
     pub(super) place: Place,
 }
 
+/// The answer that follows a job. Its place is for the next request before the caller hears anything.
+pub(super) fn answer(mut followed: Followed, reader: stream::Reader) -> Answer {
+    followed.place.step_aside();
+    answer::stream(OutputBody::start(reader, |outlet| follow(followed, outlet)))
+}
+
 /// Sends what a job prints, from the wanted places on; then its record, without the output that was sent before.
-pub(super) async fn follow(followed: Followed, outlet: Outlet) {
-    let Followed { agent, store, key, parts, place } = followed;
+async fn follow(followed: Followed, outlet: Outlet) {
+    let Followed { agent, store, key, parts, mut place } = followed;
+    outlet.is_to_be_read(&agent.readers, &key.owner, &mut place);
     let record = tokio::select! {
         record = to_the_end(&store, &key, parts, &outlet) => record,
         Stalled = outlet.keep_alive() => return outlet.give_up(),

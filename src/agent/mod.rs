@@ -23,6 +23,7 @@ pub mod export;
 pub mod follow;
 pub mod gate;
 pub mod jobs;
+pub mod kept;
 pub mod metrics;
 pub mod older_trust;
 pub mod order;

@@ -14,7 +14,7 @@ use super::gate::TrustedPeer;
 use super::jobs::{self, Part, Source, read, unreadable, work};
 use super::metrics::{RESULT, Verdict};
 use super::state::Agent;
-use super::stream::{OutputBody, Reader};
+use super::stream::Reader;
 use super::under_way::Place;
 use crate::audit::{Event, Level};
 use crate::store::StoreError;
@@ -54,7 +54,7 @@ pub async fn result(
     if let Some(reader) = reader {
         let parts = part.map_or_else(Part::both, |part| vec![part]);
         let followed = Followed { agent: Arc::clone(agent), store, key, parts, place };
-        return answer::stream(OutputBody::start(reader, |outlet| follow::follow(followed, outlet)));
+        return follow::answer(followed, reader);
     }
     let Some(part) = part else { return answer::json(StatusCode::OK, &record) };
     let wanted = key.clone();

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::ACCEPT;
+use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request, StatusCode, Uri};
 use rustls::pki_types::UnixTime;
 
@@ -16,7 +18,7 @@ use super::stream::Reader;
 use super::under_way::Place;
 use super::{cancel, capabilities, ping, renew, result, rotate, run};
 use crate::audit::{Event, Level};
-use crate::net::body::{self, BodyError};
+use crate::net::body::{self, Arriving, BodyError};
 use crate::net::serve::{Cut, Parting};
 use crate::wire::limits;
 use crate::wire::stream::MEDIA_TYPE;
@@ -52,17 +54,48 @@ async fn judged_and_answered(
             return refused(request, answer).await;
         }
     };
-    // Behind the judgement: a dispatcher that is turned away for want of room is no stranger.
-    let place = match agent.begin() {
-        Ok(place) => place,
-        Err(live) => {
-            let event = Event::new(Level::Warning, "overload").field("LIVE", live);
-            agent.log().emit(event.field("PEER", peer.address));
-            let answer = answer::error(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once");
-            return refused(request, answer).await;
-        }
+    if let Some(text) = oversized_head(&request) {
+        let answer = answer::error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text);
+        return refused(request, answer).await;
+    }
+    let (head, incoming) = request.into_parts();
+    let body = match arrived(&agent, &trusted, incoming).await {
+        Ok(body) => body,
+        Err(answer) => return answer,
     };
-    routed(&agent, &trusted, request, place).await
+    match agent.begin(head.extensions.get()) {
+        Ok(place) => routed(&agent, &trusted, head, &body, place).await,
+        Err(live) => crowded(&agent, &trusted, live),
+    }
+}
+
+/// All of a request's body. Who keeps this end waiting for it has a place among the others of his kind, of which the
+/// oldest gives way.
+async fn arrived(agent: &Agent, peer: &TrustedPeer, incoming: Incoming) -> Result<Bytes, Answer> {
+    let mut arriving = Arriving::new(incoming, limits::REQUEST_BODY);
+    if let Some(body) = arriving.at_once().await {
+        return body.map_err(refused_body);
+    }
+    let place = agent.bodies.enter(peer.id().clone(), false);
+    let body = tokio::select! {
+        biased;
+        body = arriving.within(BODY, |bytes| place.weigh(bytes)) => Some(body),
+        () = place.lost() => None,
+    };
+    drop(place);
+    if let Some(body) = body {
+        return body.map_err(refused_body);
+    }
+    let answer = crowded(agent, peer, agent.bodies.held());
+    arriving.discard().await;
+    Err(answer)
+}
+
+/// The answer to one for whom there is no room beside so many others.
+fn crowded(agent: &Agent, peer: &TrustedPeer, live: usize) -> Answer {
+    let event = Event::new(Level::Warning, "overload").field("LIVE", live);
+    agent.log().emit(event.field("PEER", peer.address()));
+    answer::error(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once")
 }
 
 /// An answer that does not depend on the body. The body is read away all the same: a connection that is closed on bytes
@@ -72,30 +105,21 @@ async fn refused(request: Request<Incoming>, answer: Answer) -> Answer {
     answer
 }
 
-async fn routed(agent: &Arc<Agent>, peer: &TrustedPeer, request: Request<Incoming>, place: Place) -> Answer {
-    if let Some(text) = oversized_head(&request) {
-        let answer = answer::error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text);
-        return refused(request, answer).await;
-    }
-    let (head, incoming) = request.into_parts();
-    let body = match body::read(incoming, limits::REQUEST_BODY, BODY).await {
-        Ok(body) => body,
-        Err(error) => return refused_body(error),
-    };
+async fn routed(agent: &Arc<Agent>, peer: &TrustedPeer, head: Parts, body: &[u8], place: Place) -> Answer {
     let path = path(&head.uri);
     let reader = wants_stream(&head.headers).then(|| Reader {
         cut: head.extensions.get::<Cut>().cloned().unwrap_or_default(),
         patience: agent.snapshot().settings.stall_timeout,
     });
     match Verb::of(&head.method, path) {
-        Verb::Run => run::run(agent, peer, &body, reader, place).await,
-        Verb::Ping => ping::ping(agent, peer, &body),
+        Verb::Run => run::run(agent, peer, body, reader, place).await,
+        Verb::Ping => ping::ping(agent, peer, body),
         Verb::Capabilities => capabilities::capabilities(agent, peer).await,
         Verb::Result => result::result(agent, peer, path, reader, place).await,
         Verb::Cancel => cancel::cancel(agent, peer, path).await,
-        Verb::Renew => renew::renew(agent, peer, &body).await,
-        Verb::RenewComplete => renew::complete(agent, peer, &body).await,
-        Verb::RotateSerial => rotate::rotate(agent, peer, &body).await,
+        Verb::Renew => renew::renew(agent, peer, body).await,
+        Verb::RenewComplete => renew::complete(agent, peer, body).await,
+        Verb::RotateSerial => rotate::rotate(agent, peer, body).await,
         Verb::Unknown => answer::error(StatusCode::NOT_FOUND, "not found"),
     }
 }

@@ -88,7 +88,7 @@ impl Call {
         let mut guard = Unfinished::new(self);
         let finished = async {
             let run = Run::start(self.agent.orders(), order, &self.context()).await?;
-            run.finish(self.snapshot.settings.stdin_timeout, &self.agent.metrics.metered(&collector)).await
+            run.finish(self.snapshot.settings.stdin_timeout, &self.agent.metrics.metered(&collector), || {}).await
         };
         let finished = finished.await;
         guard.over();
@@ -190,10 +190,11 @@ impl<C: Borrow<Call>> Unfinished<C> {
 }
 
 impl Unfinished<Call> {
-    async fn stream(mut self, run: Run, outlet: Outlet, place: Place) {
+    async fn stream(mut self, run: Run, outlet: Outlet, mut place: Place) {
         let (limit, metered) = (self.call.snapshot.settings.stdin_timeout, self.call.agent.metrics.metered(&outlet));
+        let ended = || outlet.is_to_be_read(&self.call.agent.readers, self.call.peer.id(), &mut place);
         let finished = tokio::select! {
-            finished = run.finish(limit, &metered) => finished,
+            finished = run.finish(limit, &metered, ended) => finished,
             Stalled = outlet.keep_alive() => {
                 self.end = Some(End::CallerStalled);
                 return outlet.give_up();

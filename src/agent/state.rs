@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use super::digests::Digests;
 use super::gate::{self, TrustedPeer};
+use super::kept::{Kept, Party};
 use super::metrics::{Metrics, Turned};
 use super::orders::{ExecutorError, Orders};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
@@ -19,18 +20,30 @@ use crate::audit::{Event, Level, Logger};
 use crate::conf::RateLimit;
 use crate::conf::agent::Settings;
 use crate::hook::{Context, Decision, record};
+use crate::net::crowd::Crowd;
 use crate::net::handshakes::Handshakes;
 use crate::net::local::LocalError;
 use crate::net::rate::{Budget, Judgement, Limiter, Verdict};
 use crate::net::slots::Slots;
-use crate::sys::clock;
+use crate::sys::{clock, descriptors};
+use crate::wire::name::DispatcherId;
 use crate::wire::stamp;
 
 /// Handshakes under way at once, in all and from one address. A handshake costs memory and CPU before anything is
 /// known of the peer; but a dispatcher may well open a hundred connections at once.
 const HANDSHAKES: (usize, usize) = (512, 256);
-/// Connections that finished their handshake, in all and from one address.
-const CONNECTIONS: (usize, usize) = (4096, 2048);
+/// Connections, in all: at most so many, and no more than half of the descriptors, since scripts need some too. See
+/// [`Shares`].
+const CONNECTIONS: usize = 4096;
+
+/// Requests whose bodies are waited for, in all and of one dispatcher: more than one has at once that means well, since
+/// what it says together may arrive in pieces. The oldest gives way.
+const BODIES: (usize, usize) = (4096, 1024);
+/// Bytes of such bodies, likewise.
+const BODY_BYTES: (usize, usize) = (256 << 20, 64 << 20);
+/// Streamed answers that nothing is left to do for but to be read, in all and of one dispatcher. That of which longest
+/// nothing was taken gives way.
+const READERS: (usize, usize) = (1024, 256);
 
 /// Addresses of dispatchers that are remembered, and for how many seconds after the last request.
 const KNOWN: usize = 1024;
@@ -52,6 +65,12 @@ pub struct Agent {
     pub handshakes: Arc<Handshakes>,
     /// Held until a connection ends.
     pub connections: Arc<Slots>,
+    /// Held while nothing is under way on a connection whose handshake is over.
+    pub idle: Arc<Crowd<Party>>,
+    /// Held while a request's body is waited for.
+    pub bodies: Arc<Crowd<DispatcherId>>,
+    /// Held while a streamed answer is waited for to be read.
+    pub readers: Arc<Crowd<DispatcherId>>,
     /// Told when there may be jobs to forget.
     pub tidy: Notify,
     /// What `GET /capabilities` knows of the scripts' files.
@@ -79,11 +98,37 @@ pub enum ReloadError {
     Metrics(#[source] LocalError),
 }
 
+/// How many there may be in all, and of one address or party.
+#[derive(Debug, PartialEq, Eq)]
+struct Shares {
+    connections: (usize, usize),
+    handshakes: (usize, usize),
+    /// Of connections with nothing under way.
+    idle: (usize, usize),
+}
+
+impl Shares {
+    /// With so many descriptors.
+    ///
+    /// **Invariant:** who has as many idle ones, handshakes, requests and readers as one party may, leaves a newcomer from
+    /// his own address a place.
+    fn of(descriptors: u64) -> Self {
+        let most = usize::try_from(descriptors / 2).unwrap_or(usize::MAX).clamp(64, CONNECTIONS);
+        let most_of = |parts: usize| most / 8 * parts;
+        Self {
+            connections: (most, most_of(6)),
+            handshakes: (HANDSHAKES.0.min(most_of(1)), HANDSHAKES.1.min(most_of(1) / 2)),
+            idle: (most_of(6), most_of(2)),
+        }
+    }
+}
+
 impl Agent {
     /// An agent with its first snapshot.
     #[must_use]
     pub fn new(places: Places, log: Logger, orders: Orders, snapshot: Snapshot) -> Arc<Self> {
         let limiter = Mutex::new(limiter(&snapshot));
+        let shares = Shares::of(descriptors::allowed().unwrap_or(u64::MAX));
         let metrics = Arc::new(Metrics::default());
         metrics.expect(&snapshot.allowlist);
         Arc::new(Self {
@@ -94,8 +139,11 @@ impl Agent {
             reading: tokio::sync::Mutex::default(),
             limiter,
             known: Mutex::default(),
-            handshakes: Handshakes::new(HANDSHAKES.0, HANDSHAKES.1),
-            connections: Slots::new(CONNECTIONS.0, CONNECTIONS.1),
+            handshakes: Handshakes::new(shares.handshakes.0, shares.handshakes.1),
+            connections: Slots::new(shares.connections.0, shares.connections.1),
+            idle: Crowd::new(shares.idle.0, shares.idle.1),
+            bodies: Crowd::bounded(BODIES, BODY_BYTES),
+            readers: Crowd::new(READERS.0, READERS.1),
             tidy: Notify::new(),
             digests: Digests::default(),
             metrics,
@@ -144,8 +192,15 @@ impl Agent {
 
     /// Takes a place among the requests under way, if `max_children` leaves one; else says how many there are. The
     /// place is free again when it is dropped.
-    pub fn begin(&self) -> Result<Place, usize> {
-        self.under_way.begin(self.snapshot().settings.max_children)
+    ///
+    /// **Invariant:** nobody takes one before all of his request is there, or keeps one that has nothing left to be done
+    /// for it: who says nothing, or reads nothing, would keep others out.
+    pub fn begin(&self, kept: Option<&Arc<Kept>>) -> Result<Place, usize> {
+        let place = self.under_way.begin(self.snapshot().settings.max_children)?;
+        Ok(match kept {
+            Some(kept) => place.on(kept.busy()),
+            None => place,
+        })
     }
 
     /// The requests under way.
@@ -329,4 +384,18 @@ fn limiter(snapshot: &Snapshot) -> Limiter {
 
 fn budget_of(limit: RateLimit) -> Budget {
     Budget { limit: NonZeroU32::get(limit.limit), window: limit.window.as_secs(), block: limit.block.as_secs() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_half_of_the_descriptors_to_scripts() {
+        let usual = Shares { connections: (4096, 3072), handshakes: (512, 256), idle: (3072, 1024) };
+        assert_eq!(Shares::of(16_384), usual);
+        let few = Shares { connections: (512, 384), handshakes: (64, 32), idle: (384, 128) };
+        assert_eq!(Shares::of(1024), few);
+        assert!(Shares::of(0).handshakes.1 > 0);
+    }
 }

@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,7 +18,10 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::pump::Sink;
+use super::under_way::Place;
+use crate::net::crowd::{self, Crowd};
 use crate::net::serve::Cut;
+use crate::wire::name::DispatcherId;
 use crate::wire::stream::{Channel, Draft, Encoder, Frame};
 
 /// Frames that may wait for the connection.
@@ -45,8 +49,10 @@ pub struct Outlet {
     encoder: Mutex<Encoder>,
     sender: mpsc::Sender<Bytes>,
     reader: Reader,
-    /// Told when a frame waited too long.
-    stalled: Notify,
+    /// Told when a frame waited too long, or the place among the readers is lost.
+    stalled: Arc<Notify>,
+    /// Once there is nothing left to do but to be read.
+    reading: OnceLock<crowd::Place<DispatcherId>>,
 }
 
 impl Outlet {
@@ -55,7 +61,11 @@ impl Outlet {
         // **Invariant:** a frame gets its number when nothing can keep it from leaving any more: who waits here for a place
         // may be dropped, as the sign of life is when the script ends, and the next would be out of sequence.
         match timeout(self.reader.patience, self.sender.reserve()).await {
-            Ok(Ok(place)) => place.send(Bytes::from(encode(&mut encoder))),
+            Ok(Ok(place)) => {
+                place.send(Bytes::from(encode(&mut encoder)));
+                // Behind the sending: that there was room means that something was taken.
+                self.reading.get().into_iter().for_each(crowd::Place::renew);
+            }
             // A body that is gone takes the run with it; until then there is nothing to do about it.
             Ok(Err(_)) => {}
             Err(_) => {
@@ -64,6 +74,14 @@ impl Outlet {
                 pending::<()>().await;
             }
         }
+    }
+
+    /// There is nothing left to do for this answer but to be read: it makes room for requests, and has a place among its
+    /// caller's others of the kind from now on.
+    pub fn is_to_be_read(&self, readers: &Arc<Crowd<DispatcherId>>, caller: &DispatcherId, place: &mut Place) {
+        let enter = || readers.enter_heard(caller.clone(), false, Arc::clone(&self.stalled));
+        self.reading.get_or_init(enter);
+        place.step_aside();
     }
 
     /// Sends output that was read elsewhere.
@@ -116,7 +134,8 @@ impl OutputBody {
     /// Starts the work that fills the body.
     pub fn start<F: Future<Output = ()> + Send + 'static>(reader: Reader, work: impl FnOnce(Outlet) -> F) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING);
-        let outlet = Outlet { encoder: Mutex::default(), sender, reader, stalled: Notify::new() };
+        let outlet =
+            Outlet { encoder: Mutex::default(), sender, reader, stalled: Arc::default(), reading: OnceLock::new() };
         let work = tokio::spawn(work(outlet));
         Self { receiver, work }
     }

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::kept::Busy;
+
 /// All of them.
 #[derive(Debug, Default)]
 pub struct UnderWay {
@@ -16,6 +18,8 @@ pub struct UnderWay {
 struct Requests {
     /// Numbers of those under way, which are given in the order of their beginning.
     numbers: BTreeSet<u64>,
+    /// How many of them have stepped aside.
+    aside: usize,
     next: u64,
 }
 
@@ -24,23 +28,46 @@ struct Requests {
 pub struct Place {
     all: Arc<UnderWay>,
     number: u64,
+    aside: bool,
+    /// Its connection is not idle meanwhile.
+    busy: Option<Busy>,
+}
+
+impl Place {
+    /// The same, on this connection.
+    #[must_use]
+    pub fn on(mut self, busy: Busy) -> Self {
+        self.busy = Some(busy);
+        self
+    }
+
+    /// Nothing is done for it any more but to tell its caller: it is still under way, and another may begin.
+    pub fn step_aside(&mut self) {
+        if !std::mem::replace(&mut self.aside, true) {
+            self.all.requests().aside += 1;
+        }
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.all.requests().numbers.remove(&self.number);
+        let mut requests = self.all.requests();
+        requests.numbers.remove(&self.number);
+        requests.aside -= usize::from(self.aside);
+        drop(requests);
         self.all.ended.notify_one();
+        drop(self.busy.take());
     }
 }
 
 impl UnderWay {
-    /// Takes a place if fewer than `most` are taken; else says how many are.
+    /// Takes a place if fewer than `most` are taken by others that have not stepped aside; else says how many are.
     ///
     /// # Errors
     /// How many there are.
     pub fn begin(self: &Arc<Self>, most: usize) -> Result<Place, usize> {
         let mut requests = self.requests();
-        let others = requests.numbers.len();
+        let others = requests.numbers.len() - requests.aside;
         if others >= most {
             return Err(others);
         }
@@ -48,10 +75,10 @@ impl UnderWay {
         requests.next += 1;
         requests.numbers.insert(number);
         drop(requests);
-        Ok(Place { all: Arc::clone(self), number })
+        Ok(Place { all: Arc::clone(self), number, aside: false, busy: None })
     }
 
-    /// How many there are.
+    /// How many there are, those that have stepped aside among them.
     #[must_use]
     pub fn count(&self) -> usize {
         self.requests().numbers.len()
@@ -105,5 +132,20 @@ mod tests {
         drop(second);
         timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
         assert_eq!(all.count(), 1);
+    }
+
+    #[test]
+    fn one_that_steps_aside_leaves_room_and_is_still_under_way() {
+        let all = Arc::new(UnderWay::default());
+        let mut first = all.begin(1).unwrap();
+        assert_eq!(all.begin(1).unwrap_err(), 1);
+        first.step_aside();
+        first.step_aside();
+        let second = all.begin(1).unwrap();
+        assert_eq!((all.count(), all.begin(1).unwrap_err()), (2, 1));
+        drop(first);
+        assert_eq!((all.count(), all.begin(1).unwrap_err()), (1, 1));
+        drop(second);
+        assert_eq!(all.count(), 0);
     }
 }

@@ -8,4 +8,5 @@ pub mod dispatcher;
 pub mod executor;
 pub mod out;
 pub mod parse;
+pub mod role;
 pub mod table;

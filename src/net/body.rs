@@ -32,23 +32,70 @@ pub enum BodyError {
     Broken,
 }
 
-/// Reads a whole body of at most `limit` bytes within `patience`.
-pub async fn read(mut body: Incoming, limit: usize, patience: Duration) -> Result<Bytes, BodyError> {
-    let work = async {
-        if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
-            return drain(&mut body).await;
+/// A body on its way, and what has come of it.
+#[derive(Debug)]
+pub struct Arriving {
+    body: Incoming,
+    taken: Vec<u8>,
+    limit: usize,
+    too_large: bool,
+}
+
+impl Arriving {
+    /// One of at most `limit` bytes.
+    #[must_use]
+    pub const fn new(body: Incoming, limit: usize) -> Self {
+        Self { body, taken: Vec::new(), limit, too_large: false }
+    }
+
+    /// The whole body, if all of it is there.
+    pub async fn at_once(&mut self) -> Option<Result<Bytes, BodyError>> {
+        tokio::select! {
+            biased;
+            body = self.whole(|_| {}) => Some(body),
+            () = std::future::ready(()) => None,
         }
-        let mut taken = Vec::new();
-        while let Some(frame) = body.frame().await {
+    }
+
+    /// Waits for the whole body, at most for `patience`. `holds` hears how many bytes this takes meanwhile.
+    pub async fn within(&mut self, patience: Duration, holds: impl Fn(usize)) -> Result<Bytes, BodyError> {
+        timeout(patience, self.whole(holds)).await.unwrap_or(Err(BodyError::TimedOut))
+    }
+
+    /// **Invariant:** nothing that has come is lost where this is dropped, and begun anew.
+    async fn whole(&mut self, holds: impl Fn(usize)) -> Result<Bytes, BodyError> {
+        self.too_large |= self.body.size_hint().lower() > u64::try_from(self.limit).unwrap_or(u64::MAX);
+        while !self.too_large {
+            let Some(frame) = self.body.frame().await else { return Ok(Bytes::from(std::mem::take(&mut self.taken))) };
             let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
-            if taken.len() + data.len() > limit {
-                return drain(&mut body).await;
+            self.too_large = self.taken.len() + data.len() > self.limit;
+            if !self.too_large {
+                self.take(&data);
+                holds(self.taken.capacity());
             }
-            taken.extend_from_slice(&data);
         }
-        Ok(Bytes::from(taken))
-    };
-    timeout(patience, work).await.unwrap_or(Err(BodyError::TimedOut))
+        self.taken = Vec::new();
+        holds(0);
+        drain_most(&mut self.body, DRAIN).await;
+        Err(BodyError::TooLarge)
+    }
+
+    /// Room grows with what comes, and never beyond the limit.
+    fn take(&mut self, data: &[u8]) {
+        let (held, room) = (self.taken.len(), self.taken.capacity());
+        if held + data.len() > room {
+            let wanted = (room * 2).min(self.limit).max(held + data.len());
+            self.taken.reserve_exact(wanted - held);
+        }
+        self.taken.extend_from_slice(data);
+    }
+
+    /// What is not wanted any more: see [`discard`].
+    pub async fn discard(self) {
+        let Self { body, taken, limit, .. } = self;
+        drop(taken);
+        discard(body, limit).await;
+    }
 }
 
 /// Reads away a body of about `limit` bytes that nobody wants, so that the client can read the answer before it meets a
@@ -59,11 +106,6 @@ pub async fn discard(mut body: Incoming, limit: usize) {
         // Too slow: its client has to do without the refusal.
         let _ = timeout(FAREWELL, work).await;
     }
-}
-
-async fn drain(body: &mut Incoming) -> Result<Bytes, BodyError> {
-    drain_most(body, DRAIN).await;
-    Err(BodyError::TooLarge)
 }
 
 async fn drain_most(body: &mut Incoming, mut left: u64) {

@@ -4,6 +4,7 @@
 //! who it is, every address has a budget in [`rate::Limiter`], every read has a deadline.
 
 pub mod body;
+pub mod crowd;
 pub mod exchange;
 pub mod handshakes;
 pub mod listen;

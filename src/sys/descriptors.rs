@@ -19,6 +19,14 @@ pub fn raise(wanted: u64) -> io::Result<u64> {
     Ok(soft)
 }
 
+/// How many this process may have.
+///
+/// # Errors
+/// None that the kernel is known to give.
+pub fn allowed() -> io::Result<u64> {
+    Ok(getrlimit(Resource::RLIMIT_NOFILE)?.0)
+}
+
 /// Puts the limit back to what it was in the process that raised it.
 ///
 /// # Errors
@@ -44,6 +52,7 @@ mod tests {
     fn a_limit_that_is_high_enough_stays() {
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         assert_eq!(raise(1).unwrap(), soft);
+        assert_eq!(allowed().unwrap(), soft);
         put_back(soft).unwrap();
         assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (soft, hard));
     }

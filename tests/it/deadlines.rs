@@ -12,7 +12,7 @@ const LONG: Duration = Duration::from_secs(45);
 
 #[test]
 fn silence_has_an_end_at_every_stage_of_a_connection() {
-    let site = Site::builder().agent("rate_limit_disable = 1").start();
+    let site = Site::builder().agent("rate_limit_disable = 1\nmax_children = 2").start();
     let address = site.agent().address();
     let started = Instant::now();
     let mut silent = tls::tcp(address);
@@ -30,6 +30,10 @@ fn silence_has_an_end_at_every_stage_of_a_connection() {
     head.send("POST /run HTTP/1.1\r\nHost: x\r\n");
     body.send("POST /run HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{");
     assert_eq!(kept.post("/ping", "{}").status, 200);
+    let mut bodies: Vec<_> = (0..20).map(|_| connect()).collect();
+    for slow in &mut bodies {
+        slow.send("POST /run HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{");
+    }
     let drop_by_drop =
         [("POST /run HTTP/1.1\r\nX: ", b'x'), ("POST /run HTTP/1.1\r\nContent-Length: 100\r\n\r\n", b' ')];
     let drops: Vec<_> = drop_by_drop
@@ -44,9 +48,12 @@ fn silence_has_an_end_at_every_stage_of_a_connection() {
     drop((silent.read_to_end(&mut rest), half.read_to_end(&mut rest), tls::drip(&mut dripping, 0)));
     assert!(started.elapsed() < SHORT, "handshakes: {:?}", started.elapsed());
     eventually("three lines about it", || (site.agent().lines("tls-failure").len() == 3).then_some(()));
-    let answer = body.answer().unwrap();
-    assert_eq!((answer.status, answer.json()["error"].as_str()), (408, Some("request timed out")));
-    for http in [&mut idle, &mut head, &mut body, &mut kept] {
+    for slow in bodies.iter_mut().chain([&mut body]) {
+        let answer = slow.answer().unwrap();
+        assert_eq!((answer.status, answer.json()["error"].as_str()), (408, Some("request timed out")));
+        assert!(slow.rest().is_empty());
+    }
+    for http in [&mut idle, &mut head, &mut kept] {
         assert!(http.rest().is_empty());
     }
     for dripping in drops {

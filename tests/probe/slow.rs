@@ -71,13 +71,9 @@ fn attack(site: &Site, tools: &Tools, from: (&Relay, Guise), way: (&str, &[&str]
     let seconds = started.elapsed().as_secs();
     let pinged = format!("{answered} of {} pings in {seconds} s, the slowest {worst:.2?}", pings.len());
     let ran = status.success() && seconds > 0;
-    // Requests of a trusted dispatcher that have begun hold places among `max_children`, as its scripts do, until the
-    // deadline of their bodies: who is turned away meanwhile is told so at once.
-    let holds_places = guise == Guise::Dispatcher && name == "slow body";
-    let answered = holds_places || answered == pings.len();
     vec![
         Fact::new(format!("{who}: the tool ran"), format!("{status}, {held} sockets at the agent"), ran),
-        Fact::new(format!("{who}: pings"), pinged, answered && worst < PATIENCE),
+        Fact::new(format!("{who}: pings"), pinged, answered == pings.len() && worst < PATIENCE),
     ]
 }
 

@@ -120,7 +120,7 @@ async fn accept(agent: Arc<Agent>, listener: LocalListener) {
     }
 }
 
-async fn connection(agent: Arc<Agent>, last: Arc<Last>, mut stream: Box<dyn Local>, mut place: Place) {
+async fn connection(agent: Arc<Agent>, last: Arc<Last>, mut stream: Box<dyn Local>, place: Place) {
     let talk = async {
         // Who has gone, or says nothing, gets no answer.
         let Some(asked) = timeout(HEAD, http::head(&mut stream)).await.ok().flatten() else { return };

@@ -11,6 +11,7 @@ pub mod prepare;
 mod profile_check;
 pub mod remedy;
 pub mod request_pairing;
+mod running;
 mod script_check;
 pub mod self_check;
 pub mod self_ping;

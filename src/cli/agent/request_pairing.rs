@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::Globals;
+use super::{Globals, running};
 use crate::agent::older_trust;
 use crate::agent::pairing::places::{PlaceError, Places};
 use crate::agent::pairing::target::Target;
@@ -86,7 +86,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     if args.detached {
         return Ok(detached(&Request { patience: Some(patience), ..request }, &places, &globals.root()));
     }
-    foreground(&request, &places, &globals.root())
+    foreground(&request, &places, globals)
 }
 
 fn request(args: &Args, globals: &Globals, places: &Places) -> Result<Request, Failure> {
@@ -150,7 +150,7 @@ fn ask(code: &str) -> bool {
     read.is_ok() && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }
 
-fn foreground(request: &Request, places: &Places, root: &Root) -> Result<Exit, Failure> {
+fn foreground(request: &Request, places: &Places, globals: &Globals) -> Result<Exit, Failure> {
     let (host, dispatcher) = (&request.hostname, request.dispatcher.host());
     let show = |step: Progress| match step {
         Progress::Connecting => out::line(format!("Connecting to ctrl-exec at {dispatcher} for pairing...")),
@@ -172,8 +172,8 @@ fn foreground(request: &Request, places: &Places, root: &Root) -> Result<Exit, F
     runtime.shutdown_background();
     match result {
         Ok(paired) => {
-            log_complete(&logger(root), request, &paired);
-            complete(&paired, root);
+            log_complete(&logger(&globals.root()), request, &paired);
+            complete(&paired, globals);
             Ok(Exit::Success)
         }
         Err(failure) => {
@@ -230,33 +230,50 @@ fn log_complete(log: &Logger, request: &Request, paired: &Paired) {
     log.emit(event.maybe("FORM", paired.original.then_some("original")));
 }
 
-fn complete(paired: &Paired, root: &Root) {
+fn complete(paired: &Paired, globals: &Globals) {
     out::line("Pairing complete. Certificates stored.");
     if !paired.registered && !paired.original {
         out::error("Warning: the dispatcher did not confirm that it has registered this host.");
         out::error("         If 'ctrl-exec list-agents' does not show it there, pair again.");
     }
     out::line("");
-    next_steps(|path| root.path(path).exists()).iter().for_each(out::line);
+    let (root, config) = (globals.root(), globals.config());
+    let there = |path: &str| root.path(path).exists();
+    next_steps(there, running::under_procd, || running::processes(&config)).iter().for_each(out::line);
     out::line("Then verify with: ctrl-exec-agent self-ping");
 }
 
-/// How the agent is started here, or restarted where it runs already; `there` looks for a file.
-fn next_steps(there: impl Fn(&str) -> bool) -> &'static [&'static str] {
-    let unit = "/sys/fs/cgroup/system.slice/ctrl-exec-agent.service";
-    if there(unit) {
-        &["The agent is running. Restart it:", "  systemctl restart ctrl-exec-agent"]
-    } else if there("/run/systemd/system") {
+/// How the agent is started here; or, where it runs already, how it takes up what was stored. `there` looks for a file,
+/// `procd` asks procd, `by_hand` looks for processes.
+fn next_steps(
+    there: impl Fn(&str) -> bool,
+    procd: impl FnOnce() -> bool,
+    by_hand: impl FnOnce() -> Vec<u32>,
+) -> Vec<String> {
+    let lines = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
+    if there("/sys/fs/cgroup/system.slice/ctrl-exec-agent.service") {
+        return lines(&["The agent is running. Restart it:", "  systemctl restart ctrl-exec-agent"]);
+    }
+    if there("/run/openrc/started/ctrl-exec-agent") {
+        return lines(&["The agent is running. Restart it:", "  rc-service ctrl-exec-agent restart"]);
+    }
+    let of_procd = there("/etc/rc.common") && there("/etc/init.d/ctrl-exec-agent");
+    if of_procd && procd() {
+        return lines(&["The agent is running. Have it reload:", "  /etc/init.d/ctrl-exec-agent reload"]);
+    }
+    let processes = by_hand().iter().fold(String::new(), |text, process| format!("{text} {process}"));
+    if !processes.is_empty() {
+        return vec!["The agent is running. Have it reload:".to_owned(), format!("  kill -HUP{processes}")];
+    }
+    lines(if there("/run/systemd/system") {
         &["Start the agent:", "  systemctl enable --now ctrl-exec-agent"]
-    } else if there("/run/openrc/started/ctrl-exec-agent") {
-        &["The agent is running. Restart it:", "  rc-service ctrl-exec-agent restart"]
     } else if there("/run/openrc") {
         &["Start the agent:", "  rc-update add ctrl-exec-agent", "  rc-service ctrl-exec-agent start"]
-    } else if there("/etc/init.d/ctrl-exec-agent") {
-        &["Start the agent:", "  /etc/init.d/ctrl-exec-agent enable", "  /etc/init.d/ctrl-exec-agent restart"]
+    } else if of_procd {
+        &["Start the agent:", "  /etc/init.d/ctrl-exec-agent enable", "  /etc/init.d/ctrl-exec-agent start"]
     } else {
-        &["Start the agent (or start it again, if it is running):", "  ctrl-exec-agent serve"]
-    }
+        &["Start the agent:", "  ctrl-exec-agent serve"]
+    })
 }
 
 /// Starts this command once more, prints the id that it reports, and leaves it.
@@ -360,16 +377,21 @@ mod tests {
 
     #[test]
     fn each_init_system_has_its_own_next_steps_and_a_running_agent_is_told_of() {
-        let steps = |files: &[&str]| next_steps(|path| files.contains(&path)).join("\n");
+        let steps = |files: &[&str]| next_steps(|path| files.contains(&path), || false, Vec::new).join("\n");
         let unit = "/sys/fs/cgroup/system.slice/ctrl-exec-agent.service";
         let openrc = ["/run/openrc", "/etc/init.d/ctrl-exec-agent"];
+        let procd = ["/etc/rc.common", "/etc/init.d/ctrl-exec-agent"];
         assert!(steps(&["/run/systemd/system"]).ends_with("systemctl enable --now ctrl-exec-agent"));
         assert!(steps(&["/run/systemd/system", unit]).starts_with("The agent is running. Restart it:\n  systemctl"));
         assert!(steps(&openrc).contains("rc-update add ctrl-exec-agent"));
         assert!(
             steps(&[openrc[0], "/run/openrc/started/ctrl-exec-agent"]).contains("running. Restart it:\n  rc-service")
         );
-        assert!(steps(&openrc[1..]).contains("/etc/init.d/ctrl-exec-agent enable"));
-        assert!(steps(&[]).ends_with("ctrl-exec-agent serve"));
+        assert!(steps(&procd).ends_with("/etc/init.d/ctrl-exec-agent start"));
+        let running = next_steps(|path| procd.contains(&path), || true, Vec::new).join("\n");
+        assert_eq!(running, "The agent is running. Have it reload:\n  /etc/init.d/ctrl-exec-agent reload");
+        let by_hand = next_steps(|path| procd.contains(&path), || false, || vec![7, 1234]).join("\n");
+        assert_eq!(by_hand, "The agent is running. Have it reload:\n  kill -HUP 7 1234");
+        assert_eq!(steps(&[]), "Start the agent:\n  ctrl-exec-agent serve");
     }
 }

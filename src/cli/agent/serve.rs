@@ -30,6 +30,13 @@ pub struct Args {
     check: bool,
 }
 
+impl Args {
+    /// Whether nothing is to be served.
+    pub(super) const fn is_a_check(&self) -> bool {
+        self.check
+    }
+}
+
 /// Serves until SIGTERM or SIGINT.
 pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     let places = globals.places();

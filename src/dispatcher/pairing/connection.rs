@@ -22,7 +22,7 @@ pub(super) async fn serve(
     shared: &Arc<Shared>,
     acceptor: &TlsAcceptor,
     stream: TcpStream,
-    (peer, mut place): (IpAddr, Place),
+    (peer, place): (IpAddr, Place),
 ) {
     let handshake = async {
         // The original's agent looks whether the port is open and goes away again: not worth a word.

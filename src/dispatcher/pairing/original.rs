@@ -35,7 +35,7 @@ pub(super) async fn serve(
     shared: &Arc<Shared>,
     stream: TlsStream<TcpStream>,
     peer: IpAddr,
-    mut connection: handshakes::Place,
+    connection: handshakes::Place,
 ) {
     let mut talk = Exchange::new(stream);
     let queued = tokio::select! {

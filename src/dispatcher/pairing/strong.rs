@@ -54,7 +54,7 @@ pub(super) async fn serve(
     shared: &Arc<Shared>,
     stream: TlsStream<TcpStream>,
     peer: IpAddr,
-    mut connection: handshakes::Place,
+    connection: handshakes::Place,
 ) {
     let mut talk = Talk(Exchange::new(stream));
     let queued = tokio::select! {

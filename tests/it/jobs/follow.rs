@@ -112,7 +112,7 @@ fn a_job_that_is_submitted_to_be_followed_outlives_its_caller() {
 }
 
 #[test]
-fn a_follower_that_reads_nothing_for_too_long_loses_its_place_and_no_job() {
+fn a_follower_that_reads_nothing_keeps_nobody_out_and_in_the_end_loses_its_stream_and_no_job() {
     let flood = "head -c 16777216 /dev/zero; ";
     let settings = "stall_timeout = 1\nmax_children = 1";
     let site = site().agent(settings).sh("flood", &format!("{flood}{WAIT}")).start();
@@ -120,9 +120,14 @@ fn a_follower_that_reads_nothing_for_too_long_loses_its_place_and_no_job() {
     let body = json!({"script": "flood", "reqid": "r1", "async": true}).to_string();
     let mut stream = Stream::open(&caller, "POST", "/run", &body);
     let (script, _) = waiting(&site);
-    // Refused for want of a place until the follower's is free.
-    let answer = eventually("a place", || Some(caller.get("/result/r1")).filter(|answer| answer.status != 503));
-    assert_eq!(answer.json()["status"], "running");
+    let sockets = || {
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", site.agent().pid())).unwrap().flatten();
+        let targets = descriptors.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+    };
+    let with_it = sockets();
+    assert_eq!(caller.result("r1")["status"], "running");
+    eventually("the end of its connection", || (sockets() < with_it).then_some(()));
     assert!(host::alive(script));
     while let Some(frame) = stream.next() {
         assert!(!matches!(frame, Told::End(_)), "an answer that was cut has no end");

@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use ctrl_exec::tls::identity::Identity;
 
 use super::*;
+use crate::harness::agent::write_executable;
 use crate::harness::host::is_root;
 use crate::harness::pki::Credentials;
 use crate::harness::site::DISPATCHER;
@@ -50,6 +51,64 @@ fn a_host_is_paired_and_then_serves_pings_and_runs() {
     assert_eq!(line.get("DISPATCHER"), Some(DISPATCHER));
     let port = world.agent().address().port().to_string();
     world.agent().command(&["--port", &port, "self-ping"]).exits(0);
+}
+
+#[test]
+fn an_agent_that_was_started_by_hand_is_told_of_and_takes_up_what_was_stored() {
+    let mut world = World::new();
+    let session = world.session(&[]);
+    // Agents of other tests run meanwhile: they have other configurations.
+    let first = paired(&world, &session, |_| {});
+    assert!(first.stdout.contains("\nStart the agent:\n  ctrl-exec-agent serve\n"), "{}", first.stdout);
+    world.site.agent_mut().start();
+    let agent = world.agent();
+    let second = paired(&world, &session, |_| {});
+    let told = format!("\nThe agent is running. Have it reload:\n  kill -HUP {}\nThen verify with: ", agent.pid());
+    assert!(second.stdout.contains(&told), "{}", second.stdout);
+    session.close();
+    let port = agent.address().port().to_string();
+    world.site.control(&["edit-agent", &world.name, "--agent-port", &port]).exits(0);
+    // The dispatcher knows the new certificate alone.
+    assert_ne!(world.site.control(&["ping", &world.name]).code, 0);
+    assert_eq!(agent.reload().get("RESULT"), Some("ok"));
+    world.site.control(&["ping", &world.name]).exits(0);
+}
+
+#[test]
+fn procd_is_asked_whether_it_runs_the_agent() {
+    let world = World::new();
+    let session = world.session(&[]);
+    let root = &world.agent().root;
+    let bin = root.join("bin");
+    for dir in [root.join("etc/init.d"), bin.clone()] {
+        std::fs::create_dir_all(dir).unwrap();
+    }
+    for file in ["etc/rc.common", "etc/init.d/ctrl-exec-agent"] {
+        std::fs::write(root.join(file), "").unwrap();
+    }
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let question = r#"-t 5 call service list {"name":"ctrl-exec-agent"}"#;
+    for (running, told) in [
+        ("true", "The agent is running. Have it reload:\n  /etc/init.d/ctrl-exec-agent reload\n"),
+        ("false", "Start the agent:\n  /etc/init.d/ctrl-exec-agent enable\n  /etc/init.d/ctrl-exec-agent start\n"),
+    ] {
+        let answer = format!(r#"{{"ctrl-exec-agent":{{"instances":{{"instance1":{{"running":{running}}}}}}}}}"#);
+        let text = format!("#!/bin/sh\n[ \"$*\" = '{question}' ] && echo '{answer}'\n");
+        write_executable(&bin.join("ubus"), &text);
+        let paired = paired(&world, &session, |command| _ = command.env("PATH", &path));
+        assert!(paired.stdout.contains(&format!("\n{told}Then verify with: ")), "{}", paired.stdout);
+    }
+    session.close();
+}
+
+/// Pairs the only agent, which may be paired already.
+fn paired(world: &World, session: &Session, adapt: impl FnOnce(&mut Command)) -> Ran {
+    let mut command = world.asking(&session.port, &[]);
+    adapt(&mut command);
+    let mut asking = Live::start(command, &world.site.dir().join("asking"));
+    let id = reqid(&mut asking);
+    world.approve(&id, &["--lookup-by", "ip"]).exits(0);
+    asking.ends().exits(0)
 }
 
 #[test]

@@ -1,0 +1,300 @@
+//! Places for those who keep this end waiting: a bounded number, in all and of one party, and none of them keeps a
+//! newcomer out.
+//!
+//! Who says nothing costs nothing to replace: where every place is taken, the oldest gives way. An honest one is over in
+//! milliseconds, so it is never the oldest unless hundreds come in that time; places that were held until a deadline
+//! would need but as many silent ones.
+//!
+//! What a place holds of memory may be bounded in the same way, and by the same rule.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+/// The places and their ceilings. `K` is what tells one party from another.
+#[derive(Debug)]
+pub struct Crowd<K> {
+    /// In all.
+    all: Ceiling,
+    /// Of one party.
+    one: Ceiling,
+    places: Mutex<Places<K>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ceiling {
+    places: usize,
+    bytes: usize,
+}
+
+/// What is held by some.
+#[derive(Debug, Default)]
+struct Held {
+    /// The numbers of their places, the oldest first.
+    numbers: BTreeSet<u64>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Places<K> {
+    next: u64,
+    taken: BTreeMap<u64, Taken<K>>,
+    bytes: usize,
+    by_party: HashMap<K, Held>,
+}
+
+#[derive(Debug)]
+struct Taken<K> {
+    party: K,
+    bytes: usize,
+    gone: Arc<Notify>,
+}
+
+/// One place, free again when dropped.
+#[derive(Debug)]
+pub struct Place<K: Clone + Eq + Hash> {
+    crowd: Arc<Crowd<K>>,
+    number: AtomicU64,
+    gone: Arc<Notify>,
+}
+
+impl<K: Clone + Eq + Hash> Crowd<K> {
+    /// At most `total` at once, and at most `of_one` party; both at least one.
+    #[must_use]
+    pub fn new(total: usize, of_one: usize) -> Arc<Self> {
+        Self::bounded((total, of_one), (usize::MAX, usize::MAX))
+    }
+
+    /// The same for `places`, and for the `bytes` that they hold.
+    #[must_use]
+    pub fn bounded(places: (usize, usize), bytes: (usize, usize)) -> Arc<Self> {
+        let ceiling = |places: usize, bytes| Ceiling { places: places.max(1), bytes };
+        let none = Places { next: 0, taken: BTreeMap::new(), bytes: 0, by_party: HashMap::new() };
+        Arc::new(Self { all: ceiling(places.0, bytes.0), one: ceiling(places.1, bytes.1), places: Mutex::new(none) })
+    }
+
+    /// A place for a newcomer; another loses its own for it where there was none left. The ceiling of one party does not
+    /// hold for one that is `known`: a dispatcher may open all its connections at once.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>, party: K, known: bool) -> Place<K> {
+        self.enter_heard(party, known, Arc::default())
+    }
+
+    /// The same, where another's signal is given when the place is lost.
+    #[must_use]
+    pub fn enter_heard(self: &Arc<Self>, party: K, known: bool, gone: Arc<Notify>) -> Place<K> {
+        let mut places = self.lock();
+        let most = if known { self.all.places } else { self.one.places };
+        let oldest = places.by_party.get(&party).filter(|same| same.numbers.len() >= most).and_then(Held::oldest);
+        let first = || places.oldest().filter(|_| places.taken.len() >= self.all.places);
+        if let Some(number) = oldest.or_else(first) {
+            places.take_away(number);
+        }
+        let number = places.put(Taken { party, bytes: 0, gone: Arc::clone(&gone) });
+        Place { crowd: Arc::clone(self), number: AtomicU64::new(number), gone }
+    }
+
+    /// How many are taken now.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.lock().taken.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Places<K>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn oldest(&self) -> Option<u64> {
+        self.numbers.first().copied()
+    }
+}
+
+impl<K: Clone + Eq + Hash> Places<K> {
+    fn oldest(&self) -> Option<u64> {
+        self.taken.keys().next().copied()
+    }
+
+    /// Puts one behind all others.
+    fn put(&mut self, taken: Taken<K>) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        let same = self.by_party.entry(taken.party.clone()).or_default();
+        same.numbers.insert(number);
+        same.bytes += taken.bytes;
+        self.bytes += taken.bytes;
+        self.taken.insert(number, taken);
+        number
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Taken<K>> {
+        let taken = self.taken.remove(&number)?;
+        self.bytes -= taken.bytes;
+        if let Some(same) = self.by_party.get_mut(&taken.party) {
+            same.numbers.remove(&number);
+            same.bytes -= taken.bytes;
+            if same.numbers.is_empty() {
+                self.by_party.remove(&taken.party);
+            }
+        }
+        Some(taken)
+    }
+
+    fn take_away(&mut self, number: u64) {
+        if let Some(taken) = self.remove(number) {
+            taken.gone.notify_one();
+        }
+    }
+
+    /// Which is to give way, if they hold too much.
+    fn excess(&self, party: &K, all: usize, one: usize) -> Option<u64> {
+        let same = self.by_party.get(party).filter(|same| same.bytes > one).and_then(Held::oldest);
+        same.or_else(|| self.oldest().filter(|_| self.bytes > all))
+    }
+}
+
+impl<K: Clone + Eq + Hash> Place<K> {
+    /// Waits until the place is given to another.
+    pub async fn lost(&self) {
+        self.gone.notified().await;
+    }
+
+    /// Whether the place was given to another.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        let places = self.crowd.lock();
+        !places.taken.contains_key(&self.number())
+    }
+
+    /// Says how much memory the place's holder takes now. The oldest give way where that is too much, this one too if it
+    /// is among them.
+    pub fn weigh(&self, bytes: usize) {
+        let mut places = self.crowd.lock();
+        let Some(taken) = places.taken.get_mut(&self.number()) else { return };
+        let (party, before) = (taken.party.clone(), std::mem::replace(&mut taken.bytes, bytes));
+        places.bytes = places.bytes - before + bytes;
+        if let Some(same) = places.by_party.get_mut(&party) {
+            same.bytes = same.bytes - before + bytes;
+        }
+        while let Some(number) = places.excess(&party, self.crowd.all.bytes, self.crowd.one.bytes) {
+            places.take_away(number);
+        }
+    }
+
+    /// Makes it the youngest again: its holder has shown that somebody is there.
+    pub fn renew(&self) {
+        let mut places = self.crowd.lock();
+        if let Some(taken) = places.remove(self.number()) {
+            self.number.store(places.put(taken), Ordering::Relaxed);
+        }
+    }
+
+    /// **Invariant:** read and changed under the crowd's lock alone.
+    fn number(&self) -> u64 {
+        self.number.load(Ordering::Relaxed)
+    }
+}
+
+impl<K: Clone + Eq + Hash> Drop for Place<K> {
+    fn drop(&mut self) {
+        let mut places = self.crowd.lock();
+        places.remove(self.number());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future as _;
+    use std::net::IpAddr;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    fn is_lost(place: &Place<IpAddr>) -> bool {
+        pin!(place.lost()).poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(())
+    }
+
+    fn peer(n: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, n])
+    }
+
+    #[test]
+    fn the_oldest_of_an_address_gives_way_to_its_own_newcomer() {
+        let crowd = Crowd::new(10, 2);
+        let other = crowd.enter(peer(2), false);
+        let (first, second) = (crowd.enter(peer(1), false), crowd.enter(peer(1), false));
+        let third = crowd.enter(peer(1), false);
+        assert!(is_lost(&first));
+        assert!(![&other, &second, &third].into_iter().any(is_lost));
+    }
+
+    #[test]
+    fn the_oldest_of_all_gives_way_where_all_places_are_taken() {
+        let crowd = Crowd::new(3, 2);
+        let places: Vec<Place<IpAddr>> = (1..=3).map(|n| crowd.enter(peer(n), false)).collect();
+        let newcomer = crowd.enter(peer(4), false);
+        let lost: Vec<bool> = places.iter().map(is_lost).collect();
+        assert_eq!((lost, is_lost(&newcomer)), (vec![true, false, false], false));
+    }
+
+    #[test]
+    fn one_that_is_over_leaves_its_place_and_no_trace() {
+        let crowd = Crowd::new(2, 2);
+        let stays = crowd.enter(peer(1), false);
+        for _ in 0..10 {
+            let place = crowd.enter(peer(1), false);
+            place.weigh(7);
+            place.renew();
+        }
+        assert!(!is_lost(&stays));
+        drop(stays);
+        let places = crowd.lock();
+        assert!(places.taken.is_empty() && places.by_party.is_empty() && places.bytes == 0);
+    }
+
+    #[test]
+    fn the_ceiling_of_one_address_does_not_hold_for_a_known_one() {
+        let crowd = Crowd::new(4, 2);
+        let places: Vec<Place<IpAddr>> = (0..4).map(|_| crowd.enter(peer(1), true)).collect();
+        assert!(!places.iter().any(is_lost), "all four stay");
+    }
+
+    #[test]
+    fn who_holds_too_much_makes_its_own_oldest_give_way() {
+        let crowd = Crowd::bounded((9, 9), (100, 60));
+        let other = crowd.enter(peer(2), false);
+        other.weigh(35);
+        let mine = [1, 2, 3].map(|_| crowd.enter(peer(1), false));
+        for place in &mine {
+            place.weigh(20);
+        }
+        assert!(!mine.iter().chain([&other]).any(is_lost));
+        mine[2].weigh(21);
+        assert_eq!(mine.each_ref().map(is_lost), [true, false, false]);
+        // What is given back counts no more.
+        mine[1].weigh(0);
+        mine[2].weigh(60);
+        assert!(!mine[1..].iter().chain([&other]).any(is_lost));
+        // More than all may hold together: the oldest of all, whoever it is.
+        crowd.enter(peer(3), false).weigh(6);
+        assert!(is_lost(&other) && !mine[1..].iter().any(is_lost));
+    }
+
+    #[test]
+    fn one_that_shows_that_somebody_is_there_is_the_youngest_again() {
+        let crowd = Crowd::new(9, 2);
+        let [first, second] = [1, 2].map(|_| crowd.enter(peer(1), false));
+        first.renew();
+        let third = crowd.enter(peer(1), false);
+        assert!(is_lost(&second) && ![&first, &third].into_iter().any(is_lost));
+        // One that has lost its place gets it back by nothing.
+        second.renew();
+        second.weigh(1);
+        assert_eq!(crowd.held(), 2);
+    }
+}
