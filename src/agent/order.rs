@@ -39,6 +39,8 @@ pub struct Running {
     stream: Receiver,
     /// What has arrived of reports.
     bytes: Vec<u8>,
+    /// The script's program was told to run.
+    begun: bool,
 }
 
 impl Running {
@@ -53,14 +55,28 @@ impl Running {
             send_rest(&connection, rest).await.map_err(OrderError::Unreachable)?;
         }
         let stream = Receiver::from_owned_fd_unchecked(connection).map_err(OrderError::Unreachable)?;
-        Ok(Self { stream, bytes: Vec::new() })
+        Ok(Self { stream, bytes: Vec::new(), begun: false })
     }
 
-    /// Waits until the script's program runs, which has no outcome yet; or for an outcome without that.
+    /// Waits until the script's program is told to run, if it was not; or for an outcome without that.
     pub async fn begun(&mut self) -> Result<Option<Outcome>, OrderError> {
+        if self.begun {
+            return Ok(None);
+        }
         match self.report().await? {
-            Report::Started { .. } => Ok(None),
+            Report::Started { .. } => {
+                self.begun = true;
+                Ok(None)
+            }
             Report::Ended(outcome) => Ok(Some(outcome)),
+        }
+    }
+
+    /// The outcome, where it has arrived with the report before it.
+    pub fn ended(&mut self) -> Result<Option<Outcome>, OrderError> {
+        match self.received()? {
+            Some(Report::Ended(outcome)) => Ok(Some(outcome)),
+            Some(Report::Started { .. }) | None => Ok(None),
         }
     }
 
