@@ -161,6 +161,7 @@ fn only_an_order(connection: &OwnedFd, control: Option<&OwnedFd>, asked: Asked) 
 fn settle_down() -> std::io::Result<Signals> {
     process::own_session()?;
     process::block_all()?;
+    process::default_for_good();
     process::adopt_orphans()?;
     Signals::collect(&[Signal::SIGCHLD])
 }
