@@ -2,13 +2,16 @@
 //!
 //! A buffered reply and a streamed one differ in their sinks alone. What lies in a pipe when the script has ended is
 //! taken and nothing is waited for: a background process that holds the pipe open delays no reply.
+//!
+//! Most scripts have ended a moment after their start, and are told to have begun and ended at once: nobody watches the
+//! pipes of those, since being told of each of them costs more than what they bring.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::unix::pipe::{Receiver, Sender};
+use tokio::net::unix::pipe::Sender;
 use tokio::sync::watch;
 
 use super::order::{OrderError, Running};
@@ -24,8 +27,8 @@ use crate::wire::stream::Channel;
 pub struct Run {
     running: Running,
     stdin: Option<Rest>,
-    stdout: Receiver,
-    stderr: Receiver,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
 }
 
 /// What a run brought, besides its output.
@@ -61,6 +64,16 @@ impl Run {
         S: Sink,
         T: FnOnce() + Send,
     {
+        let early = match self.running.begun().await? {
+            Some(outcome) => Some(outcome),
+            None => self.running.ended()?,
+        };
+        if let Some(outcome) = early {
+            told();
+            pump::drain(&self.stdout, Channel::Stdout, sink).await;
+            pump::drain(&self.stderr, Channel::Stderr, sink).await;
+            return Ok(Finished { outcome, unread: None });
+        }
         // The end is told to those who read, instead of dropping them: one of them may hold a piece that its sink has
         // not taken yet.
         let (ended, end) = watch::channel(false);
@@ -83,15 +96,16 @@ impl Run {
     }
 }
 
-type Ours = (Option<Rest>, Receiver, Receiver);
+type Ours = (Option<Rest>, OwnedFd, OwnedFd);
 
 /// The script's ends stay blocking, as every program expects; ours do not.
 fn pipes(context: &[u8]) -> io::Result<(Ours, [OwnedFd; 3])> {
     let (stdin_read, stdin_write) = pipe::pipe()?;
     let (stdout_read, stdout_write) = pipe::pipe()?;
     let (stderr_read, stderr_write) = pipe::pipe()?;
-    let ours =
-        (put(stdin_write, context)?, Receiver::from_owned_fd(stdout_read)?, Receiver::from_owned_fd(stderr_read)?);
+    pipe::set_nonblocking(&stdout_read, true)?;
+    pipe::set_nonblocking(&stderr_read, true)?;
+    let ours = (put(stdin_write, context)?, stdout_read, stderr_read);
     Ok((ours, [stdin_read, stdout_write, stderr_write]))
 }
 

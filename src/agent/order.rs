@@ -5,10 +5,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream as StdStream;
 
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::UnixStream;
+use tokio::net::unix::pipe::{Receiver, Sender};
 
 use crate::sys::{fdpass, pipe};
 use crate::wire::frame::{self, FrameError, PREFIX};
@@ -36,9 +35,12 @@ pub enum OrderError {
 /// A connection on which an order was given.
 #[derive(Debug)]
 pub struct Running {
-    stream: UnixStream,
+    /// Watched for what comes alone, as a pipe is: watched for room too, whatever the monitor reads would wake this process.
+    stream: Receiver,
     /// What has arrived of reports.
     bytes: Vec<u8>,
+    /// The script's program was told to run.
+    begun: bool,
 }
 
 impl Running {
@@ -48,18 +50,33 @@ impl Running {
         pipe::set_nonblocking(connection.as_fd(), true).map_err(OrderError::Unreachable)?;
         // A fresh socket's buffer is empty, so at least the first byte leaves at once, and the descriptors with it.
         let sent = fdpass::send(connection.as_fd(), &bytes, descriptors).map_err(OrderError::Unreachable)?;
-        let mut stream = UnixStream::from_std(StdStream::from(connection)).map_err(OrderError::Unreachable)?;
-        // An executor that refuses (busy, too large) answers and closes before it has read everything: the answer is
-        // then waiting, and says more than the broken pipe.
-        let _ = stream.write_all(bytes.get(sent..).unwrap_or_default()).await;
-        Ok(Self { stream, bytes: Vec::new() })
+        let rest = bytes.get(sent..).unwrap_or_default();
+        if !rest.is_empty() {
+            send_rest(&connection, rest).await.map_err(OrderError::Unreachable)?;
+        }
+        let stream = Receiver::from_owned_fd_unchecked(connection).map_err(OrderError::Unreachable)?;
+        Ok(Self { stream, bytes: Vec::new(), begun: false })
     }
 
-    /// Waits until the script's program runs, which has no outcome yet; or for an outcome without that.
+    /// Waits until the script's program is told to run, if it was not; or for an outcome without that.
     pub async fn begun(&mut self) -> Result<Option<Outcome>, OrderError> {
+        if self.begun {
+            return Ok(None);
+        }
         match self.report().await? {
-            Report::Started { .. } => Ok(None),
+            Report::Started { .. } => {
+                self.begun = true;
+                Ok(None)
+            }
             Report::Ended(outcome) => Ok(Some(outcome)),
+        }
+    }
+
+    /// The outcome, where it has arrived with the report before it.
+    pub fn ended(&mut self) -> Result<Option<Outcome>, OrderError> {
+        match self.received()? {
+            Some(Report::Ended(outcome)) => Ok(Some(outcome)),
+            Some(Report::Started { .. }) | None => Ok(None),
         }
     }
 
@@ -98,4 +115,12 @@ impl Running {
         self.bytes.drain(..size);
         Ok(Some(report))
     }
+}
+
+/// Sends what the connection had no room for. An executor that refuses (busy, too large) answers and closes before it has
+/// read everything: the answer is then waiting, and says more than the broken pipe.
+async fn send_rest(connection: &OwnedFd, rest: &[u8]) -> io::Result<()> {
+    let mut sender = Sender::from_owned_fd_unchecked(connection.try_clone()?)?;
+    drop(sender.write_all(rest).await);
+    Ok(())
 }

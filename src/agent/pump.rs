@@ -38,6 +38,8 @@ static LARGE_PIPES: Semaphore = Semaphore::const_new(16);
 /// Most chunks taken after the script's end. A pipe holds at most 1 MiB (pipe(7), `pipe-max-size`); more can only come
 /// from a process that still prints.
 const LEFTOVER_CHUNKS: usize = 32;
+/// What a script has left is taken in such pieces, unless it fills one: the room of a chunk costs more than to ask.
+const LITTLE: usize = 1024;
 
 /// Where output goes. A sink that takes its time holds the script back, through its pipe.
 pub trait Sink: Sync {
@@ -53,11 +55,12 @@ pub(super) type Receive = watch::Receiver<bool>;
 /// # Errors
 /// The pipe cannot be watched: the process is out of memory.
 pub(super) async fn follow<S: Sink>(
-    mut pipe: Receiver,
+    pipe: OwnedFd,
     channel: Channel,
     sink: &S,
     mut end: Receive,
 ) -> io::Result<OwnedFd> {
+    let mut pipe = Receiver::from_owned_fd(pipe)?;
     loop {
         let flood = watched(&pipe, channel, sink, &mut end).await;
         let unwatched = pipe.into_nonblocking_fd()?;
@@ -180,6 +183,16 @@ async fn looked_at<S: Sink>(pipe: &OwnedFd, channel: Channel, sink: &S, end: &mu
 /// Passes on what is in the pipe now. It asks the kernel and not the runtime, which may have seen the script's end
 /// before it has looked at its pipes again.
 pub(super) async fn drain<S: Sink>(source: &OwnedFd, channel: Channel, sink: &S) {
+    let mut little = [0; LITTLE];
+    let mut draft = Draft::new(LITTLE);
+    for _ in 0..LEFTOVER_CHUNKS {
+        let Ok(count @ 1..) = pipe::read(source, &mut little) else { return };
+        draft.room().extend_from_slice(little.get(..count).unwrap_or_default());
+        sink.take(channel, &mut draft).await;
+        if count == LITTLE {
+            break;
+        }
+    }
     let mut draft = Draft::new(CHUNK);
     for _ in 0..LEFTOVER_CHUNKS {
         let Ok(1..) = pipe::append(source, draft.room(), CHUNK) else { return };
@@ -194,9 +207,9 @@ mod tests {
     use super::*;
     use crate::agent::collect::Collector;
 
-    fn pipe() -> (Receiver, std::io::PipeWriter) {
+    fn pipe() -> (OwnedFd, std::io::PipeWriter) {
         let (reader, writer) = std::io::pipe().unwrap();
-        (Receiver::from_owned_fd(reader.into()).unwrap(), writer)
+        (reader.into(), writer)
     }
 
     #[tokio::test]

@@ -115,11 +115,12 @@ fn serve(connection: &OwnedFd, means: &Means<'_>, kept: Kept<'_>) {
             ending.pid = Some(spawned.pid);
             let mut supervision = Supervision::new(&plan, &order, spawned, (kept.signals, kept.leaving));
             (supervision.space, supervision.cancel, supervision.printed) = (space, cancel, printed);
-            let Ended { outcome, space, printed } = supervision.until_the_end(connection, audit);
+            let Ended { outcome, space, printed, start } = supervision.until_the_end(connection, audit);
             if let (Outcome::OutputLimit { .. }, Some(printed)) = (&outcome, printed) {
                 // What cannot be cut is removed with the job's other files, as ever.
                 drop(printed.cut());
             }
+            ending.start = start;
             ending.tell(&outcome);
             if let Some(space) = space {
                 space.see_out(kept.signals, kept.leaving);
@@ -160,6 +161,7 @@ fn only_an_order(connection: &OwnedFd, control: Option<&OwnedFd>, asked: Asked) 
 fn settle_down() -> std::io::Result<Signals> {
     process::own_session()?;
     process::block_all()?;
+    process::default_for_good();
     process::adopt_orphans()?;
     Signals::collect(&[Signal::SIGCHLD])
 }
@@ -203,13 +205,15 @@ struct Ending<'a> {
     order: Option<&'a Order>,
     profile: Option<&'a str>,
     pid: Option<Pid>,
+    /// The start, if it was not told yet: it is then told with the end.
+    start: Option<Report>,
     status: Option<OwnedFd>,
     lock: Option<OwnedFd>,
 }
 
 impl<'a> Ending<'a> {
     fn new(connection: &'a OwnedFd, audit: Audit<'a>) -> Self {
-        Self { connection, audit, order: None, profile: None, pid: None, status: None, lock: None }
+        Self { connection, audit, order: None, profile: None, pid: None, start: None, status: None, lock: None }
     }
 
     /// Status file first: whoever hears the report will find the file complete, and whoever finds it free (it is the
@@ -221,7 +225,8 @@ impl<'a> Ending<'a> {
             (self.audit)(&ExecEvent::StatusLost { request: order.request(), reason });
         }
         // A front-end that is gone has no more use for it; the audit line has it in any case.
-        drop(report::send(self.connection, &Report::Ended(outcome.clone())));
+        let reports: Vec<Report> = self.start.into_iter().chain([Report::Ended(outcome.clone())]).collect();
+        drop(report::send(self.connection, &reports));
         let pid = self.pid.map(Pid::as_raw);
         (self.audit)(&ExecEvent::Ended { order: self.order, profile: self.profile, pid, outcome });
     }

@@ -16,12 +16,15 @@ use crate::wire::outcome::Outcome;
 /// once, so this passes only where something is wrong.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Sends one report.
+/// Sends reports, as one piece.
 ///
 /// # Errors
 /// The front-end is gone or does not read. The order's fate does not depend on it.
-pub(super) fn send(connection: &OwnedFd, report: &Report) -> io::Result<()> {
-    let bytes = frame::encode(report, limits::REPORT).map_err(io::Error::other)?;
+pub(super) fn send(connection: &OwnedFd, reports: &[Report]) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    for report in reports {
+        bytes.extend(frame::encode(report, limits::REPORT).map_err(io::Error::other)?);
+    }
     write_all(connection, &bytes, PATIENCE)
 }
 
@@ -88,7 +91,7 @@ mod tests {
     fn a_front_end_that_is_gone_is_an_error_and_no_signal() {
         let (ours, theirs) = fdpass::pair(fdpass::Kind::Stream).unwrap();
         drop(theirs);
-        let result = send(&ours, &Report::Ended(Outcome::Cancelled));
+        let result = send(&ours, &[Report::Ended(Outcome::Cancelled)]);
         assert_eq!(result.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 }

@@ -1,7 +1,7 @@
 //! Standing by a script from its start to its end: what the monitor hears meanwhile, and what it does about it.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::confine::{Leaving, Space};
 use super::decide::Plan;
@@ -17,6 +17,9 @@ use crate::wire::outcome::Outcome;
 
 /// Largest command, in bytes.
 const COMMAND: usize = 64;
+/// So long a start is kept to oneself: most scripts have ended by then, and are told of once instead of twice. That of a job
+/// is told at once, since its caller waits for nothing else.
+const MOMENT: Duration = Duration::from_millis(3);
 
 /// A script between its start and its end.
 pub(super) struct Supervision<'a> {
@@ -32,6 +35,8 @@ pub(super) struct Supervision<'a> {
     leaving: &'a Leaving,
     /// Until exec has succeeded or failed.
     verdict: Option<OwnedFd>,
+    /// When it is to be told that exec has succeeded, if it still is.
+    untold: Option<Instant>,
     watch: Watch,
     /// What has arrived of a command.
     heard: Vec<u8>,
@@ -49,6 +54,8 @@ pub(super) struct Ended {
     /// The namespace, if it is still to be seen out.
     pub(super) space: Option<Space>,
     pub(super) printed: Option<Printed>,
+    /// The start, if it is still to be told.
+    pub(super) start: Option<Report>,
 }
 
 impl<'a> Supervision<'a> {
@@ -72,6 +79,7 @@ impl<'a> Supervision<'a> {
             signals,
             leaving,
             verdict,
+            untold: None,
             watch,
             heard,
             listening: true,
@@ -83,7 +91,8 @@ impl<'a> Supervision<'a> {
     /// Stands by.
     pub(super) fn until_the_end(mut self, connection: &OwnedFd, audit: Audit<'_>) -> Ended {
         loop {
-            let wakes = [self.watch.wakes(), self.printed.as_ref().map(Printed::wakes)].into_iter().flatten().min();
+            let wakes = [self.watch.wakes(), self.printed.as_ref().map(Printed::wakes), self.untold];
+            let wakes = wakes.into_iter().flatten().min();
             let limit = wakes.map(|at| at.saturating_duration_since(Instant::now()));
             let verdict = self.verdict.as_ref().map(AsFd::as_fd);
             let peer = self.listening.then(|| connection.as_fd());
@@ -97,13 +106,17 @@ impl<'a> Supervision<'a> {
             let ended = if verdict { self.learn_verdict(connection) } else { None };
             let ended = ended.or_else(|| if told { self.learn_end(connection) } else { None });
             if let Some(outcome) = ended.or_else(|| if child { self.reap(connection) } else { None }) {
-                return Ended { outcome, space: self.space, printed: self.printed };
+                let start = self.untold.map(|_| self.start());
+                return Ended { outcome, space: self.space, printed: self.printed, start };
             }
             let asked = if fifo { self.end_it() } else { Action::Wait };
             self.act(asked, audit);
             let asked = if peer { self.hear(connection) } else { Action::Wait };
             self.act(asked, audit);
             let now = Instant::now();
+            if self.untold.take_if(|at| *at <= now).is_some() {
+                self.tell_start(connection);
+            }
             let timed = self.watch.tick(now);
             self.act(timed, audit);
             let excess = self.printed.as_mut().and_then(|printed| printed.look(now));
@@ -116,8 +129,10 @@ impl<'a> Supervision<'a> {
     fn learn_verdict(&mut self, connection: &OwnedFd) -> Option<Outcome> {
         let failure = match Failure::read(self.verdict.take()?) {
             Ok(None) => {
-                // If it does not arrive, the front-end is gone, and we hear of that next.
-                drop(report::send(connection, &Report::Started { pid: self.leader.as_raw() }));
+                self.untold = Instant::now().checked_add(MOMENT).filter(|_| self.plan.mode() == Mode::Attached);
+                if self.untold.is_none() {
+                    self.tell_start(connection);
+                }
                 return None;
             }
             Ok(Some(failure)) => failure,
@@ -128,6 +143,15 @@ impl<'a> Supervision<'a> {
             return Some(Outcome::NotConfined { step, reason: failure.to_string() });
         }
         Some(Outcome::NotStarted { step, reason: explain(&failure, self.plan) })
+    }
+
+    const fn start(&self) -> Report {
+        Report::Started { pid: self.leader.as_raw() }
+    }
+
+    fn tell_start(&self, connection: &OwnedFd) {
+        // If it does not arrive, the front-end is gone, and we hear of that next.
+        drop(report::send(connection, &[self.start()]));
     }
 
     /// What init tells, unless the program never ran.

@@ -175,7 +175,8 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Report {
-    /// The script's program runs: its exec succeeded.
+    /// The script's program runs: its exec succeeded. Of an attached script that ends within a few milliseconds it is told
+    /// together with the end.
     Started {
         /// Its process id, as the executor sees it.
         pid: i32,

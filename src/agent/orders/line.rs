@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
+use tokio::net::unix::pipe::Receiver;
 use tokio::time::timeout;
 
 use super::{ExecutorError, PATIENCE, judge};
@@ -41,7 +42,7 @@ impl Fresh {
 
     /// Waits until it has read its configuration.
     pub(super) async fn ready(self) -> Result<Line, ExecutorError> {
-        let control = UnixDatagram::from_std(self.control.into()).map_err(ExecutorError::Start)?;
+        let control = Receiver::from_owned_fd_unchecked(self.control).map_err(ExecutorError::Start)?;
         let line = Line { control, child: self.child };
         line.answer().await?;
         Ok(line)
@@ -51,8 +52,9 @@ impl Fresh {
 /// A running executor of ours.
 #[derive(Debug)]
 pub(super) struct Line {
-    /// A socket of whole messages; only its readiness is used, sending and receiving carry descriptors.
-    control: UnixDatagram,
+    /// A socket of whole messages. It is watched for answers alone, as a pipe is: watched for room too, every order that the
+    /// executor takes would wake this process.
+    control: Receiver,
     /// Until it is waited for.
     child: Option<Child>,
 }
@@ -79,8 +81,7 @@ impl Line {
 
     /// Forgets an answer that nobody has waited for, or it would be taken for the next one's.
     fn forget(&self) {
-        let receive = || fdpass::receive(self.control.as_fd(), &mut [0], 0);
-        while self.control.try_io(Interest::READABLE, receive).is_ok_and(|message| message.size > 0) {}
+        while self.control.try_read(&mut [0]).is_ok_and(|size| size > 0) {}
     }
 
     /// Has the executor become the file that is at its path now; answered by [`Line::answer`]. Returns another descriptor
@@ -94,7 +95,13 @@ impl Line {
     async fn say(&self, message: Control, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let text = serde_json::to_vec(&message)?;
         let send = || fdpass::send(self.control.as_fd(), &text, descriptors);
-        self.control.async_io(Interest::WRITABLE, send).await.map(|_| ())
+        match send() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            other => return other.map(drop),
+        }
+        // The executor is behind.
+        let full = UnixDatagram::from_std(self.control.as_fd().try_clone_to_owned()?.into())?;
+        full.async_io(Interest::WRITABLE, send).await.map(drop)
     }
 
     pub(super) async fn answer(&self) -> Result<(), ExecutorError> {
@@ -104,10 +111,17 @@ impl Line {
 
     async fn receive(&self) -> io::Result<Vec<u8>> {
         let mut buffer = vec![0; LIMIT];
-        let receive = || fdpass::receive(self.control.as_fd(), &mut buffer, 0);
-        let message = self.control.async_io(Interest::READABLE, receive).await?;
-        buffer.truncate(message.size);
-        Ok(buffer)
+        loop {
+            self.control.readable().await?;
+            match self.control.try_read(&mut buffer) {
+                Ok(size) => {
+                    buffer.truncate(size);
+                    return Ok(buffer);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 

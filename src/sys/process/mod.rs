@@ -21,7 +21,7 @@ pub use nix::sys::signal::Signal;
 pub use nix::unistd::Pid;
 pub use private::{become_private, control_from_stdin, spawn_private};
 pub use program::{Program, Trial};
-pub use signals::{Held, Signals, block_all, hold};
+pub use signals::{Held, Signals, block_all, default_for_good, hold};
 pub use spawn::{Expected, Spawn, Spawned, keep_only};
 pub use tree::{continue_and_terminate, freeze_and_kill, siblings};
 

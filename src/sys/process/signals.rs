@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -88,13 +89,30 @@ pub fn block_all() -> io::Result<()> {
 /// Default dispositions and an empty mask, as a program expects them. Exec keeps what is ignored or blocked
 /// (signal(7)), and this program ignores SIGPIPE and blocks others.
 pub(super) fn reset_for_exec() -> io::Result<()> {
+    if !ALL_DEFAULT.load(Ordering::Relaxed) {
+        put_all_to_default();
+    }
+    Ok(SigSet::empty().thread_set_mask()?)
+}
+
+/// Whether every disposition of this process is the default. Processes that it makes have both from it.
+static ALL_DEFAULT: AtomicBool = AtomicBool::new(false);
+
+/// Gives this process default dispositions for good, which those that it makes then need not ask for one by one.
+///
+/// **Invariant:** it is deaf to signals ([`block_all`]), and nothing in it wants a handler later.
+pub fn default_for_good() {
+    put_all_to_default();
+    ALL_DEFAULT.store(true, Ordering::Relaxed);
+}
+
+fn put_all_to_default() {
     /// The kernel's highest signal number (`_NSIG`), which no library exports.
     const LAST: i32 = 64;
     for number in 1..=LAST {
         // The kernel refuses SIGKILL and SIGSTOP, which are always at their default.
         drop(exchange(number, DEFAULT));
     }
-    Ok(SigSet::empty().thread_set_mask()?)
 }
 
 /// What a process does about a signal, as the kernel has it.

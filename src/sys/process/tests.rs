@@ -159,6 +159,22 @@ fn a_signal_that_is_held_waits_until_it_is_released() {
 }
 
 #[test]
+fn a_process_with_defaults_for_good_passes_them_on() {
+    let text = in_a_process("defaults", || {
+        block_all().unwrap();
+        default_for_good();
+        let ignored = "grep -E 'Sig(Blk|Ign)' /proc/self/status | tr -d '\\n\\t '";
+        let own = std::fs::read_to_string("/proc/self/status").unwrap();
+        let own: Vec<&str> =
+            own.lines().filter(|line| line.starts_with("SigIgn") || line.starts_with("SigCgt")).collect();
+        format!("{own:?} {}", outcome(|_| (), ignored))
+    });
+    let none = "0000000000000000";
+    let own = format!("[\"SigIgn:\\t{none}\", \"SigCgt:\\t{none}\"]");
+    assert_eq!(text, format!("{own} None [Exited(0)] SigBlk:{none}SigIgn:{none}"));
+}
+
+#[test]
 fn a_real_time_signal_is_an_end_like_any_other() {
     let text = in_a_process("real-time", || outcome(|_| (), "kill -40 $$"));
     assert_eq!(text, "None [Signalled(40)]");
