@@ -17,6 +17,7 @@ mod event;
 mod explain;
 mod ground;
 mod host;
+mod household;
 mod init;
 mod intake;
 mod keeper;
@@ -35,6 +36,7 @@ mod succession;
 mod supervision;
 mod tree;
 mod watch;
+mod workshop;
 
 pub use confine::prepare;
 pub use confinement::{Confinement, Confinements};
