@@ -48,6 +48,7 @@
 
 use std::cell::OnceCell;
 use std::io;
+use std::time::Duration;
 
 use super::confinement::Confinement;
 use super::household::{Household, Init, fail};
@@ -96,7 +97,13 @@ pub(super) struct Outside<'a> {
     pub(super) lasting: &'a OnceCell<Lasting>,
     /// The capabilities that some profile has.
     pub(super) granted: capability::Set,
+    /// How long the order's script may take to be started.
+    pub(super) patience: Duration,
 }
+
+/// How long any script may take to be started: the monitor, whose memory its process borrows until then, hears nothing
+/// meanwhile. It takes a file system that does not answer, or a host that is busy beyond measure.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 impl<'a> Outside<'a> {
     /// Has the household make a spare for the next order, if there was a confined one before.
@@ -170,7 +177,15 @@ pub(super) fn start(
     });
     let group = group.transpose().map_err(failed("control-group"))?;
     let filter = if confinement.profile().network { with_network } else { without };
-    let work = Work { confinement, means, group: group.as_ref(), network: outside.network, filter, spawn };
+    let work = Work {
+        confinement,
+        means,
+        group: group.as_ref(),
+        network: outside.network,
+        filter,
+        spawn,
+        patience: outside.patience,
+    };
     let kind = Kind::of(confinement);
     let (init, ahead) = household.init(processes, kind)?;
     let (spawned, init) = match launch(&work, &init, processes) {
@@ -204,6 +219,8 @@ struct Work<'a> {
     filter: &'a io::Result<Filter>,
     /// The script.
     spawn: &'a Spawn,
+    /// How long its process may take.
+    patience: Duration,
 }
 
 /// Makes the script's process.
@@ -233,7 +250,8 @@ const FAILED: i32 = 127;
 impl Work<'_> {
     /// Steps 8 to 18.
     fn confine(&self, init: &Init) -> Result<(), Fault> {
-        let Self { confinement, means, group, network, filter, spawn } = self;
+        let Self { confinement, means, group, network, filter, spawn, patience } = self;
+        process::end_unless_program_within(*patience).map_err(Fault::confining("process-namespace"))?;
         process::set_umask(0);
         let copies = tree::take(confinement, spawn.program(), init.kind)?;
         if let Some((_, group)) = group {

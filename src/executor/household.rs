@@ -164,14 +164,11 @@ impl Household {
         self.kind.set(Some(kind));
         self.drop_outdated(Instant::now());
         if let Some(Spare { builder, .. }) = self.spare.take() {
-            if builder.kind != kind {
-                self.see_out(builder.pid);
-            } else {
-                match builder.finish() {
-                    Ok(init) => return Ok((init, true)),
-                    Err((pid, _)) => self.see_out(pid),
-                }
+            let pid = builder.pid;
+            if let Some(init) = Some(builder).filter(|spare| spare.kind == kind).and_then(|spare| spare.finish().ok()) {
+                return Ok((init, true));
             }
+            self.see_out(pid);
         }
         self.new_init(processes, kind).map(|init| (init, false))
     }

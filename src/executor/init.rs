@@ -22,7 +22,11 @@ pub(super) const BURIED: u8 = b'd';
 /// **Invariant:** called in the first process of its namespace, which has one thread.
 pub(super) fn run(kind: Kind, line: &OwnedFd) -> ! {
     match prepare(kind, line).and_then(|()| Signals::collect(&SIGNALS).map_err(Fault::confining("init"))) {
-        Ok(signals) => stand_by(&signals, line),
+        Ok(signals) => {
+            // Its end means work for the kernel, which the next order is not to wait for. A saving may fail.
+            drop(process::give_way());
+            stand_by(&signals, line);
+        }
         Err(fault) => fault.report(line),
     }
     process::end(FAILED)

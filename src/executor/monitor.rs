@@ -62,7 +62,7 @@ pub(super) fn run(connection: OwnedFd, means: &Means<'_>, post: Option<&Post>) {
     let spares = post.is_some() && means.policy.confinements.is_some();
     let household = if spares { Household::with_spares() } else { Household::default() };
     let granted = means.policy.confinements.as_ref().map(Confinements::granted).unwrap_or_default();
-    let outside = Outside { network: means.network, lasting: &lasting, granted };
+    let outside = Outside { network: means.network, lasting: &lasting, granted, patience: confine::PATIENCE };
     let mut connection = connection;
     loop {
         serve(&connection, means, Kept { signals: &signals, outside, people: &people, household: &household });
@@ -116,12 +116,13 @@ fn serve(connection: &OwnedFd, means: &Means<'_>, kept: Kept<'_>) {
         Ok(printed) => printed,
         Err(error) => return ending.tell(&not_started("output", &error)),
     };
+    let started = Instant::now();
     match start(&plan, stdio, kept) {
         Err(outcome) => ending.tell(&outcome),
         Ok((spawned, space)) => {
             ending.pid = Some(spawned.pid);
             kept.outside.provide(kept.household);
-            let mut supervision = Supervision::new(&plan, &order, spawned, (kept.signals, kept.household));
+            let mut supervision = Supervision::new(&plan, &order, (spawned, started), (kept.signals, kept.household));
             (supervision.space, supervision.cancel, supervision.printed) = (space, cancel, printed);
             let Ended { outcome, space, printed } = supervision.until_the_end(connection, audit);
             if let (Outcome::OutputLimit { .. }, Some(printed)) = (&outcome, printed) {
@@ -201,7 +202,9 @@ fn start(plan: &Plan, stdio: [OwnedFd; 3], kept: Kept<'_>) -> Result<(Spawned, O
         umask: confinement.profile().umask,
         ..spawn
     };
-    confine::start(confinement, &spawn, kept.outside, kept.household).map(|(spawned, space)| (spawned, Some(space)))
+    let patience = plan.time_limit().unwrap_or(confine::PATIENCE).min(confine::PATIENCE);
+    let outside = Outside { patience, ..kept.outside };
+    confine::start(confinement, &spawn, outside, kept.household).map(|(spawned, space)| (spawned, Some(space)))
 }
 
 /// Where an outcome is told, with what is known about the order by then.

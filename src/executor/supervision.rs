@@ -1,9 +1,10 @@
 //! Standing by a script from its start to its end: what the monitor hears meanwhile, and what it does about it.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
-use super::confine::Space;
+use super::confine::{self, Space};
 use super::decide::Plan;
 use super::event::{Audit, ExecEvent};
 use super::household::Household;
@@ -34,6 +35,8 @@ pub(super) struct Supervision<'a> {
     household: &'a Household,
     /// Until exec has succeeded or failed.
     verdict: Option<OwnedFd>,
+    /// Whether the script's process had no time left to become its program.
+    killed: bool,
     watch: Watch,
     /// What has arrived of a command.
     heard: Vec<u8>,
@@ -57,12 +60,13 @@ impl<'a> Supervision<'a> {
     pub(super) fn new(
         plan: &'a Plan,
         order: &'a Order,
-        spawned: Spawned,
+        (spawned, started): (Spawned, Instant),
         (signals, household): (&'a Signals, &'a Household),
     ) -> Self {
         let Spawned { pid, verdict } = spawned;
-        let watch = Watch::new(plan.time_limit(), plan.kill_grace(), Instant::now());
+        let watch = Watch::new(plan.time_limit(), plan.kill_grace(), started);
         let heard = Vec::with_capacity(COMMAND);
+        let killed = plan.confinement().is_some() && started.elapsed() >= confine::PATIENCE;
         let verdict = Some(verdict);
         let (space, cancel, printed) = (None, None, None);
         Self {
@@ -75,6 +79,7 @@ impl<'a> Supervision<'a> {
             signals,
             household,
             verdict,
+            killed,
             watch,
             heard,
             listening: true,
@@ -85,6 +90,9 @@ impl<'a> Supervision<'a> {
 
     /// Stands by.
     pub(super) fn until_the_end(mut self, connection: &OwnedFd, audit: Audit<'_>) -> Ended {
+        // The start alone may have taken all its time.
+        let timed = self.watch.tick(Instant::now());
+        self.act(timed, audit);
         loop {
             let printed = self.printed.as_ref().map(Printed::wakes);
             let wakes = [self.watch.wakes(), printed, self.household.wakes()].into_iter().flatten().min();
@@ -121,6 +129,7 @@ impl<'a> Supervision<'a> {
     /// Exec has succeeded, and is reported, or failed, and is the outcome.
     fn learn_verdict(&mut self, connection: &OwnedFd) -> Option<Outcome> {
         let failure = match Failure::read(self.verdict.take()?) {
+            Ok(None) if self.killed => return Some(not_started("exec", &io::ErrorKind::TimedOut.into())),
             Ok(None) => {
                 // If it does not arrive, the front-end is gone, and we hear of that next.
                 drop(report::send(connection, &Report::Started { pid: self.leader.as_raw() }));

@@ -58,21 +58,21 @@ pub(super) fn make(kind: Kind) -> io::Result<Made> {
     mount::fresh(Fresh::Memory, workshop, Attributes::NO_SUID)?;
     let (none, void) = (workshop.join("none"), workshop.join("void"));
     make_directory(&none, 0)?;
-    File::create_new(&void)?.set_permissions(Permissions::from_mode(0))?;
+    File::create_new(&void)?.set_permissions(Permissions::from_mode(0o0))?;
     let blinds = Blinds { directory: mount::open_exactly(&none)?, file: mount::open_exactly(&void)? };
     let private = kind.private_places().map(|(place, mode)| private_place(workshop, (place, mode), kind));
     Ok(Made { private: private.collect::<io::Result<_>>()?, blinds })
 }
 
 fn private_place(workshop: &Path, (place, mode): (&str, u32), kind: Kind) -> io::Result<Piece> {
-    let made = workshop.join(place.trim_start_matches('/'));
-    make_directory(&made, mode)?;
+    let here = workshop.join(place.trim_start_matches('/'));
+    make_directory(&here, mode)?;
     let is_dev = place == "/dev";
     if is_dev {
-        fill_dev(&made)?;
+        fill_dev(&here)?;
     }
     let attributes = if is_dev { Attributes::NO_SUID } else { kind.basic() };
-    Piece::of(mount::open_exactly(&made)?, PathBuf::from(place), attributes)
+    Piece::of(mount::open_exactly(&here)?, PathBuf::from(place), attributes)
 }
 
 fn fill_dev(dev: &Path) -> io::Result<()> {

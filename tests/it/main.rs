@@ -50,6 +50,7 @@ mod run;
 mod self_check;
 mod serve;
 mod setup;
+mod spare;
 mod stream;
 mod trace;
 mod trust;
