@@ -52,9 +52,9 @@ use std::time::Duration;
 
 use super::confinement::Confinement;
 use super::household::{Household, Init, fail};
+use super::kind::Kind;
 use super::limits::{Means, means};
-use super::tree::{self, Kind};
-use super::{offer, rights};
+use super::{offer, rights, tree};
 use crate::sys::cgroup::{self, Controllers, Delegation, Group};
 use crate::sys::mount::OwnProcesses;
 use crate::sys::network::HostNetwork;

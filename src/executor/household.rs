@@ -22,7 +22,7 @@ use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use super::init;
-use super::tree::Kind;
+use super::kind::Kind;
 use super::workshop::Blinds;
 use crate::sys::fdpass::{self, Kind as Line};
 use crate::sys::mount::{Changes, OwnProcesses};

@@ -4,7 +4,8 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::tree::{self, Kind};
+use super::kind::Kind;
+use super::tree;
 use crate::sys::mount::{self, Left};
 use crate::sys::process::{self, Fault, Reaped, Signal, Signals};
 use crate::sys::spaces::Spaces;

@@ -2,7 +2,7 @@
 //!
 //! # The order of steps
 //!
-//! What is the same for every run of a kind ([`Kind`]) is made by the first process of the run's namespace ([`prepare`]), in
+//! What is the same for every run of a kind (`kind`) is made by the first process of the run's namespace ([`prepare`]), in
 //! its own mount namespace, which is private by then, and often before there is an order:
 //!
 //! 1. for a run without `writable`, a copy of the host's `/dev` is taken, while nothing is covered;
@@ -49,70 +49,20 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::confinement::Confinement;
-use super::workshop::{self, Blinds, Made, PRIVATE};
+use super::kind::{Kind, PRIVATE, Piece};
+use super::workshop::{self, Blinds, Made};
 use crate::sys::file::Identity;
-use crate::sys::mount::{self, Attributes, Fresh, Tree};
+use crate::sys::mount::{self, Attributes, Fresh};
 use crate::sys::process::{self, Fault};
 
 /// What nothing can be done with.
 const CLOSED: Attributes =
     Attributes::READ_ONLY.and(Attributes::NO_SUID).and(Attributes::NO_DEVICES).and(Attributes::NO_EXEC);
-
-/// What the trees of runs have to have in common to be prepared alike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Kind {
-    /// With `writable`: the tree is read-only, and some places are private.
-    writable: bool,
-    /// Set-user-ID programs mean something.
-    suid: bool,
-    /// With the host's network.
-    pub(super) network: bool,
-    /// Which of [`PRIVATE`] the host has: one that it lacks needs no private one.
-    places: [bool; 3],
-}
-
-impl Kind {
-    /// What a run needs now.
-    pub(super) fn of(confinement: &Confinement) -> Self {
-        let profile = confinement.profile();
-        let writable = confinement.writable().is_some();
-        let places = PRIVATE.map(|place| writable && Path::new(place).is_dir());
-        Self { writable, suid: !profile.no_new_privileges, network: profile.network, places }
-    }
-
-    /// The private places, each with its mode.
-    pub(super) fn private_places(self) -> impl Iterator<Item = (&'static str, u32)> {
-        let each = PRIVATE.into_iter().zip([0o755, 0o755, 0o1777]).zip(self.places);
-        each.filter(|(_, there)| *there).map(|(place, _)| place)
-    }
-
-    const fn lasting(self) -> Attributes {
-        if self.suid { Attributes::NONE } else { Attributes::NO_SUID }
-    }
-
-    /// The properties of everything.
-    pub(super) const fn basic(self) -> Attributes {
-        self.lasting().and(Attributes::NO_DEVICES)
-    }
-
-    /// The properties of the tree as a whole.
-    const fn whole(self) -> Attributes {
-        if self.writable { self.basic().and(Attributes::READ_ONLY) } else { self.basic() }
-    }
-}
-
-/// A tree and the place where it goes.
-#[derive(Debug)]
-pub(super) struct Piece {
-    place: PathBuf,
-    tree: Tree,
-    directory: bool,
-}
 
 /// Steps 1 to 4; what to hide things behind.
 pub(super) fn prepare(kind: Kind) -> Result<Blinds, Fault> {
@@ -187,16 +137,6 @@ fn copy(place: &Path, attributes: Attributes, step: &'static str) -> Result<Piec
         };
         Fault::confining(step)(error).about(format_args!("{}{why}", place.display()))
     })
-}
-
-impl Piece {
-    /// A copy of what was opened, with properties, for a place.
-    pub(super) fn of(opened: impl AsFd, place: PathBuf, attributes: Attributes) -> io::Result<Self> {
-        let directory = mount::is_directory(&opened)?;
-        let tree = Tree::copy(opened)?;
-        tree.restrict(attributes)?;
-        Ok(Self { place, tree, directory })
-    }
 }
 
 /// Puts a piece in its place, which in a private directory may have to be made first.

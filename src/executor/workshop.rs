@@ -6,12 +6,9 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use super::tree::{Kind, Piece};
+use super::kind::{Kind, Piece};
 use crate::sys::file::{Identity, make_device};
 use crate::sys::mount::{self, Attributes, Fresh, Tree};
-
-/// The directories that are a run's own if its profile has `writable`.
-pub(super) const PRIVATE: [&str; 3] = ["/dev", "/run", "/tmp"];
 
 /// What a private `/dev` holds, with the numbers of `Documentation/admin-guide/devices.txt`.
 pub(super) const DEVICES: [(&str, u64, u64); 6] =

@@ -91,7 +91,7 @@ fn an_idle_executor_keeps_no_file_system_busy_that_is_unmounted() {
 fn runs_of_different_kinds_each_have_what_their_profile_says() {
     const TRY: &str = "( : > /usr/new ) 2> /dev/null && rm /usr/new && echo written; readlink /proc/self/ns/net\n\
         grep NoNewPrivs /proc/self/status; ls -d /tmp/*.here 2> /dev/null";
-    let here = tempfile::Builder::new().suffix(".here").tempfile_in("/tmp").unwrap();
+    let here = tempfile::Builder::new().prefix("kind").suffix(".here").tempfile_in("/tmp").unwrap();
     for mode in Mode::ROOT {
         let sections = "[profile boxed]\nrun_as = root\nwritable = {work}\n[profile alone]\nrun_as = root\n\
             network = no\n[profile lax]\nrun_as = root\nno_new_privileges = no\n[profile open]\nrun_as = root\n";
