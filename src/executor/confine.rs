@@ -2,61 +2,65 @@
 //!
 //! # The order of steps
 //!
+//! An init (`init`; process 1 of a new process namespace, root, never the script itself) is made by the monitor, often before
+//! there is an order (`household`):
+//!
+//! 1. it is killed when the monitor ends; is closed to other processes (not dumpable); keeps nothing open but its line to the
+//!    monitor;
+//! 2. takes namespaces of its own for mounts, System V objects and, with `network = no`, network, and makes the mounts private;
+//! 3. prepares the tree (`tree`, which has its own list); hands all of it to the monitor, and stands by.
+//!
 //! The monitor (root, the host's namespaces; before its first confined run it takes out of the bounding set, for good, what
-//! no profile of its policy has):
+//! no profile of its policy has, and closes itself to other processes):
 //!
-//! 1. sees that every listed capability is there to be given, and chooses the means for each limit (`limits`);
-//! 2. makes the control group, if a limit needs one, and the pipes;
-//! 3. asks for a process namespace and forks into it.
+//! 4. sees that every listed capability is there to be given, and chooses the means for each limit (`limits`);
+//! 5. makes the control group, if a limit needs one, and the pipe; takes the spare init, or has one made;
+//! 6. forks the script's process into that init's process namespace.
 //!
-//! The init (`init`; process 1 of that namespace, root, never the script itself):
+//! The script's process, still root:
 //!
-//! 4. is killed when the monitor ends; is closed to other processes (not dumpable); enters the control group;
-//! 5. goes back to the host's network, which the executor has left, unless the profile has `network = no`;
-//!    takes namespaces of its own for mounts, System V objects, host name and, with `network = no`, network, and makes
-//!    the mounts private;
-//! 6. builds the tree (`tree`, which has its own list);
-//! 7. forks the script's process, keeps nothing but the pipe for its status, and stands by.
-//!
-//! The script's process (`rights`), still root:
-//!
-//! 8. own session, standard descriptors, default signals;
-//! 9. limits on its resources;
-//! 10. Landlock rules are prepared, while every path can still be opened;
-//! 11. supplementary groups; uid 0 becomes a user like any other (secure bits, locked); the bounding set is cut as far
+//! 7. own session, standard descriptors, default signals;
+//! 8. takes copies of the writable paths as they are on the host now (`tree`); enters the control group;
+//! 9. goes back to the host's network, which the executor has left, unless the profile has `network = no`; joins the init's
+//!    namespaces; takes one of its own for the host name;
+//! 10. completes the tree (`tree`), and gives up its rights (`rights`):
+//! 11. limits on its resources;
+//! 12. Landlock rules are prepared, while every path can still be opened;
+//! 13. supplementary groups; uid 0 becomes a user like any other (secure bits, locked); the bounding set is cut as far
 //!     as the kernel counts; group, then user;
-//! 12. `no_new_privs`, if the profile has it;
-//! 13. the Landlock rules; 14. the filter of system calls. Both need `no_new_privs` or a capability, and profiles without
+//! 14. `no_new_privs`, if the profile has it;
+//! 15. the Landlock rules; 16. the filter of system calls. Both need `no_new_privs` or a capability, and profiles without
 //!     the first are confined no less: so the capabilities go last;
-//! 15. permitted, effective and inheritable sets become exactly the profile's, then the ambient one;
-//! 16. ids, groups, sets, secure bits and `no_new_privs` are read back: any difference refuses the run;
-//! 17. working directory and umask; the file is still the one that was judged; every other descriptor is closed; exec.
+//! 17. permitted, effective and inheritable sets become exactly the profile's, then the ambient one;
+//! 18. ids, groups, sets, secure bits and `no_new_privs` are read back: any difference refuses the run;
+//! 19. working directory and umask; the file is still the one that was judged; every other descriptor is closed; exec.
 //!
 //! A step that fails ends the run before the script's first instruction, with an outcome that names the step.
 //!
 //! # Its end
 //!
-//! When the script's process ends, its init kills whatever is left in the namespace, waits until it is gone, reports the
-//! status and ends: **a daemon that a script leaves behind does not outlive a confined run.** When the run is to end, init
-//! passes a request to end to everyone, and after the grace the monitor kills init, which is killing everyone at once.
-//! The kernel lets the monitor learn of init's end only when the namespace is empty. An outcome is told at either of the
-//! two moments. The kernel takes its time over the namespace's mounts after that, and the monitor goes on to its next order
-//! meanwhile; it waits for the end of all only where a control group is to be removed.
+//! When the script's process ends, the monitor buries it, and sees that nobody else is left in the namespace; if somebody is,
+//! it has init kill whoever it is and say when they are gone: **a daemon that a script leaves behind does not outlive a confined
+//! run.** Then it tells the outcome and kills init. When the run is to end, init passes a request to end to everyone, and after
+//! the grace the monitor kills init, which is killing everyone at once. The kernel lets the monitor learn of init's end only
+//! when the namespace is empty. The kernel takes its time over the namespace's mounts after that, and the monitor goes on to its
+//! next order meanwhile; it waits for the end of all only where a control group is to be removed.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::OnceCell;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use super::confinement::Confinement;
-use super::init::{self, Work};
-use super::limits::means;
-use super::offer;
+use super::household::{Household, Init, fail};
+use super::kind::Kind;
+use super::limits::{Means, means};
+use super::{offer, rights, tree};
 use crate::sys::cgroup::{self, Controllers, Delegation, Group};
 use crate::sys::mount::OwnProcesses;
 use crate::sys::network::HostNetwork;
-use crate::sys::process::{self, End, Fork, Pid, Reaped, Signal, Signals, Spawn, Spawned};
+use crate::sys::process::{self, End, Fault, Fork, Pid, Signals, Spawn, Spawned};
 use crate::sys::seccomp::{Filter, Wanted};
-use crate::sys::{capability, pipe, poll};
+use crate::sys::{capability, pipe, spaces};
 use crate::wire::outcome::Outcome;
 
 /// Called once by a root executor before its first order: makes limits on memory, processes and CPU time enforceable,
@@ -77,53 +81,11 @@ pub(super) fn sweep() -> bool {
 /// The namespace of a run, from outside.
 #[derive(Debug)]
 pub(super) struct Space {
-    init: Pid,
-    /// Brings the script's own end, if init lived to see it.
-    status: OwnedFd,
+    init: Init,
+    /// Whether init has ended, and so everyone.
+    deserted: bool,
     group: Option<(Delegation, Group)>,
     memory: Option<u64>,
-}
-
-/// The inits of runs that are over, on their way out: killed, alone in their namespaces, and not waited for yet.
-///
-/// **Invariant:** a monitor that confines has no other children than its run's init and these.
-#[derive(Debug, Default)]
-pub(super) struct Leaving(Cell<usize>);
-
-impl Leaving {
-    /// With so many on their way, a monitor waits for one before it goes on. It takes a host that is busy beyond measure.
-    const MOST: usize = 16;
-
-    fn one_more(&self) {
-        self.0.set(self.0.get().saturating_add(1));
-    }
-
-    /// One has left.
-    pub(super) fn one_less(&self) {
-        self.0.set(self.0.get().saturating_sub(1));
-    }
-
-    /// Takes note of everyone who has ended. Whether nobody is left but those who are on their way.
-    pub(super) fn take_note(&self, signals: &Signals) -> bool {
-        while matches!(signals.next(), Ok(Some(_))) {}
-        loop {
-            match process::reap() {
-                Ok(Reaped::Child(..)) => self.one_less(),
-                Ok(Reaped::Nobody) => {
-                    self.0.set(0);
-                    return true;
-                }
-                Ok(Reaped::Running) => return self.0.get() > 0,
-                Err(_) => return false,
-            }
-        }
-    }
-
-    fn until_at_most(&self, most: usize, signals: &Signals) {
-        while self.take_note(signals) && self.0.get() > most {
-            drop(poll::readable([Some(signals.as_fd())], None));
-        }
-    }
 }
 
 /// What a monitor has of the world outside of a run.
@@ -135,9 +97,22 @@ pub(super) struct Outside<'a> {
     pub(super) lasting: &'a OnceCell<Lasting>,
     /// The capabilities that some profile has.
     pub(super) granted: capability::Set,
+    /// How long the order's script may take to be started.
+    pub(super) patience: Duration,
 }
 
+/// How long any script may take to be started: the monitor, whose memory its process borrows until then, hears nothing
+/// meanwhile. It takes a file system that does not answer, or a host that is busy beyond measure.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
 impl<'a> Outside<'a> {
+    /// Has the household make a spare for the next order, if there was a confined one before.
+    pub(super) fn provide(self, household: &Household) {
+        if let Some(known) = self.lasting.get() {
+            household.provide(&known.processes);
+        }
+    }
+
     fn lasting(self) -> Result<&'a Lasting, Outcome> {
         if let Some(known) = self.lasting.get() {
             return Ok(known);
@@ -169,14 +144,12 @@ impl Lasting {
     fn look(granted: capability::Set) -> Result<Self, Outcome> {
         // A run does it again, and refuses if it cannot.
         drop(capability::bound(granted));
+        // The script's process borrows this one's memory until exec, and gives up rights meanwhile.
+        process::let_nobody_look().map_err(failed("parent-death-signal"))?;
         let available = capability::available().map_err(failed("caps"))?;
         let filters = [false, true].map(|no_network| Filter::new(Wanted { no_network }));
         Ok(Self { processes: OwnProcesses::find().map_err(failed("process-namespace"))?, available, filters })
     }
-}
-
-fn fail(step: &str, reason: String) -> Outcome {
-    Outcome::NotConfined { step: step.to_owned(), reason }
 }
 
 fn failed(step: &'static str) -> impl Fn(io::Error) -> Outcome {
@@ -189,8 +162,9 @@ fn failed(step: &'static str) -> impl Fn(io::Error) -> Outcome {
 /// The outcome: nothing runs, and which step failed.
 pub(super) fn start(
     confinement: &Confinement,
-    spawn: Spawn,
+    spawn: &Spawn,
     outside: Outside<'_>,
+    household: &Household,
 ) -> Result<(Spawned, Space), Outcome> {
     let Lasting { processes, available, filters: [with_network, without] } = outside.lasting()?;
     offer::caps(confinement, *available).map_err(|lacking| fail(lacking.key, lacking.why))?;
@@ -202,74 +176,142 @@ pub(super) fn start(
         Ok((here, group))
     });
     let group = group.transpose().map_err(failed("control-group"))?;
-    let (verdict, failure) = pipe::pipe().map_err(failed("pipe"))?;
-    let (status, report) = pipe::pipe().map_err(failed("pipe"))?;
-    match processes.fork_into_new().map_err(failed("process-namespace"))? {
-        Fork::Parent(init) => {
-            let memory = confinement.profile().memory_max;
-            Ok((Spawned { pid: init, verdict }, Space { init, status, group, memory }))
+    let filter = if confinement.profile().network { with_network } else { without };
+    let work = Work {
+        confinement,
+        means,
+        group: group.as_ref(),
+        network: outside.network,
+        filter,
+        spawn,
+        patience: outside.patience,
+    };
+    let kind = Kind::of(confinement);
+    let (init, ahead) = household.init(processes, kind)?;
+    let (spawned, init) = match launch(&work, &init, processes) {
+        Ok(spawned) => (spawned, init),
+        // It may have been killed while nobody needed it.
+        Err(_) if ahead => {
+            household.see_out(init.pid);
+            let init = household.new_init(processes, kind)?;
+            let launched = launch(&work, &init, processes).inspect_err(|_| household.see_out(init.pid));
+            (launched.map_err(failed("fork"))?, init)
         }
-        Fork::Child => {
-            // While it is open here, the monitor's end would not show.
-            drop((verdict, status));
-            let filter = if confinement.profile().network { with_network } else { without };
-            let work = Work { confinement, means, group: group.as_ref(), network: outside.network, filter, spawn };
-            init::run(work, &failure, &report)
+        Err(error) => {
+            household.see_out(init.pid);
+            return Err(failed("fork")(error));
         }
+    };
+    Ok((spawned, Space { init, deserted: false, group, memory: confinement.profile().memory_max }))
+}
+
+/// What a confined run is made of.
+struct Work<'a> {
+    /// The order's and the profile's own words.
+    confinement: &'a Confinement,
+    /// How its limits are enforced.
+    means: Means,
+    /// The control group, if it has one.
+    group: Option<&'a (Delegation, Group)>,
+    /// The network that the executor has left.
+    network: Option<&'a HostNetwork>,
+    /// The filter of system calls for its network, or why there is none.
+    filter: &'a io::Result<Filter>,
+    /// The script.
+    spawn: &'a Spawn,
+    /// How long its process may take.
+    patience: Duration,
+}
+
+/// Makes the script's process.
+fn launch(work: &Work<'_>, init: &Init, processes: &OwnProcesses) -> io::Result<Spawned> {
+    let (verdict, failure) = pipe::pipe()?;
+    let own = process::own_id();
+    let become_script = || work.spawn.become_program(own, &failure, || work.confine(init)).report(&failure);
+    let pid = processes.fork_into(&init.spaces, || {
+        if work.group.is_none() {
+            return process::fork_for_exec(become_script);
+        }
+        // Whoever the kernel kills in a group that is out of memory, it kills with everyone who shares its memory.
+        match process::fork()? {
+            Fork::Parent(pid) => Ok(pid),
+            Fork::Child => {
+                become_script();
+                process::end(FAILED)
+            }
+        }
+    })?;
+    Ok(Spawned { pid, verdict })
+}
+
+/// Status of a script's process that did not become its program. The monitor learns the reason from the pipe instead.
+const FAILED: i32 = 127;
+
+impl Work<'_> {
+    /// Steps 8 to 18.
+    fn confine(&self, init: &Init) -> Result<(), Fault> {
+        let Self { confinement, means, group, network, filter, spawn, patience } = self;
+        process::end_unless_program_within(*patience).map_err(Fault::confining("process-namespace"))?;
+        process::set_umask(0);
+        let copies = tree::take(confinement, spawn.program(), init.kind)?;
+        if let Some((_, group)) = group {
+            group.enter().map_err(Fault::confining("control-group"))?;
+        }
+        if let Some(host) = network.filter(|_| init.kind.network) {
+            host.enter().map_err(Fault::confining("network"))?;
+        }
+        init.spaces.join().map_err(Fault::confining("namespaces"))?;
+        spaces::own_host_name().map_err(Fault::confining("namespaces"))?;
+        let groups = group.map(|(here, _)| here.mount());
+        tree::complete(confinement, copies, (init.kind, &init.blinds), groups)?;
+        rights::give_up(spawn.program(), confinement, *means, filter)
     }
 }
 
 impl Space {
     /// Asks everyone in it to end.
     pub(super) fn terminate(&self) {
-        process::signal(self.init, Signal::SIGTERM);
+        if !self.deserted {
+            self.init.terminate();
+        }
     }
 
     /// Ends everyone in it.
     pub(super) fn kill(&self) {
-        process::signal(self.init, Signal::SIGKILL);
+        if !self.deserted {
+            self.init.kill();
+        }
         // Init's death is enough; this reaches whoever the kernel has not got round to yet.
         drop(self.group.as_ref().map(|(_, group)| group.kill()));
     }
 
-    /// Readable when init tells the script's end, or has ended without.
-    pub(super) fn ear(&self) -> BorrowedFd<'_> {
-        self.status.as_fd()
+    /// Its first process.
+    pub(super) const fn init(&self) -> &Init {
+        &self.init
     }
 
-    /// What became of the script, if init tells it; then nobody but init is left.
-    pub(super) fn told(&self) -> Option<Outcome> {
-        self.message().map(|end| self.judge(end))
+    /// Takes note of the end of a process that was waited for, if it is init's, and so everyone's. Whether it is.
+    pub(super) fn is_deserted_by(&mut self, pid: Pid) -> bool {
+        let own = pid == self.init.pid;
+        self.deserted |= own;
+        own
     }
 
-    /// Has init leave, and with it everything that the run had. The kernel takes its time over a namespace's mounts, which
-    /// nobody waits for: only a control group has to be empty before it can be removed.
-    pub(super) fn see_out(self, signals: &Signals, leaving: &Leaving) {
-        // It is about to end by itself; nobody depends on that.
-        process::signal(self.init, Signal::SIGKILL);
-        leaving.one_more();
-        leaving.until_at_most(if self.group.is_some() { 0 } else { Leaving::MOST }, signals);
+    /// Whether init has ended.
+    pub(super) const fn is_deserted(&self) -> bool {
+        self.deserted
     }
 
-    fn message(&self) -> Option<End> {
-        let mut message = [0; 16];
-        let size = pipe::read(&self.status, &mut message).ok()?;
-        End::from_bytes(message.get(..size)?)
-    }
-
-    /// What became of the script, once init has ended in this way.
-    pub(super) fn outcome(self, init: End) -> Outcome {
-        match (self.message(), init) {
-            (Some(script), _) => self.judge(script),
-            (None, End::Signalled(_)) => self.judge(init),
-            (None, End::Exited(_)) => {
-                let reason = "the first process of the run's namespace ended without telling what became of the script";
-                Outcome::NotConfined { step: "init".to_owned(), reason: reason.to_owned() }
-            }
+    /// Has init leave, and with it everything that the run had. Only a control group has to be empty before it can be removed.
+    pub(super) fn see_out(self, signals: &Signals, household: &Household) {
+        if !self.deserted {
+            household.see_out(self.init.pid);
         }
+        household.settle(self.group.is_some(), signals);
     }
 
-    fn judge(&self, end: End) -> Outcome {
+    /// What became of a script that ended like this.
+    pub(super) fn judge(&self, end: End) -> Outcome {
         let ran_out = || self.group.as_ref().is_some_and(|(_, group)| group.ran_out_of_memory());
         match (end, self.memory) {
             (End::Signalled(9), Some(limit)) if ran_out() => Outcome::OutOfMemory { limit },

@@ -12,11 +12,11 @@ use super::confinement::Confinement;
 use super::decide::{Gate, Plan, decide_telling};
 use super::environment::{environment, environment_of, passed_on};
 use super::host::{HostFacts, Person};
+use super::kind;
 use super::limits;
 use super::offer::{self, Offer};
 use super::pins::Content;
 use super::policy::{Paths, Policy};
-use super::tree;
 use crate::conf::Account;
 use crate::conf::agent::{Loaded, Profile, Syscalls};
 use crate::conf::scripts::Entry;
@@ -261,7 +261,7 @@ fn confined(confinement: &Confinement, offer: &Offer) -> Confined {
         groups: person.groups.iter().map(|group| group.as_raw()).collect(),
         caps: profile.caps.iter().map(|cap| cap.name()).collect(),
         no_new_privileges: profile.no_new_privileges,
-        private: if writable.is_some() { tree::PRIVATE.to_vec() } else { Vec::new() },
+        private: if writable.is_some() { kind::PRIVATE.to_vec() } else { Vec::new() },
         writable,
         hidden: confinement.hidden().iter().map(|path| shown(path)).collect(),
         readable: profile.readable.as_ref().map(|paths| paths.iter().map(|path| shown(path)).collect()),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::confinement::Confinement;
 use super::decide::Plan;
-use super::tree;
+use super::kind;
 use crate::sys::trial::{self, Somebody};
 use crate::sys::{file, mount, user};
 use crate::wire::explanation::Line;
@@ -94,7 +94,7 @@ fn stays(confinement: &Confinement, directory: &Path) -> io::Result<()> {
     let Some(writable) = confinement.writable() else { return Ok(()) };
     let covered = |place: &&str| directory.starts_with(place) && directory != Path::new(place);
     let kept = writable.iter().any(|path| directory.starts_with(path) || path.starts_with(directory));
-    if tree::PRIVATE.iter().any(covered) && !kept {
+    if kind::PRIVATE.iter().any(covered) && !kept {
         return Err(io::Error::from_raw_os_error(MISSING));
     }
     Ok(())

@@ -1,106 +1,96 @@
-//! Process 1 of a run's namespace: it builds what the script sees, starts it, passes on requests to end, buries the
-//! dead, and reports how the script ended.
+//! Process 1 of a run's namespaces: it makes them and what the script will see, hands them to the monitor, and stands by: it
+//! passes on requests to end, and buries the dead. The script's process is the monitor's child, not its own.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::confinement::Confinement;
-use super::limits::Means;
-use super::{rights, tree};
-use crate::sys::cgroup::{Delegation, Group};
+use super::kind::Kind;
+use super::tree;
 use crate::sys::mount::{self, Left};
-use crate::sys::network::HostNetwork;
-use crate::sys::process::{self, End, Fault, Pid, Reaped, Signal, Signals, Spawn};
-use crate::sys::seccomp::Filter;
-use crate::sys::{pipe, poll};
+use crate::sys::process::{self, Fault, Reaped, Signal, Signals};
+use crate::sys::spaces::Spaces;
+use crate::sys::{fdpass, poll};
 
-/// Status of an init that could not do its work. The monitor learns the reason from the pipe instead.
+/// Status of an init that could not do its work. The monitor learns the reason over the line instead.
 const FAILED: i32 = 127;
+/// What goes over the line: everything is made, and comes along; end everyone; everyone has ended.
+pub(super) const READY: u8 = b'r';
+pub(super) const BURY: u8 = b'b';
+pub(super) const BURIED: u8 = b'd';
 
-/// What a confined run is made of.
-pub(super) struct Work<'a> {
-    /// The order's and the profile's own words.
-    pub(super) confinement: &'a Confinement,
-    /// How its limits are enforced.
-    pub(super) means: Means,
-    /// The control group, if it has one.
-    pub(super) group: Option<&'a (Delegation, Group)>,
-    /// The network that the executor has left.
-    pub(super) network: Option<&'a HostNetwork>,
-    /// The filter of system calls for its network, or why there is none.
-    pub(super) filter: &'a io::Result<Filter>,
-    /// The script.
-    pub(super) spawn: Spawn,
-}
-
-/// Does all of it; the process ends with this function. `failure` takes a step that failed, `report` the script's end.
+/// Does all of it; the process ends with this function. `line` leads to the monitor: a step that failed is told on it too.
 ///
 /// **Invariant:** called in the first process of its namespace, which has one thread.
-pub(super) fn run(work: Work<'_>, failure: &OwnedFd, report: &OwnedFd) -> ! {
-    match start(work, failure) {
-        Ok(script) => {
-            // The script's process alone decides from here on whether exec succeeds.
-            if process::keep_only(report).is_ok() {
-                stand_by(script, report);
-            }
+pub(super) fn run(kind: Kind, line: &OwnedFd) -> ! {
+    match prepare(kind, line).and_then(|()| Signals::collect(&SIGNALS).map_err(Fault::confining("init"))) {
+        Ok(signals) => {
+            // Its end means work for the kernel, which the next order is not to wait for. A saving may fail.
+            drop(process::give_way());
+            stand_by(&signals, line);
         }
-        Err(fault) => fault.report(failure),
+        Err(fault) => fault.report(line),
     }
     process::end(FAILED)
 }
 
-fn start(work: Work<'_>, failure: &OwnedFd) -> Result<Pid, Fault> {
-    let Work { confinement, means, group, network: host, filter, spawn } = work;
+const SIGNALS: [Signal; 2] = [Signal::SIGCHLD, Signal::SIGTERM];
+
+fn prepare(kind: Kind, line: &OwnedFd) -> Result<(), Fault> {
     process::die_with_parent().map_err(Fault::confining("parent-death-signal"))?;
-    // It may have ended just before that; then nobody listens.
-    if pipe::is_deserted(failure).map_err(Fault::confining("parent-death-signal"))? {
+    // Before it waits for anything: an order's lock or connection must not stay open here. And while the monitor's end of the
+    // line is open here, its end would not show.
+    process::keep_only(line).map_err(Fault::confining("close-descriptors"))?;
+    // It may have ended just before it was to take this one along; then nobody listens.
+    let [ready] = poll::readable([Some(line.as_fd())], Some(std::time::Duration::ZERO))
+        .map_err(Fault::confining("parent-death-signal"))?;
+    if ready.closed {
         process::end(FAILED);
     }
-    if let Some((_, group)) = group {
-        group.enter().map_err(Fault::confining("control-group"))?;
-    }
-    let network = !confinement.profile().network;
-    if let Some(host) = host.filter(|_| !network) {
-        host.enter().map_err(Fault::confining("network"))?;
-    }
-    mount::leave(Left { network }).map_err(Fault::confining("namespaces"))?;
-    tree::build(confinement, spawn.program(), group.map(|(here, _)| here.mount()))?;
-    let own = process::own_id();
-    let script = process::fork_for_exec(|| {
-        spawn
-            .become_program(own, failure, || rights::give_up(spawn.program(), confinement, means, filter))
-            .report(failure);
-    });
-    script.map_err(Fault::confining("fork"))
+    mount::leave(Left { network: !kind.network }).map_err(Fault::confining("namespaces"))?;
+    let blinds = tree::prepare(kind)?;
+    let spaces = Spaces::own(!kind.network).map_err(Fault::confining("namespaces"))?;
+    let all = [&blinds.descriptors()[..], &spaces.descriptors()].concat();
+    fdpass::send(line, &[READY], &all).map(drop).map_err(Fault::confining("namespaces"))
 }
 
-/// Until the script has ended. Only the monitor is obeyed, which is outside of the namespace and so has no number here.
-fn stand_by(script: Pid, report: &OwnedFd) {
-    let Ok(signals) = Signals::collect(&[Signal::SIGCHLD, Signal::SIGTERM]) else { return };
+/// Until the monitor ends, or wants everyone to. Only the monitor is obeyed, which is outside of the namespace and so has no
+/// number here.
+fn stand_by(signals: &Signals, line: &OwnedFd) {
     loop {
-        // It fails only without memory for one entry; then we come round again.
-        drop(poll::readable([Some(signals.as_fd())], None));
+        // It fails only without memory for two entries; then we come round again.
+        let sources = [Some(signals.as_fd()), Some(line.as_fd())];
+        let [_, asked] = poll::readable(sources, None).unwrap_or_default();
         while let Ok(Some((signal, sender))) = signals.next_from() {
             if signal == Signal::SIGTERM && sender == 0 {
                 process::signal_everyone(Signal::SIGTERM);
                 process::signal_everyone(Signal::SIGCONT);
             }
         }
-        while let Ok(Reaped::Child(pid, end)) = process::reap() {
-            if pid == script {
-                bury_everyone(&signals);
-                tell(report, end);
+        while let Ok(Reaped::Child(..)) = process::reap() {}
+        if asked.readable {
+            match wish(line) {
+                Ok(BURY) => bury_everyone(signals),
+                _ => process::end(FAILED),
             }
+            // If the monitor is gone, nobody wants to know.
+            drop(fdpass::send_now(line, &[BURIED]));
+            process::end(0);
         }
     }
+}
+
+fn wish(line: &OwnedFd) -> io::Result<u8> {
+    let mut word = [0];
+    fdpass::receive_now(line, &mut word)?;
+    Ok(u8::from_ne_bytes(word))
 }
 
 /// Ends everyone else in the namespace and waits until they are gone, so that what is told then is told of a run that has
 /// left nobody behind. The kernel would do the same at this process's own end, which takes longer: the monitor need not
 /// wait for that.
 ///
-/// Orphans fall to this process, so that whoever is left is among its children or below one. To signal everyone means a
-/// look at every process of the host; a script that has left nobody behind is spared that.
+/// Orphans fall to this process, and so does whoever the script's process leaves behind when it ends, so that whoever is left
+/// is among its children or below one.
 fn bury_everyone(signals: &Signals) {
     loop {
         loop {
@@ -114,11 +104,4 @@ fn bury_everyone(signals: &Signals) {
         drop(poll::readable([Some(signals.as_fd())], None));
         while matches!(signals.next(), Ok(Some(_))) {}
     }
-}
-
-/// Then the process ends, and with it its namespace.
-fn tell(report: &OwnedFd, end: End) -> ! {
-    // If the monitor is gone, nobody wants to know.
-    drop(pipe::write(report, &end.to_bytes()));
-    process::end(0)
 }

@@ -68,9 +68,8 @@ pub(super) fn means(
         }
         None => {}
     }
-    // The init of the run's process namespace is one more.
-    let counted = processes.filter(|_| available.processes).map(|most| most.saturating_add(1));
-    let limits = Limits { memory, processes: counted, cpu };
+    // The init of the run's process namespace is not in the group.
+    let limits = Limits { memory, processes: processes.filter(|_| available.processes), cpu };
     means.group = (limits != Limits::default()).then_some(limits);
     Ok(means)
 }
@@ -90,7 +89,7 @@ mod tests {
     #[test]
     fn a_group_enforces_what_its_controllers_can() {
         let found = judged("memory_max = 8MiB\nprocesses_max = 9\ncpu_max = 50\nfiles_max = 20", ALL).unwrap();
-        let limits = Limits { memory: Some(8 << 20), processes: Some(10), cpu: Some(50) };
+        let limits = Limits { memory: Some(8 << 20), processes: Some(9), cpu: Some(50) };
         assert_eq!(found, Means { group: Some(limits), processes_of_user: None, files: Some(20) });
     }
 

@@ -2,9 +2,12 @@
 //!
 //! The way of an order: `serve` takes its connection from the front-end and hands it to a monitor, one that waits
 //! (`post`) or a new one; the monitor reads it (`intake`), decides (`decide`, pure, against the `policy`), starts the
-//! script and stands by until it has ended (`monitor` and `supervision`, with `watch` as the pure part, and `printed` for
-//! what a job prints), and tells the outcome once (`report`). Under a root executor the script is confined (`confinement`
-//! says to what, pure; `confine` does it, and states the order of its steps). `explain` tells what would become of an
+//! script and stands by until it has ended (`monitor` and `supervision`, with `watch` as the pure part, and
+//! `printed` for
+//! what a job prints), and tells the outcome once (`report`). Under a root executor the script is confined
+//! (`confinement`
+//! says to what, pure; `confine` does it, and states the order of its steps; `household` makes what it can of it
+//! ahead). `explain` tells what would become of an
 //! order, by the same decision.
 //!
 //! **Invariant:** a process of this room has one thread. It forks.
@@ -17,9 +20,11 @@ mod event;
 mod explain;
 mod ground;
 mod host;
+mod household;
 mod init;
 mod intake;
 mod keeper;
+mod kind;
 mod limits;
 mod monitor;
 mod offer;
@@ -35,6 +40,7 @@ mod succession;
 mod supervision;
 mod tree;
 mod watch;
+mod workshop;
 
 pub use confine::prepare;
 pub use confinement::{Confinement, Confinements};

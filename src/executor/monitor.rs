@@ -13,12 +13,13 @@ use std::cell::OnceCell;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
-use super::confine::{self, Leaving, Outside, Space};
+use super::confine::{self, Outside, Space};
 use super::confinement::Confinements;
 use super::decide::{Plan, decide};
 use super::environment::{environment, environment_of, traced};
 use super::event::{Audit, ExecEvent};
 use super::host::Remembered;
+use super::household::Household;
 use super::intake::{self, Asked, Intake, Job};
 use super::policy::Policy;
 use super::post::Post;
@@ -56,16 +57,22 @@ pub(super) fn run(connection: OwnedFd, means: &Means<'_>, post: Option<&Post>) {
         Ok(signals) => signals,
         Err(error) => return Ending::new(&connection, means.audit).tell(&not_started("monitor", &error)),
     };
-    let (lasting, people, leaving) = (OnceCell::new(), Remembered::new(clock::now), Leaving::default());
+    let (lasting, people) = (OnceCell::new(), Remembered::new(clock::now));
+    // One that is for a single order needs none, nor does one that confines nothing.
+    let spares = post.is_some() && means.policy.confinements.is_some();
+    let household = if spares { Household::with_spares() } else { Household::default() };
     let granted = means.policy.confinements.as_ref().map(Confinements::granted).unwrap_or_default();
-    let outside = Outside { network: means.network, lasting: &lasting, granted };
+    let outside = Outside { network: means.network, lasting: &lasting, granted, patience: confine::PATIENCE };
     let mut connection = connection;
     loop {
-        serve(&connection, means, Kept { signals: &signals, outside, people: &people, leaving: &leaving });
+        serve(&connection, means, Kept { signals: &signals, outside, people: &people, household: &household });
         drop(connection);
         // One that has somebody left to look after is not as good as new.
-        let alone = leaving.take_note(&signals);
-        let next = post.filter(|_| alone).and_then(|post| post.next(signals.as_fd(), || leaving.take_note(&signals)));
+        let alone = household.take_note(&signals);
+        let next = post.filter(|post| alone && post.is_open()).and_then(|post| {
+            outside.provide(&household);
+            post.next(&signals, &household)
+        });
         match next {
             Some(next) => connection = next,
             None => return,
@@ -79,7 +86,7 @@ struct Kept<'a> {
     signals: &'a Signals,
     outside: Outside<'a>,
     people: &'a Remembered,
-    leaving: &'a Leaving,
+    household: &'a Household,
 }
 
 fn serve(connection: &OwnedFd, means: &Means<'_>, kept: Kept<'_>) {
@@ -109,11 +116,13 @@ fn serve(connection: &OwnedFd, means: &Means<'_>, kept: Kept<'_>) {
         Ok(printed) => printed,
         Err(error) => return ending.tell(&not_started("output", &error)),
     };
-    match start(&plan, stdio, kept.outside) {
+    let started = Instant::now();
+    match start(&plan, stdio, kept) {
         Err(outcome) => ending.tell(&outcome),
         Ok((spawned, space)) => {
             ending.pid = Some(spawned.pid);
-            let mut supervision = Supervision::new(&plan, &order, spawned, (kept.signals, kept.leaving));
+            kept.outside.provide(kept.household);
+            let mut supervision = Supervision::new(&plan, &order, (spawned, started), (kept.signals, kept.household));
             (supervision.space, supervision.cancel, supervision.printed) = (space, cancel, printed);
             let Ended { outcome, space, printed, start } = supervision.until_the_end(connection, audit);
             if let (Outcome::OutputLimit { .. }, Some(printed)) = (&outcome, printed) {
@@ -123,7 +132,7 @@ fn serve(connection: &OwnedFd, means: &Means<'_>, kept: Kept<'_>) {
             ending.start = start;
             ending.tell(&outcome);
             if let Some(space) = space {
-                space.see_out(kept.signals, kept.leaving);
+                space.see_out(kept.signals, kept.household);
             }
         }
     }
@@ -166,7 +175,7 @@ fn settle_down() -> std::io::Result<Signals> {
     Signals::collect(&[Signal::SIGCHLD])
 }
 
-fn start(plan: &Plan, stdio: [OwnedFd; 3], outside: Outside<'_>) -> Result<(Spawned, Option<Space>), Outcome> {
+fn start(plan: &Plan, stdio: [OwnedFd; 3], kept: Kept<'_>) -> Result<(Spawned, Option<Space>), Outcome> {
     let own = |name: &str| std::env::var_os(name);
     let spawn = Spawn {
         path: plan.program().clone(),
@@ -195,7 +204,9 @@ fn start(plan: &Plan, stdio: [OwnedFd; 3], outside: Outside<'_>) -> Result<(Spaw
         umask: confinement.profile().umask,
         ..spawn
     };
-    confine::start(confinement, spawn, outside).map(|(spawned, space)| (spawned, Some(space)))
+    let patience = plan.time_limit().unwrap_or(confine::PATIENCE).min(confine::PATIENCE);
+    let outside = Outside { patience, ..kept.outside };
+    confine::start(confinement, &spawn, outside, kept.household).map(|(spawned, space)| (spawned, Some(space)))
 }
 
 /// Where an outcome is told, with what is known about the order by then.

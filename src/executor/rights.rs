@@ -4,9 +4,10 @@ use std::io;
 use std::path::Path;
 
 use super::confinement::Confinement;
+use super::kind;
 use super::limits::Means;
 use super::offer;
-use super::tree;
+use super::workshop;
 use crate::conf::agent::Syscalls;
 use crate::sys::landlock::{self, Access, Ruleset};
 use crate::sys::process::Fault;
@@ -96,7 +97,7 @@ fn rules(confinement: &Confinement, program: &Path) -> Result<Option<Ruleset>, F
     }
     let all = read.and(Access::WRITE);
     if let Some(writable) = writable {
-        for path in writable.iter().map(std::path::PathBuf::as_path).chain(tree::PRIVATE.map(Path::new)) {
+        for path in writable.iter().map(std::path::PathBuf::as_path).chain(kind::PRIVATE.map(Path::new)) {
             match allow("writable", path, all) {
                 // A host without one of the private places has none here either; the others were attached before.
                 Err(fault) if !fault.is_not_found() => return Err(fault),
@@ -104,7 +105,7 @@ fn rules(confinement: &Confinement, program: &Path) -> Result<Option<Ruleset>, F
             }
         }
     } else {
-        for name in tree::DEVICES {
+        for name in workshop::DEVICES {
             allow("readable", &Path::new("/dev").join(name.0), read)?;
         }
     }

@@ -1,11 +1,13 @@
 //! Standing by a script from its start to its end: what the monitor hears meanwhile, and what it does about it.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use super::confine::{Leaving, Space};
+use super::confine::{self, Space};
 use super::decide::Plan;
 use super::event::{Audit, ExecEvent};
+use super::household::Household;
 use super::printed::Printed;
 use super::report;
 use super::watch::{Action, Watch};
@@ -26,17 +28,20 @@ pub(super) struct Supervision<'a> {
     plan: &'a Plan,
     order: &'a Order,
     leader: Pid,
-    /// The namespace whose first process `leader` is; none for a script that is not confined.
+    /// The namespace that `leader` is in; none for a script that is not confined.
     pub(super) space: Option<Space>,
-    /// Whether the namespace's init may still tell something.
-    attentive: bool,
+    /// How `leader` has ended.
+    end: Option<End>,
+    /// Whether the namespace's init was asked to bury everyone, and has not answered.
+    burying: bool,
     signals: &'a Signals,
-    /// Inits of runs before this one.
-    leaving: &'a Leaving,
+    household: &'a Household,
     /// Until exec has succeeded or failed.
     verdict: Option<OwnedFd>,
     /// When it is to be told that exec has succeeded, if it still is.
     untold: Option<Instant>,
+    /// Whether the script's process had no time left to become its program.
+    killed: bool,
     watch: Watch,
     /// What has arrived of a command.
     heard: Vec<u8>,
@@ -62,12 +67,13 @@ impl<'a> Supervision<'a> {
     pub(super) fn new(
         plan: &'a Plan,
         order: &'a Order,
-        spawned: Spawned,
-        (signals, leaving): (&'a Signals, &'a Leaving),
+        (spawned, started): (Spawned, Instant),
+        (signals, household): (&'a Signals, &'a Household),
     ) -> Self {
         let Spawned { pid, verdict } = spawned;
-        let watch = Watch::new(plan.time_limit(), plan.kill_grace(), Instant::now());
+        let watch = Watch::new(plan.time_limit(), plan.kill_grace(), started);
         let heard = Vec::with_capacity(COMMAND);
+        let killed = plan.confinement().is_some() && started.elapsed() >= confine::PATIENCE;
         let verdict = Some(verdict);
         let (space, cancel, printed) = (None, None, None);
         Self {
@@ -75,11 +81,13 @@ impl<'a> Supervision<'a> {
             order,
             leader: pid,
             space,
-            attentive: true,
+            end: None,
+            burying: false,
             signals,
-            leaving,
+            household,
             verdict,
             untold: None,
+            killed,
             watch,
             heard,
             listening: true,
@@ -90,21 +98,26 @@ impl<'a> Supervision<'a> {
 
     /// Stands by.
     pub(super) fn until_the_end(mut self, connection: &OwnedFd, audit: Audit<'_>) -> Ended {
+        // The start alone may have taken all its time.
+        let timed = self.watch.tick(Instant::now());
+        self.act(timed, audit);
         loop {
-            let wakes = [self.watch.wakes(), self.printed.as_ref().map(Printed::wakes), self.untold];
+            let printed = self.printed.as_ref().map(Printed::wakes);
+            let wakes = [self.watch.wakes(), printed, self.untold, self.household.wakes()];
             let wakes = wakes.into_iter().flatten().min();
             let limit = wakes.map(|at| at.saturating_duration_since(Instant::now()));
             let verdict = self.verdict.as_ref().map(AsFd::as_fd);
             let peer = self.listening.then(|| connection.as_fd());
             let fifo = self.cancel.as_ref().map(AsFd::as_fd);
             // The kernel refuses to wait only when it has no memory for four entries; then we come round again.
-            // A script that is being ended has no say any more.
-            let ear = self.space.as_ref().filter(|_| self.attentive && self.watch.why().is_none()).map(Space::ear);
+            // A run that is being ended has no say any more.
+            let burying = self.space.as_ref().filter(|_| self.burying && self.watch.why().is_none());
+            let ear = burying.map(|space| space.init().ear());
             let sources = [verdict, Some(self.signals.as_fd()), peer, fifo, ear];
             let [verdict, child, peer, fifo, told] =
                 poll::readable(sources, limit).unwrap_or_default().map(|ready| ready.readable);
             let ended = if verdict { self.learn_verdict(connection) } else { None };
-            let ended = ended.or_else(|| if told { self.learn_end(connection) } else { None });
+            let ended = ended.or_else(|| if told { self.learn_of_burial(connection) } else { None });
             if let Some(outcome) = ended.or_else(|| if child { self.reap(connection) } else { None }) {
                 let start = self.untold.map(|_| self.start());
                 return Ended { outcome, space: self.space, printed: self.printed, start };
@@ -117,6 +130,7 @@ impl<'a> Supervision<'a> {
             if self.untold.take_if(|at| *at <= now).is_some() {
                 self.tell_start(connection);
             }
+            self.household.drop_outdated(now);
             let timed = self.watch.tick(now);
             self.act(timed, audit);
             let excess = self.printed.as_mut().and_then(|printed| printed.look(now));
@@ -128,6 +142,7 @@ impl<'a> Supervision<'a> {
     /// Exec has succeeded, and is reported, or failed, and is the outcome.
     fn learn_verdict(&mut self, connection: &OwnedFd) -> Option<Outcome> {
         let failure = match Failure::read(self.verdict.take()?) {
+            Ok(None) if self.killed => return Some(not_started("exec", &io::ErrorKind::TimedOut.into())),
             Ok(None) => {
                 self.untold = Instant::now().checked_add(MOMENT).filter(|_| self.plan.mode() == Mode::Attached);
                 if self.untold.is_none() {
@@ -154,11 +169,12 @@ impl<'a> Supervision<'a> {
         drop(report::send(connection, &[self.start()]));
     }
 
-    /// What init tells, unless the program never ran.
-    fn learn_end(&mut self, connection: &OwnedFd) -> Option<Outcome> {
-        self.attentive = false;
-        let told = self.space.as_ref()?.told()?;
-        Some(self.learn_verdict(connection).unwrap_or(told))
+    /// What became of the script, unless the program never ran, once init tells that everyone is gone.
+    fn learn_of_burial(&mut self, connection: &OwnedFd) -> Option<Outcome> {
+        self.burying = false;
+        // One that has ended without is heard of by its end.
+        let told = self.space.as_ref()?.init().tells_of_burial();
+        if told { self.conclude(connection) } else { None }
     }
 
     /// Takes note of everyone who has ended.
@@ -167,19 +183,49 @@ impl<'a> Supervision<'a> {
         loop {
             match process::reap() {
                 Ok(Reaped::Child(pid, end)) if pid == self.leader => {
-                    let space = self.space.take();
-                    if self.watch.why().is_some() {
-                        continue;
+                    self.end = Some(end);
+                    if self.space.is_none() && self.watch.why().is_none() {
+                        return self.conclude(connection);
                     }
-                    // It has ended, so the pipe has its last word.
-                    let failed = self.learn_verdict(connection);
-                    return failed.or_else(|| Some(space.map_or(outcome_of(end), |space| space.outcome(end))));
                 }
-                Ok(Reaped::Child(..)) => self.leaving.one_less(),
-                Ok(Reaped::Running) | Err(_) => return None,
-                Ok(Reaped::Nobody) => return self.watch.why().cloned(),
+                Ok(Reaped::Child(pid, _)) => {
+                    if !self.space.as_mut().is_some_and(|space| space.is_deserted_by(pid)) {
+                        self.household.one_less(pid);
+                    }
+                }
+                Ok(Reaped::Nobody) if self.space.is_none() => return self.watch.why().cloned(),
+                Ok(Reaped::Running | Reaped::Nobody) => return self.look_at_space(connection),
+                Err(_) => return None,
             }
         }
+    }
+
+    /// The outcome, if the script has ended and nobody is left in its namespace. Else sees to it that nobody will be.
+    fn look_at_space(&mut self, connection: &OwnedFd) -> Option<Outcome> {
+        let (space, _) = (self.space.as_ref()?, self.end?);
+        if let Some(why) = self.watch.why() {
+            if space.is_deserted() {
+                return Some(why.clone());
+            }
+            space.kill();
+            return None;
+        }
+        if space.is_deserted() || space.init().is_alone() {
+            return self.conclude(connection);
+        }
+        if !self.burying {
+            space.init().bury();
+            self.burying = true;
+        }
+        None
+    }
+
+    /// The outcome of a script that has ended, unless the program never ran: then why.
+    fn conclude(&mut self, connection: &OwnedFd) -> Option<Outcome> {
+        let end = self.end?;
+        // It has ended, so the pipe has its last word.
+        let failed = self.learn_verdict(connection);
+        failed.or_else(|| Some(self.space.as_ref().map_or(outcome_of(end), |space| space.judge(end))))
     }
 
     /// Reads what the front-end says. One that talks nonsense is treated as one that is gone.

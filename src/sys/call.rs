@@ -44,6 +44,8 @@ pub(super) enum Numbers {
         /// How many bytes.
         size: usize,
     },
+    /// setpriority(2) of this process.
+    Niceness(i32),
     /// `move_mount(2)` from one descriptor to another.
     MoveMount {
         /// The tree.
@@ -82,6 +84,7 @@ pub(super) fn call(call: Numbers) -> io::Result<i64> {
             let [start, size] = [start, size].map(|number| number.cast_signed() as i64);
             (libc::SYS_madvise, [start, size, libc::MADV_DONTNEED.into(), 0, 0])
         }
+        Numbers::Niceness(value) => (libc::SYS_setpriority, [libc::PRIO_PROCESS.into(), 0, value.into(), 0, 0]),
         Numbers::MoveMount { from, to } => {
             let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
             (libc::SYS_move_mount, [from.into(), nowhere(), to.into(), nowhere(), flags.into()])

@@ -27,6 +27,7 @@ pub mod random;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;
+pub mod spaces;
 pub mod trial;
 pub mod usage;
 pub mod user;

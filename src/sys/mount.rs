@@ -7,7 +7,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -19,6 +19,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::call::{Numbers, call, copy_tree};
 use super::process::{Fork, fork};
+use super::spaces::Spaces;
 
 /// Properties of mounts, as a set of the kernel's `MOUNT_ATTR_*` bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,13 +67,13 @@ pub struct Left {
     pub network: bool,
 }
 
-/// Gives this process namespaces of its own for mounts, System V objects and host name, and makes the mounts private:
-/// nothing that is mounted here shows outside, and nothing that is mounted outside from now on shows here.
+/// Gives this process namespaces of its own for mounts and System V objects, and makes the mounts private: nothing that is
+/// mounted here shows outside, and nothing that is mounted outside from now on shows here.
 ///
 /// # Errors
 /// No `CAP_SYS_ADMIN`, or the kernel's limit on namespaces is reached.
 pub fn leave(left: Left) -> io::Result<()> {
-    let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC;
     flags.set(CloneFlags::CLONE_NEWNET, left.network);
     unshare(flags)?;
     set_attributes(AT_FDCWD.as_raw_fd(), c"/", libc::AT_RECURSIVE, Change { propagation: libc::MS_PRIVATE, set: 0 })
@@ -105,6 +106,46 @@ impl OwnProcesses {
             setns(&self.0, CloneFlags::CLONE_NEWPID)?;
         }
         forked
+    }
+
+    /// Has `fork` make a child that is in the process namespace of `there`. This process's next children are none of that
+    /// namespace's.
+    ///
+    /// # Errors
+    /// The first process there has ended; or as [`OwnProcesses::fork_into_new`].
+    pub fn fork_into<T>(&self, there: &Spaces, fork: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        there.lead_children_in()?;
+        let forked = fork();
+        setns(&self.0, CloneFlags::CLONE_NEWPID)?;
+        forked
+    }
+}
+
+/// Tells whether anything was mounted, unmounted or changed in this process's mount namespace (`proc_pid_mountinfo(5)`).
+#[derive(Debug)]
+pub struct Changes(File);
+
+impl Changes {
+    /// From now on.
+    ///
+    /// # Errors
+    /// There is no `/proc`.
+    pub fn watch() -> io::Result<Self> {
+        Ok(Self(File::open("/proc/self/mountinfo")?))
+    }
+
+    /// Whether there was a change since this was last asked, or [`super::poll::readable_or_changed`] has told it.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn happened(&self) -> io::Result<bool> {
+        super::poll::closed(self.0.as_fd(), std::time::Duration::ZERO)
+    }
+}
+
+impl AsFd for Changes {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -176,13 +217,15 @@ impl Tree {
         copy_tree(opened.as_fd().as_raw_fd()).map(Self)
     }
 
-    /// Gives properties to every mount of the tree.
+    /// Gives properties to every mount of the tree, and makes them private, as [`leave`] does: a copy of a shared mount is
+    /// shared too.
     ///
     /// # Errors
     /// As [`restrict`].
     pub fn restrict(&self, attributes: Attributes) -> io::Result<()> {
         let flags = libc::AT_RECURSIVE | libc::AT_EMPTY_PATH;
-        set_attributes(self.0.as_raw_fd(), c"", flags, Change { propagation: 0, set: attributes.0 })
+        let change = Change { propagation: libc::MS_PRIVATE, set: attributes.0 };
+        set_attributes(self.0.as_raw_fd(), c"", flags, change)
     }
 
     /// Attaches the tree over an opened file or directory: a directory over a directory, a file over a file.

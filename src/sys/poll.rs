@@ -25,15 +25,30 @@ pub fn readable<const N: usize>(
     descriptors: [Option<BorrowedFd<'_>>; N],
     limit: Option<Duration>,
 ) -> io::Result<[Ready; N]> {
-    let present = descriptors.iter().flatten();
-    let mut polled: Vec<PollFd<'_>> = present.map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+    Ok(readable_or_changed(descriptors, None, limit)?.0)
+}
+
+/// As [`readable`], and besides until a file of the kernel's that can always be read tells that it reads differently
+/// (`POLLPRI`); whether it did. It is told once.
+///
+/// # Errors
+/// As [`readable`].
+pub fn readable_or_changed<const N: usize>(
+    descriptors: [Option<BorrowedFd<'_>>; N],
+    changing: Option<BorrowedFd<'_>>,
+    limit: Option<Duration>,
+) -> io::Result<([Ready; N], bool)> {
+    let present = descriptors.iter().flatten().map(|fd| PollFd::new(*fd, PollFlags::POLLIN));
+    let changing = changing.map(|fd| PollFd::new(fd, PollFlags::POLLPRI));
+    let mut polled: Vec<PollFd<'_>> = present.chain(changing).collect();
     wait(&mut polled, limit)?;
     let mut results = polled.iter().map(|entry| entry.revents().unwrap_or(PollFlags::empty()));
     let gone = PollFlags::POLLHUP | PollFlags::POLLERR;
-    Ok(descriptors.map(|descriptor| {
+    let ready = descriptors.map(|descriptor| {
         let found = descriptor.and_then(|_| results.next()).unwrap_or(PollFlags::empty());
         Ready { readable: !found.is_empty(), closed: found.intersects(gone) }
-    }))
+    });
+    Ok((ready, results.next().is_some_and(|found| !found.is_empty())))
 }
 
 /// Whether the other end of a socket goes away within `limit`. Messages that wait to be read do not end the wait.

@@ -51,6 +51,7 @@ mod self_check;
 mod serve;
 mod setup;
 mod shares;
+mod spare;
 mod stream;
 mod trace;
 mod trust;

@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, OsStr};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,14 @@ impl Identity {
     /// There is none, or a directory on the way may not be searched.
     pub fn of(path: &Path) -> io::Result<Self> {
         std::fs::metadata(path).map(|facts| Self::from_facts(&facts))
+    }
+
+    /// Of an opened file.
+    ///
+    /// # Errors
+    /// Not expected of the kernel.
+    pub fn of_opened(opened: impl AsFd) -> io::Result<Self> {
+        Ok(Self::from_stat(&fstat(opened)?))
     }
 
     pub(super) fn from_facts(facts: &std::fs::Metadata) -> Self {

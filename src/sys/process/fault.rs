@@ -80,11 +80,17 @@ impl Failure {
         let mut bytes = Vec::new();
         let most = u64::try_from(LONGEST).unwrap_or(u64::MAX);
         std::fs::File::from(verdict).take(most).read_to_end(&mut bytes)?;
-        let [kind, a, b, c, d, size, rest @ ..] = bytes.as_slice() else { return Ok(None) };
+        Ok(Self::from_bytes(&bytes))
+    }
+
+    /// What [`Fault::report`] wrote; `None` if that is not whole.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let [kind, a, b, c, d, size, rest @ ..] = bytes else { return None };
         let (step, about) = rest.split_at_checked(usize::from(*size)).unwrap_or((rest, &[]));
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         let errno = Errno::from_raw(i32::from_ne_bytes([*a, *b, *c, *d]));
-        Ok(Some(Self { step: text(step), errno, about: text(about), confinement: *kind != 0 }))
+        Some(Self { step: text(step), errno, about: text(about), confinement: *kind != 0 })
     }
 
     /// The step that failed, in kebab-case; `exec` for the program itself.

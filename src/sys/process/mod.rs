@@ -2,6 +2,7 @@
 
 mod detached;
 mod fault;
+mod patience;
 mod private;
 mod program;
 mod signals;
@@ -15,10 +16,13 @@ use nix::sys::prctl;
 use nix::sys::signal::{kill, killpg};
 use nix::unistd::{self, ForkResult};
 
+use crate::sys::call::{Numbers, call};
+
 pub use detached::{Launch, launch, report_ready};
 pub use fault::{Failure, Fault};
 pub use nix::sys::signal::Signal;
 pub use nix::unistd::Pid;
+pub use patience::end_unless_program_within;
 pub use private::{become_private, control_from_stdin, spawn_private};
 pub use program::{Program, Trial};
 pub use signals::{Held, Signals, block_all, default_for_good, hold};
@@ -160,6 +164,16 @@ pub fn die_with_parent() -> io::Result<()> {
 /// Not expected of the kernel.
 pub fn let_nobody_look() -> io::Result<()> {
     Ok(prctl::set_dumpable(false)?)
+}
+
+/// From now on others go first where they compete for a processor, though not every time (setpriority(2)).
+///
+/// # Errors
+/// This process gave way more already, and may not take that back.
+pub fn give_way() -> io::Result<()> {
+    /// Half way to the lowest: a tenth of the share of others.
+    const NICENESS: i32 = 10;
+    call(Numbers::Niceness(NICENESS)).map(drop)
 }
 
 /// This process's id, in its own namespace.

@@ -110,12 +110,6 @@ impl Agent {
         host::numbered(number).into_iter().find(ours)
     }
 
-    /// The monitor of the run whose script this process is. Between the two of a confined run is its init.
-    pub(crate) fn monitor_of(&self, script: u32) -> u32 {
-        let above = host::parent(script);
-        if self.mode == Mode::Private { above } else { host::parent(above) }
-    }
-
     /// A section of its configuration, with an account where profiles are applied.
     pub(crate) fn profile(&self, name: &str, text: &str) -> String {
         let account = if self.mode == Mode::Private { String::new() } else { format!("run_as = {}\n", Mode::SCRIPTS) };

@@ -95,7 +95,7 @@ pub(crate) fn files(site: &Site) -> Vec<String> {
 /// The script `wait` of the job that runs now, and its monitor.
 pub(crate) fn waiting(site: &Site) -> (u32, u32) {
     let script = site.agent().worked_pid("pid");
-    (script, site.agent().monitor_of(script))
+    (script, host::parent(script))
 }
 
 pub(crate) fn go(site: &Site) {

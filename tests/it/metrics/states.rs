@@ -142,7 +142,7 @@ fn a_job_whose_supervisor_was_killed_is_counted_as_lost() {
     let mut site = site().sh("wait", "echo $$ > {work}/pid; exec sleep 300").start();
     submit(&site, "wait", "r1");
     let script = site.agent().worked_pid("pid");
-    host::kill(site.agent().monitor_of(script), Signal::SIGKILL);
+    host::kill(host::parent(script), Signal::SIGKILL);
     becomes(&site, RUNS, &[("script", "wait"), ("outcome", "lost")], 1.0);
     assert_eq!(scrape(&site).value("ctrl_exec_agent_run_seconds_count", &[("script", "wait")]), None);
     // A script that is listed no more lends nobody its name; and what was counted stays.

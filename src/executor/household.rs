@@ -1,0 +1,267 @@
+//! The inits that a monitor has: the one of its run, those of runs that are over, and a spare one for its next order.
+//!
+//! To make a process with namespaces and a tree of mounts costs more than to run many a script. What does not depend on the
+//! order is made ahead: while a script runs, and while its monitor waits for another order, an init of the same kind stands by
+//! in namespaces of its own, with the tree as far as it is the same for all runs of a kind (`tree`). Nobody else has ever been
+//! in them, and nobody is but the one run that takes them.
+//!
+//! **Invariant:** a spare is used only
+//!
+//! - by an order of its own kind;
+//! - if nothing was mounted, unmounted or changed on the host since before it was made. A monitor that waits gives up its spare
+//!   at such a change, so that nothing is kept busy by it;
+//! - if it lives. Without one that can be used, an order has its own made, in the same way.
+//!
+//! It ends with its monitor, or when it is older than [`AGE`].
+
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+use std::time::{Duration, Instant};
+
+use super::init;
+use super::kind::Kind;
+use super::workshop::Blinds;
+use crate::sys::fdpass::{self, Kind as Line};
+use crate::sys::mount::{Changes, OwnProcesses};
+use crate::sys::poll;
+use crate::sys::process::{self, Failure, Fork, Pid, Reaped, Signal, Signals};
+use crate::sys::spaces::Spaces;
+use crate::wire::outcome::Outcome;
+
+/// How long a spare is kept for an order. A script that takes longer has its monitor make another when it has ended.
+const AGE: Duration = Duration::from_secs(2);
+/// Longest message of an init, in bytes: as a pipe's.
+const MESSAGE: usize = 4096;
+
+/// An init that may still be at work on its namespaces.
+#[derive(Debug)]
+struct Builder {
+    pid: Pid,
+    kind: Kind,
+    line: OwnedFd,
+    children: Option<File>,
+}
+
+/// An init that stands by.
+#[derive(Debug)]
+pub(super) struct Init {
+    pub(super) pid: Pid,
+    pub(super) kind: Kind,
+    pub(super) spaces: Spaces,
+    pub(super) blinds: Blinds,
+    line: OwnedFd,
+    children: Option<File>,
+}
+
+impl Builder {
+    fn start(processes: &OwnProcesses, kind: Kind) -> io::Result<Self> {
+        let (line, theirs) = fdpass::pair(Line::Messages)?;
+        match processes.fork_into_new()? {
+            Fork::Child => init::run(kind, &theirs),
+            Fork::Parent(pid) => {
+                // Opened now, while nobody waits. A kernel without such lists (CONFIG_PROC_CHILDREN) has init look instead.
+                let children = File::open(format!("/proc/{pid}/task/{pid}/children")).ok();
+                Ok(Self { pid, kind, line, children })
+            }
+        }
+    }
+
+    /// Waits until it stands by.
+    fn finish(self) -> Result<Init, (Pid, Outcome)> {
+        let Self { pid, kind, line, children } = self;
+        let mut buffer = [0; MESSAGE];
+        let lost = |error: &io::Error| (pid, fail("init", error.to_string()));
+        let message = fdpass::receive(&line, &mut buffer, fdpass::MOST).map_err(|error| lost(&error))?;
+        let words = buffer.get(..message.size).unwrap_or_default();
+        if words == [init::READY] {
+            let mut each = message.descriptors.into_iter();
+            if let (Some(first), Some(second)) = (each.next(), each.next())
+                && let Some(spaces) = Spaces::received(each.collect())
+            {
+                let blinds = Blinds::received([first, second]);
+                return Ok(Init { pid, kind, spaces, blinds, line, children });
+            }
+        }
+        let outcome = Failure::from_bytes(words).map_or_else(
+            || fail("init", "the first process of the run's namespace ended before it was ready".to_owned()),
+            |failure| fail(failure.step(), failure.to_string()),
+        );
+        Err((pid, outcome))
+    }
+}
+
+impl Init {
+    /// Whether the list of the kernel's proves that nobody is in its process namespace but itself. **Invariant:** asked once the
+    /// script's process, which has its parent outside, is buried: everyone else's line of parents leads to this one.
+    pub(super) fn is_alone(&self) -> bool {
+        self.children.as_ref().is_some_and(|list| matches!(list.read_at(&mut [0], 0), Ok(0)))
+    }
+
+    /// Asks everyone else to end.
+    pub(super) fn terminate(&self) {
+        process::signal(self.pid, Signal::SIGTERM);
+    }
+
+    /// Ends everyone.
+    pub(super) fn kill(&self) {
+        process::signal(self.pid, Signal::SIGKILL);
+    }
+
+    /// Has it end everyone else; it tells when they are gone.
+    pub(super) fn bury(&self) {
+        // If it has ended, so has everyone.
+        drop(fdpass::send_now(&self.line, &[init::BURY]));
+    }
+
+    /// Readable when it tells that, or has ended.
+    pub(super) fn ear(&self) -> BorrowedFd<'_> {
+        self.line.as_fd()
+    }
+
+    /// Whether it tells that.
+    pub(super) fn tells_of_burial(&self) -> bool {
+        let mut word = [0];
+        fdpass::receive_now(&self.line, &mut word).is_ok_and(|size| size == 1) && word == [init::BURIED]
+    }
+}
+
+#[derive(Debug)]
+struct Spare {
+    builder: Builder,
+    until: Instant,
+}
+
+/// Everyone whom a monitor that confines has started, but for its run's own two.
+///
+/// **Invariant:** a monitor that confines has no other children than those: the script's process, the run's init, the inits of
+/// runs that are over, which are killed and alone in their namespaces, and a spare.
+#[derive(Debug, Default)]
+pub(super) struct Household {
+    leaving: RefCell<Vec<Pid>>,
+    spare: RefCell<Option<Spare>>,
+    /// Of the last order.
+    kind: Cell<Option<Kind>>,
+    changes: Option<Changes>,
+}
+
+impl Household {
+    /// With so many on their way, a monitor waits for one before it goes on. It takes a host that is busy beyond measure.
+    const MOST: usize = 16;
+
+    /// One that makes spares, where the host's table of mounts can be watched.
+    pub(super) fn with_spares() -> Self {
+        Self { changes: Changes::watch().ok(), ..Self::default() }
+    }
+
+    /// An init for an order of this kind; whether it was made ahead.
+    ///
+    /// # Errors
+    /// The outcome: which step of making one failed.
+    pub(super) fn init(&self, processes: &OwnProcesses, kind: Kind) -> Result<(Init, bool), Outcome> {
+        self.kind.set(Some(kind));
+        self.drop_outdated(Instant::now());
+        if let Some(Spare { builder, .. }) = self.spare.take() {
+            let pid = builder.pid;
+            if let Some(init) = Some(builder).filter(|spare| spare.kind == kind).and_then(|spare| spare.finish().ok()) {
+                return Ok((init, true));
+            }
+            self.see_out(pid);
+        }
+        self.new_init(processes, kind).map(|init| (init, false))
+    }
+
+    /// An init that was not made ahead.
+    ///
+    /// # Errors
+    /// As [`Household::init`].
+    pub(super) fn new_init(&self, processes: &OwnProcesses, kind: Kind) -> Result<Init, Outcome> {
+        let builder = Builder::start(processes, kind);
+        let builder = builder.map_err(|error| fail("process-namespace", error.to_string()))?;
+        builder.finish().map_err(|(pid, outcome)| {
+            self.see_out(pid);
+            outcome
+        })
+    }
+
+    /// Makes a spare of the last order's kind, unless there is one. What is only a saving may fail.
+    pub(super) fn provide(&self, processes: &OwnProcesses) {
+        let (Some(kind), Some(changes)) = (self.kind.get(), &self.changes) else { return };
+        self.drop_outdated(Instant::now());
+        // What was changed up to now it will have.
+        if self.spare.borrow().is_some() || changes.happened().is_err() {
+            return;
+        }
+        if let (Ok(builder), Some(until)) = (Builder::start(processes, kind), Instant::now().checked_add(AGE)) {
+            self.spare.replace(Some(Spare { builder, until }));
+        }
+    }
+
+    /// What tells that a spare is outdated, while there is one.
+    pub(super) fn changes(&self) -> Option<BorrowedFd<'_>> {
+        self.changes.as_ref().filter(|_| self.spare.borrow().is_some()).map(AsFd::as_fd)
+    }
+
+    /// When [`Household::drop_outdated`] has something to do.
+    pub(super) fn wakes(&self) -> Option<Instant> {
+        self.spare.borrow().as_ref().map(|spare| spare.until)
+    }
+
+    /// Gives up a spare that is too old, or of a host that has changed since.
+    pub(super) fn drop_outdated(&self, now: Instant) {
+        let changed = self.changes().is_some() && self.changes.as_ref().is_none_or(|it| it.happened().unwrap_or(true));
+        if changed || self.wakes().is_some_and(|until| until <= now) {
+            self.drop_spare();
+        }
+    }
+
+    /// Gives up the spare.
+    pub(super) fn drop_spare(&self) {
+        if let Some(spare) = self.spare.take() {
+            self.see_out(spare.builder.pid);
+        }
+    }
+
+    /// Has an init leave, and with it everything that its run had. The kernel takes its time over a namespace's mounts, which
+    /// nobody waits for.
+    pub(super) fn see_out(&self, init: Pid) {
+        process::signal(init, Signal::SIGKILL);
+        self.leaving.borrow_mut().push(init);
+    }
+
+    /// Waits until so few are on their way that the monitor may go on; until nobody is, if it has something to clear away.
+    pub(super) fn settle(&self, everyone: bool, signals: &Signals) {
+        let most = if everyone { 0 } else { Self::MOST };
+        while self.take_note(signals) && self.leaving.borrow().len() > most {
+            drop(poll::readable([Some(signals.as_fd())], None));
+        }
+    }
+
+    /// One has ended.
+    pub(super) fn one_less(&self, pid: Pid) {
+        self.leaving.borrow_mut().retain(|leaving| *leaving != pid);
+        self.spare.borrow_mut().take_if(|spare| spare.builder.pid == pid);
+    }
+
+    /// Takes note of everyone who has ended. Whether nobody is left but a spare and those who are on their way.
+    pub(super) fn take_note(&self, signals: &Signals) -> bool {
+        while matches!(signals.next(), Ok(Some(_))) {}
+        loop {
+            match process::reap() {
+                Ok(Reaped::Child(pid, _)) => self.one_less(pid),
+                Ok(Reaped::Nobody) => {
+                    self.leaving.borrow_mut().clear();
+                    return true;
+                }
+                Ok(Reaped::Running) => return !self.leaving.borrow().is_empty() || self.spare.borrow().is_some(),
+                Err(_) => return false,
+            }
+        }
+    }
+}
+
+pub(super) fn fail(step: &str, reason: String) -> Outcome {
+    Outcome::NotConfined { step: step.to_owned(), reason }
+}

@@ -1,0 +1,108 @@
+//! The file system in memory that a run's private places are made of, and what others are hidden behind.
+
+use std::fs::{DirBuilder, File, Permissions};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use super::kind::{Kind, Piece};
+use crate::sys::file::{Identity, make_device};
+use crate::sys::mount::{self, Attributes, Fresh, Tree};
+
+/// What a private `/dev` holds, with the numbers of `Documentation/admin-guide/devices.txt`.
+pub(super) const DEVICES: [(&str, u64, u64); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+/// Where the file system is put together, before anything of it is attached. It stays there, under the new `/proc`: to
+/// unmount it would mean to wait for every processor of the host.
+const WORKSHOP: &str = "/proc";
+
+/// Something closed of each kind.
+#[derive(Debug)]
+pub(super) struct Blinds {
+    directory: OwnedFd,
+    file: OwnedFd,
+}
+
+impl Blinds {
+    /// To be sent to another process, which puts them together again with [`Blinds::received`].
+    pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.directory.as_fd(), self.file.as_fd()]
+    }
+
+    /// What another process has sent.
+    pub(super) fn received([directory, file]: [OwnedFd; 2]) -> Self {
+        Self { directory, file }
+    }
+
+    /// The one to hide a directory or a file behind, and what it is.
+    pub(super) fn of_kind(&self, directory: bool) -> io::Result<(&OwnedFd, Identity)> {
+        let blind = if directory { &self.directory } else { &self.file };
+        Ok((blind, Identity::of_opened(blind)?))
+    }
+}
+
+/// What comes out of the workshop.
+pub(super) struct Made {
+    pub(super) private: Vec<Piece>,
+    pub(super) blinds: Blinds,
+}
+
+/// Makes it, while nothing is covered yet.
+pub(super) fn make(kind: Kind) -> io::Result<Made> {
+    let workshop = Path::new(WORKSHOP);
+    mount::fresh(Fresh::Memory, workshop, Attributes::NO_SUID)?;
+    let (none, void) = (workshop.join("none"), workshop.join("void"));
+    make_directory(&none, 0)?;
+    File::create_new(&void)?.set_permissions(Permissions::from_mode(0o0))?;
+    let blinds = Blinds { directory: mount::open_exactly(&none)?, file: mount::open_exactly(&void)? };
+    let private = kind.private_places().map(|(place, mode)| private_place(workshop, (place, mode), kind));
+    Ok(Made { private: private.collect::<io::Result<_>>()?, blinds })
+}
+
+fn private_place(workshop: &Path, (place, mode): (&str, u32), kind: Kind) -> io::Result<Piece> {
+    let here = workshop.join(place.trim_start_matches('/'));
+    make_directory(&here, mode)?;
+    let is_dev = place == "/dev";
+    if is_dev {
+        fill_dev(&here)?;
+    }
+    let attributes = if is_dev { Attributes::NO_SUID } else { kind.basic() };
+    Piece::of(mount::open_exactly(&here)?, PathBuf::from(place), attributes)
+}
+
+fn fill_dev(dev: &Path) -> io::Result<()> {
+    for (name, major, minor) in DEVICES {
+        let made = dev.join(name);
+        match make_device(&made, major, minor, 0o666) {
+            // Without CAP_MKNOD, as in some containers: the host's own.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                lend(&Path::new("/dev").join(name), &made)?;
+            }
+            result => result?,
+        }
+    }
+    for (name, target) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("ptmx", "pts/ptmx"),
+    ] {
+        symlink(target, dev.join(name))?;
+    }
+    make_directory(&dev.join("shm"), 0o1777)?;
+    make_directory(&dev.join("pts"), 0o755)?;
+    mount::fresh(Fresh::Terminals, &dev.join("pts"), Attributes::NO_SUID.and(Attributes::NO_EXEC))
+}
+
+/// Lets a file of the host's show at `place`.
+fn lend(file: &Path, place: &Path) -> io::Result<()> {
+    File::create_new(place)?;
+    Tree::copy(mount::open(file)?)?.attach(mount::open_exactly(place)?)
+}
+
+fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+    DirBuilder::new().mode(mode).create(path)
+}

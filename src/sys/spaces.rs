@@ -1,0 +1,75 @@
+//! Namespaces that another process has made, to be joined (setns(2)).
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sched::{CloneFlags, setns, unshare};
+
+/// The namespaces of the first process of a run. They live while one of these descriptors is open or somebody is in them;
+/// that of processes, while its first process lives.
+#[derive(Debug)]
+pub struct Spaces {
+    processes: OwnedFd,
+    mounts: OwnedFd,
+    objects: OwnedFd,
+    /// None if it is in a network that nobody is to join.
+    network: Option<OwnedFd>,
+}
+
+impl Spaces {
+    /// Those of this process.
+    ///
+    /// # Errors
+    /// There is no `/proc`, or no descriptor left.
+    pub fn own(network: bool) -> io::Result<Self> {
+        let open = |name: &str| File::open(format!("/proc/self/ns/{name}")).map(OwnedFd::from);
+        let network = network.then(|| open("net")).transpose()?;
+        Ok(Self { processes: open("pid")?, mounts: open("mnt")?, objects: open("ipc")?, network })
+    }
+
+    /// To be sent to another process, which puts them together again with [`Spaces::received`].
+    #[must_use]
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let always = [&self.processes, &self.mounts, &self.objects];
+        always.into_iter().chain(&self.network).map(AsFd::as_fd).collect()
+    }
+
+    /// What another process has sent; `None` if that is not what it says. Each is known by the kernel for what it is when it
+    /// is joined.
+    #[must_use]
+    pub fn received(descriptors: Vec<OwnedFd>) -> Option<Self> {
+        let mut each = descriptors.into_iter();
+        let (processes, mounts, objects) = (each.next()?, each.next()?, each.next()?);
+        let network = each.next();
+        each.next().is_none().then_some(Self { processes, mounts, objects, network })
+    }
+
+    /// Joins those of System V objects, of network if it is one of these, and of mounts, with their root as this process's root
+    /// and working directory.
+    ///
+    /// **Invariant:** the caller shares neither its directories nor its descriptors with another process.
+    ///
+    /// # Errors
+    /// Neither `CAP_SYS_ADMIN` nor `CAP_SYS_CHROOT`.
+    pub fn join(&self) -> io::Result<()> {
+        setns(&self.objects, CloneFlags::CLONE_NEWIPC)?;
+        if let Some(network) = &self.network {
+            setns(network, CloneFlags::CLONE_NEWNET)?;
+        }
+        Ok(setns(&self.mounts, CloneFlags::CLONE_NEWNS)?)
+    }
+
+    /// The next children of this process are in that of processes.
+    pub(super) fn lead_children_in(&self) -> io::Result<()> {
+        Ok(setns(&self.processes, CloneFlags::CLONE_NEWPID)?)
+    }
+}
+
+/// From now on this process has a host name of its own, which is the host's for the time being.
+///
+/// # Errors
+/// No `CAP_SYS_ADMIN`, or the kernel's limit on namespaces is reached.
+pub fn own_host_name() -> io::Result<()> {
+    Ok(unshare(CloneFlags::CLONE_NEWUTS)?)
+}
