@@ -137,6 +137,7 @@ impl Drop for Claim {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::process::tests::in_a_process;
 
     fn background() -> (tempfile::TempDir, Background) {
         let dir = tempfile::tempdir().unwrap();
@@ -144,24 +145,31 @@ mod tests {
         (dir, Background { lock: pidfile.with_extension("lock"), pidfile })
     }
 
+    /// In a process of its own: whoever another test forks holds this process's locks until it has become its program.
     #[test]
     fn a_stale_pidfile_names_nobody_and_is_cleared() {
-        let (_dir, background) = background();
-        assert_eq!(background.state().unwrap(), State::Idle);
-        // Our own number: a live process that is no session of ours must not be signalled.
-        let text = format!("{}\n", std::process::id());
-        file::write_atomic(&background.pidfile, text.as_bytes(), Access::public()).unwrap();
-        assert_eq!(background.stop(Duration::ZERO).unwrap(), Stopped::Nothing(State::Cleared));
-        assert_eq!(background.state().unwrap(), State::Idle);
+        let text = in_a_process("stale", || {
+            let (_dir, background) = background();
+            let before = background.state().unwrap();
+            // Our own number: a live process that is no session of ours must not be signalled.
+            let text = format!("{}\n", std::process::id());
+            file::write_atomic(&background.pidfile, text.as_bytes(), Access::public()).unwrap();
+            let stopped = background.stop(Duration::ZERO).unwrap();
+            format!("{before:?} {stopped:?} {:?}", background.state().unwrap())
+        });
+        assert_eq!(text, "Idle Nothing(Cleared) Idle");
     }
 
     #[test]
     fn a_second_session_is_told_of_the_first() {
-        let (_dir, background) = background();
-        let claim = background.claim().unwrap().unwrap();
-        assert!(background.claim().unwrap().is_none());
-        assert_eq!(background.state().unwrap(), State::Running(Some(std::process::id())));
-        drop(claim);
-        assert_eq!(background.state().unwrap(), State::Idle);
+        let text = in_a_process("second", || {
+            let (_dir, background) = background();
+            let claim = background.claim().unwrap().unwrap();
+            assert!(background.claim().unwrap().is_none());
+            assert_eq!(background.state().unwrap(), State::Running(Some(std::process::id())));
+            drop(claim);
+            format!("{:?}", background.state().unwrap())
+        });
+        assert_eq!(text, "Idle");
     }
 }
