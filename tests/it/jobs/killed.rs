@@ -96,7 +96,7 @@ impl Kind {
 /// Every process of root's or the agent's that runs the executor's part of the program.
 fn program(site: &Site) -> Vec<u32> {
     let config = site.agent().config().display().to_string();
-    host::with_words(|words| words.contains(" serve-") && words.contains(&config))
+    host::with_words(|words| words.contains("serve-") && words.contains(&config))
 }
 
 /// A monitor leads a session of its own; what it has forked and is no script yet is in it.
