@@ -8,6 +8,8 @@ mod check;
 mod code;
 mod deny;
 mod dist;
+#[cfg(test)]
+mod documented;
 mod fuzz;
 mod kill;
 mod layers;

@@ -106,9 +106,10 @@ fn the_number_of_open_files_is_limited_everywhere() {
 fn a_monitor_that_was_killed_leaves_no_group_behind() {
     let executor = Executor::root("run_as = nobody\nprocesses_max = 10");
     // A host that lends no groups leaves none behind.
-    if !controllers().processes {
+    if !is_applied(&executor, "processes_max", |lent| lent.processes) {
         return;
     }
+    until("the end of the first run's group", || groups() == 0);
     let run = executor.run(&order("sh", &["-c", "sleep 1000"], Mode::Attached));
     let init = run.started();
     assert_eq!(groups(), 1);

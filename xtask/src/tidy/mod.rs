@@ -1,7 +1,6 @@
 //! `tidy`: the house rules that no lint checks. All violations at once, each with its place.
 
 mod declared;
-mod documented;
 mod lines;
 mod named;
 mod size;
@@ -28,7 +27,6 @@ pub(crate) fn task(words: &[String]) -> Outcome {
     }
     found.extend(declared::check(&sources));
     found.extend(named::check(&sources));
-    found.extend(documented::check());
     found.extend(unsafety::check(&sources));
     println!("{}", size::figures(&sources));
     println!("{}", unsafety::figure(&sources));
