@@ -182,3 +182,31 @@ fn sets() -> io::Result<[Set; 3]> {
     });
     if result == 0 { Ok([effective, permitted, inheritable]) } else { Err(io::Error::last_os_error()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{process, user};
+
+    #[test]
+    fn what_is_kept_is_all_that_there_is_and_anything_else_is_told() {
+        if !user::tests::has_root() {
+            return;
+        }
+        let text = process::tests::in_a_process("capabilities", || {
+            let kept = Set::default().with(0);
+            make_root_ordinary().unwrap();
+            bound(kept).unwrap();
+            let early = unproven(kept).unwrap().unwrap_or_default();
+            keep_only(kept).unwrap();
+            let more = unproven(kept.with(5)).unwrap().is_some();
+            format!(
+                "{} {:?} {more} {}",
+                early.starts_with("the effective set is"),
+                unproven(kept).unwrap(),
+                keep_only(kept.with(5)).is_err()
+            )
+        });
+        assert_eq!(text, "true None true true");
+    }
+}

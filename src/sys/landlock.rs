@@ -125,3 +125,35 @@ impl Ruleset {
         call(Numbers::LandlockRestrict(self.descriptor.as_raw_fd())).map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{process, user};
+
+    #[test]
+    fn rules_hold_for_whoever_made_them_as_far_as_they_say() {
+        let Some(version) = version() else {
+            let wanted = std::env::var("CTRL_EXEC_VM_LANDLOCK").unwrap_or_default();
+            assert!(wanted.is_empty() || wanted == "none", "the kernel is to have version {wanted}");
+            return;
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let (open, closed) = (dir.path().join("open"), dir.path().join("closed"));
+        let text = process::tests::in_a_process("landlock", || {
+            for place in [&open, &closed] {
+                std::fs::create_dir_all(place).unwrap();
+                crate::sys::file::write_atomic(&place.join("held"), b"held", crate::sys::file::Access::public())
+                    .unwrap();
+            }
+            let rules = Ruleset::new(Access::READ.and(Access::WRITE), true, version).unwrap();
+            rules.allow(std::fs::File::open(&open).unwrap(), Access::READ).unwrap();
+            user::renounce_privileges().unwrap();
+            let read = |place: &std::path::Path| std::fs::read(place.join("held")).is_ok();
+            let before = (read(&open), read(&closed));
+            rules.restrict().unwrap();
+            format!("{before:?} {:?} {}", (read(&open), read(&closed)), std::fs::create_dir(open.join("new")).is_ok())
+        });
+        assert_eq!(text, "(true, true) (true, false) false");
+    }
+}

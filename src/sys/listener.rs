@@ -181,7 +181,7 @@ mod tests {
 
     /// Only root has a directory that passes; the temporary one does not.
     fn trusted() -> Option<tempfile::TempDir> {
-        user::is_root().then(|| tempfile::tempdir_in("/var/lib").unwrap())
+        user::tests::has_root().then(|| tempfile::tempdir_in("/var/lib").unwrap())
     }
 
     fn facts(path: &Path) -> (u32, u32, u32) {

@@ -287,3 +287,27 @@ fn set_attributes(from: i32, path: &std::ffi::CStr, flags: i32, change: Change) 
 fn text(path: &Path) -> io::Result<CString> {
     Ok(CString::new(path.as_os_str().as_bytes())?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{process, user};
+
+    #[test]
+    fn what_is_restricted_here_is_so_nowhere_else() {
+        if !user::tests::has_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let here = || attributes(Path::new("/")).unwrap();
+        let text = process::tests::in_a_process("mounts", || {
+            leave(Left { network: false }).unwrap();
+            let wanted = Attributes::READ_ONLY.and(Attributes::NO_SUID).and(Attributes::NO_DEVICES);
+            restrict(Path::new("/"), wanted).unwrap();
+            format!("{} {}", here().contain(wanted), std::fs::create_dir(dir.path().join("new")).is_err())
+        });
+        assert_eq!(text, "true true");
+        assert!(!here().contain(Attributes::READ_ONLY));
+        std::fs::create_dir(dir.path().join("new")).unwrap();
+    }
+}

@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn nobody_is_reached_from_an_empty_network_and_everybody_again_afterwards() {
-        if !user::is_root() {
+        if !user::tests::has_root() {
             return;
         }
         let text = process::tests::in_a_process("network", || {

@@ -258,9 +258,19 @@ pub fn has_renounced_privileges() -> io::Result<bool> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::sys::process;
+
+    /// Whether a test that needs root can run. Where CI is set, none is left out.
+    pub(crate) fn has_root() -> bool {
+        let root = is_root();
+        assert!(
+            root || std::env::var_os("CI").is_none_or(|set| set.is_empty()),
+            "CI runs every test, and this as root"
+        );
+        root
+    }
 
     #[test]
     fn root_is_known_by_name_and_a_stranger_is_not() {

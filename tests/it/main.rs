@@ -29,6 +29,7 @@ mod identity;
 mod jobs;
 mod kept;
 mod log_table;
+mod memory;
 mod metrics;
 mod mounts;
 mod names;

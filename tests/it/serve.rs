@@ -84,7 +84,7 @@ fn a_port_in_use_is_unavailable_and_named() {
 
 #[test]
 fn a_root_agent_becomes_its_account_or_does_not_start() {
-    if !host::is_root() {
+    if !host::has_root() {
         return;
     }
     for (user, text) in [("no-such-account", "does not exist"), ("root", "no script runs as root by accident")] {

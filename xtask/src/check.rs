@@ -38,6 +38,12 @@ pub(crate) fn task(words: &[String]) -> Outcome {
     Ok(())
 }
 
+/// The names of all steps, in their order, as people are told them.
+#[cfg(test)]
+pub(crate) fn steps() -> String {
+    STEPS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+}
+
 fn seconds(time: Duration) -> String {
     format!("{}.{} s", time.as_secs(), time.subsec_millis() / 100)
 }

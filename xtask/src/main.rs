@@ -8,7 +8,10 @@ mod check;
 mod code;
 mod deny;
 mod dist;
+#[cfg(test)]
+mod documented;
 mod fuzz;
+mod kill;
 mod layers;
 mod place;
 mod probe;
@@ -63,6 +66,12 @@ const TASKS: &[Task] = &[
         arguments: "[TEST FILTERS]",
         about: "the tests of confinement on Debian's kernel, in a virtual machine",
         start: vm::task,
+    },
+    Task {
+        name: "kill",
+        arguments: "[ROUNDS [JOBS]]",
+        about: "agents, executors and monitors killed while jobs run; 200 rounds of 50 jobs with each kind of executor",
+        start: kill::task,
     },
     Task {
         name: "bench",

@@ -7,7 +7,7 @@ use crate::run::Run;
 use crate::{Outcome, dist, place};
 
 /// Says to `tests/it` which executor its agents have; without it, a private one.
-const EXECUTOR: &str = "CTRL_EXEC_TEST_EXECUTOR";
+pub(crate) const EXECUTOR: &str = "CTRL_EXEC_TEST_EXECUTOR";
 /// The other two: the agent's own, which it starts as root, and the system's.
 const EXECUTORS: [&str; 2] = ["own", "system"];
 /// The tests whose subject is what an executor does.

@@ -7,6 +7,7 @@ mod confined;
 mod ends;
 mod harness;
 mod limits;
+mod machine;
 mod orders;
 mod persons;
 mod runs;

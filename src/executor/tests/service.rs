@@ -21,7 +21,7 @@ fn a_broken_configuration_at_the_start_is_told_and_ends_the_executor() {
 
 #[test]
 fn a_private_executor_refuses_to_be_root() {
-    if user::is_root() {
+    if user::tests::has_root() {
         let mut executor = Executor::spawn("{}", 0);
         assert_eq!(executor.process.wait().unwrap().code(), Some(1));
         assert!(executor.log().contains("does not run as root"));

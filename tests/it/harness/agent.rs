@@ -192,6 +192,11 @@ impl Agent {
         eventually("the end of the agent", || process.child.try_wait().unwrap()).code()
     }
 
+    /// Whether it is not running, by itself or by [`Agent::kill`].
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.process.as_mut().is_none_or(|process| process.child.try_wait().unwrap().is_some())
+    }
+
     /// Ends it with SIGKILL.
     pub(crate) fn kill(&mut self) {
         let mut process = self.process.take().unwrap();

@@ -12,6 +12,16 @@ pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
+/// Whether a test that has rights to give up can run. Where CI is set, none is left out.
+pub(crate) fn has_root() -> bool {
+    let root = is_root();
+    assert!(
+        root || std::env::var_os("CI").is_none_or(|set| set.is_empty()),
+        "CI runs every test, and this one as root"
+    );
+    root
+}
+
 /// Gives a file that only its owner may read to the account that agents run as.
 pub(crate) fn give_to_agent(path: &Path) {
     if is_root() {
@@ -85,6 +95,12 @@ pub(crate) fn leads_session(pid: u32) -> bool {
     nix::unistd::getsid(Some(pid)).is_ok_and(|session| session == pid)
 }
 
+/// Whether a process is in this one's session, as all are that have not made one of their own.
+pub(crate) fn shares_session(pid: u32) -> bool {
+    let session = |pid| nix::unistd::getsid(pid).ok();
+    session(Some(Pid::from_raw(i32::try_from(pid).unwrap()))) == session(None)
+}
+
 /// Processes that have this number in a namespace of their own (`NSpid`, `proc_pid_status(5)`).
 pub(crate) fn numbered(number: u32) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").unwrap();
@@ -123,7 +139,12 @@ pub(crate) fn with_words(wanted: impl Fn(&str) -> bool) -> Vec<u32> {
 
 /// The parent of a living process.
 pub(crate) fn parent(pid: u32) -> u32 {
-    stat(pid).expect("a process").1
+    parent_of(pid).expect("a process")
+}
+
+/// The same of one that may have ended.
+pub(crate) fn parent_of(pid: u32) -> Option<u32> {
+    stat(pid).map(|(_, above)| above)
 }
 
 /// Living children of a process.

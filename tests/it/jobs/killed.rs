@@ -1,10 +1,12 @@
-//! Agent, executor and monitors are killed at any moment, again and again: no job is lost without a word, none runs
-//! twice, and nobody is left behind.
+//! Agent, executor, its keeper and monitors are killed at any moment, again and again: no job is lost without a word,
+//! none runs twice, and nobody and nothing is left behind.
 //!
-//! `CTRL_EXEC_JOB_ROUNDS`, `CTRL_EXEC_JOBS` and `CTRL_EXEC_JOB_SEED` make it longer, larger and repeatable.
+//! `CTRL_EXEC_JOB_ROUNDS`, `CTRL_EXEC_JOBS` and `CTRL_EXEC_JOB_SEED` make it longer, larger and repeatable; `cargo xtask
+//! kill` does, with each kind of executor.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use rustls::ClientConfig;
 use serde_json::{Value, json};
 
 use super::Caller;
+use crate::harness::executor::Mode;
 use crate::harness::http::{Answer, Http};
 use crate::harness::{DEADLINE, Site, eventually, host, tls};
 
@@ -70,10 +73,56 @@ struct Job {
     exit: u64,
 }
 
-/// Every process of the agent's own program: the executor and the monitors.
-fn supervisors(site: &Site) -> Vec<u32> {
+/// Who is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Agent,
+    Executor,
+    Keeper,
+    Monitor,
+}
+
+impl Kind {
+    /// Those of an agent with this executor, the monitors thrice: they are many.
+    fn all(mode: Mode) -> Vec<Self> {
+        let mut all = vec![Self::Agent, Self::Executor, Self::Monitor, Self::Monitor, Self::Monitor];
+        if mode == Mode::Own {
+            all.push(Self::Keeper);
+        }
+        all
+    }
+}
+
+/// Every process of root's or the agent's that runs the executor's part of the program.
+fn program(site: &Site) -> Vec<u32> {
     let config = site.agent().config().display().to_string();
-    host::with_words(|words| words.contains("serve-private") && words.contains(&config))
+    host::with_words(|words| words.contains("serve-") && words.contains(&config))
+}
+
+/// A monitor leads a session of its own; what it has forked and is no script yet is in it.
+fn monitors(site: &Site) -> Vec<u32> {
+    program(site).into_iter().filter(|pid| host::leads_session(*pid)).collect()
+}
+
+/// Whose parent is gone, or is another than they are. The executor is a child of the agent, of the keeper, or of the
+/// test; a monitor that does not lead its session yet is the executor's.
+fn service(site: &Site) -> Option<u32> {
+    let keeper = keeper(site);
+    let all = program(site);
+    let is_service = |pid: &u32| {
+        let above = host::parent_of(*pid);
+        Some(*pid) != keeper
+            && host::shares_session(*pid)
+            && above.is_none_or(|above| Some(above) == keeper || !all.contains(&above))
+    };
+    all.iter().copied().find(is_service)
+}
+
+/// The child of the agent that has the executor as its own, unless that was killed.
+fn keeper(site: &Site) -> Option<u32> {
+    let own = site.agent().mode == Mode::Own;
+    let keepers = || program(site).into_iter().find(|pid| host::parent_of(*pid) == Some(site.agent().pid()));
+    if own { keepers() } else { None }
 }
 
 fn scripts(site: &Site) -> Vec<u32> {
@@ -81,30 +130,72 @@ fn scripts(site: &Site) -> Vec<u32> {
     host::with_words(|words| words.contains(&scripts))
 }
 
-/// Kills the agent, the executor or a monitor; whether it may have been a monitor.
-fn kill_somebody(site: &mut Site, way: &Way, random: &mut Random) -> bool {
-    let monitors = |site: &Site| {
-        let executor = host::children(site.agent().pid());
-        supervisors(site).into_iter().filter(move |pid| !executor.contains(pid)).collect::<Vec<u32>>()
-    };
-    match random.below(4) {
-        0 => {
+/// Kills one of a kind, if there is one.
+fn kill(site: &mut Site, kind: Kind, random: &mut Random) -> bool {
+    let victim = match kind {
+        Kind::Agent => {
             site.agent_mut().kill();
-            site.start(0);
-            *way.address.lock().unwrap() = site.agent().address();
-            false
+            return true;
         }
-        1 => {
-            for pid in host::children(site.agent().pid()) {
-                host::kill(pid, Signal::SIGKILL);
-            }
-            false
-        }
-        _ => {
+        Kind::Executor => service(site),
+        Kind::Keeper => keeper(site),
+        Kind::Monitor => {
             let all = monitors(site);
-            let chosen = usize::try_from(random.below(1 + all.len() as u64)).unwrap();
-            all.get(chosen).inspect(|pid| host::kill(**pid, Signal::SIGKILL)).is_some()
+            let chosen = usize::try_from(random.below(all.len().max(1) as u64)).unwrap();
+            all.get(chosen).copied()
         }
+    };
+    victim.inspect(|pid| host::kill(*pid, Signal::SIGKILL)).is_some()
+}
+
+/// Who is to be killed next: every kind as often as it is dealt, in an order of chance.
+struct Deck {
+    kinds: Vec<Kind>,
+    left: Vec<Kind>,
+    /// How many of each kind were killed.
+    killed: BTreeMap<Kind, usize>,
+}
+
+impl Deck {
+    fn of(mode: Mode) -> Self {
+        Self { kinds: Kind::all(mode), left: Vec::new(), killed: BTreeMap::new() }
+    }
+
+    /// Kills the next, who stays in the deck if there is none just now. Whether a monitor was killed.
+    fn deal(&mut self, site: &mut Site, random: &mut Random) -> bool {
+        if self.left.is_empty() {
+            self.left.clone_from(&self.kinds);
+        }
+        let chosen = usize::try_from(random.below(self.left.len() as u64)).unwrap();
+        let kind = self.left[chosen];
+        let killed = kill(site, kind, random);
+        if killed {
+            self.left.swap_remove(chosen);
+            *self.killed.entry(kind).or_default() += 1;
+        }
+        killed && kind == Kind::Monitor
+    }
+}
+
+/// Starts again who has ended, as the init system would.
+fn look_after(site: &mut Site, way: &Way) {
+    if site.agent_mut().has_ended() {
+        site.start(0);
+        *way.address.lock().unwrap() = site.agent().address();
+    }
+    site.agent_mut().look_after_service();
+}
+
+/// Waits until everybody is there again. An agent that has lost the keeper of its executor serves on without, until it
+/// is started again.
+fn heal(site: &mut Site, way: &Way) {
+    look_after(site, way);
+    if site.agent().mode == Mode::Own {
+        if keeper(site).is_none() {
+            site.agent_mut().kill();
+            look_after(site, way);
+        }
+        eventually("an executor", || service(site));
     }
 }
 
@@ -115,15 +206,18 @@ fn counts(site: &Site, name: &str) -> BTreeMap<String, usize> {
     counts
 }
 
-/// One round: submits every job at once while somebody kills. Returns which were accepted, and whether a monitor died.
-fn round(site: &mut Site, way: &Way, jobs: &[Job], random: &mut Random) -> (Vec<bool>, usize) {
+/// One round: submits every job at once while somebody kills. Returns which were accepted, and how many monitors were
+/// killed.
+fn round(site: &mut Site, way: &Way, jobs: &[Job], deck: &mut Deck, random: &mut Random) -> (Vec<bool>, usize) {
     std::thread::scope(|scope| {
         let submitting: Vec<_> = jobs.iter().map(|job| scope.spawn(|| way.submit(job))).collect();
         let mut killed = 0;
         for _ in 0..3 + random.below(5) {
             std::thread::sleep(Duration::from_millis(random.below(120)));
-            killed += usize::from(kill_somebody(site, way, random));
+            look_after(site, way);
+            killed += usize::from(deck.deal(site, random));
         }
+        heal(site, way);
         (submitting.into_iter().map(|thread| thread.join().unwrap()).collect(), killed)
     })
 }
@@ -152,33 +246,83 @@ fn judge(site: &Site, jobs: &[Job], accepted: &[bool], killed: usize) {
     assert!(lost.len() <= killed, "{lost:?} were accepted and lost, and {killed} monitors killed");
 }
 
+/// What the host has that a run could leave behind: mounts, and control groups.
+fn belongings() -> BTreeSet<String> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mut all: BTreeSet<String> = mounts.lines().map(|line| format!("mount {line}")).collect();
+    let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        folders.extend(
+            entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()),
+        );
+        all.insert(format!("control group {}", folder.display()));
+    }
+    all
+}
+
+/// Demands that nothing of it is new. Others on this host come and go meanwhile; what is ours would stay.
+fn nothing_is_left(before: &BTreeSet<String>) {
+    let mut left: BTreeSet<String> = belongings().difference(before).cloned().collect();
+    eventually("the mounts and control groups of before", || {
+        let now = belongings();
+        left.retain(|each| now.contains(each));
+        left.is_empty().then_some(())
+    });
+}
+
 #[test]
 fn whoever_is_killed_no_job_is_lost_silently_and_none_runs_twice() {
     let (rounds, most, seed) =
-        (number("CTRL_EXEC_JOB_ROUNDS", 5), number("CTRL_EXEC_JOBS", 24), number("CTRL_EXEC_JOB_SEED", 7));
+        (number("CTRL_EXEC_JOB_ROUNDS", 5), number("CTRL_EXEC_JOBS", 24), number("CTRL_EXEC_JOB_SEED", 7).max(1));
     let mut builder = Site::builder().agent("rate_limit_disable = yes");
     for place in 0..most {
         builder = builder.sh(&format!("job{place}"), JOB);
     }
+    let before = belongings();
     let mut site = builder.start();
     let config = tls::config(&site.authority(), Some(&site.dispatcher()));
     let way = Way { address: Mutex::new(site.agent().address()), config };
-    let mut random = Random(seed.max(1));
+    let (mut random, mut deck) = (Random(seed), Deck::of(site.agent().mode));
+    let again = format!("{:?}: {rounds} rounds of {most} jobs, CTRL_EXEC_JOB_SEED={seed}", site.agent().mode);
+    eprintln!("{again}");
+    // A script's own child has none of our paths on its command line. This is no time that anybody else sleeps.
+    let mark = format!("{:07}", std::process::id());
     for number in 0..rounds {
         let job = |place: u64, random: &mut Random| Job {
             script: format!("job{place}"),
             id: format!("r{number}-{place}"),
-            work: format!("0.{:03}", random.below(500)),
+            work: format!("0.{:03}{mark}", random.below(500)),
             exit: random.below(120),
         };
         let jobs: Vec<Job> = (0..most).map(|place| job(place, &mut random)).collect();
-        let (accepted, killed) = round(&mut site, &way, &jobs, &mut random);
+        let (accepted, killed) = round(&mut site, &way, &jobs, &mut deck, &mut random);
         judge(&site, &jobs, &accepted, killed);
         eventually("no script and no monitor", || {
-            (scripts(&site).is_empty() && supervisors(&site).len() <= 1).then_some(())
+            (scripts(&site).is_empty() && monitors(&site).is_empty()).then_some(())
         });
     }
+    eprintln!("killed: {:?}", deck.killed);
+    for kind in &deck.kinds {
+        assert!(deck.killed.contains_key(kind), "no {kind:?} was killed, and {:?} were: {again}", deck.killed);
+    }
     // An executor that was killed is missed, and buried, when the next order is given.
-    Caller::of(&site).accepted("job0", "last");
-    eventually("no zombie", || (host::zombies(site.agent().pid()) == 0).then_some(()));
+    let caller = Caller::of(&site);
+    caller.accepted("job0", "last");
+    let last = caller.ended("last");
+    assert_eq!(last["status"], "done", "{last}");
+    let executor = service(&site);
+    assert!(executor == Some(site.agent().executor()) && keeper(&site).is_some() == (site.agent().mode == Mode::Own));
+    let nobody_unburied = |pid: u32| (host::zombies(pid) == 0).then_some(());
+    let all = [Some(site.agent().pid()), executor, keeper(&site)];
+    all.into_iter().flatten().for_each(|pid| eventually("no zombie", || nobody_unburied(pid)));
+    let place = site.dir().display().to_string();
+    assert_eq!(site.agent_mut().stop(), Some(0));
+    if site.agent().mode == Mode::System {
+        assert_eq!(site.agent_mut().take_service().end(Signal::SIGTERM), Some(0));
+    }
+    let ours = || host::with_words(|words| words.contains(&place) || words.contains(&mark));
+    eventually("the end of every process", || ours().is_empty().then_some(()));
+    drop(site);
+    nothing_is_left(&before);
 }

@@ -20,13 +20,13 @@ pub(super) fn static_binary(profile: &str) -> Outcome<PathBuf> {
     Ok(folder.join(place::musl_target()).join(kind).join("ctrl-exec"))
 }
 
-/// Builds the tests of the library under `profile` and says where their program is.
-pub(super) fn static_tests(profile: &str) -> Outcome<PathBuf> {
+/// Builds the tests that cargo calls `target` under `profile` and says where their program is.
+pub(super) fn static_tests(profile: &str, target: &[&str]) -> Outcome<PathBuf> {
     let (cargo, _) = for_musl("test", profile)?;
-    let said = cargo.args(["--lib", "--no-run", "--message-format", "json-render-diagnostics"]).text()?;
+    let said = cargo.args(target).args(["--no-run", "--message-format", "json-render-diagnostics"]).text()?;
     let executable =
         said.lines().filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next()).next_back();
-    executable.map(PathBuf::from).ok_or_else(|| "cargo built no test program of the library".to_owned())
+    executable.map(PathBuf::from).ok_or_else(|| format!("cargo built no test program of {}", target.join(" ")))
 }
 
 /// Leaves the unwinding tables out of what ships. `-Cforce-unwind-tables=no` does not: with debug information in the

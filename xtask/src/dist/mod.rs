@@ -45,9 +45,9 @@ pub(crate) fn quick() -> Outcome<PathBuf> {
     Ok(binary)
 }
 
-/// The tests of the library as one static program, for a machine that has nothing else.
-pub(crate) fn quick_tests() -> Outcome<PathBuf> {
-    let program = build::static_tests("quick")?;
+/// Tests as one static program, for a machine that has nothing else: those that cargo calls `target`.
+pub(crate) fn quick_tests(target: &[&str]) -> Outcome<PathBuf> {
+    let program = build::static_tests("quick", target)?;
     proof::is_static(&program)?;
     Ok(program)
 }
