@@ -282,11 +282,12 @@ fn limits_of(confinement: &Confinement, offer: &Offer) -> Vec<Limit> {
         (false, true) => Means::Rlimit,
         (false, false) => Means::Unenforceable,
     };
+    let files = if limits::files_hold(confinement) { Means::Rlimit } else { Means::Unenforceable };
     let all = [
         ("memory_max", profile.memory_max, grouped(controllers.memory)),
         ("processes_max", profile.processes_max, processes),
         ("cpu_max", profile.cpu_max.map(u64::from), grouped(controllers.cpu)),
-        ("files_max", profile.files_max, Means::Rlimit),
+        ("files_max", profile.files_max, files),
     ];
     all.into_iter().filter_map(|(key, value, means)| Some(Limit { key, value: value?, means })).collect()
 }

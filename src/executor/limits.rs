@@ -3,8 +3,10 @@
 use super::confinement::Confinement;
 use crate::sys::cgroup::{Controllers, Limits};
 
-/// `CAP_SYS_ADMIN` and `CAP_SYS_RESOURCE`, whose holders `RLIMIT_NPROC` does not bind (getrlimit(2)).
-const UNBOUND: [u8; 2] = [21, 24];
+/// `CAP_SYS_RESOURCE`, whose holder raises every limit of its own as it likes (getrlimit(2)).
+const RAISES: u8 = 24;
+/// It and `CAP_SYS_ADMIN`, whose holders `RLIMIT_NPROC` does not bind (getrlimit(2)).
+const UNBOUND: [u8; 2] = [21, RAISES];
 
 /// How limits are enforced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +33,11 @@ pub(super) fn bound(confinement: &Confinement) -> bool {
     !confinement.person().uid.is_root() && !UNBOUND.iter().any(|cap| confinement.caps().has(*cap))
 }
 
+/// Whether the limit on open files holds: the script cannot raise it.
+pub(super) fn files_hold(confinement: &Confinement) -> bool {
+    !confinement.caps().has(RAISES)
+}
+
 /// Chooses. `controllers` are those that groups here can have, asked for only if a limit needs them.
 ///
 /// A number of processes is also enforced by the limit on processes of a user, if there are no groups: never more are
@@ -41,6 +48,10 @@ pub(super) fn means(
 ) -> Result<Means, Unenforceable> {
     let profile = confinement.profile();
     let (memory, processes, cpu) = (profile.memory_max, profile.processes_max, profile.cpu_max);
+    if profile.files_max.is_some() && !files_hold(confinement) {
+        let why = "with CAP_SYS_RESOURCE the script could raise it as it likes: take one of the two out of the profile";
+        return Err(Unenforceable { key: "files_max", why: why.to_owned() });
+    }
     let mut means = Means { files: profile.files_max, ..Means::default() };
     if memory.is_none() && processes.is_none() && cpu.is_none() {
         return Ok(means);
@@ -91,6 +102,14 @@ mod tests {
         let found = judged("memory_max = 8MiB\nprocesses_max = 9\ncpu_max = 50\nfiles_max = 20", ALL).unwrap();
         let limits = Limits { memory: Some(8 << 20), processes: Some(9), cpu: Some(50) };
         assert_eq!(found, Means { group: Some(limits), processes_of_user: None, files: Some(20) });
+    }
+
+    #[test]
+    fn a_limit_on_files_that_the_script_could_raise_is_refused() {
+        let dangerous = "caps = CAP_SYS_ADMIN\nallow_dangerous_caps = yes";
+        assert_eq!(judged("files_max = 20\ncaps = CAP_SYS_RESOURCE", ALL), Err("files_max"));
+        assert_eq!(judged(&format!("files_max = 20\n{dangerous}"), ALL).unwrap().files, Some(20));
+        assert_eq!(judged("caps = CAP_SYS_RESOURCE", ALL), Ok(Means::default()));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! What another room needs from the kernel stands here under the name of the need. Callers see descriptors as
 //! [`std::os::fd::OwnedFd`], so nothing leaks; every descriptor made here is closed on exec.
 
+#[cfg(test)]
+pub(crate) mod attempt;
 mod call;
 pub mod capability;
 pub mod cgroup;

@@ -1,8 +1,9 @@
 //! Users: who we are, who somebody is, and becoming somebody with fewer rights for good.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -65,6 +66,8 @@ impl Account {
     /// # Errors
     /// The group database cannot be read.
     pub fn groups(&self) -> io::Result<Vec<Gid>> {
+        // Some C libraries take a file that they cannot read for one in which this user is not.
+        readable(Path::new("/etc/group"))?;
         let name = CString::new(self.name.as_str())?;
         Ok(unistd::getgrouplist(&name, self.gid)?)
     }
@@ -79,6 +82,17 @@ impl Account {
 impl From<User> for Account {
     fn from(user: User) -> Self {
         Self { name: user.name, uid: user.uid, gid: user.gid, home: user.dir }
+    }
+}
+
+/// Whether a file, if there is one, can be read to its end.
+fn readable(path: &Path) -> io::Result<()> {
+    let read = File::open(path).and_then(|mut file| io::copy(&mut file, &mut io::sink()));
+    match read {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(io::Error::new(error.kind(), format!("{} cannot be read: {error}", path.display())))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -30,8 +30,9 @@ use crate::sys::capability::Set;
 use crate::sys::cgroup::Controllers;
 use crate::sys::file::{Access, digest, write_atomic};
 use crate::sys::kernel::Kernel;
+use crate::sys::user::Account;
 use crate::tls::testing::{new_ca, now};
-use crate::wire::explanation::Summary;
+use crate::wire::explanation::{Confined, Summary};
 use crate::wire::hex;
 use crate::wire::name::{AgentName, RequestId};
 use crate::wire::order::{Mode, Order};
@@ -147,6 +148,12 @@ fn profile() -> impl Strategy<Value = Vec<&'static str>> {
         "memory_max = 64M",
         "cpu_max = 50%",
         "processes_max = 9",
+        "files_max = 64",
+        "caps = CAP_SYS_RESOURCE",
+        "caps = CAP_SYS_ADMIN\nallow_dangerous_caps = yes",
+        "no_new_privileges = no",
+        "environment = MODE=test",
+        "kill_grace = 9",
         "readable = /bin:/usr",
         "writable = {}/work",
         "writable = {}/none",
@@ -281,7 +288,11 @@ fn check(site: &Site, case: &Case) -> Option<String> {
             return None;
         }
     };
-    let summary = Summary::of(&explained.unwrap().gates);
+    let explained = explained.unwrap();
+    if let Some(confined) = explained.surroundings.as_ref().and_then(|found| found.confinement.as_ref()) {
+        assert!(is_told(case, confined), "{case:?}: {confined:?}");
+    }
+    let summary = Summary::of(&explained.gates);
     let log = Logger::to_writer(Ident::Agent, Box::new(std::io::sink()));
     let (snapshot, _) = Snapshot::load(&places, "here", &log).unwrap();
     match (run(case, &snapshot, &policy), &summary) {
@@ -304,6 +315,24 @@ fn check(site: &Site, case: &Case) -> Option<String> {
         Summary::WouldBeRefused { code, .. } => code,
         _ => "would run".to_owned(),
     })
+}
+
+/// Whether an explanation has the profile's account with its groups, and exactly its capabilities and privileges.
+fn is_told(case: &Case, confined: &Confined) -> bool {
+    let profile = if case.words[0] == "profile=p" { case.profile.as_slice() } else { &["run_as = daemon"] };
+    let values = |key: &str| profile.iter().flat_map(|text| text.lines()).find_map(|line| line.strip_prefix(key));
+    let (uid, gid, groups) = match values("run_as = ").unwrap() {
+        "12345" => (12_345, 12_345, vec![]),
+        name => {
+            let account = Account::by_name(name).unwrap().unwrap();
+            let groups = account.groups().unwrap().iter().map(|group| group.as_raw()).collect();
+            (account.uid().as_raw(), account.gid().as_raw(), groups)
+        }
+    };
+    let caps: Vec<&str> = values("caps = ").into_iter().collect();
+    (confined.uid, confined.gid, &confined.groups, &confined.caps) == (uid, gid, &groups, &caps)
+        && confined.no_new_privileges == values("no_new_privileges = no").is_none()
+        && confined.limits.iter().any(|limit| limit.key == "files_max") == values("files_max").is_some()
 }
 
 /// Whether a case has something that keeps a permitted run from starting.

@@ -1,11 +1,10 @@
 //! A root executor's runs: what a script can reach. For each guard something forbidden that fails, and a twin, something
 //! permitted that works.
 
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+mod calls;
+mod reach;
 
 use super::harness::Executor;
-use crate::sys::landlock;
 use crate::wire::control::Reloaded;
 use crate::wire::outcome::Outcome;
 
@@ -104,6 +103,20 @@ fn the_agents_own_files_are_hidden_from_every_account() {
 }
 
 #[test]
+fn a_hidden_place_itself_is_moved_by_nobody_and_what_lies_above_it_by_its_owner_alone() {
+    for account in ["nobody", "root"] {
+        let executor = Executor::root(&format!("run_as = {account}"));
+        let said = executor.says("mv {}/conf {}/open/x; rmdir {}/conf; mv {}/other {}/open/twin && echo moved");
+        assert!(said.matches("busy").count() == 2 && said.ends_with("moved\n"), "{account}: {said}");
+        assert!(executor.path("conf/agent.conf").exists());
+    }
+    let executor = Executor::root("run_as = nobody");
+    let place = executor.path("conf").parent().unwrap().display().to_string();
+    let said = executor.says(&format!("mv {place} {place}-aside"));
+    assert!(said.contains("Operation not permitted"), "{said}");
+}
+
+#[test]
 fn a_writable_path_above_or_below_the_agents_own_files_is_refused_at_the_start() {
     for writable in ["{}", "{}/conf", "{}/conf/agent.conf", "/", "/tmp"] {
         let executor = Executor::spawn_root(&[], &format!("run_as = nobody\nwritable = {writable}"));
@@ -186,18 +199,6 @@ fn private_devices_are_lent_where_none_can_be_made() {
 }
 
 #[test]
-fn sockets_of_the_hosts_services_are_there_only_where_they_are_named() {
-    let place = tempfile::tempdir_in("/run").unwrap();
-    let socket = place.path().join("socket");
-    let _listener = UnixListener::bind(&socket).unwrap();
-    let text = format!("test -S {} && echo there", socket.display());
-    let without = Executor::root("run_as = root\nwritable = {}/open");
-    assert_eq!(without.says(&text), "");
-    let named = Executor::root(&format!("run_as = root\nwritable = {{}}/open:{}", place.path().display()));
-    assert_eq!(named.says(&text), "there\n");
-}
-
-#[test]
 fn a_script_holds_three_descriptors_and_none_of_its_init() {
     let executor = Executor::root("run_as = root\nwritable = {}/open");
     let (_, out, _) = executor.shell("ls /proc/$$/fd", &[]).finish();
@@ -231,34 +232,6 @@ fn the_kernels_settings_cannot_be_written() {
 }
 
 #[test]
-fn namespaces_cannot_be_made_unless_the_filter_is_off() {
-    let text = "unshare -U true && echo made; unshare -Urm true && echo mounted";
-    let executor = Executor::root("run_as = nobody");
-    assert!(executor.says(text).contains("Operation not permitted"));
-    if std::fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap().trim() != "0" {
-        let twin = Executor::root("run_as = nobody\nsyscalls = off");
-        assert_eq!(twin.says("unshare -U true && echo made"), "made\n");
-    }
-}
-
-#[test]
-fn a_capability_to_mount_does_not_undo_the_tree() {
-    let profile = "run_as = root\ncaps = CAP_SYS_ADMIN\nallow_dangerous_caps = yes\nwritable = {}/open\n";
-    let text = "mount -o remount,bind,rw / && echo remounted; umount /tmp && echo uncovered; \
-        mount -t tmpfs x /mnt && echo mounted; echo x > /etc/forbidden";
-    let executor = Executor::root(profile);
-    let said = executor.says(text);
-    assert!(!said.contains("mounted\n") && !said.contains("uncovered"), "{said}");
-    // Landlock alone, without the filter.
-    let executor = Executor::root(&format!("{profile}syscalls = off"));
-    let said = executor.says(text);
-    assert!(!said.contains("mounted\n") && !said.contains("uncovered"), "{said}");
-    // And the twin, which has neither: such a profile does what it says.
-    let twin = Executor::root("run_as = root\ncaps = CAP_SYS_ADMIN\nallow_dangerous_caps = yes\nsyscalls = off");
-    assert_eq!(twin.says("mount -t tmpfs x /mnt && echo mounted"), "mounted\n");
-}
-
-#[test]
 fn nothing_that_a_run_mounts_shows_outside_even_where_mounts_are_shared() {
     let starter = ["unshare", "--mount", "--propagation", "shared"];
     let executor = Executor::root_under(&starter, "run_as = nobody\nwritable = {}/open");
@@ -267,51 +240,6 @@ fn nothing_that_a_run_mounts_shows_outside_even_where_mounts_are_shared() {
     assert!(before.contains("shared:"), "{before}");
     assert_eq!(executor.says("cat /proc/self/mountinfo | grep -c 'shared:\\|master:'"), "0\n");
     assert_eq!(mounts(), before);
-}
-
-#[test]
-fn the_network_is_the_hosts_or_none_at_all() {
-    let host = std::fs::read_link("/proc/self/ns/net").unwrap();
-    let text = "readlink /proc/self/ns/net; tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '";
-    let with = Executor::root("run_as = nobody");
-    assert!(with.says(text).starts_with(host.to_str().unwrap()));
-    let without = Executor::root("run_as = nobody\nnetwork = no");
-    let said = without.says(text);
-    assert!(!said.contains(host.to_str().unwrap()) && said.ends_with("]\nlo\n"), "{said}");
-}
-
-/// Set for a script that is this test binary, to the abstract socket that it tries.
-const ABSTRACT: &str = "CTRL_EXEC_TEST_ABSTRACT";
-
-/// What such a script does; nothing as a test.
-#[test]
-fn abstract_socket_role() {
-    if let Ok(name) = std::env::var(ABSTRACT) {
-        let address = SocketAddr::from_abstract_name(name).unwrap();
-        let reached = UnixStream::connect_addr(&address).map_err(|error| error.kind());
-        println!("ANSWER {reached:?} END");
-    }
-}
-
-#[test]
-fn abstract_sockets_of_the_host_are_reached_by_nobody_without_a_network_or_with_writable() {
-    let name = format!("ctrl-exec-test-{}", std::process::id());
-    let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
-    let binary = std::env::current_exe().unwrap();
-    let role = "executor::tests::confined::abstract_socket_role --exact --nocapture --test-threads=1";
-    let text = format!("{ABSTRACT}={name} {} {role}", binary.display());
-    let reached = |profile: &str| {
-        let said = Executor::root(&format!("run_as = root\n{profile}")).says(&text);
-        let (_, answer) = said.split_once("ANSWER ").unwrap_or_else(|| panic!("{said}"));
-        answer.starts_with("Ok")
-    };
-    assert!(!reached("network = no"));
-    assert!(!reached("network = no\nwritable = {}/open"));
-    // Landlock's part, from its version 6 on.
-    let scoped = landlock::version().is_some_and(|version| version >= 6);
-    assert_eq!(reached("writable = {}/open"), !scoped);
-    // And the twin.
-    assert!(reached(""));
 }
 
 #[test]

@@ -7,7 +7,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use super::attempts::tries;
 use super::harness::{Executor, Run, order, until};
+use crate::sys::capability;
 use crate::sys::cgroup::tests::all_are_lent;
 use crate::sys::cgroup::{Controllers, Delegation};
 use crate::wire::order::Mode;
@@ -94,12 +96,36 @@ fn a_run_gets_its_share_of_the_processor_and_no_more() {
     let used: u32 = out.trim().parse().unwrap_or_else(|_| panic!("{out} {errors}"));
     assert!(used < 100, "{used} of 300");
     assert_eq!(groups(), 0);
+    let twin = Executor::root("run_as = nobody");
+    let used: u32 = twin.says(text).trim().parse().unwrap();
+    assert!(used > 100, "{used} of 300");
 }
 
 #[test]
-fn the_number_of_open_files_is_limited_everywhere() {
-    let executor = Executor::root("run_as = nobody\nfiles_max = 16");
-    assert_eq!(executor.says("ulimit -n; ulimit -Hn"), "16\n16\n");
+fn one_file_too_many_cannot_be_opened_and_one_fewer_can() {
+    let executor = Executor::root("run_as = root\nfiles_max = 40");
+    assert_eq!(executor.says("ulimit -n; ulimit -Hn"), "40\n40\n");
+    assert_eq!(tries(&executor, &["files 40", "files 41", "raise-files"]), ["done", "EMFILE", "EPERM"]);
+    let twin = Executor::root("run_as = root\nfiles_max = 41");
+    assert_eq!(tries(&twin, &["files 41", "files 42"]), ["done", "EMFILE"]);
+}
+
+#[test]
+fn a_limit_that_the_script_could_raise_refuses_the_run() {
+    let profile = "run_as = root\ncaps = CAP_SYS_RESOURCE\n";
+    let outcome = |profile: &str| Executor::root(profile).shell("echo ran", &[]).outcome();
+    // Where the executor itself lacks the capability, that is said first.
+    let lent = capability::available().unwrap().has(24);
+    match outcome(&format!("{profile}files_max = 40")) {
+        Outcome::NotConfined { step, reason } if lent => {
+            assert!(step == "files_max" && reason.contains("CAP_SYS_RESOURCE"), "{step} {reason}");
+        }
+        Outcome::NotConfined { step, .. } => assert_eq!(step, "caps"),
+        other => panic!("{other:?}"),
+    }
+    if lent {
+        assert_eq!(outcome(profile), Outcome::Exited { code: 0 });
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! An executor forks, so it needs a process of its own: the test binary starts itself again, and the one test that
 //! [`executor_role`] is then serves. Run by root, that process is nobody's.
 
+mod attempts;
 mod confined;
 mod ends;
 mod harness;

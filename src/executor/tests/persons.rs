@@ -1,10 +1,12 @@
 //! A root executor's runs: who a script is, what it may use, and how it ends.
 
 use std::io::Write;
+use std::os::unix::fs::MetadataExt as _;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::attempts::tries;
 use super::harness::{Executor, order, until};
 use crate::sys::cgroup::Delegation;
 use crate::sys::user::Account;
@@ -61,6 +63,23 @@ fn capabilities_are_exactly_the_listed_ones_for_every_account() {
 }
 
 #[test]
+fn what_takes_a_capability_fails_without_and_works_with_it() {
+    // A network of its own has its own setting of who may have which port.
+    let ways = ["own {}/open/file 12345", "bind 0.0.0.0:81"];
+    for (caps, answers) in [
+        ("", ["EPERM", "EACCES"]),
+        ("caps = CAP_CHOWN", ["done", "EACCES"]),
+        ("caps = CAP_NET_BIND_SERVICE", ["EPERM", "done"]),
+    ] {
+        let executor = Executor::root(&format!("run_as = root\nnetwork = no\n{caps}"));
+        executor.write("open/file", "");
+        assert_eq!(tries(&executor, &ways), answers, "{caps}");
+        let owner = std::fs::metadata(executor.path("open/file")).unwrap().uid();
+        assert_eq!(owner == 12345, caps.ends_with("CHOWN"));
+    }
+}
+
+#[test]
 fn a_set_user_id_program_gives_back_no_capability() {
     let copy = |executor: &Executor| {
         let path = executor.path("other/suid");
@@ -95,6 +114,39 @@ fn a_capability_that_the_executor_lacks_is_refused_by_name() {
 }
 
 #[test]
+fn nothing_runs_where_the_groups_of_its_account_cannot_be_set() {
+    let profile = "run_as = games";
+    let executor = Executor::root_under(&["setpriv", "--bounding-set=-setgid"], profile);
+    match executor.shell("echo ran", &[]).finish() {
+        (Outcome::NotConfined { step, reason }, out, _) => {
+            assert!(step == "groups" && out.is_empty() && reason.contains("not permitted"), "{step} {reason} {out}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let twin = Executor::root_under(&["setpriv", "--bounding-set=-net_raw"], profile);
+    assert_eq!(twin.says("echo ran"), "ran\n");
+}
+
+#[test]
+fn nothing_runs_where_the_groups_of_its_account_cannot_be_looked_up() {
+    // A file that can be read while that process lives, and has no group in it.
+    #[expect(clippy::disallowed_methods, reason = "a process that does nothing")]
+    let mut process = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let text = format!("mount --bind /proc/{}/status /etc/group && exec \"$@\"", process.id());
+    let executor = Executor::root_under(&["unshare", "--mount", "sh", "-c", &text, "sh"], "run_as = games");
+    assert_eq!(executor.says("echo ran"), "ran\n");
+    process.kill().unwrap();
+    process.wait().unwrap();
+    match executor.shell("echo ran", &[]).finish() {
+        (Outcome::Refused(refusal), out, _) => {
+            assert!(refusal.code() == "run-as-unknown" && out.is_empty(), "{refusal:?} {out}");
+            assert!(refusal.text().contains("/etc/group cannot be read"), "{refusal:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn umask_environment_and_working_directory_are_the_profiles() {
     let executor = Executor::root(
         "run_as = nobody\numask = 0077\nworking_directory = /usr/bin\nenvironment = PATH=/bin:/usr/bin GREETING=\"good day\"",
@@ -106,16 +158,34 @@ fn umask_environment_and_working_directory_are_the_profiles() {
     let executor = Executor::root("run_as = nobody\nworking_directory = /root");
     match executor.shell("echo ran", &[]).outcome() {
         Outcome::NotStarted { step, .. } => assert_eq!(step, "directory"),
-        Outcome::Exited { .. }
-            if std::fs::metadata("/root").is_ok_and(|facts| std::os::unix::fs::MetadataExt::mode(&facts) & 1 != 0) => {}
+        Outcome::Exited { .. } if std::fs::metadata("/root").is_ok_and(|facts| facts.mode() & 1 != 0) => {}
         other => panic!("{other:?}"),
     }
 }
 
 #[test]
-fn open_files_and_processes_are_limited() {
-    let executor = Executor::root("run_as = nobody\nfiles_max = 40");
-    assert_eq!(executor.says("ulimit -n; ulimit -Hn"), "40\n40\n");
+fn files_are_made_with_the_profiles_umask() {
+    for (line, mode) in [("", 0o644), ("umask = 0077", 0o600), ("umask = 002", 0o664)] {
+        let executor = Executor::root(&format!("run_as = nobody\n{line}"));
+        assert_eq!(executor.says("> {}/open/made; umask 0; > {}/open/open"), "");
+        let found = |name: &str| std::fs::metadata(executor.path(name)).unwrap().mode() & 0o7777;
+        assert_eq!((found("open/made"), found("open/open")), (mode, 0o666), "{line}");
+    }
+}
+
+#[test]
+fn the_profiles_time_is_up_when_it_is_and_not_before() {
+    let executor = Executor::root("run_as = nobody\ntimeout = 1\nkill_grace = 0");
+    let mut run = executor.shell(STUBBORN, &[]);
+    assert_eq!(run.line(), "up");
+    assert_eq!(run.outcome(), Outcome::TimedOut { limit_ms: 1000 });
+    assert!(run.everyone_is_gone());
+    let twin = Executor::root("run_as = nobody\ntimeout = 60\nkill_grace = 0");
+    assert_eq!(twin.shell("sleep 1; exit 4", &[]).outcome(), Outcome::Exited { code: 4 });
+}
+
+#[test]
+fn processes_are_limited() {
     let executor = Executor::root("run_as = 61235\nprocesses_max = 5");
     let said = executor.says("for i in 1 2 3 4 5 6 7 8; do sleep 60 & done; echo started");
     assert!(said.contains("fork") && !said.contains("started"), "{said}");

@@ -1,6 +1,7 @@
 //! The executor as a service of the system: its socket, its visitors, its configuration and its end.
 
 mod client;
+mod words;
 
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};

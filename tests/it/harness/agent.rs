@@ -56,6 +56,11 @@ impl Agent {
         self.service = Some(Service::start(&self.root, &self.socket(), self.starts));
     }
 
+    /// Takes a service of another make for the system's executor.
+    pub(crate) fn adopt_service(&mut self, service: Service) {
+        self.service = Some(service);
+    }
+
     /// The system's executor.
     pub(crate) fn service(&self) -> &Service {
         self.service.as_ref().expect("the executor runs")

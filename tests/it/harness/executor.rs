@@ -66,9 +66,13 @@ impl Service {
 
     /// Starts one and waits until it is ready.
     pub(crate) fn start(root: &Path, socket: &Path, number: u32) -> Self {
+        Self::of(Self::command(root, socket), root, number)
+    }
+
+    /// Starts this command, which is one, and waits until it is ready.
+    pub(crate) fn of(mut command: Command, root: &Path, number: u32) -> Self {
         let stderr = root.join(format!("executor.{number}"));
         let notify = Notify::bind(&root.join("executor-notify"));
-        let mut command = Self::command(root, socket);
         command.env("NOTIFY_SOCKET", notify.path());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&stderr).unwrap());
         let mut service = Self { child: command.spawn().unwrap(), notify, stderr };

@@ -19,11 +19,13 @@ fn a_profile_that_this_host_cannot_apply_is_named_with_what_it_lacks() {
         change(&mut offer);
         offer
     };
-    let cases: [Lost; 10] = [
+    let cases: [Lost; 12] = [
         (&["memory_max = 64M", "cpu_max = 9", "processes_max = 5", "readable = /usr"], WHOLE, ""),
         (&["memory_max = 64M"], |offer| offer.controllers.memory = false, "memory_max: "),
         (&["cpu_max = 9"], |offer| offer.controllers.cpu = false, "cpu_max: "),
         (&["processes_max = 5", "caps = CAP_SYS_RESOURCE"], WHOLE, "processes_max: "),
+        (&["files_max = 64", "caps = CAP_SYS_RESOURCE"], WHOLE, "files_max: "),
+        (&["files_max = 64", "caps = CAP_CHOWN"], WHOLE, ""),
         (&["readable = /usr"], |offer| offer.kernel.landlock = None, "readable: "),
         (&["umask = 077"], |offer| offer.kernel.seccomp = false, "syscalls: "),
         (&["syscalls = off"], |offer| offer.kernel.seccomp = false, ""),

@@ -1,0 +1,86 @@
+//! A script that is this test binary, and tries what it is told to: what a shell has no word for.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixStream};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::Mode;
+
+use super::harness::Executor;
+use crate::sys::attempt;
+
+/// Set for such a script: what it tries, one attempt after another, separated by semicolons.
+const ATTEMPTS: &str = "CTRL_EXEC_TEST_ATTEMPTS";
+
+/// What such a script does; nothing as a test.
+#[test]
+fn attempts_role() {
+    let Ok(attempts) = std::env::var(ATTEMPTS) else { return };
+    for words in attempts.split(';') {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let answer = match attempt(&words) {
+            Ok(()) => "done".to_owned(),
+            Err(error) => format!("{:?}", Errno::from_raw(error.raw_os_error().unwrap_or_default())),
+        };
+        println!("\nANSWER {answer}");
+    }
+}
+
+/// One attempt.
+fn attempt(words: &[&str]) -> io::Result<()> {
+    match *words {
+        ["call", name] => attempt::refused(name),
+        ["loosen", path] => attempt::loosen(Path::new(path)),
+        ["loosen-copy", path] => attempt::loosen_a_copy(Path::new(path)).map(drop),
+        ["make-in-copy", path, name] => {
+            let copy = attempt::loosen_a_copy(Path::new(path))?;
+            openat(&copy, name, OFlag::O_CREAT | OFlag::O_WRONLY, Mode::S_IRUSR).map(drop).map_err(io::Error::from)
+        }
+        ["write", path] => OpenOptions::new().write(true).create(true).truncate(false).open(path)?.write_all(b"x"),
+        // No reader is waited for.
+        ["fifo", path] => {
+            let opened = nix::fcntl::open(path, OFlag::O_WRONLY | OFlag::O_NONBLOCK, Mode::empty())?;
+            File::from(opened).write_all(b"x")
+        }
+        ["own", path, uid] => std::os::unix::fs::chown(path, uid.parse().ok(), None),
+        ["bind", address] => TcpListener::bind(address).map(drop),
+        ["tcp", address] => TcpStream::connect(address).map(drop),
+        ["udp", address] => {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            socket.send_to(b"x", address).map(drop)
+        }
+        ["unix", path] => UnixStream::connect(path).map(drop),
+        ["abstract", name] => UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?).map(drop),
+        ["files", most] => open_files(most.parse().unwrap()),
+        ["raise-files"] => {
+            let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+            Ok(setrlimit(Resource::RLIMIT_NOFILE, hard + 1, hard + 1)?)
+        }
+        _ => panic!("{words:?}"),
+    }
+}
+
+/// Has as many files open at the same time as are asked for, those that were open before included.
+fn open_files(most: usize) -> io::Result<()> {
+    let open = fs::read_dir("/proc/self/fd")?.map(|entry| Ok(entry?.path()));
+    // The last of them was the directory itself.
+    let before = open.collect::<io::Result<Vec<_>>>()?.len() - 1;
+    (before..most).map(|_| File::open("/dev/null")).collect::<io::Result<Vec<_>>>().map(drop)
+}
+
+/// How each attempt of a script under this profile ends: `done`, or the name of its error.
+pub(super) fn tries(executor: &Executor, attempts: &[&str]) -> Vec<String> {
+    let binary = std::env::current_exe().unwrap();
+    let role = "executor::tests::attempts::attempts_role --exact --nocapture --test-threads=1";
+    let said = executor.says(&format!("{ATTEMPTS}='{}' {} {role}", attempts.join(";"), binary.display()));
+    let answers: Vec<String> =
+        said.lines().filter_map(|line| line.strip_prefix("ANSWER ")).map(str::to_owned).collect();
+    assert_eq!(answers.len(), attempts.len(), "{said}");
+    answers
+}

@@ -1,0 +1,117 @@
+//! Calls that only somebody makes who wants out of a confinement: for tests of what keeps them in.
+#![expect(unsafe_code, reason = "nobody else has a use for these calls, so that there is no safe binding")]
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use nix::fcntl::AT_FDCWD;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::wait::{WaitStatus, waitpid};
+
+use super::call::copy_tree;
+use super::mount;
+use super::process::{self, Fork, Signal};
+
+/// Names for [`refused`].
+pub(crate) const REFUSED: [&str; 7] =
+    ["ptrace", "add_key", "keyctl", "bpf", "io_uring_setup", "userfaultfd", "unshare"];
+
+/// `KEY_SPEC_PROCESS_KEYRING`, `linux/keyctl.h`.
+const KEYS: i64 = -2;
+
+/// Makes a call that the filter of system calls refuses, in the way that it is of use to somebody.
+///
+/// # Errors
+/// The call's own, which is `EPERM` where it is refused.
+pub(crate) fn refused(name: &str) -> io::Result<()> {
+    match name {
+        "ptrace" => return take_over_a_child(),
+        "unshare" => return leave_the_users(),
+        _ => {}
+    }
+    // `union bpf_attr` of a table with one entry of four bytes for keys of four; `struct io_uring_params`.
+    let mut table = [0_u32; 18];
+    table[..4].copy_from_slice(&[2, 4, 4, 1]);
+    let mut ring = [0_u32; 30];
+    let place = |buffer: &mut [u32]| i64::try_from(buffer.as_mut_ptr().expose_provenance()).unwrap();
+    let (table, ring) = (place(&mut table), place(&mut ring));
+    let text = |text: &'static CStr| i64::try_from(text.as_ptr().expose_provenance()).unwrap();
+    let (number, words) = match name {
+        "add_key" => (libc::SYS_add_key, [text(c"user"), text(c"name"), text(c"x"), 1, KEYS]),
+        // `KEYCTL_GET_KEYRING_ID`, which makes it.
+        "keyctl" => (libc::SYS_keyctl, [0, KEYS, 1, 0, 0]),
+        // `BPF_MAP_CREATE`.
+        "bpf" => (libc::SYS_bpf, [0, table, 72, 0, 0]),
+        "io_uring_setup" => (libc::SYS_io_uring_setup, [1, ring, 0, 0, 0]),
+        // `UFFD_USER_MODE_ONLY`.
+        "userfaultfd" => (libc::SYS_userfaultfd, [1, 0, 0, 0, 0]),
+        other => panic!("{other}"),
+    };
+    let [first, second, third, fourth, fifth] = words;
+    // SAFETY: each pointer among the words is to a buffer that lives until the end of this function and is as large as
+    // the kernel is told or knows; a ring, which it writes to, is written by nobody else and never read. No other memory
+    // is touched.
+    answer(unsafe { libc::syscall(number, first, second, third, fourth, fifth) })
+}
+
+/// Attaches to a process of the same user (`PTRACE_SEIZE`).
+fn take_over_a_child() -> io::Result<()> {
+    let Fork::Parent(child) = process::fork()? else {
+        loop {
+            nix::unistd::pause();
+        }
+    };
+    // SAFETY: neither address nor data are used by this request, and no memory of ours is touched.
+    let taken = answer(unsafe { libc::syscall(libc::SYS_ptrace, libc::PTRACE_SEIZE, child.as_raw(), 0, 0) });
+    process::signal(child, Signal::SIGKILL);
+    waitpid(child, None)?;
+    taken
+}
+
+/// Becomes the root of a user namespace, in a process with one thread, which it takes.
+fn leave_the_users() -> io::Result<()> {
+    let Fork::Parent(child) = process::fork()? else {
+        process::end(unshare(CloneFlags::CLONE_NEWUSER).map_or_else(|errno| errno as i32, |()| 0));
+    };
+    match waitpid(child, None)? {
+        WaitStatus::Exited(_, 0) => Ok(()),
+        WaitStatus::Exited(_, errno) => Err(io::Error::from_raw_os_error(errno)),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Makes the mounts at and below `path` writable, by `mount_setattr(2)`.
+///
+/// # Errors
+/// The call's own.
+pub(crate) fn loosen(path: &Path) -> io::Result<()> {
+    clear_read_only(AT_FDCWD.as_raw_fd(), path, libc::AT_RECURSIVE)
+}
+
+/// Makes a copy of them writable, which is attached nowhere.
+///
+/// # Errors
+/// That of `open_tree(2)` or of `mount_setattr(2)`.
+pub(crate) fn loosen_a_copy(path: &Path) -> io::Result<OwnedFd> {
+    let copy = copy_tree(mount::open(path)?.as_raw_fd())?;
+    clear_read_only(copy.as_raw_fd(), Path::new(""), libc::AT_RECURSIVE | libc::AT_EMPTY_PATH)?;
+    Ok(copy)
+}
+
+fn clear_read_only(from: i32, path: &Path, flags: i32) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let change = libc::mount_attr { attr_set: 0, attr_clr: libc::MOUNT_ATTR_RDONLY, propagation: 0, userns_fd: 0 };
+    // SAFETY: the path ends with NUL, the structure has the size that is passed, both outlive the call, and the kernel
+    // only reads them.
+    answer(unsafe {
+        let size = size_of::<libc::mount_attr>();
+        libc::syscall(libc::SYS_mount_setattr, from, path.as_ptr(), flags, &raw const change, size)
+    })
+}
+
+fn answer(result: libc::c_long) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,126 @@
+//! `ctrl-exec-exec` by the words of the original, through a link of that name.
+
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use super::builder;
+use super::client::{AGENT, play};
+use crate::harness::binary;
+use crate::harness::executor::Service;
+use crate::harness::process::{Ran, finish, program};
+
+const SETTINGS: &str = "port = 7443\ncert = /c\nkey = /k\nca = /a\nscript_dirs = /bin:/usr/bin\n\
+    [profile default]\nrun_as = nobody\n[profile ops]\nrun_as = root\ncaps = CAP_CHOWN, CAP_KILL\nwritable = /srv:/opt\n\
+    no_new_privileges = no\n";
+const SCRIPTS: &str = "plain = /bin/true\nstrong = /bin/sh profile=ops\noutside = /etc/passwd\nlost = /bin/ls profile=none\n\
+    changed = /bin/true sha256=0000000000000000000000000000000000000000000000000000000000000000\n";
+
+/// The link, and both files beside it.
+struct Place(TempDir);
+
+impl Place {
+    fn new(settings: &str, scripts: &str) -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        symlink(binary(), place.path("ctrl-exec-exec")).unwrap();
+        std::fs::write(place.path("agent.conf"), settings).unwrap();
+        std::fs::write(place.path("scripts.conf"), scripts).unwrap();
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = program(&self.path("ctrl-exec-exec"));
+        command.args(words).current_dir(self.0.path());
+        command
+    }
+
+    fn resolve(&self, name: &str) -> Ran {
+        finish(self.command(&["resolve", "agent.conf", "scripts.conf", name]), "")
+    }
+}
+
+#[test]
+fn each_decision_is_one_line_on_standard_output_and_status_0() {
+    let place = Place::new(SETTINGS, SCRIPTS);
+    for (name, line) in [
+        ("plain", "OK path=/bin/true|profile=default|run_as=nobody|nnp=1|caps=|writable=\n"),
+        ("strong", "OK path=/bin/sh|profile=ops|run_as=root|nnp=0|caps=CAP_CHOWN,CAP_KILL|writable=/srv:/opt\n"),
+        ("unlisted", "DENY not-allowlisted\n"),
+        ("../plain", "DENY not-allowlisted\n"),
+    ] {
+        let ran = place.resolve(name).exits(0);
+        assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), (line, ""), "{name}");
+    }
+    // What the word leaves open is said besides, where it does not get into what reads the line.
+    for (name, line, reason) in [
+        ("outside", "DENY not-in-script-dirs\n", "script_dirs"),
+        ("lost", "DENY undefined-profile\n", "[profile none]"),
+        ("changed", "DENY script-changed\n", "sha256"),
+    ] {
+        let ran = place.resolve(name).exits(0);
+        assert_eq!(ran.stdout, line);
+        assert!(ran.stderr.contains(reason) && ran.stderr.lines().count() == 1, "{ran:?}");
+    }
+}
+
+#[test]
+fn a_broken_configuration_is_told_on_standard_error_with_status_2() {
+    let without_account = SETTINGS.replace("run_as = nobody\n", "");
+    for (settings, scripts, place, text) in [
+        (SETTINGS.replace("port = 7443", "port = many"), SCRIPTS, "agent.conf:1:8: ", "port"),
+        (without_account, SCRIPTS, "agent.conf:6:2: ", "no run_as"),
+        (SETTINGS.to_owned(), "plain = true\n", "scripts.conf:1:9: ", "absolute"),
+    ] {
+        let ran = Place::new(&settings, scripts).resolve("plain").exits(2);
+        assert!(ran.stdout.is_empty() && ran.stderr.contains(place) && ran.stderr.contains(text), "{ran:?}");
+    }
+    let place = Place::new(SETTINGS, SCRIPTS);
+    std::fs::remove_file(place.path("scripts.conf")).unwrap();
+    let ran = place.resolve("plain").exits(2);
+    assert!(ran.stdout.is_empty() && ran.stderr.contains("scripts.conf"), "{ran:?}");
+}
+
+#[test]
+fn other_words_show_the_usage_on_standard_error_with_status_1() {
+    let place = Place::new(SETTINGS, SCRIPTS);
+    for words in [
+        &[][..],
+        &["resolve"],
+        &["resolve", "agent.conf", "scripts.conf"],
+        &["resolve", "agent.conf", "scripts.conf", "plain", "more"],
+        &["serve", "x.sock", "agent.conf", "scripts.conf"],
+        &["plain"],
+    ] {
+        let ran = finish(place.command(words), "").exits(1);
+        assert!(ran.stdout.is_empty() && ran.stderr.starts_with("Usage: ctrl-exec-exec serve SOCKET "), "{ran:?}");
+    }
+    let help = finish(place.command(&["--help"]), "").exits(0);
+    assert!(help.stdout.starts_with("Usage: ctrl-exec-exec serve SOCKET ") && help.stderr.is_empty(), "{help:?}");
+}
+
+#[test]
+fn the_service_takes_its_socket_files_and_front_end_in_the_original_s_order() {
+    let mut site = builder().prepare();
+    let place = Place::new("", "");
+    let (root, socket) = (site.agent().root.clone(), site.agent().socket());
+    let etc = root.join("etc/ctrl-exec-agent");
+    let mut command = place.command(&["serve"]);
+    command.arg(&socket).arg(etc.join("agent.conf")).arg(etc.join("scripts.conf")).arg("nobody");
+    command.env("CTRL_EXEC_ROOT", &root);
+    let service = Service::of(command, &root, 1);
+    assert_eq!(play(AGENT, &socket, "output"), "started, ended 0: ran as 1|");
+    // An agent finds it as it finds one that was started in any other way.
+    site.agent_mut().adopt_service(service);
+    site.start(0);
+    assert_eq!(site.result("ok", &[])["stdout"], "ran as 1\n");
+    let service = site.agent_mut().take_service();
+    assert_eq!(service.end(Signal::SIGTERM), Some(0));
+    assert!(!socket.exists());
+}
