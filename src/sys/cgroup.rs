@@ -360,7 +360,9 @@ mod tests {
         let slice = Delegation::find().unwrap().mount.join("slice");
         let (own, lent) = (slice.join("exec.service"), slice.join(LENT));
         let text = process::tests::in_a_process("lent", || {
-            [&slice, &own, &lent].into_iter().for_each(|group| fs::create_dir(group).unwrap());
+            for group in [&slice, &own, &lent] {
+                fs::create_dir(group).unwrap();
+            }
             put(&slice.join("cgroup.subtree_control"), "+memory +pids +cpu").unwrap();
             let with = in_a_service(&own);
             fs::remove_dir(lent.join(HOLDER)).unwrap();
