@@ -1,5 +1,8 @@
 //! The auth hook, at the dispatcher and at the agent: only exit status 0 allows.
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::harness::{Site, eventually, host, tls};
@@ -89,6 +92,80 @@ fn a_dispatcher_s_hook_that_is_gone_denies() {
     let ran = site.control(&["ping", "agent1"]).exits(1);
     assert!(ran.messages().contains("auth hook not found or not executable: /no/such/hook"), "{ran:?}");
     ran.lines("auth")[0].is(&["ACTION=auth", "HOOK=/no/such/hook", "REASON=hook-not-executable", "RESULT=error"]);
+}
+
+/// What others could have done to a hook: its mode and owner, those of its directory, and what is said of it.
+const DOUBTS: [(u32, u32, u32, &str); 5] = [
+    (0o775, 0, 0o755, "/auth-hook has mode 0775, writable by others than root (chmod go-w)"),
+    (0o757, 0, 0o755, "/auth-hook has mode 0757, writable by others than root (chmod go-w)"),
+    (0o755, 4321, 0o755, "/auth-hook belongs to uid 4321 (chown root)"),
+    (0o755, 0, 0o775, " has mode 0775, writable by others than root (chmod go-w)"),
+    (0o755, 0, 0o1777, " has mode 1777, writable by others than root (chmod go-w)"),
+];
+
+fn set(path: &Path, mode: u32, owner: u32) {
+    std::os::unix::fs::chown(path, Some(owner), None).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn an_agent_s_hook_that_others_could_have_written_lets_nothing_run() {
+    let site = Site::builder().sh("ok", "touch {work}/ran").agent_hook("exit 0").start();
+    let agent = site.agent();
+    let etc = agent.root.join("etc/ctrl-exec-agent");
+    let hook = etc.join("auth-hook");
+    for (number, (mode, owner, above, doubt)) in DOUBTS.into_iter().enumerate() {
+        set(&hook, mode, owner);
+        set(&etc, above, 0);
+        let error = site.result("ok", &[])["error"].as_str().unwrap().to_owned();
+        assert!(error.starts_with("not authorised: auth hook ") && error.ends_with(doubt), "{doubt}: {error}");
+        let line = &agent.lines("auth")[number];
+        let path = format!("HOOK={}", hook.display());
+        line.is(&["ACTION=auth", "ERROR=*", &path, "REASON=hook-not-trusted", "RESULT=error"]);
+        let said = agent.command(&["self-check"]).exits(1).stdout;
+        assert!(said.contains("  Auth hook: ") && said.contains(&format!("{doubt}: every call is denied")), "{said}");
+    }
+    assert!(!agent.work("ran").exists());
+    // Said on purpose, it is the operator's word.
+    let config = std::fs::read_to_string(agent.config()).unwrap();
+    std::fs::write(agent.config(), format!("trusted_paths = no\n{config}")).unwrap();
+    assert_eq!(agent.reload().get("RESULT"), Some("ok"));
+    assert_eq!(site.result("ok", &[])["exit"], 0);
+    agent.command(&["self-check"]).exits(0);
+    std::fs::write(agent.config(), config).unwrap();
+    agent.reload();
+    // As the original installs it, and as a hook of the agent's own.
+    let nobody = ctrl_exec::sys::user::Account::by_name("nobody").unwrap().unwrap();
+    std::os::unix::fs::chown(&etc, Some(0), Some(nobody.gid().as_raw())).unwrap();
+    for owner in [0, nobody.uid().as_raw()] {
+        set(&hook, 0o755, owner);
+        set(&etc, 0o750, 0);
+        assert_eq!(site.result("ok", &[])["exit"], 0);
+    }
+    agent.command(&["self-check"]).exits(0);
+}
+
+#[test]
+fn a_dispatcher_s_hook_that_others_could_have_written_denies_and_the_check_says_so() {
+    let site = Site::builder().sh("ok", "touch {work}/ran").hook("exit 0").start();
+    let etc = site.control.join("etc/ctrl-exec");
+    let hook = etc.join("auth-hook");
+    for (mode, owner, above, doubt) in DOUBTS {
+        set(&hook, mode, owner);
+        set(&etc, above, 0);
+        let ran = site.control(&["run", "agent1", "ok"]).exits(1);
+        assert!(ran.messages().starts_with("Denied: auth hook ") && ran.messages().contains(doubt), "{ran:?}");
+        let path = format!("HOOK={}", hook.display());
+        ran.lines("auth")[0].is(&["ACTION=auth", "ERROR=*", &path, "REASON=hook-not-trusted", "RESULT=error"]);
+        let said = site.control(&["check-config"]).exits(78).stdout;
+        assert!(said.contains(&format!("{doubt}: every call is denied\n")), "{said}");
+    }
+    assert!(!site.agent().work("ran").exists());
+    set(&hook, 0o755, 0);
+    set(&etc, 0o750, 0);
+    site.control(&["run", "agent1", "ok"]).exits(0);
+    let said = site.control(&["check-config"]).exits(0).stdout;
+    assert!(said.contains(&format!("  Auth hook OK ({})\n", hook.display())), "{said}");
 }
 
 #[test]
