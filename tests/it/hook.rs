@@ -1,5 +1,6 @@
 //! The auth hook, at the dispatcher and at the agent: only exit status 0 allows.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -50,6 +51,80 @@ fn a_hook_is_told_everything_in_its_environment_and_on_its_input() {
     let stdin: Value = serde_json::from_str(&std::fs::read_to_string(site.control.join("stdin")).unwrap()).unwrap();
     assert_eq!((&stdin["hosts"], &stdin["args"]), (&json!(["agent1", "agent2"]), &json!(["a b", "c"])));
     assert_eq!((&stdin["action"], &stdin["token"]), (&json!("run"), &json!("t0k")));
+}
+
+/// What a hook that keeps both has been told about one action: each value of its JSON, as its environment must have it.
+fn agree(dir: &Path, action: &str) -> Value {
+    let bytes = std::fs::read(dir.join(format!("{action}.json"))).unwrap();
+    let told: Value = serde_json::from_slice(&bytes).unwrap();
+    let bytes = std::fs::read(dir.join(format!("{action}.env"))).unwrap();
+    let env = String::from_utf8(bytes).unwrap();
+    let env: BTreeMap<&str, &str> = env.split_terminator('\0').map(|entry| entry.split_once('=').unwrap()).collect();
+    let list = |key: &str, between: &str| {
+        let words = told[key].as_array().unwrap().iter().map(|word| word.as_str().unwrap());
+        words.collect::<Vec<_>>().join(between)
+    };
+    let mut want = BTreeMap::from([
+        ("ENVEXEC_HOSTS", list("hosts", ",")),
+        ("ENVEXEC_ARGS", list("args", " ")),
+        ("ENVEXEC_ARGS_JSON", told["args"].to_string()),
+        ("ENVEXEC_SUBMITTER", told["submitter"]["username"].as_str().unwrap_or_default().to_owned()),
+        ("ENVEXEC_SUBMITTER_IP", told["submitter"]["source_ip"].as_str().unwrap_or_default().to_owned()),
+        ("ENVEXEC_TRACEPARENT", told.get("traceparent").map_or("", |trace| trace.as_str().unwrap()).to_owned()),
+    ]);
+    for (name, key) in [
+        ("ENVEXEC_ACTION", "action"),
+        ("ENVEXEC_SCRIPT", "script"),
+        ("ENVEXEC_USERNAME", "username"),
+        ("ENVEXEC_TOKEN", "token"),
+        ("ENVEXEC_SOURCE_IP", "source_ip"),
+        ("ENVEXEC_DISPATCHER", "dispatcher"),
+        ("ENVEXEC_DISPATCHER_SERIAL", "dispatcher_serial"),
+        ("ENVEXEC_REQID", "reqid"),
+        ("ENVEXEC_TIMESTAMP", "timestamp"),
+    ] {
+        want.insert(name, told[key].as_str().unwrap().to_owned());
+    }
+    let want: BTreeMap<&str, &str> = want.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    assert_eq!(env, want, "{action}");
+    // Each value is one of those above: nothing is told on one way alone.
+    let optional = usize::from(told.get("traceparent").is_some());
+    assert_eq!((told.as_object().unwrap().len(), told["action"].as_str()), (13 - 1 + optional, Some(action)), "{told}");
+    told
+}
+
+/// Keeps what it is told, by its action.
+const KEEPER: &str = "cat > {work}/$ENVEXEC_ACTION.json; env -0 | grep -z ^ENVEXEC_ > {work}/$ENVEXEC_ACTION.env";
+
+#[test]
+fn environment_and_input_of_a_hook_agree_in_every_value_for_every_action() {
+    let site = Site::builder().sh("ok", "true").agent_hook(KEEPER).hook(KEEPER).start();
+    let agent = site.agent();
+    let mut http = tls::connect(agent.address(), &site.authority(), &site.dispatcher());
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for traced in [false, true] {
+        let header = if traced { format!("traceparent: {trace}\r\n") } else { String::new() };
+        let mut ask = |line: &str, body: &Value| {
+            let body = body.to_string();
+            http.send(format!("{line} HTTP/1.1\r\nHost: x\r\n{header}Content-Length: {}\r\n\r\n{body}", body.len()));
+            assert_eq!(http.answer().unwrap().status, 200);
+        };
+        let odd = ["a b", "é\n\"'", "", "-x=$(y)"];
+        let run = json!({"script": "ok", "args": odd, "reqid": "r1", "username": "ann \n b", "token": "t=0\"k"});
+        ask("POST /run", &run);
+        ask("GET /capabilities", &json!({}));
+        ask("POST /rotate-serial", &json!({"serial": "0xAB", "token": "t1"}));
+        let told = agree(&agent.work(""), "run");
+        assert_eq!((&told["args"], &told["username"], &told["token"]), (&json!(odd), &run["username"], &run["token"]));
+        assert_eq!(told.get("traceparent").is_some(), traced);
+        agree(&agent.work(""), "discovery");
+        let told = agree(&agent.work(""), "rotate");
+        assert_eq!((&told["args"], &told["token"]), (&json!(["add", "ab"]), &json!("t1")));
+    }
+    site.control(&["--username", "ann", "--token", "t", "run", "agent1", "ok", "--", "a b", ""]).exits(0);
+    assert_eq!(agree(&site.control, "run")["hosts"], json!(["agent1"]));
+    site.control(&["ping", "agent1"]).exits(0);
+    agree(&site.control, "ping");
 }
 
 #[test]
