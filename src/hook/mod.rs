@@ -369,6 +369,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_an_environment_would_cut_off_denies_and_starts_nothing() {
+        let (site, hook) = Site::hook("echo > \"${0%/*}/asked\"", 10);
+        let text = || "a\0b".to_owned();
+        for context in [
+            Context { args: vec![text()], ..Context::default() },
+            Context { script: text(), ..Context::default() },
+            Context { username: text(), ..Context::default() },
+            Context { token: text(), ..Context::default() },
+            Context { reqid: text(), ..Context::default() },
+            Context { hosts: vec![text()], ..Context::default() },
+        ] {
+            let Decision::Denied { reason, .. } = hook.ask(&context).await else { panic!("{context:?}") };
+            assert!(reason.starts_with("auth hook could not be started"), "{reason}");
+        }
+        assert!(!site.dir.path().join("asked").exists());
+    }
+
+    #[tokio::test]
     async fn arguments_too_large_for_an_environment_deny_and_say_so() {
         let (_site, hook) = Site::hook("exit 0", 10);
         let context = Context { args: vec!["x".repeat(200_000)], ..Context::default() };
