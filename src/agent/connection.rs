@@ -118,6 +118,12 @@ async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, peer: Peer, 
     let judged = Arc::new(watch::Sender::new(false));
     let (serving, heard) = (Arc::clone(agent), Arc::clone(&judged));
     let party = gate::judge(&peer, &agent.snapshot(), UnixTime::now()).ok().map(|trusted| trusted.id().clone());
+    // Whoever has just shown a trusted dispatcher's key is no stranger, whatever becomes of the request: it may be idle,
+    // cut off, or unreadable. What is asked is judged on its own all the same.
+    let proven = party.is_some();
+    if proven {
+        agent.proven(address);
+    }
     let kept = Kept::new(&agent.idle, party);
     let on = Arc::clone(&kept);
     let answer = move |mut request: Request<Incoming>| {
@@ -141,7 +147,7 @@ async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, peer: Peer, 
         () = net::serve(stream, bounds(agent), leave, answer) => {}
         () = kept.one_too_many() => overloaded(agent, address),
     }
-    if !*judged.borrow() {
+    if !proven && !*judged.borrow() {
         agent.unproven(address);
     }
 }

@@ -204,5 +204,6 @@ pub fn hook(settings: &Settings) -> Result<Option<Hook>, SnapshotError> {
     if !file::is_executable(path) {
         return Err(SnapshotError::Hook(path.to_path_buf()));
     }
-    Ok(Some(Hook::new(path.to_path_buf(), settings.auth_hook_timeout)))
+    let hook = Hook::new(path.to_path_buf(), settings.auth_hook_timeout);
+    Ok(Some(if *settings.trusted_paths { hook } else { hook.of_anybody() }))
 }

@@ -19,15 +19,21 @@ pub struct Denied {
 /// the dispatcher's key anyway.
 pub async fn ask_for_cli(site: &Site, context: Context) -> Result<(), Denied> {
     let context = Context { source_ip: "127.0.0.1".to_owned(), timestamp: stamp::utc(clock::unix_now()), ..context };
-    let Some(path) = &site.settings.auth_hook else {
+    let Some(hook) = hook(site) else {
         record::no_hook(&site.log, &context, "no-hook-cli");
         return Ok(());
     };
-    let hook = Hook::new(path.to_path_buf(), site.settings.auth_hook_timeout);
     let decision = hook.ask(&context).await;
     record::decision(&site.log, &hook, &context, &decision);
     match decision {
         Decision::Allowed => Ok(()),
         Decision::Denied { code, reason, .. } => Err(Denied { code, reason }),
     }
+}
+
+/// The hook of this site, if it has one.
+#[must_use]
+pub fn hook(site: &Site) -> Option<Hook> {
+    let path = site.settings.auth_hook.as_ref()?;
+    Some(Hook::new(path.to_path_buf(), site.settings.auth_hook_timeout))
 }

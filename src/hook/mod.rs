@@ -1,8 +1,8 @@
 //! The auth hook: an operator's executable that decides. Context as environment and as JSON on stdin, exit status to
 //! decision, within a time limit.
 //!
-//! **Invariant:** only exit status 0 allows. A hook that is missing, may be written by everybody, cannot be started, is
-//! killed by a signal or runs out of time denies.
+//! **Invariant:** only exit status 0 allows. A hook that is missing, that others than root and the account it runs as could
+//! have written or put there, that cannot be started, is killed by a signal or runs out of time denies.
 
 pub mod record;
 
@@ -16,7 +16,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
 use crate::sys::handover::OF_THE_SERVICE_MANAGER;
-use crate::sys::signal;
+use crate::sys::{file, signal};
+use crate::wire::causes;
 use crate::wire::trace::TraceParent;
 
 /// A configured hook.
@@ -25,6 +26,8 @@ pub struct Hook {
     path: PathBuf,
     /// `None` is no limit.
     limit: Option<Duration>,
+    /// Taken also where others could have put it.
+    anybodys: bool,
 }
 
 /// Who started the request that a `status` action asks about.
@@ -89,8 +92,8 @@ pub enum Decision {
 pub enum Fault {
     /// It is no executable regular file.
     NotExecutable,
-    /// Everybody may write to it, and so decide.
-    Unsafe,
+    /// Others than root and the account that it runs as may write to it, or put another in its place, and so decide.
+    Untrusted,
     /// It ran out of time, in seconds.
     TimedOut(u64),
 }
@@ -99,7 +102,14 @@ impl Hook {
     /// A hook with its time limit; a limit of zero is no limit.
     #[must_use]
     pub fn new(path: PathBuf, limit: Duration) -> Self {
-        Self { path, limit: (!limit.is_zero()).then_some(limit) }
+        Self { path, limit: (!limit.is_zero()).then_some(limit), anybodys: false }
+    }
+
+    /// The same hook, whoever could have put it there: `trusted_paths = no`.
+    #[must_use]
+    pub fn of_anybody(mut self) -> Self {
+        self.anybodys = true;
+        self
     }
 
     /// Where it is.
@@ -110,9 +120,7 @@ impl Hook {
 
     /// Asks the hook. Dropping the future kills it.
     pub async fn ask(&self, context: &Context) -> Decision {
-        if let Some(fault) = fault_of(&self.path) {
-            let what = if fault == Fault::Unsafe { "writable by everybody" } else { "not found or not executable" };
-            let reason = format!("auth hook {what}: {}", self.path.display());
+        if let Some((fault, reason)) = self.doubt() {
             return Decision::Denied { code: 1, reason, fault: Some(fault) };
         }
         let mut child = match self.start(context) {
@@ -137,6 +145,21 @@ impl Hook {
                 Decision::Denied { code: 1, reason: "denied".to_owned(), fault: Some(Fault::TimedOut(seconds)) }
             }
         }
+    }
+
+    /// Why the hook would not be started, as far as its file and the directories above it tell, and in words.
+    #[must_use]
+    pub fn doubt(&self) -> Option<(Fault, String)> {
+        let path = self.path.display();
+        match std::fs::metadata(&self.path) {
+            Ok(meta) if meta.is_file() && meta.permissions().mode() & 0o111 != 0 => {}
+            _ => return Some((Fault::NotExecutable, format!("auth hook not found or not executable: {path}"))),
+        }
+        if self.anybodys {
+            return None;
+        }
+        let error = file::check_own(&self.path).err()?;
+        Some((Fault::Untrusted, format!("auth hook {}", causes::on_one_line(&error))))
     }
 
     fn start(&self, context: &Context) -> std::io::Result<Child> {
@@ -188,17 +211,6 @@ fn denied(code: u8, reason: impl Into<String>) -> Decision {
     Decision::Denied { code, reason: reason.into(), fault: None }
 }
 
-/// Why the hook at `path` would not be started, as far as its file tells.
-#[must_use]
-pub fn fault_of(path: &Path) -> Option<Fault> {
-    match std::fs::metadata(path) {
-        Ok(meta) if meta.is_file() && meta.permissions().mode() & 0o111 != 0 => {
-            (meta.permissions().mode() & 0o002 != 0).then_some(Fault::Unsafe)
-        }
-        _ => Some(Fault::NotExecutable),
-    }
-}
-
 fn environment(context: &Context) -> Vec<(&'static str, String)> {
     let submitter = context.submitter.as_ref();
     vec![
@@ -230,7 +242,8 @@ mod tests {
 
     impl Site {
         fn hook(body: &str, seconds: u64) -> (Self, Hook) {
-            let dir = tempfile::tempdir().unwrap();
+            // Not below the temporary directory, where anybody may put something.
+            let dir = tempfile::tempdir_in("/var/lib").unwrap();
             let path = dir.path().join("hook");
             #[expect(clippy::disallowed_methods, reason = "the test writes its own hook")]
             std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
@@ -289,18 +302,48 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hook_that_everybody_may_write_decides_nothing() {
+    async fn a_hook_that_others_may_write_decides_nothing() {
         let (_site, hook) = Site::hook("exit 0", 10);
-        for (mode, expected) in [(0o777, false), (0o757, false), (0o775, true), (0o700, true)] {
+        for (mode, expected) in
+            [(0o777, false), (0o757, false), (0o775, false), (0o720, false), (0o755, true), (0o700, true)]
+        {
             std::fs::set_permissions(hook.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(hook.clone().of_anybody().ask(&Context::default()).await, Decision::Allowed);
             match hook.ask(&Context::default()).await {
                 Decision::Allowed => assert!(expected, "{mode:o}"),
                 Decision::Denied { reason, fault, .. } => {
-                    assert_eq!((fault, expected), (Some(Fault::Unsafe), false), "{mode:o} {reason}");
-                    assert!(reason.starts_with("auth hook writable by everybody: /"), "{reason}");
+                    assert_eq!((fault, expected), (Some(Fault::Untrusted), false), "{mode:o} {reason}");
+                    assert!(reason.starts_with("auth hook /") && reason.contains(" cannot be trusted: "), "{reason}");
+                    assert!(
+                        reason.ends_with(&format!(" has mode {mode:04o}, writable by others than root (chmod go-w)"))
+                    );
                 }
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_hook_of_somebody_else_or_where_others_may_put_one_decides_nothing() {
+        let (site, hook) = Site::hook("exit 0", 10);
+        let denied = async |part: &str| match hook.ask(&Context::default()).await {
+            Decision::Allowed => panic!("{part}"),
+            Decision::Denied { reason, fault, .. } => {
+                assert_eq!(fault, Some(Fault::Untrusted));
+                assert!(reason.contains(part), "{part}: {reason}");
+            }
+        };
+        std::os::unix::fs::chown(hook.path(), Some(12_345), None).unwrap();
+        denied("/hook belongs to uid 12345").await;
+        std::os::unix::fs::chown(hook.path(), Some(0), None).unwrap();
+        for mode in [0o777, 0o1777, 0o770] {
+            std::fs::set_permissions(site.dir.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            denied(&format!("{} has mode {mode:04o}", site.dir.path().display())).await;
+        }
+        std::fs::set_permissions(site.dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::chown(site.dir.path(), Some(12_345), None).unwrap();
+        denied("belongs to uid 12345").await;
+        std::os::unix::fs::chown(site.dir.path(), Some(0), None).unwrap();
+        assert_eq!(hook.ask(&Context::default()).await, Decision::Allowed);
     }
 
     #[tokio::test]
@@ -323,6 +366,24 @@ mod tests {
         let (_site, hook) = Site::hook("exit 0", 10);
         let context = Context { args: vec!["x".repeat(100_000)], ..Context::default() };
         assert_eq!(hook.ask(&context).await, Decision::Allowed);
+    }
+
+    #[tokio::test]
+    async fn what_an_environment_would_cut_off_denies_and_starts_nothing() {
+        let (site, hook) = Site::hook("echo > \"${0%/*}/asked\"", 10);
+        let text = || "a\0b".to_owned();
+        for context in [
+            Context { args: vec![text()], ..Context::default() },
+            Context { script: text(), ..Context::default() },
+            Context { username: text(), ..Context::default() },
+            Context { token: text(), ..Context::default() },
+            Context { reqid: text(), ..Context::default() },
+            Context { hosts: vec![text()], ..Context::default() },
+        ] {
+            let Decision::Denied { reason, .. } = hook.ask(&context).await else { panic!("{context:?}") };
+            assert!(reason.starts_with("auth hook could not be started"), "{reason}");
+        }
+        assert!(!site.dir.path().join("asked").exists());
     }
 
     #[tokio::test]

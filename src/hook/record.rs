@@ -7,10 +7,12 @@ use crate::audit::{Event, Level, Logger};
 pub fn decision(log: &Logger, hook: &Hook, context: &Context, decision: &Decision) {
     match decision {
         Decision::Allowed => log.emit(event(Level::Info, context).field("RESULT", "pass")),
-        Decision::Denied { fault: Some(fault @ (Fault::NotExecutable | Fault::Unsafe)), .. } => {
-            let reason = if *fault == Fault::Unsafe { "hook-writable" } else { "hook-not-executable" };
-            let event = Event::new(Level::Error, "auth").field("HOOK", hook.path().display());
-            log.emit(event.field("REASON", reason).field("RESULT", "error"));
+        Decision::Denied { fault: Some(Fault::NotExecutable), .. } => {
+            log.emit(broken(hook).field("REASON", "hook-not-executable").field("RESULT", "error"));
+        }
+        Decision::Denied { reason, fault: Some(Fault::Untrusted), .. } => {
+            let event = broken(hook).field("REASON", "hook-not-trusted").field("RESULT", "error");
+            log.emit(event.field("ERROR", reason));
         }
         Decision::Denied { reason, fault, .. } => {
             if let Some(Fault::TimedOut(seconds)) = fault {
@@ -25,6 +27,10 @@ pub fn decision(log: &Logger, hook: &Hook, context: &Context, decision: &Decisio
 pub fn no_hook(log: &Logger, context: &Context, reason: &str) {
     let event = event(Level::Info, context).field("DISPATCHER", &context.dispatcher);
     log.emit(event.field("REASON", reason).field("RESULT", "pass"));
+}
+
+fn broken(hook: &Hook) -> Event {
+    Event::new(Level::Error, "auth").field("HOOK", hook.path().display())
 }
 
 fn event(level: Level, context: &Context) -> Event {

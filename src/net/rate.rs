@@ -13,6 +13,8 @@ use std::net::IpAddr;
 
 /// Most addresses remembered at once, as documented.
 pub const CAPACITY: usize = 1000;
+/// Places that are free after each pass over a full table.
+const ROOM: usize = CAPACITY / 10;
 
 /// One counter's setting. A `limit` of 0 turns the check off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,18 +168,20 @@ impl Limiter {
         (entry, evicted)
     }
 
-    /// Drops every idle entry; if none was idle, a tenth of the table, least blocked first, so that the pass over
-    /// the table is paid for by the next hundred newcomers and not by each of them.
+    /// Drops every idle entry, and then as many others, least blocked first, as a tenth of the table lacks: the pass over
+    /// the table is paid for by the next hundred newcomers and not by each of them, also where entries become idle one
+    /// at a time.
     fn make_room(&mut self, now: u64) -> bool {
         let (volume, probe) = (self.volume, self.probe);
         self.table.retain(|_, entry| {
             entry.prune(now, volume, probe);
             !entry.idle(now)
         });
-        if self.table.len() >= CAPACITY {
+        let lacking = self.table.len().saturating_sub(CAPACITY - ROOM);
+        if lacking > 0 {
             let mut order: Vec<(u64, IpAddr)> = self.table.iter().map(|(ip, e)| (e.blocked_until, *ip)).collect();
             order.sort_unstable();
-            for (_, peer) in order.iter().take(CAPACITY / 10) {
+            for (_, peer) in order.iter().take(lacking) {
                 self.table.remove(peer);
             }
         }
@@ -272,6 +276,19 @@ mod tests {
             assert!(limiter.table.len() <= CAPACITY);
         }
         assert!(evictions > 0 && evictions < 200, "{evictions}");
+    }
+
+    #[test]
+    fn entries_that_become_idle_one_at_a_time_cost_no_pass_each() {
+        let slow = Budget { window: 1000, ..VOLUME };
+        let mut limiter = Limiter::new(slow, PROBE);
+        let mut passes = 0;
+        for n in 0..10_000 {
+            // At each moment from the thousandth on, one entry is old enough to go.
+            passes += usize::from(limiter.connection(peer(n), u64::from(n)).evicted);
+            assert!(limiter.table.len() <= CAPACITY);
+        }
+        assert!(passes > 0 && passes <= 10_000 / ROOM, "{passes}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::limits;
 use super::serial::Serial;
 
 /// Most characters of a peer's text that are quoted back.
@@ -77,11 +78,22 @@ impl RotateRequest {
         };
         let token = match field("token") {
             None => String::new(),
-            Some(Value::String(text)) => text.clone(),
+            Some(Value::String(text)) => within_an_environment(text)?,
             Some(_) => return Err("token must be a text".to_owned()),
         };
         let serial = Serial::parse_hex(&spelt).map_err(|error| error.to_string())?;
         Ok(Self { action, serial, spelt, token })
+    }
+}
+
+/// A token as a hook can have it: its environment would end at a NUL, and its JSON would not.
+fn within_an_environment(token: &str) -> Result<String, String> {
+    if token.contains('\0') {
+        Err("token contains a NUL byte".to_owned())
+    } else if token.len() > limits::TEXT {
+        Err(format!("token is longer than {} bytes", limits::TEXT))
+    } else {
+        Ok(token.to_owned())
     }
 }
 
@@ -124,6 +136,12 @@ mod tests {
         assert_eq!(parse(r#"{"serial":"a","action":1}"#).unwrap_err(), "invalid action '1'");
         assert_eq!(parse(r#"{"serial":"a","token":[]}"#).unwrap_err(), "token must be a text");
         assert!(parse(r#"{"serial":"nan"}"#).unwrap_err().contains("is not a certificate serial number"));
+        assert_eq!(parse(r#"{"serial":"a","token":"a\u0000b"}"#).unwrap_err(), "token contains a NUL byte");
+        let long = format!(r#"{{"serial":"a","token":"{}"}}"#, "x".repeat(limits::TEXT + 1));
+        assert!(parse(&long).unwrap_err().starts_with("token is longer than "));
+        for strange in [r#"{"serial":"a\u0000"}"#, r#"{"serial":"a","action":"add\u0000"}"#] {
+            assert!(parse(strange).is_err(), "{strange}");
+        }
         let long = format!(r#"{{"serial":"a","action":"{}"}}"#, "x".repeat(100_000));
         assert!(parse(&long).unwrap_err().len() < 120);
     }

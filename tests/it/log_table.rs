@@ -1,18 +1,22 @@
 //! Every line that an agent writes, with its severity and its fields in their order: what alert patterns match.
 //!
 //! Not here: the lines of pairing, which `pairing::background` compares in the same way, and `accept-fatal`, which no
-//! agent of this program can write, since no failed handshake ends it.
+//! agent of this program can write, since neither a failed handshake nor a lack of descriptors ends it: `accept-error` tells
+//! of the latter.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 
+use ctrl_exec::sys::user::Account;
 use serde_json::{Value, json};
 
 use crate::harness::log::Log;
 use crate::harness::pki::Credentials;
+use crate::harness::process::{finish, program};
 use crate::harness::site::Builder;
-use crate::harness::{Site, pki, tls};
+use crate::harness::{Site, host, pki, tls};
 
 const ERROR: u8 = 3;
 const WARNING: u8 = 4;
@@ -143,6 +147,9 @@ fn what_a_hook_decides() {
     run("good", "");
     let path = format!("HOOK={}", hook.display());
     world.line(ERROR, &["ACTION=auth", &path, "REASON=hook-not-executable", "RESULT=error"]);
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o775)).unwrap();
+    run("good", "");
+    world.line(ERROR, &["ACTION=auth", "ERROR=*", &path, "REASON=hook-not-trusted", "RESULT=error"]);
 }
 
 #[test]
@@ -216,6 +223,66 @@ fn an_agent_that_has_too_much_to_do() {
     std::fs::write(agent.work("go"), "").unwrap();
     assert_eq!(held.answer().unwrap().status, 200);
     world.line(WARNING, &["ACTION=overload", "LIVE=1", PEER]);
+}
+
+#[test]
+fn jobs_and_their_results() {
+    let text = "echo > {work}/started; while [ ! -e {work}/go ]; do sleep 0.02; done";
+    let site = Site::builder().agents(1).sh("wait", text).prepare();
+    let other = pki::issue(&site.authority(), "ctrl-exec-dispatcher");
+    let trust = std::fs::read_to_string(site.agent().trust()).unwrap();
+    std::fs::write(site.agent().trust(), format!("{trust}{} control-2\n", other.serial())).unwrap();
+    let world = World::prepared(site);
+    let agent = world.site.agent();
+    let submit = |id: &str| world.post("/run", &json!({"script": "wait", "reqid": id, "async": true}));
+    assert_eq!(submit("j1"), 202);
+    world.line(INFO, &["ACTION=run-async", DISPATCHER, PEER, "REQID=j1", "SCRIPT=wait"]);
+    agent.worked("started");
+    assert_eq!(submit("j2"), 409);
+    world.line(WARNING, &["ACTION=run-async-busy", PEER, "REQID=j2", "SCRIPT=wait"]);
+    assert_eq!(world.get(&world.site.dispatcher(), "/result/j1"), 200);
+    world.line(INFO, &["ACTION=result", DISPATCHER, PEER, "REQID=j1", "STATUS=running"]);
+    assert_eq!(world.get(&world.site.dispatcher(), "/result/none"), 404);
+    world.line(INFO, &["ACTION=result-miss", DISPATCHER, PEER, "REQID=none"]);
+    // A record of another's, put among this one's by hand.
+    let runs = agent.root.join("var/lib/ctrl-exec-agent/runs");
+    std::fs::create_dir_all(runs.join("control-2")).unwrap();
+    let record = std::fs::read_to_string(runs.join("control-1/j1.json")).unwrap().replace("running", "done");
+    std::fs::write(runs.join("control-2/m.json"), record).unwrap();
+    assert_eq!(world.get(&other, "/result/m"), 404);
+    let denied = ["ACTION=result-deny", "DISPATCHER=control-2", PEER, "REASON=not-owner", "REQID=m"];
+    world.line(WARNING, &denied);
+    std::fs::write(agent.work("go"), "").unwrap();
+    crate::harness::eventually("the end of the job", || {
+        let mut http = tls::connect(agent.address(), &world.site.authority(), &world.site.dispatcher());
+        (http.get("/result/j1").json()["status"] == "done").then_some(())
+    });
+    world.line(INFO, &["ACTION=result", DISPATCHER, PEER, "REQID=j1", "STATUS=done"]);
+    let world = World::new(Site::builder().sh("ok", "true").agent("async_runs_dir = /proc/none"));
+    world.post("/run", &json!({"script": "ok", "reqid": "j3", "async": true}));
+    world.line(ERROR, &["ACTION=async-store-fail", "ERROR=*", "REQID=j3"]);
+}
+
+#[test]
+fn an_agent_that_has_no_descriptor_left_says_so_and_goes_on() {
+    let world = World::new(Site::builder());
+    let limit = |soft: &str| {
+        let mut command = program("prlimit".as_ref());
+        command.arg("--pid").arg(world.site.agent().pid().to_string()).arg(format!("--nofile={soft}:"));
+        if host::is_root() {
+            // Who has the agent's account may; root may only where it was left all of its capabilities.
+            let nobody = Account::by_name("nobody").unwrap().unwrap();
+            command.uid(nobody.uid().as_raw()).gid(nobody.gid().as_raw());
+        }
+        finish(command, "").exits(0);
+    };
+    limit("3");
+    let waiting = tls::tcp(world.site.agent().address());
+    world.line(ERROR, &["ACTION=accept-error", "REASON=*"]);
+    limit("1024");
+    drop(waiting);
+    assert_eq!(world.post("/ping", &json!({"reqid": "p"})), 200);
+    world.line(INFO, &["ACTION=ping", DISPATCHER, PEER, "REQID=p"]);
 }
 
 #[test]

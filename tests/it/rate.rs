@@ -133,6 +133,38 @@ fn a_proven_dispatcher_is_never_blocked() {
 }
 
 #[test]
+fn a_dispatcher_that_asks_nothing_or_nothing_readable_is_never_blocked() {
+    let site = Site::builder().start();
+    let agent = site.agent();
+    let connect = || tls::connect(agent.address(), &site.authority(), &site.dispatcher());
+    let mut idle = Vec::new();
+    for _ in 0..40 {
+        idle.push(connect());
+        // Cut off within the head of a request.
+        connect().send("POST /ping HTT");
+        let mut oversized = connect();
+        oversized.send(format!("GET /ping HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(100_000)));
+        assert_eq!(oversized.answer().unwrap().status, 431);
+        drop(idle.split_off(idle.len() / 2));
+    }
+    drop(idle);
+    site.control(&["ping", "agent1"]).exits(0);
+    assert!(agent.lines("rate-block").is_empty() && agent.lines("overload").is_empty());
+}
+
+#[test]
+fn a_stranger_of_the_ca_that_asks_nothing_runs_into_the_volume_limit() {
+    let site = Site::builder().agents(2).start();
+    let (agent, other) = (&site.agents[0], &site.agents[1]);
+    eventually("a block", || {
+        let config = tls::config(&site.authority(), Some(&other.credentials));
+        drop(tls::handshake(config, tls::tcp(agent.address())));
+        (!agent.lines("rate-block").is_empty()).then_some(())
+    });
+    agent.line("rate-block").is(&["ACTION=rate-block", "PEER=127.0.0.1", "REASON=volume"]);
+}
+
+#[test]
 fn addresses_that_are_not_allowed_get_no_handshake() {
     let site = Site::builder().agent("allowed_ips = 10.0.0.0/8, 127.0.0.2/32").start();
     site.control(&["ping", "agent1"]).exits(1);

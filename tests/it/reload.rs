@@ -47,6 +47,112 @@ fn a_reload_changes_scripts_tags_and_limits_at_once() {
     executor.is(&["ACTION=exec-reload"]);
 }
 
+/// Puts these lines above a configuration and reloads it.
+fn with(agent: &Agent, config: &str, lines: &str) {
+    std::fs::write(agent.config(), format!("{lines}\n{config}")).unwrap();
+    agent.reload().is(&["ACTION=reload", "RESULT=ok"]);
+}
+
+#[test]
+fn a_reload_takes_up_the_hook_and_its_time() {
+    // A site with a hook is where nobody else could have put one.
+    let site = Site::builder().sh("ok", "echo ran").agent_hook("exit 2").start();
+    let agent = site.agent();
+    assert_eq!(site.result("ok", &[])["error"], "not authorised: bad credentials");
+    let text = std::fs::read_to_string(agent.config()).unwrap();
+    let without: String = text.split_inclusive('\n').filter(|line| !line.starts_with("auth_hook")).collect();
+    with(agent, &without, "");
+    assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+    let slow = agent.write_script("slow-hook", "#!/bin/sh\nexec sleep 300\n");
+    with(agent, &without, &format!("auth_hook = {}\nauth_hook_timeout = 1", slow.display()));
+    assert_eq!(site.result("ok", &[])["error"], "not authorised: denied");
+    agent.line("auth-hook-timeout").is(&["ACTION=auth-hook-timeout", "TIMEOUT=1"]);
+    with(agent, &text, "");
+    assert_eq!(site.result("ok", &[])["error"], "not authorised: bad credentials");
+}
+
+#[test]
+fn a_reload_takes_up_the_limits_of_rates_and_of_requests() {
+    let text = "echo > {work}/up; while [ ! -e {work}/go ]; do sleep 0.02; done";
+    let site = Site::builder().agents(2).sh("wait", text).start();
+    let (agent, stranger) = (&site.agents[0], &site.agents[1].credentials);
+    let config = std::fs::read_to_string(agent.config()).unwrap();
+    let garbage = || {
+        let mut tcp = tls::tcp(agent.address());
+        drop(std::io::Write::write_all(&mut tcp, b"GET / HTTP/1.1\r\n\r\n"));
+        drop(std::io::Read::read_to_end(&mut tcp, &mut Vec::new()));
+    };
+    with(agent, &config, "rate_limit_probe = 1/600/3600");
+    garbage();
+    agent.line("rate-block").is(&["ACTION=rate-block", "PEER=127.0.0.1", "REASON=probe"]);
+    with(agent, &config, "rate_limit_volume = 2/60/300");
+    let ask = || tls::connect(agent.address(), &site.authority(), stranger).post("/ping", "{}").status;
+    assert_eq!([ask(), ask()], [403, 403]);
+    drop(tls::tcp(agent.address()));
+    agent.line_where("rate-block", |line| line.get("REASON") == Some("volume"));
+    with(agent, &config, "rate_limit_disable = yes");
+    for _ in 0..15 {
+        garbage();
+        assert_eq!(ask(), 403);
+    }
+    assert_eq!(agent.lines("rate-block").len(), 2);
+    with(agent, &config, "max_children = 1");
+    let run = Background::start(site.control_command(&["--json", "run", "agent1", "wait"]));
+    agent.worked("up");
+    let ping = || tls::connect(agent.address(), &site.authority(), &site.dispatcher()).post("/ping", "{}").status;
+    assert_eq!(ping(), 503);
+    with(agent, &config, "max_children = 2");
+    assert_eq!(ping(), 200);
+    std::fs::write(agent.work("go"), "").unwrap();
+    run.end().exits(0);
+}
+
+#[test]
+fn a_reload_takes_up_where_scripts_may_be_and_what_sidecars_decide() {
+    let site = Site::builder().sh("ok", "echo ran").start();
+    let agent = site.agent();
+    let config = std::fs::read_to_string(agent.config()).unwrap();
+    with(agent, &config, "script_dirs = /usr/bin");
+    assert_eq!(site.result("ok", &[])["error"], "script not permitted");
+    assert_eq!(capabilities(&site, agent)["scripts"], json!([]));
+    with(agent, &config, &format!("script_dirs = {}", agent.root.join("scripts").display()));
+    assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+    let sidecar = agent.root.join("scripts/ok.schema.json");
+    std::fs::write(sidecar, r#"{"arguments": {"type": "object", "properties": {}}, "argv": []}"#).unwrap();
+    with(agent, &config, "schema = enforce");
+    assert_eq!(site.result("ok", &["x"])["reason"], "arguments-not-allowed");
+    with(agent, &config, "schema = advertise");
+    assert_eq!(site.result("ok", &["x"])["stdout"], "ran\n");
+}
+
+#[test]
+fn a_reload_says_which_keys_wait_for_a_restart() {
+    let mut site = Site::builder().prepare();
+    let config = std::fs::read_to_string(site.agent().config()).unwrap();
+    site.start(0);
+    let agent = site.agent();
+    let page = include_str!("../../assets/man/ctrl-exec-agent.conf.5");
+    let told = page.split(".Dv SIGHUP").nth(1).unwrap().split(".Pp").next().unwrap();
+    for (from, key, value) in [
+        ("port = 0", "port", "1"),
+        ("bind = 127.0.0.1", "bind", "127.0.0.2"),
+        ("user = nobody", "user", "daemon"),
+        ("", "executor_socket", "/run/none.sock"),
+    ] {
+        let fresh = if from.is_empty() {
+            format!("{key} = {value}\n{config}")
+        } else {
+            config.replace(from, &format!("{key} = {value}"))
+        };
+        with(agent, &fresh, "");
+        let line = agent.line_where("config-warn", |line| line.get("KEY") == Some(key));
+        assert_eq!(line.get("MSG"), Some("takes effect at the next restart"));
+        assert!(told.contains(&format!(".Ic {key}")), "the manual page does not say so of {key}");
+        with(agent, &config, "");
+        site.control(&["ping", "agent1"]).exits(0);
+    }
+}
+
 #[test]
 fn a_broken_file_keeps_all_of_the_old_state_and_says_where() {
     let site = Site::builder().sh("ok", "echo ran").start();

@@ -157,6 +157,30 @@ fn a_hook_decides_about_rotations() {
 }
 
 #[test]
+fn a_token_that_a_hook_could_not_have_whole_never_reaches_it() {
+    // What its environment holds would end at the NUL: the right token, with something behind it.
+    let hook = "echo > {work}/asked; [ \"$ENVEXEC_TOKEN\" = t0k ]";
+    let site = Site::builder().agent_hook(hook).start();
+    let (agent, own) = (site.agent(), site.dispatcher());
+    let entries = map(agent);
+    let large = "x".repeat(200_000);
+    for (body, error) in [
+        (json!({"serial": "AB", "token": "t0k\0x"}), "token contains a NUL byte"),
+        (json!({"serial": "AB", "token": "\0"}), "token contains a NUL byte"),
+        (json!({"serial": "AB", "token": large}), "token is longer than 4096 bytes"),
+    ] {
+        let answer = rotate(&site, &own, &body);
+        assert_eq!((answer.status, answer.json()), (200, json!({"status": "error", "error": error})));
+    }
+    for body in [json!({"serial": "AB\0"}), json!({"serial": "AB", "action": "add\0"})] {
+        assert_eq!(rotate(&site, &own, &body).json()["status"], "error", "{body}");
+    }
+    assert_eq!(map(agent), entries);
+    assert!(!agent.work("asked").exists());
+    assert_eq!(rotate(&site, &own, &json!({"serial": "AB", "token": "t0k"})).json()["status"], "ok");
+}
+
+#[test]
 fn a_map_that_cannot_be_written_stays_in_force_as_it_was() {
     let site = Site::builder().start();
     let (agent, own) = (site.agent(), site.dispatcher());

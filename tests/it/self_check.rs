@@ -2,9 +2,14 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+
+use ctrl_exec::pki::ca::Ca;
+use ctrl_exec::pki::serial;
+use time::{Duration, OffsetDateTime};
 
 use crate::harness::process::{finish, program};
-use crate::harness::{Site, binary, host, pki, tls};
+use crate::harness::{Agent, Site, binary, host, pki, tls};
 
 #[test]
 fn a_sound_dispatcher_passes_its_check() {
@@ -196,6 +201,98 @@ fn pairing_status_tells_until_when_or_why_not() {
     let said = agent.command(&["pairing-status"]).exits(1).stdout;
     assert_eq!(said, format!("Not paired. Reason: missing file: {}\n", cert.display()));
     agent.command(&["paired"]).exits(1);
+}
+
+/// What `self-check` and `pairing-status` say of a certificate that cannot serve.
+#[track_caller]
+fn cannot_serve(agent: &Agent, part: &str) {
+    let expiry = agent.credentials.certificate().expiry_text();
+    let said = agent.command(&["self-check"]).exits(1).stdout;
+    let told = said.lines().find(|line| line.starts_with("  Certs: ")).unwrap();
+    assert!(told.contains(&format!("agent.crt (expires {expiry}) cannot serve: ")) && told.contains(part), "{said}");
+    assert!(!said.contains("Certs OK"), "{said}");
+    let said = agent.command(&["pairing-status"]).exits(1).stdout;
+    let begin = format!("Paired. Certificate expires: {expiry}\nThe certificate cannot serve: ");
+    assert!(said.starts_with(&begin) && said.contains(part), "{said}");
+}
+
+#[test]
+fn a_certificate_that_no_dispatcher_accepts_fails_the_check_and_the_status() {
+    let mut site = Site::builder().prepare();
+    let (ca, good) = (site.authority(), site.agent().credentials.clone());
+    let now = OffsetDateTime::now_utc();
+    for (ca, from, part) in [
+        (&ca, now - Duration::days(40), "it expired on "),
+        (&ca, now + Duration::days(5), "it is valid from "),
+        (&pki::foreign_authority(), now, "it does not hold the signature of this CA"),
+    ] {
+        site.agent_mut().write_credentials(pki::reissue_at(ca, "agent1", &good, 30, from));
+        cannot_serve(site.agent(), part);
+    }
+    let old = Ca::create("ctrl-exec CA", 400, &serial::fresh().unwrap(), now - Duration::days(500)).unwrap();
+    site.agent_mut().write_credentials(pki::reissue_at(&old, "agent1", &good, 30, now - Duration::days(450)));
+    std::fs::write(site.agent().root.join("etc/ctrl-exec-agent/ca.crt"), old.certificate().to_pem()).unwrap();
+    cannot_serve(site.agent(), "the CA certificate expired on ");
+    std::fs::write(site.agent().root.join("etc/ctrl-exec-agent/ca.crt"), ca.certificate().to_pem()).unwrap();
+    site.agent_mut().write_credentials(good);
+    site.agent().command(&["self-check"]).exits(0);
+    let other = pki::issue(&ca, "agent1");
+    std::fs::write(site.agent().root.join("etc/ctrl-exec-agent/agent.crt"), other.cert).unwrap();
+    let said = site.agent().command(&["self-check"]).exits(1).stdout;
+    assert!(said.contains("  Certs: NOT paired - ") && said.contains("does not belong to the certificate"), "{said}");
+}
+
+#[test]
+fn a_certificate_or_a_ca_that_ends_soon_is_told_and_is_no_fault() {
+    let mut site = Site::builder().prepare();
+    let (ca, good) = (site.authority(), site.agent().credentials.clone());
+    let now = OffsetDateTime::now_utc();
+    let check = |agent: &Agent| {
+        let said = agent.command(&["self-check"]).exits(0).stdout;
+        agent.command(&["pairing-status"]).exits(0);
+        assert!(said.contains("  Certs OK (expires "), "{said}");
+        said
+    };
+    assert!(!check(site.agent()).contains("  Certs: "));
+    site.agent_mut().write_credentials(pki::reissue_at(&ca, "agent1", &good, 30, now - Duration::days(20)));
+    let said = check(site.agent());
+    assert!(said.contains("  Certs: 9 days are left, less than half: if the dispatcher does not renew it, "), "{said}");
+    let old = Ca::create("ctrl-exec CA", 400, &serial::fresh().unwrap(), now - Duration::days(390)).unwrap();
+    site.agent_mut().write_credentials(pki::reissue_at(&old, "agent1", &good, 5, now));
+    std::fs::write(site.agent().root.join("etc/ctrl-exec-agent/ca.crt"), old.certificate().to_pem()).unwrap();
+    let said = check(site.agent());
+    assert!(said.contains("  Certs: the CA certificate expires on "), "{said}");
+}
+
+#[test]
+fn a_key_or_a_trust_map_in_other_hands_fails_the_check() {
+    let site = Site::builder().prepare();
+    let agent = site.agent();
+    let key = agent.root.join("etc/ctrl-exec-agent/agent.key");
+    let mode = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    let fails = |part: &str| {
+        let said = agent.command(&["self-check"]).exits(1).stdout;
+        assert!(said.contains(part), "{part}: {said}");
+    };
+    for open in [0o644, 0o604, 0o660, 0o602] {
+        mode(&key, open);
+        let told = format!("  Private key: {} has mode {open:04o}, so that others may read or write it", key.display());
+        fails(&told);
+    }
+    mode(&key, 0o600);
+    for open in [0o664, 0o646] {
+        mode(&agent.trust(), open);
+        fails(&format!("  Trust: {} has mode {open:04o}, so that others may write it", agent.trust().display()));
+    }
+    mode(&agent.trust(), 0o644);
+    std::os::unix::fs::chown(agent.trust(), Some(4321), None).unwrap();
+    fails(&format!("  Trust: {} belongs to uid 4321", agent.trust().display()));
+    // As the original leaves them: the key is root's, for the agent's group to read, and the map the agent's own.
+    host::give_to_agent(&agent.trust());
+    let nobody = ctrl_exec::sys::user::Account::by_name("nobody").unwrap().unwrap();
+    std::os::unix::fs::chown(&key, Some(0), Some(nobody.gid().as_raw())).unwrap();
+    mode(&key, 0o640);
+    agent.command(&["self-check"]).exits(0);
 }
 
 #[test]

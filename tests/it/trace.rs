@@ -57,6 +57,34 @@ fn a_trace_reaches_hook_script_and_log() {
 }
 
 #[test]
+fn a_trace_reaches_a_job_and_whoever_asks_for_its_result() {
+    let site = site();
+    let (agent, header) = (site.agent(), format!("traceparent: {TRACE}\r\n"));
+    let mut http = open(&site);
+    let body = r#"{"script":"say","reqid":"j","async":true}"#;
+    assert_eq!(ask(&mut http, "POST /run", &header, body).status, 202);
+    let done = eventually("the end of the job", || {
+        let record = ask(&mut http, "GET /result/j", &header, "").json();
+        (record["status"] == "done").then_some(record)
+    });
+    assert_eq!(done["stdout"], format!("{TRACE}\n"));
+    assert_eq!(std::fs::read_to_string(agent.work("env")).unwrap(), format!("{TRACE}\n"));
+    let trace = format!("TRACE={TRACE}");
+    let peer = ["DISPATCHER=control-1", "PEER=127.0.0.1"];
+    agent.line("run-async").is(&["ACTION=run-async", peer[0], peer[1], "REQID=j", "SCRIPT=say", &trace]);
+    let result = agent.line_where("result", |line| line.get("STATUS") == Some("done"));
+    result.is(&["ACTION=result", peer[0], peer[1], "REQID=j", "STATUS=done", &trace]);
+    ask(&mut http, "GET /result/none", &header, "");
+    agent.line("result-miss").is(&["ACTION=result-miss", peer[0], peer[1], "REQID=none", &trace]);
+    ask(&mut http, "POST /cancel/none", &header, "{}");
+    assert_eq!(agent.line("cancel-miss").get("TRACE"), Some(TRACE));
+    let exec = eventually("the executor's line", || {
+        audit::lines(&agent.executor_stderr()).into_iter().find(|line| line.action() == "exec")
+    });
+    assert_eq!(exec.get("TRACE"), Some(TRACE));
+}
+
+#[test]
 fn what_is_no_trace_goes_nowhere() {
     let site = site();
     let agent = site.agent();

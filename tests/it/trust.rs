@@ -75,6 +75,29 @@ fn another_certificate_of_the_ca_never_reaches_an_endpoint() {
 }
 
 #[test]
+fn a_strangers_request_id_is_never_used() {
+    let site = site().agents(2).start();
+    let (agent, other) = (&site.agents[0], &site.agents[1].credentials);
+    let body = json!({"script": "ok", "reqid": "forged-1", "serial": "ab", "async": true}).to_string();
+    for (number, path) in
+        ["/run", "/ping", "/renew", "/renew-complete", "/rotate-serial", "/cancel/x"].into_iter().enumerate()
+    {
+        let answer = tls::connect(agent.address(), &site.authority(), other).post(path, &body);
+        assert_eq!(answer.json(), json!({"error": "serial mismatch", "status": "forbidden"}), "{path}");
+        let serial = format!("PEER_SERIAL={}", other.serial());
+        let line = &agent.lines("serial-reject")[number];
+        line.is(&["ACTION=serial-reject", "PEER=127.0.0.1", &serial, "REQID=(none)"]);
+    }
+    assert!(!agent.stderr().contains("forged-1"));
+    // Only a question for a result has its id in its path, which is what the original logs.
+    tls::connect(agent.address(), &site.authority(), other).get("/result/asked-1");
+    let line = &agent.lines("serial-reject")[6];
+    assert_eq!(line.get("REQID"), Some("asked-1"));
+    tls::connect(agent.address(), &site.authority(), other).get("/result/%22%20RESULT=ok");
+    assert_eq!(agent.lines("serial-reject")[7].get("REQID"), Some("(none)"));
+}
+
+#[test]
 fn a_stranger_learns_nothing_from_a_request_that_is_wrong_otherwise() {
     let site = site().agents(2).start();
     let other = &site.agents[1].credentials;
@@ -115,6 +138,7 @@ fn a_revoked_serial_is_refused_in_every_spelling() {
         format!("serial={}", serial.to_uppercase()),
         format!("  000{serial}   # the old one"),
         colons.to_uppercase(),
+        u128::from_str_radix(&serial, 16).unwrap().to_string(),
     ] {
         std::fs::write(agent.revoked(), format!("# revoked\n\n{spelling}\n")).unwrap();
         assert_eq!(agent.reload().get("RESULT"), Some("ok"));
@@ -139,9 +163,16 @@ fn an_empty_or_missing_trust_map_trusts_nobody() {
             std::fs::remove_file(agent.trust()).unwrap();
         }
         agent.reload();
-        let connect = || tls::connect(agent.address(), &site.authority(), &site.dispatcher());
-        assert_eq!(connect().post("/ping", "{}").status, 403);
-        assert_eq!(connect().get("/capabilities").json(), json!({"error": "forbidden"}));
+        for (method, path) in REQUESTS.into_iter().chain([("POST", "/cancel/abc")]) {
+            let mut http = tls::connect(agent.address(), &site.authority(), &site.dispatcher());
+            http.send(format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}"));
+            let answer = http.answer().unwrap();
+            let error = if path == "/capabilities" { "forbidden" } else { "serial mismatch" };
+            assert_eq!((answer.status, answer.json()["error"].as_str()), (403, Some(error)), "{method} {path}");
+        }
+    }
+    for action in ["ping", "run", "capabilities", "renew", "rotate", "result", "result-miss", "cancel-miss"] {
+        assert!(agent.lines(action).is_empty(), "{action}");
     }
     let denied = agent.line("capabilities-deny");
     assert_eq!(denied.get("REASON"), Some("no trusted dispatchers stored"));

@@ -1,11 +1,13 @@
 //! `ctrl-exec-agent`: the agent's verbs.
 
+mod certificate_check;
 pub mod explain;
 #[cfg(test)]
 mod explain_property;
 mod explain_text;
 pub mod globals;
 mod kernel_check;
+mod own_certificate;
 pub mod pairing_status;
 pub mod prepare;
 mod profile_check;

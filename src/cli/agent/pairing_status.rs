@@ -1,10 +1,12 @@
 //! `pairing-status` and `paired`.
 
+use super::own_certificate::Own;
 use super::{Globals, remedy};
 use crate::agent::snapshot::{self, SnapshotError};
 use crate::cli::out;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::sys::clock;
 use crate::wire::causes;
 
 /// Why the end of the certificate's validity cannot be told.
@@ -14,6 +16,8 @@ pub enum Untold {
     Unpaired(String),
     /// This user may not read a file, which says nothing about the host.
     Denied(SnapshotError),
+    /// There is a certificate, and no CA that it could be judged by.
+    NoCa(SnapshotError),
 }
 
 impl From<SnapshotError> for Untold {
@@ -22,18 +26,22 @@ impl From<SnapshotError> for Untold {
     }
 }
 
-/// Says whether this host is paired; 1 if not, 77 if this user cannot know.
+/// Says whether this host is paired; 1 if not, or with a certificate that no dispatcher accepts; 77 if this user cannot
+/// know.
 pub fn run(globals: &Globals) -> Result<Exit, Failure> {
-    match expiry(globals) {
-        Ok(expiry) => {
+    match own(globals) {
+        Ok(Own { expiry, fault, .. }) => {
             out::line(format!("Paired. Certificate expires: {expiry}"));
-            Ok(Exit::Success)
+            let Some(fault) = fault else { return Ok(Exit::Success) };
+            out::line(format!("The certificate cannot serve: {fault}"));
+            Ok(Exit::Failed)
         }
         Err(Untold::Unpaired(reason)) => {
             out::line(format!("Not paired. Reason: {reason}"));
             Ok(Exit::Failed)
         }
         Err(Untold::Denied(error)) => Err(remedy::denied(error, &globals.places())),
+        Err(Untold::NoCa(error)) => Err(remedy::advised(error, &globals.places())),
     }
 }
 
@@ -45,12 +53,15 @@ pub fn paired(globals: &Globals) -> Exit {
     if paired { Exit::Success } else { Exit::Failed }
 }
 
-/// The end of the certificate's validity, or why it cannot be told.
-pub fn expiry(globals: &Globals) -> Result<String, Untold> {
+/// What is known of the certificate, or why nothing is.
+pub(super) fn own(globals: &Globals) -> Result<Own, Untold> {
     let loaded = snapshot::configuration(&globals.places())?;
     if let Some(missing) = snapshot::unpaired(&loaded.settings) {
         return Err(Untold::Unpaired(format!("missing file: {}", missing.display())));
     }
     let identity = snapshot::identity(&loaded.settings)?;
-    Ok(identity.certificate().expiry_text())
+    let anchor = snapshot::anchor(&loaded.settings);
+    let anchor =
+        anchor.map_err(|error| if remedy::is_denied(&error) { Untold::Denied(error) } else { Untold::NoCa(error) })?;
+    Ok(Own::judge(identity.certificate(), &anchor, clock::now().into()))
 }

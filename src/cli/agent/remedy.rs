@@ -30,6 +30,17 @@ pub fn of(error: &SnapshotError, places: &Places) -> Option<String> {
     }
 }
 
+/// A failure with what to do about it.
+#[must_use]
+pub fn advised(error: SnapshotError, places: &Places) -> Failure {
+    let remedy = of(&error, places);
+    let failure = Failure::new(Exit::Failed, error);
+    match remedy {
+        Some(remedy) => failure.hint(remedy),
+        None => failure,
+    }
+}
+
 /// Whether all that is wrong is that this user may not look at a file.
 #[must_use]
 pub fn is_denied(error: &SnapshotError) -> bool {

@@ -3,8 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use super::pairing_status::Untold;
-use super::{Globals, kernel_check, pairing_status, profile_check, remedy, script_check};
+use super::{Globals, certificate_check, kernel_check, profile_check, remedy, script_check};
 use crate::agent::orders::Kinship;
 use crate::agent::serve;
 use crate::agent::snapshot::{self, Places, Snapshot, SnapshotError};
@@ -13,7 +12,6 @@ use crate::cli::out;
 use crate::conf::agent::Loaded;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::hook::{Fault, fault_of};
 use crate::net::local::LocalListener;
 use crate::sys::{file, user};
 use crate::wire::causes;
@@ -45,7 +43,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     let mut good = profile_check::profiles(&loaded, kinship.applies_profiles());
     good &= kernel_check::kernel(&kinship, &places);
     good &= account(&loaded);
-    good &= certificates(globals, &loaded);
+    good &= certificate_check::certificates(globals, &loaded);
+    good &= certificate_check::guarded(&loaded.settings);
     good &= trust(&loaded, &places);
     good &= revocation(&loaded, &places);
     good &= executor(&kinship, &loaded);
@@ -79,15 +78,7 @@ impl Error for ConfigError {
 #[must_use]
 pub fn broken(error: SnapshotError, places: &Places) -> Failure {
     let remedy = remedy::of(&error, places);
-    advised(Failure::new(Exit::Failed, ConfigError(error)), remedy)
-}
-
-fn with_remedy(error: SnapshotError, places: &Places) -> Failure {
-    let remedy = remedy::of(&error, places);
-    advised(Failure::new(Exit::Failed, error), remedy)
-}
-
-fn advised(failure: Failure, remedy: Option<String>) -> Failure {
+    let failure = Failure::new(Exit::Failed, ConfigError(error));
     match remedy {
         Some(remedy) => failure.hint(remedy),
         None => failure,
@@ -118,29 +109,10 @@ fn everything(places: &Places) -> bool {
     match Snapshot::load(places, "localhost", &log) {
         Ok(_) => true,
         Err(error) => {
-            out::line(format!("  Serving: {}", with_remedy(error, places)));
+            out::line(format!("  Serving: {}", remedy::advised(error, places)));
             false
         }
     }
-}
-
-fn certificates(globals: &Globals, loaded: &Loaded) -> bool {
-    match pairing_status::expiry(globals) {
-        Ok(expiry) => out::line(format!("  Certs OK (expires {expiry})")),
-        Err(Untold::Unpaired(reason)) => {
-            out::line(format!("  Certs: NOT paired - {reason}"));
-            return false;
-        }
-        Err(Untold::Denied(error)) => {
-            out::line(format!("  Certs: {}", remedy::denied(error, &globals.places())));
-            return false;
-        }
-    }
-    if let Err(error) = snapshot::anchor(&loaded.settings) {
-        out::line(format!("  CA: {}", with_remedy(error, &globals.places())));
-        return false;
-    }
-    true
 }
 
 fn to_stderr() -> Logger {
@@ -159,7 +131,7 @@ fn trust(loaded: &Loaded, places: &Places) -> bool {
             true
         }
         Err(error) => {
-            out::line(format!("  Trust: {}", with_remedy(error, places)));
+            out::line(format!("  Trust: {}", remedy::advised(error, places)));
             false
         }
     }
@@ -176,7 +148,7 @@ fn revocation(loaded: &Loaded, places: &Places) -> bool {
             true
         }
         Err(error) => {
-            out::line(format!("  Revocation: {}", with_remedy(error, places)));
+            out::line(format!("  Revocation: {}", remedy::advised(error, places)));
             false
         }
     }
@@ -225,17 +197,15 @@ fn metrics(loaded: &Loaded) -> bool {
     true
 }
 
+/// Whether the hook would be asked at all. Everything else about it is its own affair.
 fn hook(loaded: &Loaded) -> bool {
-    match &loaded.settings.auth_hook {
-        Some(hook) if !file::is_executable(hook) => {
-            out::line(format!("  Auth hook: {} is not executable", hook.display()));
-            false
-        }
-        Some(hook) if fault_of(hook) == Some(Fault::Unsafe) => {
-            let hook = hook.display();
-            out::line(format!("  Auth hook: everybody may write {hook}: every call is denied (chmod o-w {hook})"));
-            false
-        }
-        _ => true,
-    }
+    let Some(path) = &loaded.settings.auth_hook else { return true };
+    let doubt = match snapshot::hook(&loaded.settings) {
+        Err(_) => Some(format!("{} is not executable", path.display())),
+        Ok(hook) => hook.and_then(|hook| hook.doubt()).map(|(_, doubt)| doubt),
+    };
+    let Some(doubt) = doubt else { return true };
+    let doubt = doubt.strip_prefix("auth hook ").unwrap_or(&doubt);
+    out::line(format!("  Auth hook: {doubt}: every call is denied"));
+    false
 }

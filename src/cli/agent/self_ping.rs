@@ -17,9 +17,10 @@ pub fn run(globals: &Globals) -> Result<Exit, Failure> {
         snapshot::configuration(&globals.places()).map_err(|error| self_check::broken(error, &globals.places()))?;
     let settings = loaded.settings;
     out::line(format!("  Config OK (port {})", *settings.port));
-    match pairing_status::expiry(globals) {
-        Ok(expiry) => out::line(format!("  Paired: yes (cert expires {expiry})")),
+    match pairing_status::own(globals) {
+        Ok(own) => out::line(format!("  Paired: yes (cert expires {})", own.expiry)),
         Err(Untold::Denied(error)) => return Err(remedy::denied(error, &globals.places())),
+        Err(Untold::NoCa(error)) => return Err(remedy::advised(error, &globals.places())),
         Err(Untold::Unpaired(reason)) => {
             out::line(format!("  Paired: no - {reason}"));
             out::line("  Cannot self-ping: agent not paired.");

@@ -92,6 +92,13 @@ fn remind(kinship: &Kinship, loaded: &Loaded) {
              runs in its profile"
         ));
     }
+    if loaded.settings.auth_hook.is_some() && !*loaded.settings.trusted_paths {
+        let place = loaded.settings.trusted_paths.place(&loaded.settings.file);
+        out::error(format!(
+            "warning: {place}: trusted_paths is off: whoever may write to auth_hook or a directory above it decides about \
+             every call"
+        ));
+    }
 }
 
 /// What `promote-cert` does, for an agent that nobody does it for. A configuration that cannot be used is reported later.

@@ -2,10 +2,10 @@
 
 use super::Globals;
 use crate::cli::out;
+use crate::dispatcher::gate;
 use crate::dispatcher::site::{Site, SiteError};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::hook::{Fault, fault_of};
 use crate::pki::chain::TrustAnchor;
 use crate::sys::file::{self, FileError};
 
@@ -31,20 +31,24 @@ pub fn run(_: &Args, globals: &Globals) -> Result<Exit, Failure> {
     report("CA certificate", site.anchor().map(|anchor| expires(&anchor)), "ctrl-exec setup-ca");
     report("CA key", ca_key(&site), "ctrl-exec setup-ca; only root reads the key");
     report("Dispatcher certificate and key", identity(&site), "ctrl-exec setup-ctrl-exec");
-    match &site.settings.auth_hook {
-        Some(hook) if !file::is_executable(hook) => {
-            good = false;
-            out::line(format!("  Auth hook: {} is not executable: every call is denied", hook.display()));
-        }
-        Some(hook) if fault_of(hook) == Some(Fault::Unsafe) => {
-            good = false;
-            let hook = hook.display();
-            out::line(format!("  Auth hook: everybody may write {hook}: every call is denied (chmod o-w {hook})"));
-        }
-        Some(hook) => out::line(format!("  Auth hook OK ({})", hook.display())),
-        None => {}
-    }
+    good &= hook(&site);
     Ok(if good { Exit::Success } else { Exit::Config })
+}
+
+fn hook(site: &Site) -> bool {
+    let Some(hook) = gate::hook(site) else { return true };
+    let path = hook.path().display();
+    if !file::is_executable(hook.path()) {
+        out::line(format!("  Auth hook: {path} is not executable: every call is denied"));
+        return false;
+    }
+    if let Some((_, doubt)) = hook.doubt() {
+        let doubt = doubt.strip_prefix("auth hook ").unwrap_or(&doubt);
+        out::line(format!("  Auth hook: {doubt}: every call is denied"));
+        return false;
+    }
+    out::line(format!("  Auth hook OK ({path})"));
+    true
 }
 
 fn expires(anchor: &TrustAnchor) -> String {

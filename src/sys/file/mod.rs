@@ -3,6 +3,7 @@
 mod digest;
 mod facts;
 mod fifo;
+mod guarded;
 mod identity;
 mod links;
 mod lock;
@@ -20,11 +21,12 @@ use std::path::{Path, PathBuf};
 pub use digest::{Version, digest, digest_of, digest_open};
 pub use facts::{Facts, age, create_dir, facts, give, is_executable, is_writable_dir, make_device, sweep};
 pub use fifo::{make_fifo, nudge};
+pub use guarded::{Guarded, doubt};
 pub use identity::{Identity, Resolved, path_of, resolve};
 pub use links::resolve_by_links_of_root;
 pub use lock::{LockGuard, is_locked, lock_directory, lock_exclusive, lock_shared, try_lock_exclusive};
 pub use private::PrivateDir;
-pub use trusted::{TrustError, check_trusted_directory, open_trusted, resolve_trusted};
+pub use trusted::{TrustError, check_own, check_trusted_directory, open_trusted, resolve_trusted};
 pub use unfollowed::{is_of_this_user, owner, read_unfollowed};
 pub use write::{Access, append_new, overwrite, write_atomic, write_new, write_soon};
 

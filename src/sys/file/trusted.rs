@@ -15,6 +15,7 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::unistd::Uid;
 
 use super::{FileError, Identity, Resolved};
 
@@ -53,7 +54,7 @@ impl TrustError {
 /// # Errors
 /// Missing or unreadable, not a regular file, a relative path, or the first component that fails the test.
 pub fn open_trusted(path: &Path) -> Result<File, TrustError> {
-    let walk = Walk::new(path, judge);
+    let walk = Walk::new(path, &judge);
     match walk.end(OFlag::O_RDONLY)? {
         End::File(file, _) => Ok(File::from(file)),
         End::Directory => Err(no_file(path, io::ErrorKind::IsADirectory)),
@@ -66,7 +67,7 @@ pub fn open_trusted(path: &Path) -> Result<File, TrustError> {
 /// # Errors
 /// As [`open_trusted`].
 pub fn resolve_trusted(path: &Path) -> Result<Resolved, TrustError> {
-    let walk = Walk::new(path, judge);
+    let walk = Walk::new(path, &judge);
     match walk.end(OFlag::O_PATH)? {
         End::File(file, place) => {
             let facts = fstat(&file).map_err(|errno| FileError::new(path, "examine", errno.into()))?;
@@ -81,9 +82,22 @@ pub fn resolve_trusted(path: &Path) -> Result<Resolved, TrustError> {
 /// # Errors
 /// As [`open_trusted`], and where it is no directory.
 pub fn check_trusted_directory(path: &Path) -> Result<(), TrustError> {
-    match Walk::new(path, judge).end(OFlag::O_PATH)? {
+    match Walk::new(path, &judge).end(OFlag::O_PATH)? {
         End::Directory => Ok(()),
         End::File(..) => Err(no_file(path, io::ErrorKind::NotADirectory)),
+    }
+}
+
+/// Makes sure that a regular file is in the hands of root and of this process's own account alone, as every directory
+/// above it: for what runs with the rights of that account.
+///
+/// # Errors
+/// As [`open_trusted`].
+pub fn check_own(path: &Path) -> Result<(), TrustError> {
+    let own = Uid::effective();
+    match Walk::new(path, &|facts| judge_own(facts, own)).end(OFlag::O_PATH)? {
+        End::File(..) => Ok(()),
+        End::Directory => Err(no_file(path, io::ErrorKind::IsADirectory)),
     }
 }
 
@@ -108,18 +122,27 @@ fn judge(facts: &FileStat) -> Option<String> {
     None
 }
 
+/// As [`judge`], where the files of one account count as root's.
+fn judge_own(facts: &FileStat, own: Uid) -> Option<String> {
+    let mut facts = *facts;
+    if facts.st_uid == own.as_raw() {
+        facts.st_uid = 0;
+    }
+    judge(&facts)
+}
+
 /// A resolution in progress. `stack` holds the judged directories from `/` down, so that `..` goes back to one that
 /// was judged.
 struct Walk<'a> {
     path: &'a Path,
-    judge: fn(&FileStat) -> Option<String>,
+    judge: &'a dyn Fn(&FileStat) -> Option<String>,
     stack: Vec<(OwnedFd, PathBuf)>,
     rest: VecDeque<OsString>,
     links: usize,
 }
 
 impl<'a> Walk<'a> {
-    const fn new(path: &'a Path, judge: fn(&FileStat) -> Option<String>) -> Self {
+    const fn new(path: &'a Path, judge: &'a dyn Fn(&FileStat) -> Option<String>) -> Self {
         Self { path, judge, stack: Vec::new(), rest: VecDeque::new(), links: 0 }
     }
 
@@ -232,7 +255,7 @@ mod tests {
 
     fn content(path: &Path) -> Result<String, TrustError> {
         let mut text = String::new();
-        match Walk::new(path, ownerless).end(OFlag::O_RDONLY)? {
+        match Walk::new(path, &ownerless).end(OFlag::O_RDONLY)? {
             End::File(file, _) => File::from(file).read_to_string(&mut text).unwrap(),
             End::Directory => return Err(no_file(path, io::ErrorKind::IsADirectory)),
         };
@@ -273,6 +296,19 @@ mod tests {
         };
         assert!(passes(0, 0o100_644) && passes(0, 0o040_755) && passes(0, 0o100_600));
         assert!(!passes(1, 0o100_644) && !passes(0, 0o100_664) && !passes(0, 0o100_646) && !passes(0, 0o041_777));
+    }
+
+    #[test]
+    fn an_account_s_own_files_count_as_roots_and_no_others_do() {
+        let passes = |uid, mode| {
+            let mut facts = fstat(File::open("/").unwrap()).unwrap();
+            (facts.st_uid, facts.st_mode) = (uid, mode);
+            judge_own(&facts, Uid::from_raw(7)).is_none()
+        };
+        assert!(passes(7, 0o100_755) && passes(0, 0o100_755) && !passes(8, 0o100_755));
+        assert!(!passes(7, 0o100_775) && !passes(7, 0o100_757) && !passes(0, 0o041_777));
+        check_own(Path::new("/bin/sh")).unwrap();
+        assert!(check_own(Path::new("/bin")).is_err() && check_own(Path::new("bin/sh")).is_err());
     }
 
     #[test]

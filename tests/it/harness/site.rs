@@ -107,11 +107,10 @@ impl Builder {
 
     /// Sets up everything and starts no agent.
     pub(crate) fn prepare(self) -> Site {
-        // A root executor wants its files where nobody else can put any, which is not so in the temporary directory.
-        let dir = match self.executor {
-            Mode::Private => tempfile::tempdir(),
-            Mode::Own | Mode::System => tempfile::tempdir_in("/var/lib"),
-        };
+        // A root executor wants its files where nobody else can put any, and so does who asks a hook. That is not so in
+        // the temporary directory.
+        let anywhere = self.executor == Mode::Private && self.agent_hook.is_none() && self.hook.is_none();
+        let dir = if anywhere { tempfile::tempdir() } else { tempfile::tempdir_in("/var/lib") };
         let dir = dir.unwrap();
         // An agent that was started as root has to get in as somebody else.
         open_to_all(dir.path());

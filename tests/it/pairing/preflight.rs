@@ -23,6 +23,27 @@ fn a_host_without_the_agents_directory_is_told_to_install_it() {
 }
 
 #[test]
+fn a_host_without_a_full_name_is_warned_before_it_asks() {
+    let world = World::new();
+    // A name of its own, which no resolver knows more of.
+    let asked_as = |name: &str| {
+        let asking = world.asking(&dead_port(), &[]);
+        let mut command = program("unshare".as_ref());
+        command.args(["--uts", "sh", "-c", "echo \"$0\" > /proc/sys/kernel/hostname; exec \"$@\"", name]);
+        command.arg(asking.get_program()).args(asking.get_args());
+        finish(command, "").exits(69).stderr
+    };
+    let warning = "Warning: no fully qualified name was found for this host; 'lonely-host-7' will be registered.\n\
+                   \x20        The dispatcher may not be able to resolve it.\n\
+                   \x20        Give the host a full name (hostnamectl set-hostname, or /etc/hosts), or\n\
+                   \x20        let the dispatcher use the address: --lookup-by ip\n";
+    let said = asked_as("lonely-host-7");
+    assert!(said.contains(warning), "{said}");
+    let said = asked_as("host-7.example.net");
+    assert!(!said.contains("fully qualified"), "{said}");
+}
+
+#[test]
 fn a_directory_that_may_not_be_written_to_needs_root() {
     let world = World::new();
     let etc = world.agent().root.join("etc/ctrl-exec-agent");
