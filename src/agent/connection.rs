@@ -117,7 +117,7 @@ async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, peer: Peer, 
     // Each rejection counts as a connection of its own: one that stays open is no way round the limit.
     let judged = Arc::new(watch::Sender::new(false));
     let (serving, heard) = (Arc::clone(agent), Arc::clone(&judged));
-    let party = gate::judge(&peer, &agent.snapshot()).ok().map(|trusted| trusted.id().clone());
+    let party = gate::judge(&peer, &agent.snapshot(), UnixTime::now()).ok().map(|trusted| trusted.id().clone());
     let kept = Kept::new(&agent.idle, party);
     let on = Arc::clone(&kept);
     let answer = move |mut request: Request<Incoming>| {
