@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::sys::poll;
 
 /// How long to wait at a time for a stream that is full and that somebody has made nonblocking.
-const FULL: Duration = Duration::from_secs(60);
+const FULL: Duration = Duration::from_mins(1);
 
 static LOST: OnceLock<Lost> = OnceLock::new();
 

@@ -186,7 +186,7 @@ mod tests {
     fn an_end_of_a_line_is_no_piece_of_it() {
         let lengths = |line: &[u8]| pieces(line).map(<[u8]>::len).collect::<Vec<_>>();
         assert_eq!([lengths(b"\n"), lengths(b"a\n"), lengths(b"a")], [vec![0], vec![1], vec![1]]);
-        assert_eq!(lengths(&[&[b'x'; LINE][..], b"\n"].concat()), [LINE]);
+        assert_eq!(lengths(&[vec![b'x'; LINE], vec![b'\n']].concat()), [LINE]);
     }
 
     #[test]

@@ -5,14 +5,8 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use nix::sys::signal::Signal;
 
 use super::{ended, is_ended, spawn};
+use crate::harness::host::peak;
 use crate::harness::{Site, eventually, host};
-
-/// Largest resident size so far, KiB.
-fn peak(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap()
-}
 
 #[test]
 fn output_that_nobody_reads_holds_the_script_back_and_grows_nobody() {
