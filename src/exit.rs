@@ -20,10 +20,14 @@ pub enum Exit {
     Unavailable,
     /// 70 (`EX_SOFTWARE`): a bug.
     Bug,
+    /// 74 (`EX_IOERR`): what was to be shown could not be written.
+    Output,
     /// 77 (`EX_NOPERM`): needs root or the group.
     Permission,
     /// 78 (`EX_CONFIG`): configuration error or unpaired. Init systems must not restart on it.
     Config,
+    /// 141: who read the output has gone, `| head` for one. What a shell says of a program that SIGPIPE has ended.
+    ReaderGone,
 }
 
 impl Exit {
@@ -38,8 +42,10 @@ impl Exit {
             Self::Usage => 64,
             Self::Unavailable => 69,
             Self::Bug => 70,
+            Self::Output => 74,
             Self::Permission => 77,
             Self::Config => 78,
+            Self::ReaderGone => 141,
         }
     }
 }

@@ -1,7 +1,5 @@
 //! The one binary. Everything is in the library.
 
-use std::io::Write as _;
-
 use ctrl_exec::{role, sys};
 
 /// musl's allocator costs five times the CPU of this one per request on two threads; `no_thp` keeps an idle
@@ -11,8 +9,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ! {
     let exit = role::start(&std::env::args_os().collect::<Vec<_>>());
-    // Nobody is told, by now, that there is no reader any more.
-    let _ = std::io::stdout().flush();
     // The kernel takes back all memory at once, where the allocator would give it back piece by piece.
     sys::process::end(exit.code().into())
 }

@@ -7,11 +7,11 @@ use crate::cli::out;
 pub use crate::cli::role::{Role, of};
 use crate::exit::Exit;
 
-/// Starts the role that the argument vector names.
+/// Starts the role that the argument vector names. What it could not show counts in how it ends.
 #[must_use]
 pub fn start(argv: &[OsString]) -> Exit {
     let (role, words) = of(argv);
-    match role {
+    out::end(match role {
         Role::Dispatcher(name) => cli::dispatcher::start(name, &words),
         Role::Agent => cli::agent::start(&words),
         Role::Executor => cli::executor::start(&words),
@@ -19,7 +19,7 @@ pub fn start(argv: &[OsString]) -> Exit {
         Role::PrivateExecutor => cli::executor::child::private(&words),
         Role::OwnExecutor => cli::executor::child::own(&words),
         Role::Missing(name) => missing(&name, &words),
-    }
+    })
 }
 
 /// Says the version where that was the question, and else that the role is not there.

@@ -17,8 +17,9 @@ pub fn parse<T: Parser>(name: &'static str, words: &[OsString]) -> Result<T, Exi
     parsed.map_err(|error| {
         let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
         // clap chooses standard output for what was asked for and standard error for the rest.
-        if error.print().is_err() {
-            out::error(error.to_string());
+        let printed = error.print();
+        if asked {
+            out::keep(printed);
         }
         if asked { Exit::Success } else { Exit::Usage }
     })

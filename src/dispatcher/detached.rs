@@ -57,7 +57,7 @@ pub(super) fn finish(log: &Logger, order: &RunCall, call: &Call) -> HostResult {
             result
         }
         Err(error) => {
-            log.emit(line(Level::Error).field("ERROR", error));
+            log.emit(line(error.level()).field("ERROR", error));
             let mut result = failed("error", error);
             if may_run(error) {
                 result.fields.insert("unknown".to_owned(), true.into());
@@ -72,5 +72,8 @@ pub(super) fn finish(log: &Logger, order: &RunCall, call: &Call) -> HostResult {
 /// Whether the request may have reached the agent.
 const fn may_run(error: &CallError) -> bool {
     use CallError as E;
-    matches!(error, E::ReadTimeout(_) | E::Lost { .. } | E::Torn { .. } | E::AnswerTooLarge(_) | E::Malformed(_))
+    matches!(
+        error,
+        E::ReadTimeout(_) | E::Lost { .. } | E::Torn { .. } | E::AnswerTooLarge(_) | E::Malformed(_) | E::Unheard
+    )
 }

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 
+use crate::audit::Level;
 use crate::tls;
 use crate::wire::causes;
 
@@ -80,6 +81,12 @@ pub enum CallError {
         /// What broke.
         detail: String,
     },
+    /// Who read the output went away, and the call was ended for that.
+    #[error("ended: nobody reads the output any more")]
+    Unheard,
+    /// Who read the output of other hosts went away before the turn of this one.
+    #[error("not asked: nobody reads the output any more")]
+    NotAsked,
     /// The answer is larger than the dispatcher takes.
     #[error("answer is larger than {0} bytes")]
     AnswerTooLarge(usize),
@@ -89,6 +96,11 @@ pub enum CallError {
 }
 
 impl CallError {
+    /// The level of a line about it. That the reader goes away is how many a call is meant to end.
+    pub(super) const fn level(&self) -> Level {
+        if matches!(self, Self::Unheard | Self::NotAsked) { Level::Info } else { Level::Error }
+    }
+
     /// The error of a connection attempt.
     #[must_use]
     pub fn of_connect(host: &str, port: u16, error: &std::io::Error) -> Self {

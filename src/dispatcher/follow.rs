@@ -11,18 +11,18 @@ use super::answer::{self, HostResult};
 use super::call::{self, Call, Fleet};
 use super::connect::{Ask, Dialer, Reply};
 use super::failure::CallError;
-use super::live::{ACCEPT, Live};
+use super::live::{ACCEPT, Live, while_heard};
 use super::resolve::Target;
 use super::status;
 
 /// Time between two questions to an agent that cannot stream a job.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Follows the jobs of this id on every target to their ends.
+/// Follows the jobs of this id on every target to their ends, or until nobody listens to `live` any more.
 pub async fn follow(fleet: &Fleet, targets: Vec<Target>, reqid: &str, live: mpsc::Sender<Live>) -> Vec<HostResult> {
     let ask = |target| {
         let (dialer, reqid, live) = (fleet.dialer.clone(), reqid.to_owned(), live.clone());
-        async move { to_the_end(&dialer, &target, &reqid, &live).await }
+        async move { while_heard(&live, to_the_end(&dialer, &target, &reqid, &live)).await }
     };
     let (log, id, ended) = (fleet.log.clone(), reqid.to_owned(), live.clone());
     let finish = move |call: Call| {
@@ -48,6 +48,7 @@ pub(super) async fn to_the_end(
         let each = |channel, bytes| {
             let (live, host) = (live.clone(), target.name().clone());
             async move {
+                // Where nobody listens any more, the call ends of itself.
                 let _ = live.send(Live::Output { host, channel, bytes }).await;
             }
         };

@@ -11,7 +11,7 @@ use super::answer::{self, HostResult};
 use super::call::{self, Call, Fleet};
 use super::connect::{Ask, Dialer, Reply};
 use super::failure::CallError;
-use super::live::{ACCEPT, Live};
+use super::live::{ACCEPT, Live, while_heard};
 use super::resolve::Target;
 use super::{detached, follow};
 use crate::audit::{Level, Logger};
@@ -32,7 +32,7 @@ pub async fn run(
 }
 
 /// Runs `order` on every target and tells what is printed while it is printed. `live` is bounded, and a full one holds
-/// the hosts back, each through its own connection. An agent that does not stream tells its output at its end.
+/// the hosts back, each through its own connection; a closed one ends the calls. An agent that does not stream tells its output at its end.
 ///
 /// A detached `order` is a job that is followed: it goes on, whatever becomes of us. That the request asks for a job is
 /// what every agent understands, also one that cannot stream it; so the promise holds with all of them.
@@ -44,7 +44,10 @@ pub async fn run_live(
 ) -> Vec<HostResult> {
     call::log_dispatch(fleet, &targets, &order);
     let order = Arc::new(order);
-    let ask = |target| ask_live(fleet.dialer.clone(), Arc::clone(&order), target, live.clone());
+    let ask = |target| {
+        let (dialer, order, live) = (fleet.dialer.clone(), Arc::clone(&order), live.clone());
+        async move { while_heard(&live, ask_live(dialer, order, target, live.clone())).await }
+    };
     let (log, finished, ended) = (fleet.log.clone(), Arc::clone(&order), live.clone());
     let finish = move |call: Call| {
         let judge = if finished.detached { detached::finish } else { finish };
@@ -73,6 +76,7 @@ async fn ask_live(
     let each = |channel, bytes| {
         let (live, host) = (live.clone(), target.name().clone());
         async move {
+            // Where nobody listens any more, the call ends of itself.
             let _ = live.send(Live::Output { host, channel, bytes }).await;
         }
     };
@@ -113,7 +117,7 @@ fn finish(log: &Logger, order: &RunCall, call: &Call) -> HostResult {
             result
         }
         Err(error) => {
-            log.emit(line(Level::Error).field("ERROR", error));
+            log.emit(line(error.level()).field("ERROR", error));
             let mut result = call.failed(error, [("script", order.script.as_str()), ("reqid", &order.reqid)]);
             result.default_field("exit", -1);
             result

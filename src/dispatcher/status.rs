@@ -83,7 +83,7 @@ pub(super) fn finish(log: &Logger, reqid: &str, call: &Call) -> HostResult {
         Err(error) => {
             let unknown = matches!(error, CallError::NotFound(_));
             if !unknown {
-                log.emit(line(Level::Error).field("ERROR", error));
+                log.emit(line(error.level()).field("ERROR", error));
             }
             call.failed(error, [("status", if unknown { "unknown" } else { "error" }), ("reqid", reqid)])
         }

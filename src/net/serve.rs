@@ -21,7 +21,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
@@ -49,6 +49,8 @@ const UNSENT: usize = 64 * 1024;
 const SIGN_OF_LIFE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 /// How long a peer may take to part, once told to.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// How much of what a peer sends after it was refused is taken and thrown away, in bytes.
+const WASTE: u64 = 16 * 1024 * 1024;
 /// HTTP/2: how long a peer of whom nothing is under way may take to go, when it is told to because this end leaves.
 const GOING: Duration = Duration::from_secs(1);
 
@@ -95,7 +97,7 @@ fn is_last<B>(answer: &Response<B>) -> bool {
 }
 
 /// Serves a connection on which HTTP/1.0 or 1.1 is spoken, to its end or until `leave` is done.
-pub async fn serve_1<S, A, F, B>(stream: S, bounds: Bounds, leave: impl Future<Output = ()>, answer: A)
+pub async fn serve_1<S, A, F, B>(mut stream: S, bounds: Bounds, leave: impl Future<Output = ()>, answer: A)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
@@ -118,21 +120,33 @@ where
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(bounds.head).max_buf_size(limits::REQUEST_HEAD);
-    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(&mut stream), service));
     let mut parted = std::pin::pin!(async {
         parting.notified().await;
         sleep(FAREWELL).await;
     });
     tokio::select! {
-        _ = &mut connection => return,
+        ended = &mut connection => return refused(ended, &mut stream).await,
         () = &mut parted => return,
         () = cut.wanted() => return,
         () = leave => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {
-        _ = connection => {}
+        ended = &mut connection => refused(ended, &mut stream).await,
         () = parted => {}
         () = cut.wanted() => {}
+    }
+}
+
+/// Sees to it that a peer learns why its head was refused. Where a connection is closed before all was read, the kernel
+/// resets it, and the answer may be lost with that: so what still comes is thrown away for a while (RFC 9112 9.6).
+async fn refused(ended: hyper::Result<()>, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    if ended.is_err_and(|error| error.is_parse()) {
+        let parting = async {
+            stream.shutdown().await?;
+            tokio::io::copy(&mut stream.take(WASTE), &mut tokio::io::sink()).await
+        };
+        drop(timeout(FAREWELL, parting).await);
     }
 }
 

@@ -42,6 +42,7 @@ mod pin;
 mod ping;
 mod promote;
 mod rate;
+mod reader;
 mod registry;
 mod reload;
 mod renew;

@@ -4,8 +4,7 @@
 //! pipe, and no host's flood keeps another's line from its turn.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Write as _;
+use std::io;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::results;
-use crate::cli::out;
+use crate::cli::out::{self, Raw};
 use crate::dispatcher::answer::HostResult;
 use crate::dispatcher::live::Live;
 use crate::wire::name::AgentName;
@@ -42,17 +41,23 @@ pub enum Style {
     Json,
 }
 
-/// Starts the printing thread. It ends when every sender is gone.
-pub fn start(style: Style) -> std::io::Result<(mpsc::Sender<Live>, JoinHandle<()>)> {
+/// Starts the printing thread. It ends when every sender is gone, or when what it prints is lost: the senders are told, and
+/// [`out::is_lost`] from then on.
+pub fn start(style: Style) -> io::Result<(mpsc::Sender<Live>, JoinHandle<()>)> {
     let (sender, mut receiver) = mpsc::channel(WAITING);
-    let stdout = out::raw()?;
+    let (stdout, stderr) = (Raw::of(&io::stdout())?, Raw::of(&io::stderr())?);
     let printing = std::thread::Builder::new().name("print".to_owned()).spawn(move || {
-        let mut printer = Printer { style, stdout, mid_line: false, open: HashMap::new() };
+        let mut printer = Printer { style, stdout, stderr, mid_line: false, open: HashMap::new() };
         let mut events = Vec::with_capacity(WAITING);
         while receiver.blocking_recv_many(&mut events, WAITING) > 0 {
             let large = |event: &Live| matches!(event, Live::Output { bytes, .. } if bytes.len() >= FLOOD);
             let flood = events.len() < WAITING / 4 && events.iter().any(large);
-            events.drain(..).for_each(|event| printer.event(event));
+            for event in events.drain(..) {
+                printer.event(event);
+                if out::is_lost() {
+                    return;
+                }
+            }
             if flood {
                 std::thread::sleep(PAUSE);
             }
@@ -64,7 +69,8 @@ pub fn start(style: Style) -> std::io::Result<(mpsc::Sender<Live>, JoinHandle<()
 /// What of each stream is not printed yet: the beginning of a line, or of a character.
 struct Printer {
     style: Style,
-    stdout: File,
+    stdout: Raw,
+    stderr: Raw,
     /// Raw output stopped in the middle of a line.
     mid_line: bool,
     open: HashMap<(AgentName, Channel), Vec<u8>>,
@@ -102,10 +108,10 @@ impl Printer {
         if self.style == Style::Json {
             let mut fields = result.fields.clone();
             fields.shift_insert(0, "event".to_owned(), "result".into());
-            out::json(&fields.into());
+            self.json(&fields.into());
         } else {
             let next = if std::mem::take(&mut self.mid_line) { "\n" } else { "" };
-            out::text(&format!("{next}{}", results::block(result)));
+            self.stdout.bytes(format!("{next}{}", results::block(result)).as_bytes());
         }
     }
 
@@ -114,25 +120,26 @@ impl Printer {
             return;
         }
         if self.style == Style::Json {
-            return out::json(&event(host, channel, bytes));
+            return self.json(&event(host, channel, bytes));
         }
         let mut text = Vec::with_capacity(bytes.len() + 64);
-        for line in bytes.split_inclusive(|byte| *byte == b'\n').flat_map(|line| line.chunks(LINE)) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n').flat_map(pieces) {
             text.extend_from_slice(format!("{host}: ").as_bytes());
-            text.extend_from_slice(line);
-            if !line.ends_with(b"\n") {
-                text.push(b'\n');
-            }
+            text.extend_from_slice(piece);
+            text.push(b'\n');
         }
         self.write(channel, &text);
     }
 
     fn write(&self, channel: Channel, bytes: &[u8]) {
         match channel {
-            // A reader that went away is not an error worth words.
-            Channel::Stdout => drop((&self.stdout).write_all(bytes)),
-            Channel::Stderr => out::error_bytes(bytes),
+            Channel::Stdout => self.stdout.bytes(bytes),
+            Channel::Stderr => self.stderr.bytes(bytes),
         }
+    }
+
+    fn json(&self, value: &serde_json::Value) {
+        self.stdout.bytes(format!("{value}\n").as_bytes());
     }
 }
 
@@ -146,10 +153,17 @@ fn event(host: &AgentName, channel: Channel, bytes: &[u8]) -> serde_json::Value 
     event
 }
 
-/// How much of the beginning is whole lines; all of it where the last line is too long to wait for.
+/// How much of the beginning is whole lines, and whole pieces of the last line where that is too long to wait for. Something
+/// of a line is always left for its last piece: an end alone would look like an empty line.
 fn lines(bytes: &[u8]) -> usize {
     let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
-    if bytes.len() - whole > LINE { bytes.len() } else { whole }
+    whole + (bytes.len() - whole).saturating_sub(1) / LINE * LINE
+}
+
+/// A line's pieces, without its end; an empty line has one.
+fn pieces(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.is_empty().then_some(line).into_iter().chain(line.chunks(LINE))
 }
 
 #[cfg(test)]
@@ -160,7 +174,19 @@ mod tests {
     fn lines_are_held_until_they_are_whole_but_not_for_ever() {
         assert_eq!(lines(b"one\ntw"), 4);
         assert_eq!(lines(b"tw"), 0);
-        assert_eq!(lines(&vec![b'x'; LINE + 1]), LINE + 1);
+        let long = vec![b'x'; 2 * LINE + 1];
+        assert_eq!(
+            [LINE, LINE + 1, 2 * LINE, 2 * LINE + 1].map(|length| lines(&long[..length])),
+            [0, 1, 1, 2].map(|n| n * LINE)
+        );
+        assert_eq!(lines(&[b"a\n", &long[..=LINE]].concat()), LINE + 2);
+    }
+
+    #[test]
+    fn an_end_of_a_line_is_no_piece_of_it() {
+        let lengths = |line: &[u8]| pieces(line).map(<[u8]>::len).collect::<Vec<_>>();
+        assert_eq!([lengths(b"\n"), lengths(b"a\n"), lengths(b"a")], [vec![0], vec![1], vec![1]]);
+        assert_eq!(lengths(&[vec![b'x'; LINE], vec![b'\n']].concat()), [LINE]);
     }
 
     #[test]

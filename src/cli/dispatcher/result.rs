@@ -50,6 +50,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
         follow::follow(&fleet, targets, reqid, sender).await;
         // The last line is printed before the process ends.
         let _ = printing.join();
+        if out::is_lost() {
+            return Ok(Exit::Failed);
+        }
         let ended = status::refreshed(&site, &fleet, reqid).await?;
         Ok(ended.map_or(Exit::Failed, |record| status::verdict(&record)))
     })?

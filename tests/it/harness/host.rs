@@ -163,6 +163,13 @@ fn all_children(parent: u32) -> impl Iterator<Item = (u32, char)> {
     pids.filter_map(move |pid| stat(pid).filter(|(_, above)| *above == parent).map(|(state, _)| (pid, state)))
 }
 
+/// Largest resident size so far, KiB; 0 for a process that has ended.
+pub(crate) fn peak(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0");
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
 /// State and parent, from `/proc/PID/stat` (proc(5)); the name in parentheses may hold anything.
 fn stat(pid: u32) -> Option<(char, u32)> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

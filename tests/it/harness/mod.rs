@@ -17,6 +17,7 @@ pub(crate) mod openssl;
 pub(crate) mod pki;
 pub(crate) mod process;
 pub(crate) mod site;
+pub(crate) mod terminal;
 pub(crate) mod tls;
 
 use std::time::{Duration, Instant};

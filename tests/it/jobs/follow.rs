@@ -3,8 +3,8 @@
 use ctrl_exec::wire::stream::{Channel, Decoder, Frame, MEDIA_TYPE};
 use serde_json::{Value, json};
 
-use super::output::peak;
 use super::{Caller, WAIT, go, site, waiting};
+use crate::harness::host::peak;
 use crate::harness::http::Http;
 use crate::harness::tls::Tls;
 use crate::harness::{eventually, host};
@@ -141,7 +141,7 @@ fn a_hundred_megabytes_are_followed_whole_and_grow_nobody() {
     let site = site().sh("flood", "head -c 104857600 /dev/zero").agent("max_output = 64KiB").start();
     let caller = Caller::of(&site);
     let body = json!({"script": "flood", "reqid": "r1", "async": true}).to_string();
-    let before = peak(site.agent());
+    let before = peak(site.agent().pid());
     let mut stream = Stream::open(&caller, "POST", "/run", &body);
     let mut bytes = 0;
     let end: Value = loop {
@@ -151,7 +151,7 @@ fn a_hundred_megabytes_are_followed_whole_and_grow_nobody() {
         }
     };
     assert_eq!((bytes, &end["status"]), (104_857_600, &json!("done")));
-    let grown = peak(site.agent()) - before;
+    let grown = peak(site.agent().pid()) - before;
     assert!(grown < 24 * 1024, "the agent grew by {grown} KiB");
 }
 

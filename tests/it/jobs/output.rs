@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::{Caller, file, go, site, waiting};
 use crate::harness::Site;
-use crate::harness::agent::Agent;
 use crate::harness::audit::Line;
 use crate::harness::executor::Mode;
+use crate::harness::host::peak;
 
 #[test]
 fn bytes_that_are_no_text_are_kept_exactly() {
@@ -23,18 +23,11 @@ fn bytes_that_are_no_text_are_kept_exactly() {
     assert_eq!(STANDARD.decode(piece["stdout_base64"].as_str().unwrap()).unwrap(), b"\xff\0b");
 }
 
-/// Largest resident size so far, KiB.
-pub(super) fn peak(agent: &Agent) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap()
-}
-
 #[test]
 fn a_hundred_megabytes_are_cut_in_the_record_whole_on_file_and_grow_nobody() {
     let site = site().sh("flood", "head -c 104857600 /dev/zero; echo end >&2").agent("max_output = 64KiB").start();
     let caller = Caller::of(&site);
-    let before = peak(site.agent());
+    let before = peak(site.agent().pid());
     caller.accepted("flood", "r1");
     let done = caller.ended("r1");
     assert_eq!((&done["truncated"], &done["exit"], &done["stderr"]), (&json!(true), &json!(0), &json!("end\n")));
@@ -44,7 +37,7 @@ fn a_hundred_megabytes_are_cut_in_the_record_whole_on_file_and_grow_nobody() {
     assert_eq!((&piece["stdout"], &piece["next"]), (&json!("\0"), &json!(104_857_600)));
     let piece = caller.result("r1?from=0");
     assert_eq!((&piece["more"], &piece["next"]), (&json!(true), &json!(1 << 20)));
-    let grown = peak(site.agent()) - before;
+    let grown = peak(site.agent().pid()) - before;
     assert!(grown < 24 * 1024, "the agent grew by {grown} KiB");
 }
 

@@ -1,17 +1,14 @@
 //! A command under way: what it has said so far, what is typed to it, and how it ends.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write as _;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 
 use crate::harness::process::Ran;
-use crate::harness::{eventually, host};
+use crate::harness::{eventually, host, terminal};
 
 /// A process whose output is read while it runs. Killed when dropped.
 #[derive(Debug)]
@@ -31,7 +28,7 @@ impl Live {
 
     /// Starts a command whose standard input is a terminal.
     pub(super) fn on_terminal(command: Command, place: &Path) -> Self {
-        let (keyboard, terminal) = terminal();
+        let (keyboard, terminal) = terminal::pair();
         Self::with(command, place, terminal.into(), Some(keyboard))
     }
 
@@ -110,18 +107,6 @@ impl Live {
         let status = eventually("the end of a command", || self.child.try_wait().unwrap());
         Ran { code: status.code().unwrap_or(-1), stdout: self.out(), stderr: self.err() }
     }
-}
-
-/// Both ends of a pseudo-terminal (pty(7)). Neither is passed on to the commands that other tests start meanwhile: a
-/// terminal is hung up when its last operator's end is closed.
-fn terminal() -> (File, File) {
-    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    let keyboard = nix::pty::posix_openpt(flags).unwrap();
-    nix::pty::grantpt(&keyboard).unwrap();
-    nix::pty::unlockpt(&keyboard).unwrap();
-    let name = nix::pty::ptsname_r(&keyboard).unwrap();
-    let terminal = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open(name).unwrap();
-    (File::from(OwnedFd::from(keyboard)), terminal)
 }
 
 impl Drop for Live {
