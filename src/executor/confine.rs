@@ -22,9 +22,9 @@
 //! 7. own session, standard descriptors, default signals;
 //! 8. takes copies of the writable paths as they are on the host now (`tree`); enters the control group;
 //! 9. goes back to the host's network, which the executor has left, unless the profile has `network = no`; joins the init's
-//!    namespaces; takes one of its own for the host name;
+//!    namespaces, with the init's root directory; takes one of its own for the host name;
 //! 10. completes the tree (`tree`), and gives up its rights (`rights`):
-//! 11. limits on its resources;
+//! 11. limits on the processes of its account;
 //! 12. Landlock rules are prepared, while every path can still be opened;
 //! 13. supplementary groups; uid 0 becomes a user like any other (secure bits, locked); the bounding set is cut as far
 //!     as the kernel counts; group, then user;
@@ -33,14 +33,16 @@
 //!     the first are confined no less: so the capabilities go last;
 //! 17. permitted, effective and inheritable sets become exactly the profile's, then the ambient one;
 //! 18. ids, groups, sets, secure bits and `no_new_privs` are read back: any difference refuses the run;
-//! 19. working directory and umask; the file is still the one that was judged; every other descriptor is closed; exec.
+//! 19. limits on its open files: last, since the steps before need some;
+//! 20. working directory and umask; the file is still the one that was judged; every other descriptor is closed; exec.
 //!
 //! A step that fails ends the run before the script's first instruction, with an outcome that names the step.
 //!
 //! # Its end
 //!
 //! When the script's process ends, the monitor buries it, and sees that nobody else is left in the namespace; if somebody is,
-//! it has init kill whoever it is and say when they are gone: **a daemon that a script leaves behind does not outlive a confined
+//! it has init kill whoever it is and say when they are gone, or where it may be a sibling that the script's process has made
+//! (`CLONE_PARENT`), kills init and waits: **a daemon that a script leaves behind does not outlive a confined
 //! run.** Then it tells the outcome and kills init. When the run is to end, init passes a request to end to everyone, and after
 //! the grace the monitor kills init, which is killing everyone at once. The kernel lets the monitor learn of init's end only
 //! when the namespace is empty. The kernel takes its time over the namespace's mounts after that, and the monitor goes on to its
@@ -48,7 +50,7 @@
 
 use std::cell::OnceCell;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::confinement::Confinement;
 use super::household::{Household, Init, fail};
@@ -84,6 +86,8 @@ pub(super) struct Space {
     init: Init,
     /// Whether init has ended, and so everyone.
     deserted: bool,
+    /// Whether the script's process had no time left to become its program.
+    late: bool,
     group: Option<(Delegation, Group)>,
     memory: Option<u64>,
 }
@@ -202,7 +206,11 @@ pub(super) fn start(
             return Err(failed("fork")(error));
         }
     };
-    Ok((spawned, Space { init, deserted: false, group, memory: confinement.profile().memory_max }))
+    let (spawned, late) = spawned;
+    if late {
+        household.spoil();
+    }
+    Ok((spawned, Space { init, deserted: false, late, group, memory: confinement.profile().memory_max }))
 }
 
 /// What a confined run is made of.
@@ -223,9 +231,10 @@ struct Work<'a> {
     patience: Duration,
 }
 
-/// Makes the script's process.
-fn launch(work: &Work<'_>, init: &Init, processes: &OwnProcesses) -> io::Result<Spawned> {
+/// Makes the script's process. Whether it took all the time that it had to become its program.
+fn launch(work: &Work<'_>, init: &Init, processes: &OwnProcesses) -> io::Result<(Spawned, bool)> {
     let (verdict, failure) = pipe::pipe()?;
+    let begun = Instant::now();
     let own = process::own_id();
     let become_script = || work.spawn.become_program(own, &failure, || work.confine(init)).report(&failure);
     let pid = processes.fork_into(&init.spaces, || {
@@ -241,14 +250,14 @@ fn launch(work: &Work<'_>, init: &Init, processes: &OwnProcesses) -> io::Result<
             }
         }
     })?;
-    Ok(Spawned { pid, verdict })
+    Ok((Spawned { pid, verdict }, begun.elapsed() >= work.patience))
 }
 
 /// Status of a script's process that did not become its program. The monitor learns the reason from the pipe instead.
 const FAILED: i32 = 127;
 
 impl Work<'_> {
-    /// Steps 8 to 18.
+    /// Steps 8 to 19.
     fn confine(&self, init: &Init) -> Result<(), Fault> {
         let Self { confinement, means, group, network, filter, spawn, patience } = self;
         process::end_unless_program_within(*patience).map_err(Fault::confining("process-namespace"))?;
@@ -295,6 +304,11 @@ impl Space {
         let own = pid == self.init.pid;
         self.deserted |= own;
         own
+    }
+
+    /// Whether the script's process had no time left to become its program.
+    pub(super) const fn was_late(&self) -> bool {
+        self.late
     }
 
     /// Whether init has ended.

@@ -33,6 +33,8 @@ use crate::wire::outcome::Outcome;
 
 /// How long a spare is kept for an order. A script that takes longer has its monitor make another when it has ended.
 const AGE: Duration = Duration::from_secs(2);
+/// How long an init may take to make what it makes, while its monitor hears nothing.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Longest message of an init, in bytes: as a pipe's.
 const MESSAGE: usize = 4096;
 
@@ -63,7 +65,7 @@ impl Builder {
             Fork::Child => init::run(kind, &theirs),
             Fork::Parent(pid) => {
                 // Opened now, while nobody waits. A kernel without such lists (CONFIG_PROC_CHILDREN) has init look instead.
-                let children = File::open(format!("/proc/{pid}/task/{pid}/children")).ok();
+                let children = children_of(pid);
                 Ok(Self { pid, kind, line, children })
             }
         }
@@ -74,6 +76,10 @@ impl Builder {
         let Self { pid, kind, line, children } = self;
         let mut buffer = [0; MESSAGE];
         let lost = |error: &io::Error| (pid, fail("init", error.to_string()));
+        let [told] = poll::readable([Some(line.as_fd())], Some(PATIENCE)).map_err(|error| lost(&error))?;
+        if !told.readable && !told.closed {
+            return Err((pid, fail("init", "the namespaces of the run were not ready in time".to_owned())));
+        }
         let message = fdpass::receive(&line, &mut buffer, fdpass::MOST).map_err(|error| lost(&error))?;
         let words = buffer.get(..message.size).unwrap_or_default();
         if words == [init::READY] {
@@ -145,15 +151,45 @@ pub(super) struct Household {
     /// Of the last order.
     kind: Cell<Option<Kind>>,
     changes: Option<Changes>,
+    /// The kernel's list of this monitor's children.
+    children: Option<File>,
+    /// A process that borrowed this one's memory was killed meanwhile.
+    spoilt: Cell<bool>,
 }
 
 impl Household {
     /// With so many on their way, a monitor waits for one before it goes on. It takes a host that is busy beyond measure.
     const MOST: usize = 16;
 
-    /// One that makes spares, where the host's table of mounts can be watched.
-    pub(super) fn with_spares() -> Self {
-        Self { changes: Changes::watch().ok(), ..Self::default() }
+    /// One that makes spares, where the host's table of mounts can be watched; or one that makes none.
+    pub(super) fn new(spares: bool) -> Self {
+        let changes = if spares { Changes::watch().ok() } else { None };
+        Self { changes, children: children_of(process::own_id()), ..Self::default() }
+    }
+
+    /// Whether there may be a child that this monitor has not started: the script's process can make siblings of its own
+    /// (`CLONE_PARENT`, clone(2)), which fall to nobody else. **Invariant:** asked once the script's process is buried.
+    pub(super) fn has_strangers(&self, init: Pid) -> bool {
+        let mut buffer = [0; MESSAGE];
+        let size = self.children.as_ref().and_then(|list| list.read_at(&mut buffer, 0).ok());
+        // Without such a list, or with one that is too long, nobody can tell.
+        let Some(listed) = size.filter(|size| *size < MESSAGE).and_then(|size| buffer.get(..size)) else { return true };
+        let known = |pid: Pid| {
+            let spare = self.spare.borrow().as_ref().map(|spare| spare.builder.pid);
+            pid == init || spare == Some(pid) || self.leaving.borrow().contains(&pid)
+        };
+        let listed = String::from_utf8_lossy(listed);
+        listed.split_ascii_whitespace().any(|pid| !pid.parse().is_ok_and(|pid| known(Pid::from_raw(pid))))
+    }
+
+    /// From now on this monitor's memory is not to be relied on for another order.
+    pub(super) fn spoil(&self) {
+        self.spoilt.set(true);
+    }
+
+    /// Whether it is not.
+    pub(super) const fn is_spoilt(&self) -> bool {
+        self.spoilt.get()
     }
 
     /// An init for an order of this kind; whether it was made ahead.
@@ -260,6 +296,11 @@ impl Household {
             }
         }
     }
+}
+
+/// The kernel's list of the children of a process with one thread.
+fn children_of(pid: Pid) -> Option<File> {
+    File::open(format!("/proc/{pid}/task/{pid}/children")).ok()
 }
 
 pub(super) fn fail(step: &str, reason: String) -> Outcome {

@@ -60,7 +60,7 @@ pub(super) fn run(connection: OwnedFd, means: &Means<'_>, post: Option<&Post>) {
     let (lasting, people) = (OnceCell::new(), Remembered::new(clock::now));
     // One that is for a single order needs none, nor does one that confines nothing.
     let spares = post.is_some() && means.policy.confinements.is_some();
-    let household = if spares { Household::with_spares() } else { Household::default() };
+    let household = Household::new(spares);
     let granted = means.policy.confinements.as_ref().map(Confinements::granted).unwrap_or_default();
     let outside = Outside { network: means.network, lasting: &lasting, granted, patience: confine::PATIENCE };
     let mut connection = connection;
@@ -69,7 +69,7 @@ pub(super) fn run(connection: OwnedFd, means: &Means<'_>, post: Option<&Post>) {
         drop(connection);
         // One that has somebody left to look after is not as good as new.
         let alone = household.take_note(&signals);
-        let next = post.filter(|post| alone && post.is_open()).and_then(|post| {
+        let next = post.filter(|post| alone && !household.is_spoilt() && post.is_open()).and_then(|post| {
             outside.provide(&household);
             post.next(&signals, &household)
         });
@@ -231,7 +231,9 @@ impl<'a> Ending<'a> {
     /// last to be let go) may start the script anew.
     fn tell(self, outcome: &Outcome) {
         let written = self.status.as_ref().map_or(Ok(()), |status| report::write_status(status, outcome));
-        drop((self.lock, self.status));
+        // Whoever is forked at this moment has it too, until it closes everything.
+        let lock = self.lock.map(std::fs::File::from);
+        drop((lock.as_ref().map(std::fs::File::unlock), self.status));
         if let (Err(reason), Some(order)) = (&written, self.order) {
             (self.audit)(&ExecEvent::StatusLost { request: order.request(), reason });
         }

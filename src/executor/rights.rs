@@ -1,4 +1,4 @@
-//! Giving up every right that the script must not have: steps 9 to 16 of `confine`.
+//! Giving up every right that the script must not have: steps 11 to 19 of `confine`.
 
 use std::io;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::offer;
 use super::workshop;
 use crate::conf::agent::Syscalls;
 use crate::sys::landlock::{self, Access, Ruleset};
-use crate::sys::process::Fault;
+use crate::sys::process::{self, Fault};
 use crate::sys::seccomp::Filter;
 use crate::sys::{capability, descriptors, mount, user};
 
@@ -22,9 +22,6 @@ pub(super) fn give_up(
     filter: &io::Result<Filter>,
 ) -> Result<(), Fault> {
     let (profile, person) = (confinement.profile(), confinement.person());
-    if let Some(files) = means.files {
-        descriptors::limit(files).map_err(Fault::confining("files_max"))?;
-    }
     if let Some(processes) = means.processes_of_user {
         user::limit_processes(processes).map_err(Fault::confining("processes_max"))?;
     }
@@ -33,6 +30,9 @@ pub(super) fn give_up(
     capability::make_root_ordinary().map_err(Fault::confining("secure-bits"))?;
     capability::bound(confinement.caps()).map_err(Fault::confining("bounding-set"))?;
     user::become_ids(person.uid, person.gid).map_err(Fault::confining("run_as"))?;
+    // New ids may have opened this process to others of them (`fs.suid_dumpable`), and with it the monitor, whose memory it
+    // shares.
+    process::let_nobody_look().map_err(Fault::confining("run_as"))?;
     if profile.no_new_privileges {
         user::renounce_privileges().map_err(Fault::confining("no_new_privileges"))?;
     }
@@ -44,7 +44,9 @@ pub(super) fn give_up(
         installed.map_err(Fault::confining("syscalls"))?;
     }
     capability::keep_only(confinement.caps()).map_err(Fault::confining("caps"))?;
-    prove(confinement)
+    prove(confinement)?;
+    // Last: up to here this process needs descriptors of its own, beside those of the monitor's that are closed only now.
+    means.files.map_or(Ok(()), |files| descriptors::limit(files).map_err(Fault::confining("files_max")))
 }
 
 /// Reads everything back.

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use super::confine::{self, Space};
+use super::confine::Space;
 use super::decide::Plan;
 use super::event::{Audit, ExecEvent};
 use super::household::Household;
@@ -40,8 +40,6 @@ pub(super) struct Supervision<'a> {
     verdict: Option<OwnedFd>,
     /// When it is to be told that exec has succeeded, if it still is.
     untold: Option<Instant>,
-    /// Whether the script's process had no time left to become its program.
-    killed: bool,
     watch: Watch,
     /// What has arrived of a command.
     heard: Vec<u8>,
@@ -73,7 +71,6 @@ impl<'a> Supervision<'a> {
         let Spawned { pid, verdict } = spawned;
         let watch = Watch::new(plan.time_limit(), plan.kill_grace(), started);
         let heard = Vec::with_capacity(COMMAND);
-        let killed = plan.confinement().is_some() && started.elapsed() >= confine::PATIENCE;
         let verdict = Some(verdict);
         let (space, cancel, printed) = (None, None, None);
         Self {
@@ -87,7 +84,6 @@ impl<'a> Supervision<'a> {
             household,
             verdict,
             untold: None,
-            killed,
             watch,
             heard,
             listening: true,
@@ -142,7 +138,9 @@ impl<'a> Supervision<'a> {
     /// Exec has succeeded, and is reported, or failed, and is the outcome.
     fn learn_verdict(&mut self, connection: &OwnedFd) -> Option<Outcome> {
         let failure = match Failure::read(self.verdict.take()?) {
-            Ok(None) if self.killed => return Some(not_started("exec", &io::ErrorKind::TimedOut.into())),
+            Ok(None) if self.space.as_ref().is_some_and(Space::was_late) => {
+                return Some(not_started("exec", &io::ErrorKind::TimedOut.into()));
+            }
             Ok(None) => {
                 self.untold = Instant::now().checked_add(MOMENT).filter(|_| self.plan.mode() == Mode::Attached);
                 if self.untold.is_none() {
@@ -210,7 +208,15 @@ impl<'a> Supervision<'a> {
             space.kill();
             return None;
         }
-        if space.is_deserted() || space.init().is_alone() {
+        if space.is_deserted() {
+            return self.conclude(connection);
+        }
+        if self.household.has_strangers(space.init().pid) {
+            // Init cannot wait for them; its own end is theirs too.
+            space.kill();
+            return None;
+        }
+        if space.init().is_alone() {
             return self.conclude(connection);
         }
         if !self.burying {

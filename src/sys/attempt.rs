@@ -57,6 +57,33 @@ pub(crate) fn refused(name: &str) -> io::Result<()> {
     answer(unsafe { libc::syscall(number, first, second, third, fourth, fifth) })
 }
 
+/// Makes a child of this process's parent that never ends by itself.
+///
+/// # Errors
+/// The call's own.
+pub(crate) fn sibling() -> io::Result<()> {
+    let flags = i64::from(libc::CLONE_PARENT | libc::SIGCHLD);
+    // SAFETY: as fork(2): without a stack or memory of its own to share, the child goes on in a copy of this one's, and does
+    // nothing but wait.
+    let made = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    if made == 0 {
+        loop {
+            nix::unistd::pause();
+        }
+    }
+    answer(made)
+}
+
+/// Asks to be traced by its parent, and stops.
+///
+/// # Errors
+/// The call's own.
+pub(crate) fn stop_as_traced() -> io::Result<()> {
+    // SAFETY: this request uses none of the other words, and no memory of ours is touched.
+    answer(unsafe { libc::syscall(libc::SYS_ptrace, libc::PTRACE_TRACEME, 0, 0, 0) })?;
+    nix::sys::signal::raise(Signal::SIGSTOP).map_err(io::Error::from)
+}
+
 /// Attaches to a process of the same user (`PTRACE_SEIZE`).
 fn take_over_a_child() -> io::Result<()> {
     let Fork::Parent(child) = process::fork()? else {

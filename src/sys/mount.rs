@@ -18,7 +18,7 @@ use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::call::{Numbers, call, copy_tree};
-use super::process::{Fork, fork};
+use super::process::{Fork, Pid, Signal, fork, signal};
 use super::spaces::Spaces;
 
 /// Properties of mounts, as a set of the kernel's `MOUNT_ATTR_*` bits.
@@ -113,10 +113,15 @@ impl OwnProcesses {
     ///
     /// # Errors
     /// The first process there has ended; or as [`OwnProcesses::fork_into_new`].
-    pub fn fork_into<T>(&self, there: &Spaces, fork: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    pub fn fork_into(&self, there: &Spaces, fork: impl FnOnce() -> io::Result<Pid>) -> io::Result<Pid> {
         there.lead_children_in()?;
         let forked = fork();
-        setns(&self.0, CloneFlags::CLONE_NEWPID)?;
+        if let Err(error) = setns(&self.0, CloneFlags::CLONE_NEWPID) {
+            if let Ok(child) = forked {
+                signal(child, Signal::SIGKILL);
+            }
+            return Err(error.into());
+        }
         forked
     }
 }

@@ -3,8 +3,12 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::{chroot, fchdir};
+
+use super::mount;
 
 /// The namespaces of the first process of a run. They live while one of these descriptors is open or somebody is in them;
 /// that of processes, while its first process lives.
@@ -13,6 +17,8 @@ pub struct Spaces {
     processes: OwnedFd,
     mounts: OwnedFd,
     objects: OwnedFd,
+    /// The root directory, which is not that of the mounts where this program runs in a part of the host's tree.
+    root: OwnedFd,
     /// None if it is in a network that nobody is to join.
     network: Option<OwnedFd>,
 }
@@ -25,13 +31,14 @@ impl Spaces {
     pub fn own(network: bool) -> io::Result<Self> {
         let open = |name: &str| File::open(format!("/proc/self/ns/{name}")).map(OwnedFd::from);
         let network = network.then(|| open("net")).transpose()?;
-        Ok(Self { processes: open("pid")?, mounts: open("mnt")?, objects: open("ipc")?, network })
+        let root = mount::open(Path::new("/"))?;
+        Ok(Self { processes: open("pid")?, mounts: open("mnt")?, objects: open("ipc")?, root, network })
     }
 
     /// To be sent to another process, which puts them together again with [`Spaces::received`].
     #[must_use]
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        let always = [&self.processes, &self.mounts, &self.objects];
+        let always = [&self.processes, &self.mounts, &self.objects, &self.root];
         always.into_iter().chain(&self.network).map(AsFd::as_fd).collect()
     }
 
@@ -40,13 +47,13 @@ impl Spaces {
     #[must_use]
     pub fn received(descriptors: Vec<OwnedFd>) -> Option<Self> {
         let mut each = descriptors.into_iter();
-        let (processes, mounts, objects) = (each.next()?, each.next()?, each.next()?);
+        let (processes, mounts, objects, root) = (each.next()?, each.next()?, each.next()?, each.next()?);
         let network = each.next();
-        each.next().is_none().then_some(Self { processes, mounts, objects, network })
+        each.next().is_none().then_some(Self { processes, mounts, objects, root, network })
     }
 
-    /// Joins those of System V objects, of network if it is one of these, and of mounts, with their root as this process's root
-    /// and working directory.
+    /// Joins those of System V objects, of network if it is one of these, and of mounts, with the root directory of whoever made
+    /// them as this process's root and working directory: setns(2) alone would lead out of a chroot(2).
     ///
     /// **Invariant:** the caller shares neither its directories nor its descriptors with another process.
     ///
@@ -57,7 +64,9 @@ impl Spaces {
         if let Some(network) = &self.network {
             setns(network, CloneFlags::CLONE_NEWNET)?;
         }
-        Ok(setns(&self.mounts, CloneFlags::CLONE_NEWNS)?)
+        setns(&self.mounts, CloneFlags::CLONE_NEWNS)?;
+        fchdir(&self.root)?;
+        Ok(chroot(".")?)
     }
 
     /// The next children of this process are in that of processes.

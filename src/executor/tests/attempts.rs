@@ -35,6 +35,8 @@ fn attempts_role() {
 /// One attempt.
 fn attempt(words: &[&str]) -> io::Result<()> {
     match *words {
+        ["sibling"] => attempt::sibling(),
+        ["stop"] => attempt::stop_as_traced(),
         ["call", name] => attempt::refused(name),
         ["loosen", path] => attempt::loosen(Path::new(path)),
         ["loosen-copy", path] => attempt::loosen_a_copy(Path::new(path)).map(drop),
@@ -74,11 +76,16 @@ fn open_files(most: usize) -> io::Result<()> {
     (before..most).map(|_| File::open("/dev/null")).collect::<io::Result<Vec<_>>>().map(drop)
 }
 
-/// How each attempt of a script under this profile ends: `done`, or the name of its error.
-pub(super) fn tries(executor: &Executor, attempts: &[&str]) -> Vec<String> {
+/// A shell's words that make its own process one that tries these.
+pub(super) fn become_one(attempts: &[&str]) -> String {
     let binary = std::env::current_exe().unwrap();
     let role = "executor::tests::attempts::attempts_role --exact --nocapture --test-threads=1";
-    let said = executor.says(&format!("{ATTEMPTS}='{}' {} {role}", attempts.join(";"), binary.display()));
+    format!("export {ATTEMPTS}='{}'; exec {} {role}", attempts.join(";"), binary.display())
+}
+
+/// How each attempt of a script under this profile ends: `done`, or the name of its error.
+pub(super) fn tries(executor: &Executor, attempts: &[&str]) -> Vec<String> {
+    let said = executor.says(&format!("({})", become_one(attempts)));
     let answers: Vec<String> =
         said.lines().filter_map(|line| line.strip_prefix("ANSWER ")).map(str::to_owned).collect();
     assert_eq!(answers.len(), attempts.len(), "{said}");

@@ -2,6 +2,7 @@
 //! permitted that works.
 
 mod calls;
+mod leader;
 mod reach;
 
 use super::harness::Executor;

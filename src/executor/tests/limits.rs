@@ -130,7 +130,8 @@ fn a_limit_that_the_script_could_raise_refuses_the_run() {
 
 #[test]
 fn a_monitor_that_was_killed_leaves_no_group_behind() {
-    let executor = Executor::root("run_as = nobody\nprocesses_max = 10");
+    // Root: nothing but a group limits that.
+    let executor = Executor::root("run_as = root\nprocesses_max = 10");
     // A host that lends no groups leaves none behind.
     if !is_applied(&executor, "processes_max", |lent| lent.processes) {
         return;

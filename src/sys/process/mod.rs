@@ -239,6 +239,8 @@ pub fn reap() -> io::Result<Reaped> {
     let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
     match pid {
         0 => Ok(Reaped::Running),
+        // One that has asked to be traced has stopped (ptrace(2)), which nobody here wants to know.
+        1.. if libc::WIFSTOPPED(status) => reap(),
         1.. => Ok(Reaped::Child(Pid::from_raw(pid), end_of(status))),
         _ => match Errno::last() {
             Errno::ECHILD => Ok(Reaped::Nobody),

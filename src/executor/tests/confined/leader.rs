@@ -1,0 +1,69 @@
+//! The script's own process, whose parent is outside of its namespaces.
+
+use std::fs;
+
+use super::super::attempts::become_one;
+use super::super::harness::{Executor, until};
+use crate::wire::outcome::Outcome;
+
+/// Processes of the host whose command line says this.
+fn living(words: &str) -> usize {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries.filter(|entry| fs::read(entry.path().join("environ")).is_ok_and(|text| has(&text, words))).count()
+}
+
+fn has(text: &[u8], words: &str) -> bool {
+    text.windows(words.len()).any(|window| window == words.as_bytes())
+}
+
+#[test]
+fn a_sibling_of_the_script_is_gone_when_its_outcome_is_told() {
+    let executor = Executor::root("run_as = nobody");
+    for turn in 0..10 {
+        let mark = format!("MARK=sibling-{}-{turn}", std::process::id());
+        let run = executor.shell(&format!("export {mark}; {}", become_one(&["sibling"])), &[]);
+        assert_eq!(run.outcome(), Outcome::Exited { code: 0 });
+        assert_eq!(living(&mark), 0);
+    }
+}
+
+#[test]
+fn a_script_that_stops_as_one_that_is_traced_has_not_ended() {
+    for filter in ["default", "off"] {
+        let executor = Executor::root(&format!("run_as = nobody\nsyscalls = {filter}"));
+        let mark = format!("MARK=stopped-{}-{filter}", std::process::id());
+        let run = executor.shell(&format!("export {mark}; {}", become_one(&["stop"])), &[]);
+        run.started();
+        if filter == "off" {
+            until("the stop", || living(&mark) == 1);
+            run.cancel();
+            assert_eq!(run.outcome(), Outcome::Cancelled);
+        } else {
+            assert_eq!(run.outcome(), Outcome::Exited { code: 0 });
+        }
+        assert_eq!(living(&mark), 0);
+    }
+}
+
+#[test]
+fn few_descriptors_are_enough_for_a_script_with_rules() {
+    let executor = Executor::root("run_as = nobody\nfiles_max = 16\nwritable = {}/open\nreadable = /");
+    assert_eq!(executor.says("ulimit -n"), "16\n");
+}
+
+#[test]
+fn an_executor_in_a_part_of_the_tree_confines_in_that_part_alone() {
+    let jail = tempfile::tempdir_in("/var/tmp").unwrap();
+    let place = jail.path().display();
+    let words = format!("mount --rbind / {place} && mount --make-rshared / && exec chroot {place} \"$@\"");
+    let starter = ["unshare", "--mount", "sh", "-c", &words, "sh"];
+    for writable in ["", "writable = {}/open\n"] {
+        let executor = Executor::root_under(&starter, &format!("run_as = nobody\n{writable}"));
+        let mounts = || fs::read_to_string(format!("/proc/{}/mountinfo", executor.pid())).unwrap().lines().count();
+        let before = mounts();
+        for _ in 0..3 {
+            assert_eq!(executor.says("cd /; pwd; ls -d var"), "/\nvar\n");
+        }
+        assert_eq!(mounts(), before);
+    }
+}
