@@ -3,12 +3,11 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
+use nix::fcntl::{self, OFlag};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::Mode;
 use nix::unistd::{chroot, fchdir};
-
-use super::mount;
 
 /// The namespaces of the first process of a run. They live while one of these descriptors is open or somebody is in them;
 /// that of processes, while its first process lives.
@@ -31,7 +30,7 @@ impl Spaces {
     pub fn own(network: bool) -> io::Result<Self> {
         let open = |name: &str| File::open(format!("/proc/self/ns/{name}")).map(OwnedFd::from);
         let network = network.then(|| open("net")).transpose()?;
-        let root = mount::open(Path::new("/"))?;
+        let root = fcntl::open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
         Ok(Self { processes: open("pid")?, mounts: open("mnt")?, objects: open("ipc")?, root, network })
     }
 
