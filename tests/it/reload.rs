@@ -127,7 +127,7 @@ fn a_reload_takes_up_where_scripts_may_be_and_what_sidecars_decide() {
 
 #[test]
 fn a_reload_says_which_keys_wait_for_a_restart() {
-    let mut site = Site::builder().prepare();
+    let mut site = Site::builder().executor(Mode::Private).prepare();
     let config = std::fs::read_to_string(site.agent().config()).unwrap();
     site.start(0);
     let agent = site.agent();
@@ -136,7 +136,7 @@ fn a_reload_says_which_keys_wait_for_a_restart() {
     for (from, key, value) in [
         ("port = 0", "port", "1"),
         ("bind = 127.0.0.1", "bind", "127.0.0.2"),
-        ("user = nobody", "user", "daemon"),
+        ("user = nobody", "user", "games"),
         ("", "executor_socket", "/run/none.sock"),
     ] {
         let fresh = if from.is_empty() {

@@ -149,7 +149,7 @@ fn a_file_that_could_not_serve_leaves_the_old_one_running() {
 
 #[test]
 fn an_agent_that_tries_a_file_can_be_told_to_end() {
-    let mut site = started(builder(Mode::default()));
+    let mut site = started(builder(Mode::Private));
     let text = format!("#!/bin/sh\necho $$ > {}\nexec sleep 300\n", site.agent().work("up").display());
     write_executable(&site.agent().file.clone().unwrap(), &text);
     host::kill(site.agent().pid(), Signal::SIGUSR2);
@@ -209,7 +209,7 @@ fn what_changed_in_the_configuration_counts_after_an_upgrade() {
 
 #[test]
 fn a_key_that_only_the_new_file_knows_may_be_there_before_the_upgrade() {
-    let site = started(builder(Mode::default()));
+    let site = started(builder(Mode::Private));
     let (config, file) = (site.agent().config(), site.agent().file.clone().unwrap());
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, format!("novelty = yes\n{text}")).unwrap();

@@ -306,7 +306,8 @@ fn whoever_is_killed_no_job_is_lost_silently_and_none_runs_twice() {
     for kind in &deck.kinds {
         assert!(deck.killed.contains_key(kind), "no {kind:?} was killed, and {:?} were: {again}", deck.killed);
     }
-    // An executor that was killed is missed, and buried, when the next order is given.
+    // An executor that was killed is missed, and buried, when the next order is given; the system's, by the init system.
+    site.agent_mut().look_after_service();
     let caller = Caller::of(&site);
     caller.accepted("job0", "last");
     let last = caller.ended("last");
