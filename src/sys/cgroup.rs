@@ -6,7 +6,7 @@
 //!
 //! Nor can a process move into a group that hands controllers down. systemd starts a service in the service's own group;
 //! as long as a run of the service before it lives there, the start would fail. So another unit lends its group to the
-//! runs ([`LENT`]), where it is installed, and the service's own hands nothing down. That unit has one process, which does
+//! runs (`LENT`), where it is installed, and the service's own hands nothing down. That unit has one process, which does
 //! nothing: systemd removes a group without any.
 
 use std::fs::{self, File, OpenOptions};
