@@ -196,27 +196,6 @@ pub enum End {
     Signalled(i32),
 }
 
-impl End {
-    /// For another process of this program.
-    #[must_use]
-    pub const fn to_bytes(self) -> [u8; 5] {
-        let (kind, number) = match self {
-            Self::Exited(code) => (0, code as i32),
-            Self::Signalled(signal) => (1, signal),
-        };
-        let [a, b, c, d] = number.to_ne_bytes();
-        [kind, a, b, c, d]
-    }
-
-    /// What [`End::to_bytes`] made; `None` if it is not whole.
-    #[must_use]
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (kind, number) = bytes.split_first()?;
-        let number = i32::from_ne_bytes(number.try_into().ok()?);
-        if *kind == 0 { u8::try_from(number).ok().map(Self::Exited) } else { Some(Self::Signalled(number)) }
-    }
-}
-
 /// What waiting without patience found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reaped {
