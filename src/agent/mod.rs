@@ -37,7 +37,6 @@ pub mod renew;
 pub mod result;
 pub mod rotate;
 pub mod route;
-pub mod rules;
 pub mod run;
 pub mod self_ping;
 pub mod serve;
