@@ -345,3 +345,6 @@ impl<'a> Way<'a> {
         Some(verdict::of(decision).map(Found::Consent).map_err(Refused::Hook))
     }
 }
+
+#[cfg(test)]
+mod tests;
