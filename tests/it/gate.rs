@@ -87,7 +87,9 @@ impl<'a> Files<'a> {
     }
 
     fn mend(&self) {
-        self.good.iter().for_each(|(path, text)| std::fs::write(path, text).unwrap());
+        for (path, text) in &self.good {
+            std::fs::write(path, text).unwrap();
+        }
         self.reload();
     }
 
@@ -144,7 +146,9 @@ fn of_all_gates_that_refuse_a_peer_the_first_is_heard_for_every_verb_on_a_kept_c
     for (first, gate) in GATES.into_iter().enumerate() {
         files.mend();
         let mut open = VERBS.map(|_| connect(&site));
-        open.iter_mut().for_each(|http| assert_eq!(ask(http, "POST /ping", "{}").0, 200));
+        for http in &mut open {
+            assert_eq!(ask(http, "POST /ping", "{}").0, 200);
+        }
         files.refuse_from(first);
         for (http, (line, body, of_trust)) in open.iter_mut().zip(VERBS) {
             let (before, (want, action)) = (counts(site.agent()), refusal(gate, of_trust));
