@@ -1,4 +1,4 @@
-//! The gate: who may ask, and what. One function, [`through`], asks; one list, [`Gate::ORDER`], is the order; one table,
+//! The gate: who may ask, and what. One function, `through`, asks; one list, [`Gate::ORDER`], is the order; one table,
 //! [`order::row`], says which gates a verb has.
 //!
 //! Whoever comes passes them in four stages, since a gate can only judge what is there by then, and since nobody should cost
