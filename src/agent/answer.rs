@@ -13,6 +13,9 @@ use crate::wire::stream::MEDIA_TYPE;
 /// What every endpoint returns.
 pub type Answer = Response<Either<Full<Bytes>, OutputBody>>;
 
+/// The answer in place of one that was to come.
+pub type Instead = Box<Answer>;
+
 /// A JSON answer.
 pub fn json<T: Serialize>(status: StatusCode, body: &T) -> Answer {
     // Our own types always have a JSON form; an empty object is better than a dead connection if one day one has not.

@@ -1,4 +1,4 @@
-//! What an ordinary run and a job share: a call on its way through the gates, and how it is refused.
+//! What an ordinary run and a job share: a call that was judged, and how it is refused.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -6,7 +6,7 @@ use std::time::Instant;
 use hyper::StatusCode;
 
 use super::answer::{self, Answer};
-use super::gate::TrustedPeer;
+use super::gate::{Asked, TrustedPeer};
 use super::metrics::Verdict;
 use super::snapshot::Snapshot;
 use super::state::Agent;
@@ -40,6 +40,11 @@ impl Reply {
 }
 
 impl Call {
+    pub(super) fn new(agent: &Arc<Agent>, asked: Asked<RunRequest>) -> Self {
+        let Asked { peer, snapshot, ask } = asked;
+        Self { agent: Arc::clone(agent), peer, snapshot, request: ask, begun: OnceLock::new() }
+    }
+
     /// What the script reads on its standard input.
     pub(super) fn context(&self) -> Vec<u8> {
         let context = RunContext {

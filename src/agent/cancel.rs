@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use hyper::StatusCode;
 use serde_json::json;
 
-use super::answer::{self, Answer};
-use super::gate::TrustedPeer;
-use super::metrics::CANCEL;
+use super::answer::{self, Answer, Instead};
+use super::gate::{Ask, Asked, Findings, Gate, Passed};
+use super::metrics::{CANCEL, Verb};
 use super::state::Agent;
 use super::{jobs, result};
 use crate::audit::{Event, Level};
@@ -23,17 +23,37 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Time between two looks, at first and at last.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
 
+/// The request: the job's id.
+#[derive(Debug)]
+pub struct Cancel(RequestId);
+
+impl Ask for Cancel {
+    const VERB: Verb = Verb::Cancel;
+    type Found = ();
+
+    fn found(_: Findings) -> Result<(), Gate> {
+        Ok(())
+    }
+}
+
+/// Reads a request.
+///
+/// # Errors
+/// The answer to what is none.
+pub fn ask(path: &str) -> Result<Cancel, Instead> {
+    let id = RequestId::parse(path.strip_prefix(CANCEL).unwrap_or_default());
+    id.map(Cancel).map_err(|_| answer::error(StatusCode::NOT_FOUND, "not found").into())
+}
+
 /// Cancels the caller's job of this id and answers with its record, without output: 200 when it has ended, 202 while it
 /// is still ending.
-pub async fn cancel(agent: &Arc<Agent>, peer: &TrustedPeer, path: &str) -> Answer {
-    let Ok(id) = RequestId::parse(path.strip_prefix(CANCEL).unwrap_or_default()) else {
-        return answer::error(StatusCode::NOT_FOUND, "not found");
-    };
-    let (key, mut record) = match result::find(agent, peer, id, ["cancel-miss", "cancel-deny"]).await {
+pub async fn cancel(agent: &Arc<Agent>, passed: Passed<Cancel>) -> Answer {
+    let (Asked { peer, snapshot, ask: Cancel(id) }, ()) = passed.into_parts();
+    let store = jobs::store(agent, &snapshot);
+    let (key, mut record) = match result::find(agent, &store, &peer, id, ["cancel-miss", "cancel-deny"]).await {
         Ok(found) => found,
         Err(answer) => return answer,
     };
-    let store = jobs::store(agent, &agent.snapshot());
     let mut heard = true;
     if record.status == JobStatus::Running {
         let wanted = key.clone();

@@ -1,9 +1,10 @@
 //! The agent front-end: gate, verbs, pairing client. Unprivileged; the only network listener on a managed host.
 //!
 //! A connection passes, in this order: address list and rate limit (before any handshake cost), handshake with a
-//! mandatory client certificate; and each request on it: revocation, trust map, allowlist, argument contract, hook.
-//! Nothing is run here:
-//! every run is an order to the executor.
+//! mandatory client certificate; and each request on it: revocation, trust map, allowlist, argument contract, hook. All of
+//! it is judged in [`gate`]; a verb takes what only that can have let through.
+//!
+//! Nothing is run here: every run is an order to the executor.
 
 pub mod answer;
 pub mod call;
@@ -37,7 +38,6 @@ pub mod renew;
 pub mod result;
 pub mod rotate;
 pub mod route;
-pub mod rules;
 pub mod run;
 pub mod self_ping;
 pub mod serve;

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use super::answer::{self, Answer};
+use super::answer::{self, Answer, Instead};
 use super::follow::{self, Followed};
-use super::gate::TrustedPeer;
+use super::gate::{Ask, Asked, Findings, Gate, Passed, TrustedPeer};
 use super::jobs::{self, Part, Source, read, unreadable, work};
-use super::metrics::{RESULT, Verdict};
+use super::metrics::{RESULT, Verb, Verdict};
 use super::state::Agent;
 use super::stream::Reader;
 use super::under_way::Place;
@@ -27,30 +27,46 @@ use crate::wire::stream::whole_characters;
 /// Most bytes of a piece.
 const PIECE: usize = 1 << 20;
 
-/// Answers a question for a result.
-pub async fn result(
-    agent: &Arc<Agent>,
-    peer: &TrustedPeer,
-    path: &str,
-    reader: Option<Reader>,
-    place: Place,
-) -> Answer {
+/// The question: the job's id, and which piece of which output.
+#[derive(Debug)]
+pub struct Wanted(RequestId, Option<Part>);
+
+impl Ask for Wanted {
+    const VERB: Verb = Verb::Result;
+    type Found = ();
+
+    fn found(_: Findings) -> Result<(), Gate> {
+        Ok(())
+    }
+}
+
+/// Reads a request.
+///
+/// # Errors
+/// The answer to what is none.
+pub fn ask(path: &str) -> Result<Wanted, Instead> {
     let wanted = path.strip_prefix(RESULT).unwrap_or_default();
     let (id, query) = wanted.split_once('?').map_or((wanted, None), |(id, query)| (id, Some(query)));
-    let Ok(id) = RequestId::parse(id) else { return answer::error(StatusCode::NOT_FOUND, "not found") };
+    let id = RequestId::parse(id).map_err(|_| answer::error(StatusCode::NOT_FOUND, "not found"))?;
     let part = query.map(Part::parse);
     if part == Some(None) {
-        return answer::error(StatusCode::BAD_REQUEST, "use from=N and stream=stdout or stream=stderr");
+        let text = "use from=N and stream=stdout or stream=stderr";
+        return Err(answer::error(StatusCode::BAD_REQUEST, text).into());
     }
-    let part = part.flatten();
-    let (key, record) = match find(agent, peer, id, ["result-miss", "result-deny"]).await {
+    Ok(Wanted(id, part.flatten()))
+}
+
+/// Answers a question for a result.
+pub async fn result(agent: &Arc<Agent>, passed: Passed<Wanted>, reader: Option<Reader>, place: Place) -> Answer {
+    let (Asked { peer, snapshot, ask: Wanted(id, part) }, ()) = passed.into_parts();
+    let store = jobs::store(agent, &snapshot);
+    let (key, record) = match find(agent, &store, &peer, id, ["result-miss", "result-deny"]).await {
         Ok(found) => found,
         Err(answer) => return answer,
     };
     let event = Event::new(Level::Info, "result").field("DISPATCHER", peer.id()).field("PEER", peer.address());
     let event = event.maybe("TRACE", peer.trace());
     agent.log().emit(event.field("REQID", &key.id).field("STATUS", record.status.as_str()));
-    let store = jobs::store(agent, &agent.snapshot());
     if let Some(reader) = reader {
         let parts = part.map_or_else(Part::both, |part| vec![part]);
         let followed = Followed { agent: Arc::clone(agent), store, key, parts, place };
@@ -66,14 +82,15 @@ pub async fn result(
 
 /// The caller's own job of this id. `actions` are the log's words where there is none, and where it is another's.
 pub(super) async fn find(
-    agent: &Arc<Agent>,
+    agent: &Agent,
+    store: &Jobs,
     peer: &TrustedPeer,
     id: RequestId,
     actions: [&'static str; 2],
 ) -> Result<(Key, JobRecord), Answer> {
     let key = Key { owner: peer.id().clone(), id };
     let wanted = key.clone();
-    let found = work(&jobs::store(agent, &agent.snapshot()), move |jobs| jobs.look(&wanted, clock::now())).await;
+    let found = work(store, move |jobs| jobs.look(&wanted, clock::now())).await;
     let [miss, deny] = actions;
     let event = |level, action| {
         let event = Event::new(level, action).field("DISPATCHER", peer.id()).field("PEER", peer.address());

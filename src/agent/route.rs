@@ -1,4 +1,5 @@
-//! From a request to the verb that answers it. Trust is judged here, before anything of the request is used.
+//! From a request to the verb that answers it, past the gates: whose it is before anything of it is used, and then what it
+//! asks for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +11,9 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request, StatusCode, Uri};
 use rustls::pki_types::UnixTime;
 
-use super::answer::{self, Answer};
-use super::gate::{self, Peer, TrustedPeer};
+use super::answer::{self, Answer, Instead};
+use super::capabilities::Discovery;
+use super::gate::{self, Ask, Passed, Peer, TrustedPeer};
 use super::metrics::{Counted, Verb};
 use super::state::Agent;
 use super::stream::Reader;
@@ -29,8 +31,9 @@ const BODY: Duration = Duration::from_secs(30);
 
 /// Answers one request, and counts it. `judged` hears whether the peer is trusted.
 pub async fn answer(agent: Arc<Agent>, peer: Peer, request: Request<Incoming>, judged: impl FnOnce(bool)) -> Answer {
-    let counted = Counted::new(Arc::clone(&agent.metrics), Verb::of(request.method(), path(request.uri())));
-    let answer = judged_and_answered(agent, peer, request, judged).await;
+    let verb = Verb::of(request.method(), path(request.uri()));
+    let counted = Counted::new(Arc::clone(&agent.metrics), verb);
+    let answer = judged_and_answered(agent, peer, (verb, request), judged).await;
     counted.answered(answer::verdict(&answer));
     answer
 }
@@ -38,17 +41,15 @@ pub async fn answer(agent: Arc<Agent>, peer: Peer, request: Request<Incoming>, j
 async fn judged_and_answered(
     agent: Arc<Agent>,
     peer: Peer,
-    request: Request<Incoming>,
+    (verb, request): (Verb, Request<Incoming>),
     judged: impl FnOnce(bool),
 ) -> Answer {
-    let snapshot = agent.snapshot();
-    let trusted = gate::judge(&peer, &snapshot, UnixTime::now());
-    drop(snapshot);
+    let trusted = gate::asks(&agent, &peer, Some(verb), UnixTime::now()).await;
     judged(trusted.is_ok());
     let trusted = match trusted {
         Ok(trusted) => trusted.traced(trace(request.headers())),
-        Err(distrust) => {
-            let mut answer = distrust.answer(&peer, request.uri().path(), agent.log());
+        Err(word) => {
+            let mut answer = word.answer(&peer, request.uri().path(), agent.log());
             // Its next attempt is a new connection, with all that is judged before one.
             answer.extensions_mut().insert(Parting);
             return refused(request, answer).await;
@@ -64,7 +65,7 @@ async fn judged_and_answered(
         Err(answer) => return answer,
     };
     match agent.begin(head.extensions.get()) {
-        Ok(place) => routed(&agent, &trusted, head, &body, place).await,
+        Ok(place) => routed(&agent, trusted, (verb, head), &body, place).await.unwrap_or_else(|instead| *instead),
         Err(live) => crowded(&agent, &trusted, live),
     }
 }
@@ -105,23 +106,37 @@ async fn refused(request: Request<Incoming>, answer: Answer) -> Answer {
     answer
 }
 
-async fn routed(agent: &Arc<Agent>, peer: &TrustedPeer, head: Parts, body: &[u8], place: Place) -> Answer {
+/// The verb's answer, or that of the gate that keeps the request from it.
+async fn routed(
+    agent: &Arc<Agent>,
+    peer: TrustedPeer,
+    (verb, head): (Verb, Parts),
+    body: &[u8],
+    place: Place,
+) -> Result<Answer, Instead> {
     let path = path(&head.uri);
     let reader = wants_stream(&head.headers).then(|| Reader {
         cut: head.extensions.get::<Cut>().cloned().unwrap_or_default(),
         patience: agent.snapshot().settings.stall_timeout,
     });
-    match Verb::of(&head.method, path) {
-        Verb::Run => run::run(agent, peer, body, reader, place).await,
-        Verb::Ping => ping::ping(agent, peer, body),
-        Verb::Capabilities => capabilities::capabilities(agent, peer).await,
-        Verb::Result => result::result(agent, peer, path, reader, place).await,
-        Verb::Cancel => cancel::cancel(agent, peer, path).await,
-        Verb::Renew => renew::renew(agent, peer, body).await,
-        Verb::RenewComplete => renew::complete(agent, peer, body).await,
-        Verb::RotateSerial => rotate::rotate(agent, peer, body).await,
+    Ok(match verb {
+        Verb::Run => run::run(agent, passed(agent, peer, run::ask(body)?).await?, reader, place).await,
+        Verb::Ping => ping::ping(agent, &passed(agent, peer, ping::ask(body)).await?),
+        Verb::Capabilities => capabilities::capabilities(agent, &passed(agent, peer, Discovery).await?).await,
+        Verb::Result => result::result(agent, passed(agent, peer, result::ask(path)?).await?, reader, place).await,
+        Verb::Cancel => cancel::cancel(agent, passed(agent, peer, cancel::ask(path)?).await?).await,
+        Verb::Renew => renew::renew(agent, passed(agent, peer, renew::ask(body)).await?).await,
+        Verb::RenewComplete => renew::complete(agent, passed(agent, peer, renew::ask_complete(body)).await?).await,
+        Verb::RotateSerial => {
+            let ask = rotate::ask(agent, &peer, body)?;
+            rotate::rotate(agent, passed(agent, peer, ask).await?).await
+        }
         Verb::Unknown => answer::error(StatusCode::NOT_FOUND, "not found"),
-    }
+    })
+}
+
+async fn passed<A: Ask>(agent: &Arc<Agent>, peer: TrustedPeer, ask: A) -> Result<Passed<A>, Instead> {
+    gate::calls(agent, peer, ask).await.map_err(|stopped| A::stopped(agent, *stopped).into())
 }
 
 fn path(uri: &Uri) -> &str {

@@ -1,18 +1,17 @@
-//! `POST /run`: allowlist, argument contract, hook, order, output, one reply, one line.
+//! `POST /run`: what the gates say, order, output, one reply, one line.
 
 use std::borrow::Borrow;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::answer::{self, Answer};
+use super::answer::{self, Answer, Instead};
 use super::call::{Call, Reply};
 use super::collect::Collector;
 use super::detached;
 use super::execute::{Finished, Run};
-use super::gate::TrustedPeer;
-use super::metrics::{End, Verdict};
+use super::gate::{Ask, Findings, Gate, Passed, Refused, Stopped};
+use super::metrics::{End, Verb, Verdict};
 use super::order::OrderError;
-use super::rules::Gate;
 use super::state::Agent;
 use super::stream::{Outlet, OutputBody, Reader, Stalled};
 use super::under_way::Place;
@@ -20,25 +19,57 @@ use crate::audit::{Event, Level};
 use crate::hook::Context;
 use crate::sys::random;
 use crate::wire::causes;
-use crate::wire::name::RequestId;
+use crate::wire::name::{RequestId, ScriptName};
 use crate::wire::order::{Mode, Order};
 use crate::wire::outcome::{EXIT_KILLED, EXIT_NOTHING_RAN};
 use crate::wire::refusal::Refusal;
 use crate::wire::run::{Output, RunReply, RunRequest};
 
-/// What stands before a run: an order to give, or the reply that there is none.
-type Judged = Result<Order, Box<Reply>>;
+impl Ask for RunRequest {
+    const VERB: Verb = Verb::Run;
+    type Found = ScriptName;
 
-/// Runs an allowlisted script. The answer is JSON when it has ended; or, where the caller asked for it and the script
-/// runs, a stream of what it prints. `place` is held until the run is over, that of a job until its caller has enough.
-pub async fn run(agent: &Arc<Agent>, peer: &TrustedPeer, body: &[u8], reader: Option<Reader>, place: Place) -> Answer {
-    let request = match RunRequest::parse(body) {
-        Ok(request) => request,
-        Err(reply) => return Reply { body: *reply, verdict: Verdict::Invalid }.answer(),
-    };
-    let (agent, snapshot) = (Arc::clone(agent), agent.snapshot());
-    let call = Call { agent, peer: peer.clone(), snapshot, request, begun: OnceLock::new() };
-    let order = match call.judge().await {
+    fn call(&self) -> Option<(String, &[String])> {
+        Some((self.script(), &self.args))
+    }
+
+    fn context(&self) -> Option<Context> {
+        Some(Context {
+            action: Self::VERB.action().to_owned(),
+            script: self.script(),
+            args: self.args.clone(),
+            username: self.username.clone(),
+            token: self.token.clone(),
+            ..Context::default()
+        })
+    }
+
+    fn found(findings: Findings) -> Result<ScriptName, Gate> {
+        findings.consent()?;
+        findings.script()
+    }
+
+    fn stopped(agent: &Arc<Agent>, stopped: Stopped<Self>) -> Answer {
+        let Stopped { asked, refused } = stopped;
+        Call::new(agent, asked).stopped(&refused).answer()
+    }
+}
+
+/// Reads a request.
+///
+/// # Errors
+/// The answer to what is none.
+pub fn ask(body: &[u8]) -> Result<RunRequest, Instead> {
+    RunRequest::parse(body).map_err(|reply| Reply { body: *reply, verdict: Verdict::Invalid }.answer().into())
+}
+
+/// Runs a script that the gates let through. The answer is JSON when it has ended; or, where the caller asked for it and
+/// the script runs, a stream of what it prints. `place` is held until the run is over, that of a job until its caller has
+/// enough.
+pub async fn run(agent: &Arc<Agent>, passed: Passed<RunRequest>, reader: Option<Reader>, place: Place) -> Answer {
+    let (asked, script) = passed.into_parts();
+    let call = Call::new(agent, asked);
+    let order = match call.order(script) {
         Ok(order) => order,
         Err(reply) => return reply.answer(),
     };
@@ -54,14 +85,9 @@ pub async fn run(agent: &Arc<Agent>, peer: &TrustedPeer, body: &[u8], reader: Op
 }
 
 impl Call {
-    /// The gates in their order.
-    async fn judge(&self) -> Judged {
+    /// The order to give; or the reply that there is none.
+    fn order(&self, script: ScriptName) -> Result<Order, Box<Reply>> {
         let request = &self.request;
-        let script = self.snapshot.rules().judge(&request.script(), &request.args).into_result();
-        let script = script.map_err(|(gate, refusal)| Box::new(self.stopped(gate, &refusal)))?;
-        if let Err(reason) = self.agent.ask_hook(&self.snapshot, &self.peer, hook_context(request)).await {
-            return Err(Box::new(self.deny(Some(&reason), request.refused(format!("not authorised: {reason}")))));
-        }
         let (mode, id) = match RequestId::parse(&request.reqid()) {
             Err(_) if request.detached => {
                 return Err(Box::new(self.invalid("async run requires a valid reqid")));
@@ -74,11 +100,16 @@ impl Call {
         order.map_err(|refusal| Box::new(self.refused(&refusal)))
     }
 
-    /// A gate of the front-end's own files refused. Of a script that is not listed there is no more to say.
-    fn stopped(&self, gate: Gate, refusal: &Refusal) -> Reply {
-        match gate {
-            Gate::Contract => self.refused(refusal),
-            Gate::Allowlist => self.deny(None, self.request.refused(refusal.text())),
+    /// A gate has refused. Of a script that is not listed there is no more to say.
+    fn stopped(&self, refused: &Refused) -> Reply {
+        match refused {
+            Refused::Contract(refusal) => self.refused(refusal),
+            Refused::Allowlist(refusal) => self.deny(None, self.request.refused(refusal.text())),
+            Refused::Hook(denial) => {
+                let reason = denial.reason();
+                self.deny(Some(reason), self.request.refused(format!("not authorised: {reason}")))
+            }
+            other => self.deny(Some(other.code()), self.request.refused("not authorised")),
         }
     }
 
@@ -156,17 +187,6 @@ impl Call {
 fn fresh_id() -> Result<RequestId, Refusal> {
     let bytes = random::bytes().map_err(|error| Refusal::new("no-randomness", error.to_string()))?;
     Ok(RequestId::from_random(bytes))
-}
-
-fn hook_context(request: &RunRequest) -> Context {
-    Context {
-        action: "run".to_owned(),
-        script: request.script(),
-        args: request.args.clone(),
-        username: request.username.clone(),
-        token: request.token.clone(),
-        ..Context::default()
-    }
 }
 
 /// Logs a run whose caller went away, which is told by nothing but this being dropped: the script is killed with its

@@ -4,7 +4,6 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::rules::Rules;
 use super::sidecar::Sidecars;
 use crate::audit::{Event, Level, Logger};
 use crate::conf::agent::{self, Loaded, Settings};
@@ -130,14 +129,6 @@ impl Snapshot {
         let host = host.to_owned();
         let sidecars = Arc::new(Sidecars::load(&allowlist, log));
         Ok((Self { settings, allowlist, sidecars, trust, revoked, hook, host, expiry, tls }, warnings))
-    }
-}
-
-impl Snapshot {
-    /// What decides about a call of a trusted peer.
-    #[must_use]
-    pub fn rules(&self) -> Rules<'_> {
-        Rules { allowlist: &self.allowlist, sidecars: &self.sidecars, schema: self.settings.schema }
     }
 }
 

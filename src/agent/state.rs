@@ -9,7 +9,6 @@ use std::time::Instant;
 use tokio::sync::{Notify, watch};
 
 use super::digests::Digests;
-use super::gate::{self, TrustedPeer};
 use super::kept::{Kept, Party};
 use super::metrics::{Metrics, Turned};
 use super::orders::{ExecutorError, Orders};
@@ -19,7 +18,6 @@ use super::{pairing, promote};
 use crate::audit::{Event, Level, Logger};
 use crate::conf::RateLimit;
 use crate::conf::agent::Settings;
-use crate::hook::{Context, Decision, record};
 use crate::net::crowd::Crowd;
 use crate::net::handshakes::Handshakes;
 use crate::net::local::LocalError;
@@ -27,7 +25,6 @@ use crate::net::rate::{Budget, Judgement, Limiter, Verdict};
 use crate::net::slots::Slots;
 use crate::sys::{clock, descriptors};
 use crate::wire::name::DispatcherId;
-use crate::wire::stamp;
 
 /// Handshakes under way at once, in all and from one address. A handshake costs memory and CPU before anything is
 /// known of the peer; but a dispatcher may well open a hundred connections at once.
@@ -271,21 +268,12 @@ impl Agent {
         }
     }
 
-    /// Judges a new connection by address, before it costs a handshake.
+    /// Judges a new connection by how often its address comes.
     #[must_use]
-    pub fn admits(&self, peer: IpAddr) -> bool {
-        if !gate::admits(&self.snapshot().settings, peer) {
-            self.log.emit(Event::new(Level::Warning, "ip-block").field("PEER", peer));
-            self.metrics.turned_away(Turned::IpBlock);
-            return false;
-        }
+    pub fn rate(&self, peer: IpAddr) -> Verdict {
         let judgement = self.limiter().judge(peer, self.seconds());
         self.report(peer, judgement);
-        let allowed = judgement.verdict == Verdict::Allow;
-        if !allowed {
-            self.metrics.turned_away(Turned::RateBlock);
-        }
-        allowed
+        judgement.verdict
     }
 
     /// A handshake failed.
@@ -322,25 +310,6 @@ impl Agent {
 
     fn known(&self) -> MutexGuard<'_, HashMap<IpAddr, u64>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Asks the hook, if there is one; `Err` is the reason of the denial.
-    pub async fn ask_hook(&self, snapshot: &Snapshot, peer: &TrustedPeer, context: Context) -> Result<(), String> {
-        let Some(hook) = &snapshot.hook else { return Ok(()) };
-        let context = Context {
-            source_ip: peer.address().to_string(),
-            dispatcher: peer.id().to_string(),
-            dispatcher_serial: peer.serial().to_string(),
-            traceparent: peer.trace().cloned(),
-            timestamp: stamp::utc(clock::unix_now()),
-            ..context
-        };
-        let decision = hook.ask(&context).await;
-        record::decision(&self.log, hook, &context, &decision);
-        match decision {
-            Decision::Allowed => Ok(()),
-            Decision::Denied { reason, .. } => Err(reason),
-        }
     }
 
     fn report(&self, peer: IpAddr, judgement: Judgement) {

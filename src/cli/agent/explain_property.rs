@@ -18,7 +18,9 @@ use super::explain::{Host, explain};
 use super::kernel_check;
 use crate::agent::explain::Asked;
 use crate::agent::explain_peer::Who;
+use crate::agent::gate::rules::Rules;
 use crate::agent::gate::{self, Rejection};
+use crate::agent::metrics::Verb;
 use crate::agent::orders::Kinship;
 use crate::agent::snapshot::{self, Places, Snapshot};
 use crate::audit::{Ident, Logger};
@@ -264,8 +266,8 @@ fn run(case: &Case, snapshot: &Snapshot, policy: &Policy) -> Result<Order, Strin
         Some(Ok(())) | None => {}
     }
     let request = RunRequest::parse(&case.body()).map_err(|_| "request-malformed")?;
-    let script = snapshot.rules().judge(&request.script(), &request.args).into_result();
-    let script = script.map_err(|(_, refusal)| code(refusal))?;
+    let script = Rules::of(snapshot).listed(&request.script()).map_err(code)?;
+    Rules::of(snapshot).contract(&script, &request.args).map_err(code)?;
     let order = Order::new(script, request.args, RequestId::from_random([7; 8]), Mode::Attached).map_err(code)?;
     decide(&order, policy, &OnDisk).map_err(code)?;
     Ok(order)
@@ -278,7 +280,7 @@ fn check(site: &Site, case: &Case) -> Option<String> {
     let (kinship, offer) = (case.kinship(), case.offer());
     let loaded = snapshot::configuration(&places).unwrap();
     let who = case.serial().map_or(Who::Anybody, Who::Serial);
-    let asked = Asked { from: case.from(), who, body: case.body() };
+    let asked = Asked { verb: Verb::Run, from: case.from(), who, body: case.body() };
     let host = Host { places: &places, loaded: &loaded, kinship: &kinship, offer: &offer, eyes: &|| Ok(true) };
     let explained = explain(&asked, &host);
     let policy = match kernel_check::policy(&kinship, &places) {

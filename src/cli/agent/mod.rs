@@ -49,7 +49,7 @@ enum Verb {
     PairingStatus,
     /// Check what serving would use, and say what needs hands
     SelfCheck(self_check::Args),
-    /// Say what would become of a call, gate by gate; nothing is run
+    /// Say what would become of a request, gate by gate; nothing is run
     Explain(explain::Args),
     /// Call the running agent as a peer would
     SelfPing,
