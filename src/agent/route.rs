@@ -49,9 +49,7 @@ async fn judged_and_answered(
     let trusted = match trusted {
         Ok(trusted) => trusted.traced(trace(request.headers())),
         Err(word) => {
-            let mut answer = word.answer(&peer, request.uri().path(), agent.log());
-            // Its next attempt is a new connection, with all that is judged before one.
-            answer.extensions_mut().insert(Parting);
+            let answer = parting(word.answer(&peer, request.uri().path(), agent.log()));
             return refused(request, answer).await;
         }
     };
@@ -119,24 +117,43 @@ async fn routed(
         cut: head.extensions.get::<Cut>().cloned().unwrap_or_default(),
         patience: agent.snapshot().settings.stall_timeout,
     });
+    let door = Door { agent, peer, path };
     Ok(match verb {
-        Verb::Run => run::run(agent, passed(agent, peer, run::ask(body)?).await?, reader, place).await,
-        Verb::Ping => ping::ping(agent, &passed(agent, peer, ping::ask(body)).await?),
-        Verb::Capabilities => capabilities::capabilities(agent, &passed(agent, peer, Discovery).await?).await,
-        Verb::Result => result::result(agent, passed(agent, peer, result::ask(path)?).await?, reader, place).await,
-        Verb::Cancel => cancel::cancel(agent, passed(agent, peer, cancel::ask(path)?).await?).await,
-        Verb::Renew => renew::renew(agent, passed(agent, peer, renew::ask(body)).await?).await,
-        Verb::RenewComplete => renew::complete(agent, passed(agent, peer, renew::ask_complete(body)).await?).await,
+        Verb::Run => run::run(agent, door.pass(run::ask(body)?).await?, reader, place).await,
+        Verb::Ping => ping::ping(agent, &door.pass(ping::ask(body)).await?),
+        Verb::Capabilities => capabilities::capabilities(agent, &door.pass(Discovery).await?).await,
+        Verb::Result => result::result(agent, door.pass(result::ask(path)?).await?, reader, place).await,
+        Verb::Cancel => cancel::cancel(agent, door.pass(cancel::ask(path)?).await?).await,
+        Verb::Renew => renew::renew(agent, door.pass(renew::ask(body)).await?).await,
+        Verb::RenewComplete => renew::complete(agent, door.pass(renew::ask_complete(body)).await?).await,
         Verb::RotateSerial => {
-            let ask = rotate::ask(agent, &peer, body)?;
-            rotate::rotate(agent, passed(agent, peer, ask).await?).await
+            let ask = rotate::ask(agent, &door.peer, body)?;
+            rotate::rotate(agent, door.pass(ask).await?).await
         }
         Verb::Unknown => answer::error(StatusCode::NOT_FOUND, "not found"),
     })
 }
 
-async fn passed<A: Ask>(agent: &Arc<Agent>, peer: TrustedPeer, ask: A) -> Result<Passed<A>, Instead> {
-    gate::calls(agent, peer, ask).await.map_err(|stopped| A::stopped(agent, *stopped).into())
+/// Where a request is asked whether it may pass.
+struct Door<'a> {
+    agent: &'a Arc<Agent>,
+    peer: TrustedPeer,
+    path: &'a str,
+}
+
+impl Door<'_> {
+    async fn pass<A: Ask>(self, ask: A) -> Result<Passed<A>, Instead> {
+        gate::calls(self.agent, self.peer, ask).await.map_err(|stopped| {
+            let distrusted = stopped.distrusted(self.path, self.agent.log()).map(parting);
+            distrusted.unwrap_or_else(|| A::stopped(self.agent, *stopped)).into()
+        })
+    }
+}
+
+/// The last answer of its connection: the peer's next attempt is a new one, with all that is judged before it.
+fn parting(mut answer: Answer) -> Answer {
+    answer.extensions_mut().insert(Parting);
+    answer
 }
 
 fn path(uri: &Uri) -> &str {

@@ -257,3 +257,50 @@ fn of_all_gates_that_refuse_a_call_the_first_is_heard_and_the_hook_is_asked_last
     }
     assert!(!site.agent().work("ran").exists());
 }
+
+/// Takes the dispatcher's serial back from a running agent.
+fn revoke(site: &Site) {
+    std::fs::write(site.agent().revoked(), format!("{}\n", site.dispatcher().serial())).unwrap();
+    assert_eq!(site.agent().reload().get("RESULT"), Some("ok"));
+}
+
+/// The connection ends with the answer, and the script did not run.
+#[track_caller]
+fn is_revoked(site: &Site, http: &mut Http<Tls>) {
+    let answer = http.answer().unwrap();
+    assert_eq!((answer.status, answer.json()), (403, json!({ "error": "certificate revoked" })));
+    assert_eq!(http.rest(), b"");
+    site.agent().line("revoked-cert");
+    assert!(!site.agent().work("ran").exists() && site.agent().lines("run").is_empty());
+}
+
+#[test]
+fn a_request_whose_body_was_on_its_way_is_not_served_to_one_who_was_revoked_meanwhile() {
+    let site = Site::builder().sh("ok", "echo ran >> {work}/ran").start();
+    let body = r#"{"script":"ok","reqid":"00000000000000aa"}"#;
+    let (beginning, rest) = body.split_at(9);
+    let mut http = tls::connect(site.agent().address(), &site.authority(), &site.dispatcher());
+    assert_eq!(http.post("/ping", "{}").status, 200);
+    http.send(format!("POST /run HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{beginning}", body.len()));
+    // Another request of the same peer is judged, so this one's head was read.
+    let mut other = tls::connect(site.agent().address(), &site.authority(), &site.dispatcher());
+    assert_eq!(other.post("/ping", "{}").status, 200);
+    revoke(&site);
+    http.send(rest);
+    is_revoked(&site, &mut http);
+}
+
+#[test]
+fn a_run_whose_hook_took_its_time_does_not_begin_for_one_who_was_revoked_meanwhile() {
+    let hook = "echo asked > {work}/asked; until [ -e {work}/go ]; do sleep 0.01; done";
+    for request in [r#"{"script":"ok"}"#, r#"{"script":"ok","async":true,"reqid":"00000000000000aa"}"#] {
+        let site = Site::builder().sh("ok", "echo ran >> {work}/ran").agent_hook(hook).start();
+        let mut http = tls::connect(site.agent().address(), &site.authority(), &site.dispatcher());
+        let length = request.len();
+        http.send(format!("POST /run HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{request}"));
+        site.agent().worked("asked");
+        revoke(&site);
+        std::fs::write(site.agent().work("go"), "").unwrap();
+        is_revoked(&site, &mut http);
+    }
+}

@@ -9,7 +9,9 @@
 //!
 //! **Invariant:** everything is judged for each request against the snapshot of that moment, never once for a connection:
 //! a serial that was revoked or retired loses an open connection's next request too, and so does an address that is not
-//! allowed any more, and a certificate of a CA that is not this agent's any more.
+//! allowed any more, and a certificate of a CA that is not this agent's any more. A request whose body was long on its way,
+//! or whose hook took its time, is judged again if anything has changed meanwhile: nothing begins for one who lost his
+//! trust before.
 
 pub mod judge;
 pub mod order;
@@ -33,6 +35,7 @@ use super::answer::{self, Answer};
 use super::metrics::Verb;
 use super::snapshot::Snapshot;
 use super::state::Agent;
+use crate::audit::Logger;
 use crate::hook::{Context, Hook, record};
 use crate::net::rate;
 use crate::sys::clock;
@@ -59,11 +62,11 @@ pub struct Peer {
 /// A dispatcher that this agent was paired with.
 #[derive(Clone, Debug)]
 pub struct TrustedPeer {
-    address: IpAddr,
-    serial: Serial,
+    peer: Peer,
     id: DispatcherId,
     trace: Option<TraceParent>,
-    session: Session,
+    /// What it is trusted by.
+    judged_by: Arc<Snapshot>,
 }
 
 impl TrustedPeer {
@@ -83,19 +86,19 @@ impl TrustedPeer {
     /// How the session of its connection came about.
     #[must_use]
     pub const fn session(&self) -> Session {
-        self.session
+        self.peer.session
     }
 
     /// Where it connected from.
     #[must_use]
     pub const fn address(&self) -> IpAddr {
-        self.address
+        self.peer.address
     }
 
     /// Serial of its certificate.
     #[must_use]
     pub const fn serial(&self) -> &Serial {
-        &self.serial
+        &self.peer.serial
     }
 
     /// Its stable id: the key of policy, attribution and ownership.
@@ -183,6 +186,14 @@ pub struct Stopped<A> {
     pub refused: Refused,
 }
 
+impl<A> Stopped<A> {
+    /// The answer to one who is not trusted any more; none where it is the request that was stopped.
+    pub fn distrusted(&self, path: &str, log: &Logger) -> Option<Answer> {
+        let of_peer = matches!(self.refused, Refused::Address | Refused::Handshake(_) | Refused::Serial(_));
+        of_peer.then(|| self.refused.answer(&self.asked.peer.peer, path, log))
+    }
+}
+
 /// What gates have found out.
 #[derive(Debug, Default)]
 pub struct Findings {
@@ -254,7 +265,16 @@ pub async fn asks(agent: &Agent, peer: &Peer, verb: Option<Verb>, now: UnixTime)
     };
     let findings = through(Stage::Request, verb, Way::new(agent, &snapshot, facts)).await?;
     let id = findings.id.ok_or(Refused::Unjudged(Gate::Trust))?;
-    Ok(TrustedPeer { address: peer.address, serial: peer.serial.clone(), id, trace: None, session: peer.session })
+    Ok(TrustedPeer { peer: peer.clone(), id, trace: None, judged_by: snapshot })
+}
+
+/// The same peer by what is in force now, where that has changed.
+async fn still(agent: &Agent, peer: &TrustedPeer, verb: Verb) -> Result<Option<TrustedPeer>, Refused> {
+    if Arc::ptr_eq(&peer.judged_by, &agent.snapshot()) {
+        return Ok(None);
+    }
+    let anew = asks(agent, &peer.peer, Some(verb), UnixTime::now()).await?;
+    Ok(Some(anew.traced(peer.trace.clone())))
 }
 
 /// All of a trusted peer's request.
@@ -262,8 +282,17 @@ pub async fn asks(agent: &Agent, peer: &Peer, verb: Option<Verb>, now: UnixTime)
 /// # Errors
 /// The gate that stops it; the verb is not to be reached.
 pub async fn calls<A: Ask>(agent: &Agent, peer: TrustedPeer, ask: A) -> Result<Passed<A>, Box<Stopped<A>>> {
-    let asked = Asked { peer, snapshot: agent.snapshot(), ask };
-    match found(agent, &asked).await {
+    let (peer, trusted) = match still(agent, &peer, A::VERB).await {
+        Ok(anew) => (anew.unwrap_or(peer), Ok(())),
+        Err(refused) => (peer, Err(refused)),
+    };
+    // One request is judged by one snapshot.
+    let asked = Asked { snapshot: Arc::clone(&peer.judged_by), peer, ask };
+    let found = match trusted {
+        Ok(()) => found(agent, &asked).await,
+        Err(refused) => Err(refused),
+    };
+    match found {
         Ok(found) => Ok(Passed { asked, found }),
         Err(refused) => Err(Box::new(Stopped { asked, refused })),
     }
@@ -275,7 +304,12 @@ async fn found<A: Ask>(agent: &Agent, asked: &Asked<A>) -> Result<A::Found, Refu
     let context = || asked.ask.context();
     let way = Way::new(agent, &asked.snapshot, Facts { call, ..Facts::default() });
     let way = Way { told: Some((&asked.peer, &context)), ..way };
-    A::found(through(Stage::Call, Some(A::VERB), way).await?).map_err(Refused::Unjudged)
+    let found = A::found(through(Stage::Call, Some(A::VERB), way).await?).map_err(Refused::Unjudged)?;
+    // A hook may take its time, and what it was told of the peer must still be so.
+    match still(agent, &asked.peer, A::VERB).await? {
+        Some(other) if other.id != asked.peer.id => Err(Refused::Serial(Rejection::Unknown)),
+        _ => Ok(found),
+    }
 }
 
 /// Someone on the way through the gates.
