@@ -12,6 +12,7 @@ use super::answer::{self, Answer};
 use super::gate::TrustedPeer;
 use super::metrics::CANCEL;
 use super::state::Agent;
+use super::words::Words;
 use super::{jobs, result};
 use crate::audit::{Event, Level};
 use crate::store::jobs::{JobRecord, JobStatus};
@@ -25,7 +26,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_m
 
 /// Cancels the caller's job of this id and answers with its record, without output: 200 when it has ended, 202 while it
 /// is still ending.
-pub async fn cancel(agent: &Arc<Agent>, peer: &TrustedPeer, path: &str) -> Answer {
+pub async fn cancel(agent: &Arc<Agent>, peer: &TrustedPeer, path: &str, words: Words) -> Answer {
     let Ok(id) = RequestId::parse(path.strip_prefix(CANCEL).unwrap_or_default()) else {
         return answer::error(StatusCode::NOT_FOUND, "not found");
     };
@@ -62,17 +63,17 @@ pub async fn cancel(agent: &Arc<Agent>, peer: &TrustedPeer, path: &str) -> Answe
     let event = Event::new(Level::Info, "cancel").field("DISPATCHER", peer.id()).field("PEER", peer.address());
     let event = event.maybe("TRACE", peer.trace());
     agent.log().emit(event.field("REQID", &key.id).field("STATUS", record.status.as_str()));
-    told(record, heard)
+    told(words.tell(record), heard, words)
 }
 
-fn told(record: JobRecord, heard: bool) -> Answer {
+fn told(record: JobRecord, heard: bool, words: Words) -> Answer {
     match (record.status, heard) {
         (JobStatus::Running, false) => {
             let text = "this job was not started by this version of the agent, and cannot be cancelled";
             let body = json!({ "status": "running", "reqid": record.reqid, "error": text });
             answer::json(StatusCode::CONFLICT, &body)
         }
-        (JobStatus::Running, true) => answer::json(StatusCode::ACCEPTED, &record.without_output()),
-        _ => answer::json(StatusCode::OK, &record.without_output()),
+        (JobStatus::Running, true) => words.answer(StatusCode::ACCEPTED, &record.without_output()),
+        _ => words.answer(StatusCode::OK, &record.without_output()),
     }
 }

@@ -49,3 +49,4 @@ pub mod stream;
 pub mod sweep;
 pub mod under_way;
 pub mod upgrade;
+pub mod words;

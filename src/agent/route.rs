@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::ACCEPT;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request, StatusCode, Uri};
 use rustls::pki_types::UnixTime;
@@ -13,9 +12,11 @@ use rustls::pki_types::UnixTime;
 use super::answer::{self, Answer};
 use super::gate::{self, Peer, TrustedPeer};
 use super::metrics::{Counted, Verb};
+use super::result::Form;
 use super::state::Agent;
 use super::stream::Reader;
 use super::under_way::Place;
+use super::words::{self, Words};
 use super::{cancel, capabilities, ping, renew, result, rotate, run};
 use crate::audit::{Event, Level};
 use crate::net::body::{self, Arriving, BodyError};
@@ -107,7 +108,8 @@ async fn refused(request: Request<Incoming>, answer: Answer) -> Answer {
 
 async fn routed(agent: &Arc<Agent>, peer: &TrustedPeer, head: Parts, body: &[u8], place: Place) -> Answer {
     let path = path(&head.uri);
-    let reader = wants_stream(&head.headers).then(|| Reader {
+    // The original cannot read a streamed answer, and does not say so.
+    let reader = words::accepts(&head.headers, MEDIA_TYPE).then(|| Reader {
         cut: head.extensions.get::<Cut>().cloned().unwrap_or_default(),
         patience: agent.snapshot().settings.stall_timeout,
     });
@@ -115,8 +117,11 @@ async fn routed(agent: &Arc<Agent>, peer: &TrustedPeer, head: Parts, body: &[u8]
         Verb::Run => run::run(agent, peer, body, reader, place).await,
         Verb::Ping => ping::ping(agent, peer, body),
         Verb::Capabilities => capabilities::capabilities(agent, peer).await,
-        Verb::Result => result::result(agent, peer, path, reader, place).await,
-        Verb::Cancel => cancel::cancel(agent, peer, path).await,
+        Verb::Result => {
+            let form = reader.map_or_else(|| Form::Whole(Words::of(&head.headers)), Form::Followed);
+            result::result(agent, peer, path, form, place).await
+        }
+        Verb::Cancel => cancel::cancel(agent, peer, path, Words::of(&head.headers)).await,
         Verb::Renew => renew::renew(agent, peer, body).await,
         Verb::RenewComplete => renew::complete(agent, peer, body).await,
         Verb::RotateSerial => rotate::rotate(agent, peer, body).await,
@@ -126,13 +131,6 @@ async fn routed(agent: &Arc<Agent>, peer: &TrustedPeer, head: Parts, body: &[u8]
 
 fn path(uri: &Uri) -> &str {
     uri.path_and_query().map_or("/", |path| path.as_str())
-}
-
-/// Whether the caller can read a streamed answer. The original cannot, and does not say so.
-fn wants_stream(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let mut kinds = values.flat_map(|value| value.split(',')).filter_map(|kind| kind.split(';').next());
-    kinds.any(|kind| kind.trim().eq_ignore_ascii_case(MEDIA_TYPE))
 }
 
 /// The caller's `traceparent`. Several, or one of another form, are none (Trace Context 3.2.2).
