@@ -20,6 +20,7 @@ mod executor;
 mod executor_own;
 mod executor_service;
 mod explain;
+mod explained;
 mod faults;
 mod handover;
 mod harness;
