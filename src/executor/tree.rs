@@ -26,7 +26,8 @@
 //! 8. the properties are read back.
 //!
 //! **Invariant:** a tree that was prepared is used only while the host's table of mounts is the one that it was made from
-//! (`household`), and while the host has the same directories below its private places. Files that were made meanwhile show in it: its mounts are the host's file systems themselves.
+//! (`household`), and while the host has the same directories below its private places. Files that were made meanwhile show in
+//! it: its mounts are the host's file systems themselves.
 //!
 //! # What a read-only tree does not stop, and what does
 //!

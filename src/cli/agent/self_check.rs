@@ -160,7 +160,9 @@ fn executor(kinship: &Kinship, loaded: &Loaded) -> bool {
     match kinship {
         Kinship::Private => {
             out::line("  Executor: private; scripts run with the agent's own rights");
-            unconfined::warning(loaded).iter().for_each(|line| out::line(format!("  Warning: {line}")));
+            for line in unconfined::warning(loaded) {
+                out::line(format!("  Warning: {line}"));
+            }
             return true;
         }
         Kinship::Own => out::line("  Executor: the agent's own, as root; started with the agent"),

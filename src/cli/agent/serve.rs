@@ -77,7 +77,9 @@ fn show(warnings: &Warnings) {
 /// What an operator should not have to find out.
 fn remind(kinship: &Kinship, loaded: &Loaded) {
     if !kinship.applies_profiles() {
-        unconfined::warning(loaded).iter().for_each(|line| out::error(format!("warning: {line}")));
+        for line in unconfined::warning(loaded) {
+            out::error(format!("warning: {line}"));
+        }
     }
     if kinship.applies_profiles() && !*loaded.settings.trusted_paths {
         let place = loaded.settings.trusted_paths.place(&loaded.settings.file);

@@ -1,17 +1,19 @@
 //! Over generated configurations: what `explain` says is what a real agent does to a real call, with the same ids.
 
+mod case;
+mod found;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use ctrl_exec::pki::ca::Ca;
-use proptest::prelude::*;
-use proptest::sample::{select, subsequence};
-use proptest::strategy::ValueTree as _;
+use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use self::case::{Case, Hook, Who, case};
 use crate::explain::{ended, explain, said};
 use crate::harness::agent::write_executable;
 use crate::harness::audit::Line;
@@ -29,132 +31,6 @@ sed -n 's/^\(NoNewPrivs\|CapEff\|CapPrm\|CapBnd\|Seccomp\):\t/\1 /p' /proc/self/
 "#;
 
 const CONTRACT: &str = r#"{"arguments": {"properties": {"n": {"type": "integer"}}, "required": ["n"]}}"#;
-
-/// Who calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Who {
-    Trusted,
-    Stranger,
-    Revoked,
-}
-
-/// What the hook does when it is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hook {
-    None,
-    Allows,
-    /// With this exit status.
-    Exits(u8),
-    Killed,
-    /// Others may write to it. It would allow.
-    Doubtful,
-}
-
-/// One configuration, and the call that is made under it.
-#[derive(Clone, Debug)]
-struct Case {
-    settings: Vec<&'static str>,
-    hook: Hook,
-    profile: Vec<&'static str>,
-    path: &'static str,
-    words: [&'static str; 3],
-    who: Who,
-    script: &'static str,
-    args: Vec<&'static str>,
-}
-
-const ACCOUNTS: [&str; 8] = [
-    "run_as = daemon",
-    "run_as = daemon",
-    "run_as = daemon",
-    "run_as = root",
-    "run_as = 12345",
-    "run_as = mail",
-    "run_as = no-such-account",
-    // The agent's own: a root executor does not take such a configuration.
-    "run_as = nobody",
-];
-
-const KEYS: [&str; 19] = [
-    "caps = CAP_CHOWN",
-    "caps = CAP_DAC_OVERRIDE, CAP_NET_BIND_SERVICE",
-    "caps = CAP_SYS_ADMIN\nallow_dangerous_caps = yes",
-    "memory_max = 64M",
-    "cpu_max = 50%",
-    "processes_max = 30",
-    "files_max = 64",
-    "no_new_privileges = no",
-    "environment = MODE=test",
-    "readable = /bin:/usr:/lib:/lib64:/etc:/proc:{}/scripts",
-    "readable = {}/none",
-    "writable = {}/work",
-    "writable = {}/none",
-    "network = no",
-    "syscalls = off",
-    "working_directory = /usr",
-    "working_directory = /no/such/place",
-    "umask = 077",
-    "timeout = 20",
-];
-
-const PATHS: [&str; 11] = [
-    "{}/scripts/contract",
-    "{}/scripts/contract",
-    "{}/scripts/broken",
-    "{}/scripts/theirs",
-    "{}/scripts/plain",
-    "{}/scripts/link",
-    "{}/scripts/../other/ok",
-    "{}/scripts/none",
-    "{}/etc/ctrl-exec-agent/hidden",
-    "{}/scripts",
-    "/bin/true",
-];
-
-/// Mostly this, or else one of those: a gate that refuses is the last that is asked.
-fn seldom<T: Clone + std::fmt::Debug + 'static>(usual: T, others: &[T]) -> impl Strategy<Value = T> + use<T> {
-    prop_oneof![20 => Just(usual), 3 => select(others.to_vec())]
-}
-
-fn case() -> impl Strategy<Value = Case> {
-    let settings = (
-        seldom("", &["allowed_ips = 127.0.0.0/8", "allowed_ips = 10.0.0.0/8, ::1"]),
-        seldom("", &["script_dirs = {}/scripts", "script_dirs = {}/other:{}/none"]),
-        select(vec!["", "", "trusted_paths = no"]),
-        select(vec!["", "", "schema = advertise"]),
-    );
-    let settings = settings.prop_map(|(ips, dirs, trusted, schema)| vec![ips, dirs, trusted, schema]);
-    let profile = (select(ACCOUNTS.to_vec()), subsequence(KEYS.to_vec(), 0..4)).prop_map(|(account, mut keys)| {
-        keys.dedup_by_key(|line| line.split(' ').next());
-        keys.insert(0, account);
-        keys
-    });
-    let line = (
-        prop_oneof![2 => Just("{}/scripts/ok"), 1 => select(PATHS.to_vec())],
-        select(vec!["profile=p", "profile=p", "profile=p", ""]),
-        seldom("", &["sha256=RIGHT", "sha256=WRONG"]),
-        seldom("", &["args=none", "args=0..2"]),
-    );
-    let call = (
-        seldom(Who::Trusted, &[Who::Stranger, Who::Revoked]),
-        seldom("x", &["unlisted", "../x", ""]),
-        proptest::collection::vec(select(vec!["7", "7", "word", "-x", "", "ü"]), 0..3),
-        proptest::bool::weighted(0.03),
-    );
-    let hooks =
-        [Hook::Allows, Hook::Allows, Hook::Exits(1), Hook::Exits(3), Hook::Exits(77), Hook::Killed, Hook::Doubtful];
-    let hook = prop_oneof![5 => Just(Hook::None), 2 => select(hooks.to_vec())];
-    (settings, hook, profile, line, call).prop_map(|(settings, hook, profile, line, call)| Case {
-        settings,
-        hook,
-        profile,
-        path: line.0,
-        words: [line.1, line.2, line.3],
-        who: call.0,
-        script: call.1,
-        args: if call.3 { vec!["7"; 300] } else { call.2 },
-    })
-}
 
 /// An agent whose two files every case writes anew, and those who call it.
 struct World {
@@ -186,7 +62,7 @@ impl World {
         for (name, end) in [("exits", "exit $STATUS"), ("killed", "kill -9 $$"), ("doubtful", "exit 0")] {
             for status in [0, 1, 3, 77] {
                 let end = end.replace("$STATUS", &status.to_string());
-                let text = format!("#!/bin/sh\necho asked >> {}/work/asked\n{end}\n", root.display());
+                let text = format!("#!/bin/sh\necho asked >> {}\n{end}\n", agent.work("asked").display());
                 let mode = if name == "doubtful" { 0o757 } else { 0o755 };
                 put(&root.join(format!("etc/ctrl-exec-agent/hook-{name}-{status}")), &text, mode);
             }
@@ -334,7 +210,7 @@ fn compare(world: &World, case: &Case, reqid: &str) -> (String, Logged) {
         let found = &json["surroundings"];
         // What needs no script of ours says nothing.
         if !case.path.starts_with("/bin") {
-            compare_found(found, &output, &about);
+            found::compare(found, &output, &about);
         }
         assert_eq!(found["confinement"].is_null(), private, "{about}");
         return (said, Logged::Ended("exited", found["profile"].as_str().map(str::to_owned)));
@@ -350,52 +226,6 @@ fn compare(world: &World, case: &Case, reqid: &str) -> (String, Logged) {
     };
     let profile = json["surroundings"]["profile"].as_str().map(str::to_owned);
     (said, Logged::Ended(outcome, profile))
-}
-
-/// What the script has found is what it was said to find.
-fn compare_found(said: &Value, output: &str, about: &str) {
-    let found: BTreeMap<&str, &str> = output.lines().filter_map(|line| line.split_once(' ')).collect();
-    let is = |key: &str, expected: &str| assert_eq!(found.get(key), Some(&expected), "{key}: {about}");
-    let argv: Vec<&str> = said["argv"].as_array().unwrap().iter().skip(1).map(|word| word.as_str().unwrap()).collect();
-    is("args", &format!("{}:{}", argv.len(), argv.join(" ")));
-    is("umask", said["umask"].as_str().unwrap());
-    is("pwd", said["working_directory"].as_str().unwrap());
-    let environment = said["environment"].as_array().unwrap();
-    let mode = environment.iter().find_map(|pair| pair.as_str().unwrap().strip_prefix("MODE="));
-    is("mode", mode.unwrap_or_default());
-    let confined = &said["confinement"];
-    if confined.is_null() {
-        let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
-        return is("uid", &nobody.uid.to_string());
-    }
-    is("uid", &confined["uid"].to_string());
-    is("gid", &confined["gid"].to_string());
-    // id(1) tells the group among them.
-    let mut groups: BTreeSet<u64> = BTreeSet::from([confined["gid"].as_u64().unwrap()]);
-    groups.extend(confined["groups"].as_array().unwrap().iter().map(|group| group.as_u64().unwrap()));
-    let told = found["groups"].split(' ').map(|group| group.parse().unwrap());
-    assert_eq!(told.collect::<BTreeSet<u64>>(), groups, "{about}");
-    let bits = |cap: &Value| match cap.as_str().unwrap() {
-        "CAP_CHOWN" => 1,
-        "CAP_DAC_OVERRIDE" => 1 << 1,
-        "CAP_NET_BIND_SERVICE" => 1 << 10,
-        "CAP_SYS_ADMIN" => 1_u64 << 21,
-        other => panic!("{other}"),
-    };
-    let caps: u64 = confined["caps"].as_array().unwrap().iter().map(bits).sum();
-    for set in ["CapEff", "CapPrm", "CapBnd"] {
-        is(set, &format!("{caps:016x}"));
-    }
-    is("NoNewPrivs", if confined["no_new_privileges"] == true { "1" } else { "0" });
-    if confined["syscalls"] == "default" {
-        is("Seccomp", "2");
-    }
-    let ours = std::fs::read_link("/proc/self/ns/net").unwrap();
-    assert_eq!(found["net"] == ours.to_str().unwrap(), confined["network"] == true, "{about}");
-    let files = confined["limits"].as_array().unwrap().iter().find(|limit| limit["key"] == "files_max");
-    if let Some(limit) = files {
-        is("files", &limit["value"].to_string());
-    }
 }
 
 /// As many configurations of one agent, one after the other; how their calls ended.
