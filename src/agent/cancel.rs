@@ -12,6 +12,7 @@ use super::answer::{self, Answer, Instead};
 use super::gate::{Ask, Asked, Findings, Gate, Passed};
 use super::metrics::{CANCEL, Verb};
 use super::state::Agent;
+use super::words::Words;
 use super::{jobs, result};
 use crate::audit::{Event, Level};
 use crate::store::jobs::{JobRecord, JobStatus};
@@ -47,7 +48,7 @@ pub fn ask(path: &str) -> Result<Cancel, Instead> {
 
 /// Cancels the caller's job of this id and answers with its record, without output: 200 when it has ended, 202 while it
 /// is still ending.
-pub async fn cancel(agent: &Arc<Agent>, passed: Passed<Cancel>) -> Answer {
+pub async fn cancel(agent: &Arc<Agent>, passed: Passed<Cancel>, words: Words) -> Answer {
     let (Asked { peer, snapshot, ask: Cancel(id) }, ()) = passed.into_parts();
     let store = jobs::store(agent, &snapshot);
     let (key, mut record) = match result::find(agent, &store, &peer, id, ["cancel-miss", "cancel-deny"]).await {
@@ -82,17 +83,17 @@ pub async fn cancel(agent: &Arc<Agent>, passed: Passed<Cancel>) -> Answer {
     let event = Event::new(Level::Info, "cancel").field("DISPATCHER", peer.id()).field("PEER", peer.address());
     let event = event.maybe("TRACE", peer.trace());
     agent.log().emit(event.field("REQID", &key.id).field("STATUS", record.status.as_str()));
-    told(record, heard)
+    told(words.tell(record), heard, words)
 }
 
-fn told(record: JobRecord, heard: bool) -> Answer {
+fn told(record: JobRecord, heard: bool, words: Words) -> Answer {
     match (record.status, heard) {
         (JobStatus::Running, false) => {
             let text = "this job was not started by this version of the agent, and cannot be cancelled";
             let body = json!({ "status": "running", "reqid": record.reqid, "error": text });
             answer::json(StatusCode::CONFLICT, &body)
         }
-        (JobStatus::Running, true) => answer::json(StatusCode::ACCEPTED, &record.without_output()),
-        _ => answer::json(StatusCode::OK, &record.without_output()),
+        (JobStatus::Running, true) => words.answer(StatusCode::ACCEPTED, &record.without_output()),
+        _ => words.answer(StatusCode::OK, &record.without_output()),
     }
 }

@@ -47,5 +47,7 @@ pub mod snapshot;
 pub mod state;
 pub mod stream;
 pub mod sweep;
+pub mod unapplied;
 pub mod under_way;
 pub mod upgrade;
+pub mod words;

@@ -1,7 +1,8 @@
 //! `GET /result/<request id>`: a job's record, to the dispatcher that submitted it and to nobody else.
 //!
 //! With `?from=N` (and `&stream=stderr`) it carries a piece of the output from that byte on, also while the job runs;
-//! with the media type of a streamed run it is followed to its end.
+//! with the media type of a streamed run it is followed to its end. A caller that does not say that it knows our words for a
+//! job's state is told those of the original (`words`).
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use super::metrics::{RESULT, Verb, Verdict};
 use super::state::Agent;
 use super::stream::Reader;
 use super::under_way::Place;
+use super::words::Words;
 use crate::audit::{Event, Level};
 use crate::store::StoreError;
 use crate::store::jobs::{JobRecord, JobStatus, Jobs, Key};
@@ -26,6 +28,15 @@ use crate::wire::stream::whole_characters;
 
 /// Most bytes of a piece.
 const PIECE: usize = 1 << 20;
+
+/// How a caller wants a job told.
+#[derive(Debug)]
+pub enum Form {
+    /// As it is now, in these words.
+    Whole(Words),
+    /// As it goes on, to its end. Who can read that is one of us, and knows our words.
+    Followed(Reader),
+}
 
 /// The question: the job's id, and which piece of which output.
 #[derive(Debug)]
@@ -57,7 +68,7 @@ pub fn ask(path: &str) -> Result<Wanted, Instead> {
 }
 
 /// Answers a question for a result.
-pub async fn result(agent: &Arc<Agent>, passed: Passed<Wanted>, reader: Option<Reader>, place: Place) -> Answer {
+pub async fn result(agent: &Arc<Agent>, passed: Passed<Wanted>, form: Form, place: Place) -> Answer {
     let (Asked { peer, snapshot, ask: Wanted(id, part) }, ()) = passed.into_parts();
     let store = jobs::store(agent, &snapshot);
     let (key, record) = match find(agent, &store, &peer, id, ["result-miss", "result-deny"]).await {
@@ -67,15 +78,18 @@ pub async fn result(agent: &Arc<Agent>, passed: Passed<Wanted>, reader: Option<R
     let event = Event::new(Level::Info, "result").field("DISPATCHER", peer.id()).field("PEER", peer.address());
     let event = event.maybe("TRACE", peer.trace());
     agent.log().emit(event.field("REQID", &key.id).field("STATUS", record.status.as_str()));
-    if let Some(reader) = reader {
-        let parts = part.map_or_else(Part::both, |part| vec![part]);
-        let followed = Followed { agent: Arc::clone(agent), store, key, parts, place };
-        return follow::answer(followed, reader);
-    }
-    let Some(part) = part else { return answer::json(StatusCode::OK, &record) };
+    let words = match form {
+        Form::Whole(words) => words,
+        Form::Followed(reader) => {
+            let parts = part.map_or_else(Part::both, |part| vec![part]);
+            let followed = Followed { agent: Arc::clone(agent), store, key, parts, place };
+            return follow::answer(followed, reader);
+        }
+    };
+    let Some(part) = part else { return words.answer(StatusCode::OK, &words.tell(record)) };
     let wanted = key.clone();
-    match work(&store, move |jobs| piece(jobs, &wanted, &record, part)).await {
-        Ok(body) => answer::json(StatusCode::OK, &body),
+    match work(&store, move |jobs| piece(jobs, &wanted, (record, words), part)).await {
+        Ok(body) => words.answer(StatusCode::OK, &body),
         Err(error) => unreadable(agent, &key, &error),
     }
 }
@@ -108,15 +122,16 @@ pub(super) async fn find(
 }
 
 /// The record, with a piece of one output in place of both.
-fn piece(jobs: &Jobs, key: &Key, record: &JobRecord, part: Part) -> Result<Value, StoreError> {
+fn piece(jobs: &Jobs, key: &Key, told: (JobRecord, Words), part: Part) -> Result<Value, StoreError> {
+    let (record, words) = told;
     let name = part.channel.as_str();
-    let mut bytes = read(&Source::open(jobs, key, record, part.channel)?, part.from, PIECE)?;
+    let mut bytes = read(&Source::open(jobs, key, &record, part.channel)?, part.from, PIECE)?;
     let more = bytes.len() == PIECE;
     if more || record.status == JobStatus::Running {
         bytes.truncate(whole_characters(&bytes));
     }
     let next = part.from.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-    let mut body = serde_json::to_value(record.clone().without_output()).unwrap_or_default();
+    let mut body = serde_json::to_value(words.tell(record.without_output())).unwrap_or_default();
     let Output { text, base64, .. } = Output::of(bytes, false);
     if let Some(fields) = body.as_object_mut() {
         fields.insert("stream".to_owned(), name.into());

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::ACCEPT;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request, StatusCode, Uri};
 use rustls::pki_types::UnixTime;
@@ -15,9 +14,11 @@ use super::answer::{self, Answer, Instead};
 use super::capabilities::Discovery;
 use super::gate::{self, Ask, Passed, Peer, TrustedPeer};
 use super::metrics::{Counted, Verb};
+use super::result::Form;
 use super::state::Agent;
 use super::stream::Reader;
 use super::under_way::Place;
+use super::words::{self, Words};
 use super::{cancel, capabilities, ping, renew, result, rotate, run};
 use crate::audit::{Event, Level};
 use crate::net::body::{self, Arriving, BodyError};
@@ -113,7 +114,8 @@ async fn routed(
     place: Place,
 ) -> Result<Answer, Instead> {
     let path = path(&head.uri);
-    let reader = wants_stream(&head.headers).then(|| Reader {
+    // The original cannot read a streamed answer, and does not say so.
+    let reader = words::accepts(&head.headers, MEDIA_TYPE).then(|| Reader {
         cut: head.extensions.get::<Cut>().cloned().unwrap_or_default(),
         patience: agent.snapshot().settings.stall_timeout,
     });
@@ -122,8 +124,14 @@ async fn routed(
         Verb::Run => run::run(agent, door.pass(run::ask(body)?).await?, reader, place).await,
         Verb::Ping => ping::ping(agent, &door.pass(ping::ask(body)).await?),
         Verb::Capabilities => capabilities::capabilities(agent, &door.pass(Discovery).await?).await,
-        Verb::Result => result::result(agent, door.pass(result::ask(path)?).await?, reader, place).await,
-        Verb::Cancel => cancel::cancel(agent, door.pass(cancel::ask(path)?).await?).await,
+        Verb::Result => {
+            let form = reader.map_or_else(|| Form::Whole(Words::of(&head.headers)), Form::Followed);
+            result::result(agent, door.pass(result::ask(path)?).await?, form, place).await
+        }
+        Verb::Cancel => {
+            let words = Words::of(&head.headers);
+            cancel::cancel(agent, door.pass(cancel::ask(path)?).await?, words).await
+        }
         Verb::Renew => renew::renew(agent, door.pass(renew::ask(body)).await?).await,
         Verb::RenewComplete => renew::complete(agent, door.pass(renew::ask_complete(body)).await?).await,
         Verb::RotateSerial => {
@@ -158,13 +166,6 @@ fn parting(mut answer: Answer) -> Answer {
 
 fn path(uri: &Uri) -> &str {
     uri.path_and_query().map_or("/", |path| path.as_str())
-}
-
-/// Whether the caller can read a streamed answer. The original cannot, and does not say so.
-fn wants_stream(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let mut kinds = values.flat_map(|value| value.split(',')).filter_map(|kind| kind.split(';').next());
-    kinds.any(|kind| kind.trim().eq_ignore_ascii_case(MEDIA_TYPE))
 }
 
 /// The caller's `traceparent`. Several, or one of another form, are none (Trace Context 3.2.2).

@@ -15,6 +15,7 @@ use super::signals::{Signals, Wish};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
 use super::state::{Agent, log_warnings};
 use super::sweep;
+use super::unapplied;
 use super::upgrade::{self, Fit, Footing, UpgradeError};
 use crate::audit::{Event, Ident, Level, Logger, Sockets};
 use crate::conf::agent::{Loaded, Settings};
@@ -160,6 +161,7 @@ pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), Ser
     let (snapshot, warnings) = Snapshot::load(&places, &host, &log)?;
     warn(&warnings);
     log_warnings(&log, &warnings);
+    unapplied::log(&log, &orders, &snapshot.settings);
     let taken_over = given.as_ref().is_some_and(|given| given.taken_over);
     let appointed = given.as_ref().is_some_and(|given| given.giver == Giver::InitSystem);
     let listener = listener(&snapshot.settings, given, &log)?;
@@ -359,6 +361,7 @@ async fn reload(agent: &Arc<Agent>, exporter: &Exporter, notifier: &Notifier) {
     let event = match reloaded {
         Ok(change) => {
             exporter.change(agent, change);
+            unapplied::log(agent.log(), agent.orders(), &agent.snapshot().settings);
             Event::new(Level::Info, "reload").field("RESULT", "ok")
         }
         Err(error) => {

@@ -2,14 +2,16 @@
 
 use std::future::ready;
 
+use bytes::Bytes;
 use hyper::Method;
 use serde_json::{Map, Value};
 
 use super::answer::{self, HostResult};
 use super::call::{self, Call, Fleet};
-use super::connect::{Dialer, Reply};
+use super::connect::{Ask, Dialer, Reply};
 use super::failure::CallError;
 use super::resolve::Target;
+use super::status::RECORD;
 use crate::audit::{Level, Logger};
 use crate::wire::name::RequestId;
 
@@ -21,7 +23,9 @@ pub async fn cancel(fleet: &Fleet, targets: Vec<Target>, id: &RequestId) -> Vec<
 }
 
 async fn ask(dialer: Dialer, reqid: String, target: Target) -> Result<Map<String, Value>, CallError> {
-    let Reply { body, .. } = dialer.call(&target, Method::POST, &format!("/cancel/{reqid}"), b"{}".to_vec()).await?;
+    let body = Bytes::from_static(b"{}");
+    let ask = Ask { method: Method::POST, path: &format!("/cancel/{reqid}"), accept: RECORD, body };
+    let Reply { body, .. } = dialer.ask(&target, ask).await?;
     answer::object(&body, "invalid JSON")
 }
 

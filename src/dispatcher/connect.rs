@@ -77,7 +77,14 @@ impl Dialer {
     /// # Errors
     /// Anything but a complete answer of status 2xx.
     pub async fn call(&self, target: &Target, method: Method, path: &str, body: Vec<u8>) -> Result<Reply, CallError> {
-        let ask = Ask { method, path, accept: "application/json", body: body.into() };
+        self.ask(target, Ask { method, path, accept: "application/json", body: body.into() }).await
+    }
+
+    /// As [`Dialer::call`], where other answers than JSON of no special kind can be read.
+    ///
+    /// # Errors
+    /// As [`Dialer::call`].
+    pub async fn ask(&self, target: &Target, ask: Ask<'_>) -> Result<Reply, CallError> {
         let (response, _connection) = self.open(target, ask).await?;
         // Each piece may take its time, but not every piece of an answer that comes in drops.
         let whole = timeout(self.patience.saturating_mul(PIECES), self.read(target, response)).await;

@@ -19,7 +19,7 @@
 //!
 //! The script's process, still root:
 //!
-//! 7. own session, standard descriptors, default signals;
+//! 7. own session, own keyring, standard descriptors, default signals;
 //! 8. takes copies of the writable paths as they are on the host now (`tree`); enters the control group;
 //! 9. goes back to the host's network, which the executor has left, unless the profile has `network = no`; joins the init's
 //!    namespaces, with the init's root directory; takes one of its own for the host name;

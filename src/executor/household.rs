@@ -7,7 +7,8 @@
 //!
 //! **Invariant:** a spare is used only
 //!
-//! - by an order of its own kind;
+//! - by an order of its own kind, for which the host has the same directories below the private places (`kind`): one that was
+//!   renamed has taken what covered it along;
 //! - if nothing was mounted, unmounted or changed on the host since before it was made. A monitor that waits gives up its spare
 //!   at such a change, so that nothing is kept busy by it;
 //! - if it lives. Without one that can be used, an order has its own made, in the same way.
@@ -230,7 +231,9 @@ impl Household {
         if self.spare.borrow().is_some() || changes.happened().is_err() {
             return;
         }
-        if let (Ok(builder), Some(until)) = (Builder::start(processes, kind), Instant::now().checked_add(AGE)) {
+        // And what lies in its private places now it will cover.
+        let started = Builder::start(processes, kind.of_now());
+        if let (Ok(builder), Some(until)) = (started, Instant::now().checked_add(AGE)) {
             self.spare.replace(Some(Spare { builder, until }));
         }
     }

@@ -20,12 +20,14 @@
 //!
 //! Then, in the run's ([`complete`]):
 //!
-//! 6. the copies go to their places; for a run without `writable`, the control groups become read-only;
+//! 6. the private places are seen to be private still: the host may have renamed what they lie over, and they went with it. The
+//!    copies go to their places; for a run without `writable`, the control groups become read-only;
 //! 7. the agent's own places are hidden, last, so that nothing lies over them;
 //! 8. the properties are read back.
 //!
 //! **Invariant:** a tree that was prepared is used only while the host's table of mounts is the one that it was made from
-//! (`household`). Files that were made meanwhile show in it: its mounts are the host's file systems themselves.
+//! (`household`), and while the host has the same directories below its private places. Files that were made meanwhile show in
+//! it: its mounts are the host's file systems themselves.
 //!
 //! # What a read-only tree does not stop, and what does
 //!
@@ -90,6 +92,7 @@ pub(super) fn complete(
     (kind, blinds): (Kind, &Blinds),
     groups: Option<&Path>,
 ) -> Result<(), Fault> {
+    kind.private_places().try_for_each(|(place, _)| prove_private(Path::new(place), blinds))?;
     copies.into_iter().try_for_each(|piece| attach(piece, "writable"))?;
     if let Some(groups) = groups.filter(|_| !kind.writable) {
         mount::restrict(groups, Attributes::READ_ONLY).map_err(Fault::confining("control-group"))?;
@@ -177,6 +180,14 @@ fn hide(place: &Path, blinds: &Blinds) -> Result<(), Fault> {
         return Ok(());
     }
     Err(Fault::unproven("hidden", format_args!("{} shows nevertheless", place.display())))
+}
+
+fn prove_private(place: &Path, blinds: &Blinds) -> Result<(), Fault> {
+    let fault = |error| Fault::confining("private-places")(error).about(place.display());
+    if blinds.are_beside(place).map_err(fault)? {
+        return Ok(());
+    }
+    Err(Fault::unproven("private-places", format_args!("{} is not the run's own", place.display())))
 }
 
 fn prove(path: &Path, attributes: Attributes) -> Result<(), Fault> {

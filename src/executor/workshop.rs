@@ -36,6 +36,11 @@ impl Blinds {
         Self { directory, file }
     }
 
+    /// Whether what shows at `place` comes from this workshop.
+    pub(super) fn are_beside(&self, place: &Path) -> io::Result<bool> {
+        Ok(Identity::of(place)?.is_beside(&Identity::of_opened(&self.directory)?))
+    }
+
     /// The one to hide a directory or a file behind, and what it is.
     pub(super) fn of_kind(&self, directory: bool) -> io::Result<(&OwnedFd, Identity)> {
         let blind = if directory { &self.directory } else { &self.file };

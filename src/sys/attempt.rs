@@ -57,6 +57,30 @@ pub(crate) fn refused(name: &str) -> io::Result<()> {
     answer(unsafe { libc::syscall(number, first, second, third, fourth, fifth) })
 }
 
+/// Puts a key of this name on the session keyring.
+///
+/// # Errors
+/// The call's own.
+pub(crate) fn hold_key(name: &str) -> io::Result<()> {
+    // `KEY_SPEC_SESSION_KEYRING`.
+    let (kind, name, ring) = (c"user", CString::new(name)?, -3_i64);
+    // SAFETY: type, name and content are constants or end with NUL, outlive the call, and the kernel only reads them.
+    answer(unsafe { libc::syscall(libc::SYS_add_key, kind.as_ptr(), name.as_ptr(), c"x".as_ptr(), 1, ring) })
+}
+
+/// Finds a key of this name on a keyring of this process, and reads it.
+///
+/// # Errors
+/// The calls' own: `ENOKEY` where there is none.
+pub(crate) fn read_key(name: &str) -> io::Result<()> {
+    let (kind, name) = (c"user", CString::new(name)?);
+    // SAFETY: type and name end with NUL, outlive the call, and the kernel only reads them; nobody is called out to.
+    let key = unsafe { libc::syscall(libc::SYS_request_key, kind.as_ptr(), name.as_ptr(), 0, 0) };
+    answer(key)?;
+    // SAFETY: `KEYCTL_READ` without a buffer tells the key's size, and touches no memory of ours.
+    answer(unsafe { libc::syscall(libc::SYS_keyctl, 11, key, 0, 0, 0) })
+}
+
 /// Makes a child of this process's parent that never ends by itself.
 ///
 /// # Errors

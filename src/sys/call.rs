@@ -44,6 +44,8 @@ pub(super) enum Numbers {
         /// How many bytes.
         size: usize,
     },
+    /// keyctl(2) with `KEYCTL_JOIN_SESSION_KEYRING` and no name.
+    JoinNewSessionKeyring,
     /// setpriority(2) of this process.
     Niceness(i32),
     /// `move_mount(2)` from one descriptor to another.
@@ -84,6 +86,7 @@ pub(super) fn call(call: Numbers) -> io::Result<i64> {
             let [start, size] = [start, size].map(|number| number.cast_signed() as i64);
             (libc::SYS_madvise, [start, size, libc::MADV_DONTNEED.into(), 0, 0])
         }
+        Numbers::JoinNewSessionKeyring => (libc::SYS_keyctl, [libc::KEYCTL_JOIN_SESSION_KEYRING.into(), 0, 0, 0, 0]),
         Numbers::Niceness(value) => (libc::SYS_setpriority, [libc::PRIO_PROCESS.into(), 0, value.into(), 0, 0]),
         Numbers::MoveMount { from, to } => {
             let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;

@@ -10,6 +10,7 @@ pub mod control;
 pub mod explanation;
 pub mod frame;
 pub mod hex;
+pub mod job;
 pub mod limits;
 pub mod name;
 pub mod order;

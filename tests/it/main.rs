@@ -21,6 +21,7 @@ mod executor_own;
 mod executor_service;
 mod explain;
 mod explain_verbs;
+mod explained;
 mod faults;
 mod gate;
 mod handover;

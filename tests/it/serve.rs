@@ -2,6 +2,8 @@
 
 use std::net::TcpListener;
 
+use crate::harness::audit::Line;
+use crate::harness::executor::Mode;
 use crate::harness::{Site, agent::write_key, host};
 
 #[test]
@@ -104,8 +106,83 @@ fn a_root_agent_becomes_its_account_or_does_not_start() {
 
 #[test]
 fn profiles_that_cannot_be_applied_are_warned_about_at_the_start() {
-    let site = Site::builder().section("run_as = nobody").start();
-    assert!(site.agent().stderr().contains("run_as, caps and writable of the profiles are not applied"));
+    // A script that names a profile expects it.
+    let quiet =
+        Site::builder().executor(Mode::Private).section("timeout = 9\nkill_grace = 1\n[profile unused]").start();
+    assert!(!quiet.agent().stderr().contains("without a root executor"), "{}", quiet.agent().stderr());
+    let named = Site::builder().executor(Mode::Private).sh("x", "true").section("[profile p]");
+    let named = named.allow("y = {scripts}/x profile=p").start();
+    let told = "warning: without a root executor every script runs with this agent's own rights (uid 65534); of its \
+                profile, timeout and kill_grace are applied and nothing else\n";
+    assert!(named.agent().stderr().contains(told), "{}", named.agent().stderr());
+}
+
+/// A setting of each key of a profile that takes rights to apply, or is not applied alone.
+const ONLY_AS_ROOT: [&str; 15] = [
+    "run_as = daemon",
+    "caps = CAP_NET_BIND_SERVICE",
+    "allow_dangerous_caps = yes",
+    "writable = /srv",
+    "readable = /usr",
+    "no_new_privileges = no",
+    "memory_max = 64MiB",
+    "processes_max = 64",
+    "cpu_max = 50",
+    "files_max = 64",
+    "network = no",
+    "syscalls = off",
+    "umask = 0077",
+    "environment = MODE=test",
+    "working_directory = /usr",
+];
+
+#[test]
+fn each_key_that_has_no_effect_without_a_root_executor_is_named_with_its_profile() {
+    let key = |setting: &&'static str| setting.split(' ').next().unwrap();
+    let sections: Vec<String> =
+        ONLY_AS_ROOT.iter().map(|setting| format!("[profile {}]\n{setting}\ntimeout = 60", key(setting))).collect();
+    let all = format!("[profile all]\n{}\nkill_grace = 1\n", ONLY_AS_ROOT.join("\n"));
+    let told = "id -u; umask; pwd; echo $MODE; ulimit -n; grep NoNewPrivs /proc/$$/status; wc -l < /proc/net/dev";
+    let site = Site::builder().executor(Mode::Private).sh("ok", told).allow("all = {scripts}/ok profile=all");
+    let mut site = site.section(&format!("{}\n{all}", sections.join("\n"))).prepare();
+    let config = std::fs::read_to_string(site.agent().config()).unwrap();
+    let place = |name: &str| {
+        let line = config.lines().position(|line| line == format!("[profile {name}]")).unwrap() + 1;
+        format!("{}:{line}", site.agent().config().display())
+    };
+    let keys: Vec<&str> = ONLY_AS_ROOT.iter().map(key).collect();
+    let mut lines: Vec<(String, String)> = Vec::new();
+    for (name, keys) in keys.iter().map(|key| (*key, (*key).to_owned())).chain([("all", keys.join(", "))]) {
+        lines.push((place(name), format!("Profile '{name}': not applied without a root executor: {keys}")));
+    }
+    let checked = site.agent().command(&["self-check"]).stdout;
+    site.start(0);
+    let (started, logged) = (site.agent().stderr(), site.agent().lines("config-warn"));
+    for (place, message) in &lines {
+        assert!(started.contains(&format!("warning: {place}: {message}\n")), "{place} {message}\n{started}");
+        assert!(checked.contains(&format!("  Warning: {place}: {message}\n")), "{place} {message}\n{checked}");
+        let of = |line: &&Line| line.get("ENTRY") == Some(place) && line.get("MSG") == Some(message);
+        assert_eq!(logged.iter().filter(of).count(), 1, "{place} {message}\n{logged:?}");
+    }
+    assert_eq!(started.matches("not applied without a root executor").count(), 2 * lines.len(), "{started}");
+    assert_eq!(checked.matches("not applied without a root executor").count(), lines.len(), "{checked}");
+    // And it is the truth: with all of them a script finds what it finds with none.
+    let [with, without] = ["all", "ok"].map(|script| site.result(script, &[]));
+    assert_eq!((&with["exit"], &with["stdout"]), (&without["exit"], &without["stdout"]), "{with} {without}");
+    // What a reload brings is told as well.
+    std::fs::write(site.agent().config(), config + "[profile late]\nnetwork = no\n").unwrap();
+    site.agent().reload();
+    let late = "Profile 'late': not applied without a root executor: network";
+    site.agent().line_where("config-warn", |line| line.get("MSG") == Some(late));
+}
+
+#[test]
+fn a_root_executor_applies_every_key_and_is_warned_of_none() {
+    for mode in Mode::ROOT {
+        let site = Site::builder().executor(mode).sh("ok", "true").section("umask = 0077\nnetwork = no").start();
+        assert!(!site.agent().stderr().contains("without a root executor"), "{}", site.agent().stderr());
+        assert!(!site.agent().command(&["self-check"]).stdout.contains("without a root executor"), "{mode:?}");
+    }
 }
 
 #[test]

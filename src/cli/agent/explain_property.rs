@@ -1,5 +1,6 @@
 //! Over thousands of configurations: what is explained is what the gates of a run say when they are asked themselves.
 
+mod hooks;
 mod lacking;
 
 use std::cell::RefCell;
@@ -70,6 +71,7 @@ impl Site {
         symlink(site.at("other/x"), site.at("scripts/link")).unwrap();
         site.put("scripts/open.schema.json", "{}", 0o644);
         site.put("scripts/broken.schema.json", "[", 0o644);
+        hooks::put(&site);
         let contract = r#"{"arguments": {"properties": {"n": {"type": "integer"}, "word": {"type": "string"}}}}"#;
         site.put("scripts/contract.schema.json", contract, 0o644);
         site
@@ -133,7 +135,8 @@ fn settings() -> impl Strategy<Value = Vec<&'static str>> {
     let dirs = ["", "", "script_dirs = {}/scripts", "script_dirs = {}/other:{}/none", "script_dirs = {}"];
     let trusted = select(vec!["", "", "trusted_paths = no"]);
     let schema = select(vec!["", "", "schema = advertise"]);
-    (ips, select(dirs.to_vec()), trusted, schema).prop_map(|(a, b, c, d)| vec![a, b, c, d])
+    let settings = (ips, select(dirs.to_vec()), trusted, schema, select(hooks::LINES.to_vec()));
+    settings.prop_map(|(a, b, c, d, e)| vec![a, b, c, d, e])
 }
 
 fn profile() -> impl Strategy<Value = Vec<&'static str>> {
@@ -297,6 +300,7 @@ fn check(site: &Site, case: &Case) -> Option<String> {
     let summary = Summary::of(&explained.gates);
     let log = Logger::to_writer(Ident::Agent, Box::new(std::io::sink()));
     let (snapshot, _) = Snapshot::load(&places, "here", &log).unwrap();
+    hooks::judge(site, case, &explained.gates, &snapshot);
     match (run(case, &snapshot, &policy), &summary) {
         (Err(code), Summary::WouldBeRefused { code: said, .. }) => assert_eq!(said, &code, "{case:?}"),
         (Ok(order), summary) => {

@@ -18,6 +18,7 @@ mod script_check;
 pub mod self_check;
 pub mod self_ping;
 pub mod serve;
+mod unconfined;
 
 use std::ffi::OsString;
 

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use super::{Globals, certificate_check, kernel_check, profile_check, remedy, script_check};
+use super::{Globals, certificate_check, kernel_check, profile_check, remedy, script_check, unconfined};
 use crate::agent::orders::Kinship;
 use crate::agent::serve;
 use crate::agent::snapshot::{self, Places, Snapshot, SnapshotError};
@@ -160,6 +160,9 @@ fn executor(kinship: &Kinship, loaded: &Loaded) -> bool {
     match kinship {
         Kinship::Private => {
             out::line("  Executor: private; scripts run with the agent's own rights");
+            for line in unconfined::warning(loaded) {
+                out::line(format!("  Warning: {line}"));
+            }
             return true;
         }
         Kinship::Own => out::line("  Executor: the agent's own, as root; started with the agent"),

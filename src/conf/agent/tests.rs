@@ -269,6 +269,29 @@ fn both_files_errors_appear_together() {
 }
 
 #[test]
+fn each_key_but_those_of_time_takes_a_root_executor() {
+    let setting = |key: &str| match key {
+        "run_as" => "nobody",
+        "caps" => "CAP_KILL",
+        "allow_dangerous_caps" | "no_new_privileges" | "network" => "no",
+        "writable" | "readable" | "working_directory" => "/srv",
+        "timeout" | "kill_grace" | "processes_max" | "cpu_max" | "files_max" => "60",
+        "memory_max" => "64MiB",
+        "syscalls" => "default",
+        "umask" => "022",
+        "environment" => "A=b",
+        other => panic!("{other}: does an executor without rights apply it?"),
+    };
+    for key in profile::KEYS {
+        let told = profile(&format!("{key} = {}", setting(key))).only_as_root();
+        let expected = if ["timeout", "kill_grace"].contains(&key) { vec![] } else { vec![key] };
+        assert_eq!(told, expected, "also where it is set to its default");
+    }
+    assert!(profile("").only_as_root().is_empty());
+    assert_eq!(profile("umask = 077\ntimeout = 9\nrun_as = nobody").only_as_root(), ["run_as", "umask"]);
+}
+
+#[test]
 fn of_an_unreadable_agent_conf_only_that_is_told() {
     let agent = Source::new("a.conf", b"\xff".to_vec());
     let errors = load(&agent, &Source::new("s.conf", "z = /z\n"), &Root::default()).unwrap_err();

@@ -38,6 +38,8 @@ fn attempt(words: &[&str]) -> io::Result<()> {
         ["sibling"] => attempt::sibling(),
         ["stop"] => attempt::stop_as_traced(),
         ["call", name] => attempt::refused(name),
+        ["hold-key", name] => attempt::hold_key(name),
+        ["read-key", name] => attempt::read_key(name),
         ["loosen", path] => attempt::loosen(Path::new(path)),
         ["loosen-copy", path] => attempt::loosen_a_copy(Path::new(path)).map(drop),
         ["make-in-copy", path, name] => {

@@ -28,6 +28,7 @@ use super::confine;
 use super::monitor::{self, Means};
 use super::{Confinements, ExecEvent, Paths, Pins, Policy, ProfileLimits, Script, serve_private};
 use crate::conf::{Root, Source, agent};
+use crate::sys::attempt;
 use crate::sys::fdpass;
 use crate::sys::process::{self, Fork, Reaped};
 use crate::wire::control::Reloaded;
@@ -70,6 +71,9 @@ fn executor(control: OwnedFd, directory: &Path) {
 
 /// Reads real configuration files, and has nothing of a service but its orders.
 fn root_executor(control: &OwnedFd, directory: &Path) {
+    // Of which no script finds anything, and where keys are not allowed, there is none to find.
+    process::own_keyring().unwrap();
+    drop(attempt::hold_key(&format!("executor-{}", std::process::id())));
     write!(OpenOptions::new().write(true).open(directory.join("pid")).unwrap(), "{}", std::process::id()).unwrap();
     let log = OpenOptions::new().append(true).open(directory.join("log")).unwrap();
     let audit = |event: &ExecEvent<'_>| writeln!(&log, "{}", event.line().line()).unwrap();

@@ -45,7 +45,7 @@ fn a_profile_that_this_host_cannot_apply_is_named_with_what_it_lacks() {
 }
 
 /// A call of a script without anything particular about it.
-fn plain() -> Case {
+pub(super) fn plain() -> Case {
     Case {
         settings: vec![],
         profile: vec![],

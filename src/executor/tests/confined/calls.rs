@@ -52,6 +52,20 @@ fn calls_that_attack_others_are_refused_without_a_capability_too() {
 }
 
 #[test]
+fn a_script_has_a_keyring_of_its_own_and_none_of_the_executors_keys() {
+    let executor = Executor::root("run_as = root\nsyscalls = off");
+    let theirs = format!("executor-{}", executor.pid());
+    let keys = std::fs::read_to_string("/proc/keys").unwrap();
+    assert!(keys.contains(&format!("{theirs}: 1")), "the executor holds it: {keys}");
+    let read = format!("read-key {theirs}");
+    assert_eq!(tries(&executor, &[&read, "hold-key mine", "read-key mine"]), ["ENOKEY", "done", "done"]);
+    assert_eq!(tries(&executor, &["read-key mine", &read]), ["ENOKEY"; 2], "nor those of another run");
+    // The filter refuses all of it.
+    let filtered = Executor::root("run_as = root");
+    assert_eq!(tries(&filtered, &["read-key mine", "hold-key mine"]), ["EPERM"; 2]);
+}
+
+#[test]
 fn a_capability_to_mount_does_not_undo_the_tree() {
     let profile = format!("{MOUNTER}writable = {{}}/open\n");
     let text = "mount -o remount,bind,rw / && echo remounted; umount /tmp && echo uncovered; \
