@@ -16,6 +16,7 @@ mod contract;
 mod crash;
 mod deadlines;
 mod demo;
+mod durable;
 mod executor;
 mod executor_own;
 mod executor_service;
