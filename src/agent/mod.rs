@@ -48,4 +48,5 @@ pub mod state;
 pub mod stream;
 pub mod sweep;
 pub mod under_way;
+pub mod unread;
 pub mod upgrade;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::header::ACCEPT;
 use hyper::http::request::Parts;
@@ -54,18 +55,27 @@ async fn judged_and_answered(
             return refused(request, answer).await;
         }
     };
-    if let Some(text) = oversized_head(&request) {
-        let answer = answer::error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text);
-        return refused(request, answer).await;
+    let cut = request.extensions().get::<Cut>().cloned().unwrap_or_default();
+    let mut answer = match oversized_head(&request) {
+        Some(text) => refused(request, answer::error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text)).await,
+        None => asked(&agent, &trusted, request).await,
+    };
+    if let Either::Left(whole) = answer.body_mut() {
+        whole.counted(&agent, &trusted, &cut);
     }
+    answer
+}
+
+/// Answers a trusted dispatcher.
+async fn asked(agent: &Arc<Agent>, peer: &TrustedPeer, request: Request<Incoming>) -> Answer {
     let (head, incoming) = request.into_parts();
-    let body = match arrived(&agent, &trusted, incoming).await {
+    let body = match arrived(agent, peer, incoming).await {
         Ok(body) => body,
         Err(answer) => return answer,
     };
     match agent.begin(head.extensions.get()) {
-        Ok(place) => routed(&agent, &trusted, head, &body, place).await,
-        Err(live) => crowded(&agent, &trusted, live),
+        Ok(place) => routed(agent, peer, head, &body, place).await,
+        Err(live) => crowded(agent, peer, live),
     }
 }
 

@@ -14,8 +14,8 @@ use super::orders::{Beginning, ExecutorError, Kinship, Orders};
 use super::signals::{Signals, Wish};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
 use super::state::{Agent, log_warnings};
-use super::sweep;
 use super::upgrade::{self, Fit, Footing, UpgradeError};
+use super::{sweep, unread};
 use crate::audit::{Event, Ident, Level, Logger, Sockets};
 use crate::conf::agent::{Loaded, Settings};
 use crate::conf::{Account as Configured, Warnings};
@@ -178,7 +178,8 @@ pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), Ser
     let signals = Signals::listen().map_err(ServeError::Start)?;
     held.release().map_err(ServeError::Start)?;
     announce(&agent, &notifier, &listener.local_addresses());
-    let sweeping = tokio::spawn(sweep::sweep(Arc::clone(&agent)));
+    let sweeping =
+        [tokio::spawn(sweep::sweep(Arc::clone(&agent))), tokio::spawn(unread::end_stalled(Arc::clone(&agent)))];
     let door = Door::open(Arc::clone(&agent), listener);
     let mut serving = Serving { agent, notifier, door, exporter, signals, footing, appointed, holding_up: None };
     let ended = serving.until_the_end().await;
@@ -187,7 +188,7 @@ pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), Ser
     if ended.is_ok() {
         serving.finish().await;
     }
-    sweeping.abort();
+    sweeping.iter().for_each(tokio::task::JoinHandle::abort);
     ended
 }
 

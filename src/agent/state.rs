@@ -15,6 +15,7 @@ use super::metrics::{Metrics, Turned};
 use super::orders::{ExecutorError, Orders};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
 use super::under_way::{Place, UnderWay};
+use super::unread::{self, Unread};
 use super::{pairing, promote};
 use crate::audit::{Event, Level, Logger};
 use crate::conf::RateLimit;
@@ -71,6 +72,8 @@ pub struct Agent {
     pub bodies: Arc<Crowd<DispatcherId>>,
     /// Held while a streamed answer is waited for to be read.
     pub readers: Arc<Crowd<DispatcherId>>,
+    /// Held while a whole answer is waited for to be read.
+    pub unread: Arc<Unread>,
     /// Told when there may be jobs to forget.
     pub tidy: Notify,
     /// What `GET /capabilities` knows of the scripts' files.
@@ -144,6 +147,7 @@ impl Agent {
             idle: Crowd::new(shares.idle.0, shares.idle.1),
             bodies: Crowd::bounded(BODIES, BODY_BYTES),
             readers: Crowd::new(READERS.0, READERS.1),
+            unread: unread::room(),
             tidy: Notify::new(),
             digests: Digests::default(),
             metrics,

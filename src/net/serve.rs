@@ -87,6 +87,12 @@ impl Cut {
         self.0.notify_one();
     }
 
+    /// What gives up when it is notified, for one who only knows how to notify.
+    #[must_use]
+    pub fn signal(&self) -> Arc<Notify> {
+        Arc::clone(&self.0)
+    }
+
     async fn wanted(&self) {
         self.0.notified().await;
     }

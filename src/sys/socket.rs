@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use nix::libc as c;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -9,6 +10,13 @@ use nix::sys::socket::{setsockopt, sockopt};
 /// Sets `IPV6_V6ONLY` (ipv6(7)), whose default is a sysctl of the host.
 pub fn set_v6_only(socket: &impl AsFd, only: bool) -> io::Result<()> {
     Ok(setsockopt(socket, sockopt::Ipv6V6Only, &only)?)
+}
+
+/// Has the kernel end a TCP connection whose peer takes nothing of what waits for it for so long, or acknowledges nothing
+/// (`TCP_USER_TIMEOUT`, tcp(7)). To the millisecond, and at most 49 days.
+pub fn end_when_stalled(socket: &impl AsFd, patience: Duration) -> io::Result<()> {
+    let milliseconds = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+    Ok(setsockopt(socket, sockopt::TcpUserTimeout, &milliseconds)?)
 }
 
 /// Whether an error of socket(2) or bind(2) says that the host has no IPv6.

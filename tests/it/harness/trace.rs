@@ -72,11 +72,11 @@ impl Trace {
         for (number, line) in self.text().lines().enumerate() {
             let Some((process, said)) = line.split_once(' ') else { continue };
             let said = said.trim_start();
-            if let Some(begin) = said.strip_suffix("<unfinished ...>") {
-                pending.insert(process.to_owned(), (number, begin.to_owned()));
+            if let Some(first) = said.strip_suffix("<unfinished ...>") {
+                pending.insert(process.to_owned(), (number, first.to_owned()));
             } else if let Some((_, rest)) = said.split_once(" resumed>") {
-                let Some((begun, begin)) = pending.remove(process) else { continue };
-                calls.push(Call { begun, ended: number, text: begin + rest });
+                let Some((begun, first)) = pending.remove(process) else { continue };
+                calls.push(Call { begun, ended: number, text: first + rest });
             } else if said.contains(" = ") {
                 calls.push(Call { begun: number, ended: number, text: said.to_owned() });
             }
