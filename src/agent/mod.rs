@@ -34,6 +34,7 @@ pub mod present;
 pub mod promote;
 pub mod pump;
 pub mod renew;
+pub mod rest;
 pub mod result;
 pub mod rotate;
 pub mod route;

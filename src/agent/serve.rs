@@ -15,7 +15,7 @@ use super::signals::{Signals, Wish};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
 use super::state::{Agent, log_warnings};
 use super::upgrade::{self, Fit, Footing, UpgradeError};
-use super::{sweep, unread};
+use super::{rest, sweep, unread};
 use crate::audit::{Event, Ident, Level, Logger, Sockets};
 use crate::conf::agent::{Loaded, Settings};
 use crate::conf::{Account as Configured, Warnings};
@@ -178,8 +178,11 @@ pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), Ser
     let signals = Signals::listen().map_err(ServeError::Start)?;
     held.release().map_err(ServeError::Start)?;
     announce(&agent, &notifier, &listener.local_addresses());
-    let sweeping =
-        [tokio::spawn(sweep::sweep(Arc::clone(&agent))), tokio::spawn(unread::end_stalled(Arc::clone(&agent)))];
+    let beside = [
+        tokio::spawn(sweep::sweep(Arc::clone(&agent))),
+        tokio::spawn(unread::end_stalled(Arc::clone(&agent))),
+        tokio::spawn(rest::rest(Arc::clone(&agent))),
+    ];
     let door = Door::open(Arc::clone(&agent), listener);
     let mut serving = Serving { agent, notifier, door, exporter, signals, footing, appointed, holding_up: None };
     let ended = serving.until_the_end().await;
@@ -188,7 +191,7 @@ pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), Ser
     if ended.is_ok() {
         serving.finish().await;
     }
-    sweeping.iter().for_each(tokio::task::JoinHandle::abort);
+    beside.iter().for_each(tokio::task::JoinHandle::abort);
     ended
 }
 

@@ -144,16 +144,22 @@ where
     }
 }
 
-/// Sees to it that a peer learns why its head was refused. Where a connection is closed before all was read, the kernel
-/// resets it, and the answer may be lost with that: so what still comes is thrown away for a while (RFC 9112 9.6).
-async fn refused(ended: hyper::Result<()>, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+/// Sees to it that a peer learns why its head was refused.
+async fn refused(ended: hyper::Result<()>, stream: impl AsyncRead + AsyncWrite + Unpin) {
     if ended.is_err_and(|error| error.is_parse()) {
-        let parting = async {
-            stream.shutdown().await?;
-            tokio::io::copy(&mut stream.take(WASTE), &mut tokio::io::sink()).await
-        };
-        drop(timeout(FAREWELL, parting).await);
+        part(stream).await;
     }
+}
+
+/// Ends a connection whose peer has its last answer, and may not have read it. Where a connection is closed before all was
+/// read, the kernel resets it, and the answer may be lost with that: so what still comes is thrown away for a while
+/// (RFC 9112 9.6).
+pub async fn part(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let parting = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(WASTE), &mut tokio::io::sink()).await
+    };
+    drop(timeout(FAREWELL, parting).await);
 }
 
 /// Serves a connection on which HTTP/2 is spoken, to its end or until `leave` is done.

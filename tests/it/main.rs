@@ -17,6 +17,7 @@ mod crash;
 mod deadlines;
 mod demo;
 mod durable;
+mod examples;
 mod executor;
 mod executor_own;
 mod executor_service;
