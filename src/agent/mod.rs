@@ -28,6 +28,7 @@ pub mod metrics;
 pub mod older_trust;
 pub mod order;
 pub mod orders;
+pub mod own_certificate;
 pub mod pairing;
 pub mod ping;
 pub mod present;

@@ -15,7 +15,7 @@ use super::signals::{Signals, Wish};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
 use super::state::{Agent, log_warnings};
 use super::upgrade::{self, Fit, Footing, UpgradeError};
-use super::{rest, sweep, unread};
+use super::{own_certificate, rest, sweep, unread};
 use crate::audit::{Event, Ident, Level, Logger, Sockets};
 use crate::conf::agent::{Loaded, Settings};
 use crate::conf::{Account as Configured, Warnings};
@@ -160,6 +160,7 @@ pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), Ser
     let (snapshot, warnings) = Snapshot::load(&places, &host, &log)?;
     warn(&warnings);
     log_warnings(&log, &warnings);
+    own_certificate::warn(&log, &snapshot.settings, snapshot.fault.as_deref());
     let taken_over = given.as_ref().is_some_and(|given| given.taken_over);
     let appointed = given.as_ref().is_some_and(|given| given.giver == Giver::InitSystem);
     let listener = listener(&snapshot.settings, given, &log)?;

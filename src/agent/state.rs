@@ -16,7 +16,7 @@ use super::orders::{ExecutorError, Orders};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
 use super::under_way::{Place, UnderWay};
 use super::unread::{self, Unread};
-use super::{pairing, promote};
+use super::{own_certificate, pairing, promote};
 use crate::audit::{Event, Level, Logger};
 use crate::conf::RateLimit;
 use crate::conf::agent::Settings;
@@ -225,6 +225,7 @@ impl Agent {
         let prepared = prepare(&fresh.settings).map_err(ReloadError::Metrics)?;
         self.orders.reload().await?;
         log_warnings(&self.log, &warnings);
+        own_certificate::warn(&self.log, &fresh.settings, fresh.fault.as_deref());
         self.warn_of_restart(&fresh);
         *self.limiter() = limiter(&fresh);
         self.metrics.expect(&fresh.allowlist);

@@ -22,8 +22,8 @@ fn with_rule(number: u32) -> String {
     let head = format!("# Example {number}: ");
     let mut here = false;
     let line = |line: &str| {
+        let rule = line.strip_prefix('#').filter(|_| here);
         here = line.starts_with(&head) || here && !line.is_empty();
-        let rule = line.strip_prefix('#').filter(|_| here && !line.starts_with("# "));
         rule.unwrap_or(line).to_owned() + "\n"
     };
     let text: String = HOOK.lines().map(line).collect();
