@@ -17,7 +17,7 @@ use super::metrics::{Counted, Verb};
 use super::state::Agent;
 use super::stream::Reader;
 use super::under_way::Place;
-use super::{cancel, capabilities, ping, renew, result, rotate, run};
+use super::{cancel, capabilities, ping, renew, result, rotate, run, unread};
 use crate::audit::{Event, Level};
 use crate::net::body::{self, Arriving, BodyError};
 use crate::net::serve::{Cut, Parting};
@@ -61,7 +61,8 @@ async fn judged_and_answered(
         None => asked(&agent, &trusted, request).await,
     };
     if let Either::Left(whole) = answer.body_mut() {
-        whole.counted(&agent, &trusted, &cut);
+        let (dispatcher, address) = (trusted.id().clone(), trusted.address());
+        whole.counted(&agent.unread, unread::Reader { dispatcher, address, cut, log: agent.log().clone() });
     }
     answer
 }

@@ -15,7 +15,7 @@ use super::signals::{Signals, Wish};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
 use super::state::{Agent, log_warnings};
 use super::upgrade::{self, Fit, Footing, UpgradeError};
-use super::{own_certificate, rest, sweep, unread};
+use super::{own_certificate, rest, sweep};
 use crate::audit::{Event, Ident, Level, Logger, Sockets};
 use crate::conf::agent::{Loaded, Settings};
 use crate::conf::{Account as Configured, Warnings};
@@ -181,7 +181,7 @@ pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), Ser
     announce(&agent, &notifier, &listener.local_addresses());
     let beside = [
         tokio::spawn(sweep::sweep(Arc::clone(&agent))),
-        tokio::spawn(unread::end_stalled(Arc::clone(&agent))),
+        tokio::spawn(sweep::end_stalled(Arc::clone(&agent))),
         tokio::spawn(rest::rest(Arc::clone(&agent))),
     ];
     let door = Door::open(Arc::clone(&agent), listener);

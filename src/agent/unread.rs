@@ -9,14 +9,11 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
-use super::gate::TrustedPeer;
-use super::state::Agent;
-use crate::audit::{Event, Level};
+use crate::audit::{Event, Level, Logger};
 use crate::net::crowd::{Crowd, Place};
 use crate::net::serve::Cut;
 use crate::wire::name::DispatcherId;
@@ -29,9 +26,6 @@ const BYTES: (usize, usize) = (512 << 20, 128 << 20);
 const PIECE: usize = 16 * 1024;
 /// And at most so much at last, since what HTTP/2 sends last has left here before it is taken.
 const LAST: usize = 1024;
-/// Bounds of the time between two looks for answers that nobody reads.
-const LOOKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_mins(1));
-
 /// The answers that wait.
 pub type Unread = Crowd<DispatcherId>;
 
@@ -39,15 +33,6 @@ pub type Unread = Crowd<DispatcherId>;
 #[must_use]
 pub fn room() -> Arc<Unread> {
     Crowd::bounded(ANSWERS, BYTES)
-}
-
-/// Ends, again and again, those of which nothing was taken for `stall_timeout`.
-pub async fn end_stalled(agent: Arc<Agent>) -> Infallible {
-    loop {
-        let patience = agent.snapshot().settings.stall_timeout;
-        tokio::time::sleep((patience / 4).clamp(LOOKS.0, LOOKS.1)).await;
-        agent.unread.turn_out(patience, Instant::now());
-    }
 }
 
 /// A whole answer's body.
@@ -60,11 +45,23 @@ pub struct Whole {
     waiting: Option<Waiting>,
 }
 
+/// Who is to read an answer, and how he hears that he has waited too long.
+#[derive(Debug)]
+pub struct Reader {
+    /// By its certificate.
+    pub dispatcher: DispatcherId,
+    /// Where it is.
+    pub address: IpAddr,
+    /// Ends the answer.
+    pub cut: Cut,
+    /// Hears of that.
+    pub log: Logger,
+}
+
 #[derive(Debug)]
 struct Waiting {
-    agent: Arc<Agent>,
-    reader: IpAddr,
-    dispatcher: DispatcherId,
+    room: Arc<Unread>,
+    reader: Reader,
     place: Place<DispatcherId>,
 }
 
@@ -76,10 +73,9 @@ impl Whole {
     }
 
     /// Counts it among its reader's others from now on.
-    pub fn counted(&mut self, agent: &Arc<Agent>, peer: &TrustedPeer, cut: &Cut) {
-        let place = agent.unread.enter_heavy(peer.id(), self.rest.len(), cut.signal());
-        let (agent, dispatcher) = (Arc::clone(agent), peer.id().clone());
-        self.waiting = Some(Waiting { agent, reader: peer.address(), dispatcher, place });
+    pub fn counted(&mut self, room: &Arc<Unread>, reader: Reader) {
+        let place = room.enter_heavy(&reader.dispatcher, self.rest.len(), reader.cut.signal());
+        self.waiting = Some(Waiting { room: Arc::clone(room), reader, place });
     }
 
     /// The next piece; nothing when all are taken.
@@ -120,8 +116,9 @@ impl Body for Whole {
 impl Drop for Waiting {
     fn drop(&mut self) {
         if self.place.is_lost() {
-            let event = Event::new(Level::Warning, "unread").field("DISPATCHER", &self.dispatcher);
-            self.agent.log().emit(event.field("PEER", self.reader).field("WAITING", self.agent.unread.held()));
+            let Reader { dispatcher, address, log, .. } = &self.reader;
+            let event = Event::new(Level::Warning, "unread").field("DISPATCHER", dispatcher);
+            log.emit(event.field("PEER", address).field("WAITING", self.room.held()));
         }
     }
 }
