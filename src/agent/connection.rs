@@ -23,7 +23,7 @@ use crate::audit::{Event, Level};
 use crate::net::handshakes::Place;
 use crate::net::serve::{self as net, Bounds};
 use crate::net::slots::Slot;
-use crate::sys::clock;
+use crate::sys::{clock, socket};
 use crate::tls;
 
 /// How long a handshake may take.
@@ -65,7 +65,11 @@ pub async fn admit(agent: &Agent, peer: IpAddr) -> Option<Admission> {
 pub async fn serve(agent: Arc<Agent>, admission: Admission, stream: TcpStream, address: SocketAddr) {
     let ip = address.ip();
     let Admission { connection, handshake: place } = admission;
-    let acceptor = TlsAcceptor::from(agent.snapshot().tls.config());
+    let snapshot = agent.snapshot();
+    // What waits in the kernel is no answer's any more, and has the same end. One that will not have it lives by its others.
+    drop(socket::end_when_stalled(&stream, snapshot.settings.stall_timeout));
+    let acceptor = TlsAcceptor::from(snapshot.tls.config());
+    drop(snapshot);
     let handshake = tokio::select! {
         biased;
         handshake = timeout(HANDSHAKE, acceptor.accept(stream)) => handshake,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request, StatusCode, Uri};
@@ -19,7 +20,7 @@ use super::state::Agent;
 use super::stream::Reader;
 use super::under_way::Place;
 use super::words::{self, Words};
-use super::{cancel, capabilities, ping, renew, result, rotate, run};
+use super::{cancel, capabilities, ping, renew, result, rotate, run, unread};
 use crate::audit::{Event, Level};
 use crate::net::body::{self, Arriving, BodyError};
 use crate::net::serve::{Cut, Parting};
@@ -54,18 +55,28 @@ async fn judged_and_answered(
             return refused(request, answer).await;
         }
     };
-    if let Some(text) = oversized_head(&request) {
-        let answer = answer::error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text);
-        return refused(request, answer).await;
+    let cut = request.extensions().get::<Cut>().cloned().unwrap_or_default();
+    let (dispatcher, address) = (trusted.id().clone(), trusted.address());
+    let mut answer = match oversized_head(&request) {
+        Some(text) => refused(request, answer::error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text)).await,
+        None => asked(&agent, trusted, (verb, request)).await,
+    };
+    if let Either::Left(whole) = answer.body_mut() {
+        whole.counted(&agent.unread, unread::Reader { dispatcher, address, cut, log: agent.log().clone() });
     }
+    answer
+}
+
+/// Answers a trusted dispatcher.
+async fn asked(agent: &Arc<Agent>, peer: TrustedPeer, (verb, request): (Verb, Request<Incoming>)) -> Answer {
     let (head, incoming) = request.into_parts();
-    let body = match arrived(&agent, &trusted, incoming).await {
+    let body = match arrived(agent, &peer, incoming).await {
         Ok(body) => body,
         Err(answer) => return answer,
     };
     match agent.begin(head.extensions.get()) {
-        Ok(place) => routed(&agent, trusted, (verb, head), &body, place).await.unwrap_or_else(|instead| *instead),
-        Err(live) => crowded(&agent, &trusted, live),
+        Ok(place) => routed(agent, peer, (verb, head), &body, place).await.unwrap_or_else(|instead| *instead),
+        Err(live) => crowded(agent, &peer, live),
     }
 }
 

@@ -14,9 +14,8 @@ use super::orders::{Beginning, ExecutorError, Kinship, Orders};
 use super::signals::{Signals, Wish};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
 use super::state::{Agent, log_warnings};
-use super::sweep;
-use super::unapplied;
 use super::upgrade::{self, Fit, Footing, UpgradeError};
+use super::{own_certificate, rest, sweep, unapplied};
 use crate::audit::{Event, Ident, Level, Logger, Sockets};
 use crate::conf::agent::{Loaded, Settings};
 use crate::conf::{Account as Configured, Warnings};
@@ -162,6 +161,7 @@ pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), Ser
     warn(&warnings);
     log_warnings(&log, &warnings);
     unapplied::log(&log, &orders, &snapshot.settings);
+    own_certificate::warn(&log, &snapshot.settings, snapshot.fault.as_deref());
     let taken_over = given.as_ref().is_some_and(|given| given.taken_over);
     let appointed = given.as_ref().is_some_and(|given| given.giver == Giver::InitSystem);
     let listener = listener(&snapshot.settings, given, &log)?;
@@ -180,7 +180,11 @@ pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), Ser
     let signals = Signals::listen().map_err(ServeError::Start)?;
     held.release().map_err(ServeError::Start)?;
     announce(&agent, &notifier, &listener.local_addresses());
-    let sweeping = tokio::spawn(sweep::sweep(Arc::clone(&agent)));
+    let beside = [
+        tokio::spawn(sweep::sweep(Arc::clone(&agent))),
+        tokio::spawn(sweep::end_stalled(Arc::clone(&agent))),
+        tokio::spawn(rest::rest(Arc::clone(&agent))),
+    ];
     let door = Door::open(Arc::clone(&agent), listener);
     let mut serving = Serving { agent, notifier, door, exporter, signals, footing, appointed, holding_up: None };
     let ended = serving.until_the_end().await;
@@ -189,7 +193,7 @@ pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), Ser
     if ended.is_ok() {
         serving.finish().await;
     }
-    sweeping.abort();
+    beside.iter().for_each(tokio::task::JoinHandle::abort);
     ended
 }
 

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::own_certificate::Own;
 use super::sidecar::Sidecars;
 use crate::audit::{Event, Level, Logger};
 use crate::conf::agent::{self, Loaded, Settings};
@@ -13,6 +14,7 @@ use crate::hook::Hook;
 use crate::pki::chain::TrustAnchor;
 use crate::pki::revoked::RevocationList;
 use crate::pki::trust::{LineWarning, TrustMap};
+use crate::sys::clock;
 use crate::sys::file::{self, FileError};
 use crate::tls::files::{self, CredentialError};
 use crate::tls::identity::{Identity, IdentitySlot};
@@ -53,6 +55,8 @@ pub struct Snapshot {
     pub host: String,
     /// End of the certificate's validity, in OpenSSL's form.
     pub expiry: String,
+    /// Why no dispatcher accepts the certificate now, and what to do; none if all do.
+    pub fault: Option<String>,
     /// For the next handshakes.
     pub tls: AgentEnd,
 }
@@ -122,13 +126,14 @@ impl Snapshot {
             return Err(SnapshotError::Unpaired(missing));
         }
         let identity = identity(&settings)?;
-        let expiry = identity.certificate().expiry_text();
-        let tls = tls::agent_end(IdentitySlot::new(identity), &anchor(&settings)?)?;
+        let anchor = anchor(&settings)?;
+        let Own { expiry, fault, .. } = Own::judge(identity.certificate(), &anchor, clock::now().into());
+        let tls = tls::agent_end(IdentitySlot::new(identity), &anchor)?;
         let (trust, revoked) = (trust(&settings, log)?, revoked(&settings, log)?);
         let hook = hook(&settings)?;
         let host = host.to_owned();
         let sidecars = Arc::new(Sidecars::load(&allowlist, log));
-        Ok((Self { settings, allowlist, sidecars, trust, revoked, hook, host, expiry, tls }, warnings))
+        Ok((Self { settings, allowlist, sidecars, trust, revoked, hook, host, expiry, fault, tls }, warnings))
     }
 }
 

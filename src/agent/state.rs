@@ -14,7 +14,8 @@ use super::metrics::{Metrics, Turned};
 use super::orders::{ExecutorError, Orders};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
 use super::under_way::{Place, UnderWay};
-use super::{pairing, promote};
+use super::unread::{self, Unread};
+use super::{own_certificate, pairing, promote};
 use crate::audit::{Event, Level, Logger};
 use crate::conf::RateLimit;
 use crate::conf::agent::Settings;
@@ -68,6 +69,8 @@ pub struct Agent {
     pub bodies: Arc<Crowd<DispatcherId>>,
     /// Held while a streamed answer is waited for to be read.
     pub readers: Arc<Crowd<DispatcherId>>,
+    /// Held while a whole answer is waited for to be read.
+    pub unread: Arc<Unread>,
     /// Told when there may be jobs to forget.
     pub tidy: Notify,
     /// What `GET /capabilities` knows of the scripts' files.
@@ -141,6 +144,7 @@ impl Agent {
             idle: Crowd::new(shares.idle.0, shares.idle.1),
             bodies: Crowd::bounded(BODIES, BODY_BYTES),
             readers: Crowd::new(READERS.0, READERS.1),
+            unread: unread::room(),
             tidy: Notify::new(),
             digests: Digests::default(),
             metrics,
@@ -218,6 +222,7 @@ impl Agent {
         let prepared = prepare(&fresh.settings).map_err(ReloadError::Metrics)?;
         self.orders.reload().await?;
         log_warnings(&self.log, &warnings);
+        own_certificate::warn(&self.log, &fresh.settings, fresh.fault.as_deref());
         self.warn_of_restart(&fresh);
         *self.limiter() = limiter(&fresh);
         self.metrics.expect(&fresh.allowlist);

@@ -55,7 +55,7 @@ pub use pins::{Content, Pins};
 pub use policy::{Paths, Policy, ProfileLimits, Rights, Script};
 pub use resolve::resolve;
 pub use serve::{Door, Load, ServeError, serve_own, serve_private, serve_socket};
-pub use succession::Succession;
+pub use succession::{Succession, asked};
 
 #[cfg(test)]
 mod tests;

@@ -92,6 +92,12 @@ impl Cut {
         self.0.notify_one();
     }
 
+    /// What gives up when it is notified, for one who only knows how to notify.
+    #[must_use]
+    pub fn signal(&self) -> Arc<Notify> {
+        Arc::clone(&self.0)
+    }
+
     async fn wanted(&self) {
         self.0.notified().await;
     }
@@ -180,16 +186,22 @@ async fn lost(mut under_way: watch::Receiver<usize>, has_hung_up: impl Fn() -> b
     }
 }
 
-/// Sees to it that a peer learns why its head was refused. Where a connection is closed before all was read, the kernel
-/// resets it, and the answer may be lost with that: so what still comes is thrown away for a while (RFC 9112 9.6).
-async fn refused(ended: hyper::Result<()>, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+/// Sees to it that a peer learns why its head was refused.
+async fn refused(ended: hyper::Result<()>, stream: impl AsyncRead + AsyncWrite + Unpin) {
     if ended.is_err_and(|error| error.is_parse()) {
-        let parting = async {
-            stream.shutdown().await?;
-            tokio::io::copy(&mut stream.take(WASTE), &mut tokio::io::sink()).await
-        };
-        drop(timeout(FAREWELL, parting).await);
+        part(stream).await;
     }
+}
+
+/// Ends a connection whose peer has its last answer, and may not have read it. Where a connection is closed before all was
+/// read, the kernel resets it, and the answer may be lost with that: so what still comes is thrown away for a while
+/// (RFC 9112 9.6).
+pub async fn part(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let parting = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(WASTE), &mut tokio::io::sink()).await
+    };
+    drop(timeout(FAREWELL, parting).await);
 }
 
 /// Serves a connection on which HTTP/2 is spoken, to its end or until `leave` is done.

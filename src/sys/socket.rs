@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use nix::libc as c;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -10,11 +11,11 @@ use nix::sys::socket::{setsockopt, sockopt};
 /// A silent peer's kernel is asked for a sign of life after so many seconds, again after so many more, and so often
 /// (tcp(7): `TCP_KEEPIDLE`, `TCP_KEEPINTVL`, `TCP_KEEPCNT`).
 const SIGN_OF_LIFE: (u32, u32, u32) = (15, 5, 3);
-/// How long a peer's kernel may take none of what is sent, in milliseconds (tcp(7): `TCP_USER_TIMEOUT`).
+/// How long a peer's kernel may take none of what is sent, in milliseconds (tcp(7): `TCP_USER_TIMEOUT`). Where it is set, the
+/// count of signs of life that did not come is not what decides, but this is.
 const UNTAKEN: u32 = 60_000;
 
-/// Sees to it that a peer that is gone without a word, as by a cut cable, is found within a minute: within half of it where
-/// nothing is on its way to him. The sockets that a listener accepts are like it in this.
+/// Sees to it that a peer that is gone without a word, as by a cut cable, is found within a minute. The sockets that a listener accepts are like it in this.
 pub fn watch_for_loss(socket: &impl AsFd) -> io::Result<()> {
     let (idle, interval, count) = SIGN_OF_LIFE;
     setsockopt(socket, sockopt::KeepAlive, &true)?;
@@ -36,6 +37,15 @@ pub fn has_hung_up(socket: &impl AsFd) -> bool {
 /// Sets `IPV6_V6ONLY` (ipv6(7)), whose default is a sysctl of the host.
 pub fn set_v6_only(socket: &impl AsFd, only: bool) -> io::Result<()> {
     Ok(setsockopt(socket, sockopt::Ipv6V6Only, &only)?)
+}
+
+/// Has the kernel end a TCP connection whose peer takes nothing of what waits for it for so long, or acknowledges nothing,
+/// where that is less than the minute of [`watch_for_loss`]. To the millisecond.
+pub fn end_when_stalled(socket: &impl AsFd, patience: Duration) -> io::Result<()> {
+    match u32::try_from(patience.as_millis()) {
+        Ok(milliseconds @ ..UNTAKEN) => Ok(setsockopt(socket, sockopt::TcpUserTimeout, &milliseconds)?),
+        _ => Ok(()),
+    }
 }
 
 /// Whether an error of socket(2) or bind(2) says that the host has no IPv6.

@@ -16,6 +16,8 @@ mod contract;
 mod crash;
 mod deadlines;
 mod demo;
+mod durable;
+mod examples;
 mod executor;
 mod executor_own;
 mod executor_service;

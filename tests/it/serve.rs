@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use crate::harness::audit::Line;
 use crate::harness::executor::Mode;
-use crate::harness::{Site, agent::write_key, host};
+use crate::harness::{Site, agent::write_key, host, pki};
 
 #[test]
 fn an_agent_without_certificate_key_or_ca_is_not_paired() {
@@ -205,4 +205,34 @@ fn an_agent_hears_ipv6_and_ipv4_where_bind_says_so() {
     let ran = site.control(&["--json", "ping", "agent1"]).exits(0);
     assert_eq!(ran.lines("ping")[0].get("TARGET").unwrap(), format!("[::1]:{}", site.agent().address().port()));
     site.agent().line_where("ping", |line| line.get("PEER") == Some("::1"));
+}
+
+#[test]
+fn an_agent_whose_own_certificate_has_expired_serves_and_says_so_with_the_remedy() {
+    let mut site = Site::builder().prepare();
+    let present = site.agent().credentials.clone();
+    let expired = pki::issue_expired(&site.authority(), "agent1");
+    site.agent_mut().write_credentials(expired);
+    site.agent_mut().start();
+    let agent = site.agent();
+    let said = |number: usize| {
+        let warning = |line: &Line| line.get("KEY") == Some("cert");
+        let line = agent.lines("config-warn").into_iter().filter(warning).nth(number).expect("a warning");
+        line.is(&["ACTION=config-warn", "KEY=cert", "MSG=*"]);
+        line.get("MSG").unwrap().to_owned()
+    };
+    let told = said(0);
+    for part in ["agent.crt cannot serve: ", "expired on ", "pair this host again (ctrl-exec-agent request-pairing"] {
+        assert!(told.contains(part), "{told}");
+    }
+    // Its own check says the same.
+    let checked = agent.command(&["self-check"]).exits(1).stdout;
+    let reason = told.split_once(" cannot serve: ").unwrap().1;
+    assert!(checked.contains(reason), "{checked}\n{told}");
+    assert_eq!(agent.reload().get("RESULT"), Some("ok"));
+    assert_eq!(said(1), told);
+    site.agent_mut().write_credentials(present);
+    let agent = site.agent();
+    assert_eq!(agent.reload().get("RESULT"), Some("ok"));
+    assert_eq!(agent.lines("config-warn").iter().filter(|line| line.get("KEY") == Some("cert")).count(), 2);
 }

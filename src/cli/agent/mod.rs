@@ -7,7 +7,6 @@ mod explain_property;
 mod explain_text;
 pub mod globals;
 mod kernel_check;
-mod own_certificate;
 pub mod pairing_status;
 pub mod prepare;
 mod profile_check;

@@ -29,6 +29,10 @@ pub fn private(words: &[OsString]) -> Exit {
 /// The same with root's rights, for an agent that is about to give up its own.
 #[must_use]
 pub fn own(words: &[OsString]) -> Exit {
+    if let Some(ready) = executor::asked(words) {
+        out::line(ready);
+        return Exit::Success;
+    }
     run(words, true)
 }
 

@@ -117,6 +117,15 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
     std::fs::remove_file(path).map_err(|source| FileError::new(path, "remove", source))
 }
 
+/// As [`remove`], and returns only when a crash of the host cannot bring the name back.
+///
+/// # Errors
+/// As [`remove`], and syncing the directory; the file is gone by then.
+pub fn remove_for_good(path: &Path) -> Result<(), FileError> {
+    remove(path)?;
+    write::sync_directory(path)
+}
+
 /// The names in a directory, sorted, without `.` and `..`. Names that begin with `.tmp-` are unfinished writes
 /// and left out.
 ///
