@@ -251,7 +251,17 @@ struct Ending<'a> {
 
 impl<'a> Ending<'a> {
     fn new(connection: &'a OwnedFd, audit: Audit<'a>) -> Self {
-        Self { connection, audit, order: None, profile: None, pid: None, start: None, stays: false, status: None, lock: None }
+        Self {
+            connection,
+            audit,
+            order: None,
+            profile: None,
+            pid: None,
+            start: None,
+            stays: false,
+            status: None,
+            lock: None,
+        }
     }
 
     /// Status file first: whoever hears the report will find the file complete, and whoever finds it free (it is the

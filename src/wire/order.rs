@@ -120,7 +120,8 @@ impl Order {
     /// front-end does not.
     pub fn check(&self) -> Result<(), Refusal> {
         if ![VERSION, KEPT].contains(&self.version) {
-            let text = format!("the executor speaks versions {VERSION} and {KEPT}, and was asked in version {}", self.version);
+            let text =
+                format!("the executor speaks versions {VERSION} and {KEPT}, and was asked in version {}", self.version);
             return Err(Refusal::new(UNKNOWN_VERSION, text));
         }
         check_arguments(&self.args)

@@ -37,7 +37,15 @@ impl Crew {
     /// Out of descriptors.
     pub(super) fn new(elders: usize) -> io::Result<Self> {
         let (ear, voice) = fdpass::pair(Kind::Messages)?;
-        Ok(Self { monitors: BTreeMap::new(), idle: Vec::new(), keepers: BTreeSet::new(), elders, ear, voice, bereft: false })
+        Ok(Self {
+            monitors: BTreeMap::new(),
+            idle: Vec::new(),
+            keepers: BTreeSet::new(),
+            elders,
+            ear,
+            voice,
+            bereft: false,
+        })
     }
 
     /// How many are at work.
