@@ -68,10 +68,12 @@ pub async fn begin(
     while let Some((connection, turn)) = orders.kept().take() {
         // One whose monitor does not wait any longer takes nothing.
         let Ok(mut running) = Running::give((connection, turn), orders, order, descriptors).await else { continue };
-        match running.first().await? {
-            First::Started => return Ok(Ok(running)),
-            First::Ended(outcome) => return Ok(Err(outcome)),
-            First::Declined => break,
+        match running.first().await {
+            Ok(First::Started) => return Ok(Ok(running)),
+            Ok(First::Ended(outcome)) => return Ok(Err(outcome)),
+            Ok(First::Declined) => break,
+            Err(OrderError::Closed(error)) if error.kind() == io::ErrorKind::ConnectionReset => break,
+            Err(error) => return Err(error),
         }
     }
     begin_anew(orders, order, descriptors).await

@@ -282,6 +282,18 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_that_closes_with_something_unread_resets_and_one_that_has_read_everything_does_not() {
+        for unread in [true, false] {
+            let (left, right) = pair(Kind::Stream).unwrap();
+            send(&left, b"order", &[]).unwrap();
+            receive(&right, &mut [0; 5][..if unread { 4 } else { 5 }], 0).unwrap();
+            drop(right);
+            let end = receive(&left, &mut [0; 9], 0).map(|message| message.size).map_err(|error| error.kind());
+            assert_eq!(end, if unread { Err(io::ErrorKind::ConnectionReset) } else { Ok(0) });
+        }
+    }
+
+    #[test]
     fn the_peer_is_known() {
         let (left, _right) = pair(Kind::Stream).unwrap();
         let peer = peer(&left).unwrap();

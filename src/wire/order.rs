@@ -16,7 +16,8 @@
 //! **Invariant:** an order on a kept connection is carried out, or its writing fails (`EPIPE`), or it is answered by
 //! [`Report::Declined`]; in the last two cases nothing of it has happened, and the front-end gives it on a new connection.
 //! A monitor that does not wait any longer therefore has the kernel take nothing more for it (shutdown(2)), and then looks
-//! once more at what is there.
+//! once more at what is there. Where it is killed before it has read all of an order, the front-end finds its connection
+//! reset (`ECONNRESET`: something was left unread), and nothing has happened either.
 //!
 //! # A job's three descriptors
 //!

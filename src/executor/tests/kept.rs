@@ -33,11 +33,6 @@ enum Fate {
 }
 
 impl Fate {
-    fn printed(self) -> String {
-        let (Self::Free(text) | Self::Ended(text)) = self else { panic!("not carried out: {self:?}") };
-        text
-    }
-
     fn nothing_happened(&self) -> bool {
         matches!(self, Self::Declined | Self::Unwritten)
     }
