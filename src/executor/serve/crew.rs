@@ -77,8 +77,8 @@ impl Crew {
         self.listen();
     }
 
-    /// Takes note of everyone who is free, or keeps a connection. **Invariant:** done before a fork, so that no word of one that has ended is
-    /// taken for one of a new monitor with the same number.
+    /// Takes note of everyone who is free, or keeps a connection. **Invariant:** done before a fork, so that no word of one
+    /// that has ended is taken for one of a new monitor with the same number.
     pub(super) fn listen(&mut self) {
         let mut word = [0; Word::SIZE];
         while fdpass::receive_now(&self.ear, &mut word).is_ok_and(|size| size == word.len()) {
