@@ -14,7 +14,7 @@ use super::call::{Call, Reply};
 use super::follow::{self, Followed};
 use super::jobs::{self, Part, store_failed};
 use super::metrics::Verdict;
-use super::order::{OrderError, Running};
+use super::order::{self, OrderError};
 use super::stream::Reader;
 use super::under_way::Place;
 use crate::audit::{Event, Level};
@@ -95,12 +95,9 @@ impl Step {
     /// Gives the order and waits until the script runs. Our copies of the job's files are closed by then.
     async fn order(&self, job: NewJob) -> Result<Option<Outcome>, OrderError> {
         let stdin = memory::sealed(&self.call.context()).map_err(OrderError::Unreachable)?;
-        let connection = self.call.agent.orders().open().await.map_err(OrderError::Unreachable)?;
         let NewJob { stdout, stderr, status, lock, cancel } = job;
         let descriptors = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), status.as_fd(), lock.as_fd(), cancel.as_fd()];
-        let mut running = Running::give(connection, &self.order, &descriptors).await?;
-        drop((status, lock, cancel));
-        running.begun().await
+        Ok(order::begin(self.call.agent.orders(), &self.order, &descriptors).await?.err())
     }
 
     /// The order was given, and the connection broke before anything was heard of it. A monitor keeps its connection as

@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe::Sender;
 use tokio::sync::watch;
 
-use super::order::{OrderError, Running};
+use super::order::{self, OrderError, Running};
 use super::orders::Orders;
 use super::pump::{self, Sink};
 use crate::sys::pipe;
@@ -41,20 +41,15 @@ pub struct Finished {
 }
 
 impl Run {
-    /// Gives the order, with three pipes; the context is in the first of them already, as far as there is room.
-    pub async fn start(orders: &Orders, order: &Order, context: &[u8]) -> Result<Self, OrderError> {
+    /// Gives the order, with three pipes; the context is in the first of them already, as far as there is room. Waits until
+    /// the script's program runs; or says how it ended without.
+    pub async fn start(orders: &Orders, order: &Order, context: &[u8]) -> Result<Result<Self, Outcome>, OrderError> {
         let ((stdin, stdout, stderr), theirs) = pipes(context).map_err(OrderError::Unreachable)?;
-        let connection = orders.open().await.map_err(OrderError::Unreachable)?;
         let descriptors = theirs.each_ref().map(|end| end.as_fd());
-        let running = Running::give(connection, order, &descriptors).await?;
+        let begun = order::begin(orders, order, &descriptors).await?;
         // Our copies of the script's ends go here, or the pipes would never end.
         drop(theirs);
-        Ok(Self { running, stdin, stdout, stderr })
-    }
-
-    /// Waits until the script's program runs; or says how it ended without.
-    pub async fn begun(&mut self) -> Result<Option<Outcome>, OrderError> {
-        self.running.begun().await
+        Ok(begun.map(|running| Self { running, stdin, stdout, stderr }))
     }
 
     /// Writes what is left of the context within `limit`, passes the output on, and waits for the outcome. `told` hears
@@ -64,11 +59,7 @@ impl Run {
         S: Sink,
         T: FnOnce() + Send,
     {
-        let early = match self.running.begun().await? {
-            Some(outcome) => Some(outcome),
-            None => self.running.ended()?,
-        };
-        if let Some(outcome) = early {
+        if let Some(outcome) = self.running.ended()? {
             told();
             pump::drain(&self.stdout, Channel::Stdout, sink).await;
             pump::drain(&self.stderr, Channel::Stderr, sink).await;

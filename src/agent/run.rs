@@ -97,6 +97,7 @@ impl Call {
         };
         let order = id.and_then(|id| Order::new(script, request.args.clone(), id, mode));
         let order = order.map(|order| order.traced(self.peer.trace().cloned()));
+        let order = order.map(|order| if mode == Mode::Attached { order.kept() } else { order });
         order.map_err(|refusal| Box::new(self.refused(&refusal)))
     }
 
@@ -118,7 +119,10 @@ impl Call {
         let collector = Collector::new(limit);
         let mut guard = Unfinished::new(self);
         let finished = async {
-            let run = Run::start(self.agent.orders(), order, &self.context()).await?;
+            let run = match Run::start(self.agent.orders(), order, &self.context()).await? {
+                Ok(run) => run,
+                Err(outcome) => return Ok(Finished { outcome, unread: None }),
+            };
             run.finish(self.snapshot.settings.stdin_timeout, &self.agent.metrics.metered(&collector), || {}).await
         };
         let finished = finished.await;
@@ -130,11 +134,7 @@ impl Call {
     /// Starts the run; streams once the script's program runs.
     async fn streamed(self, order: Order, reader: Reader, place: Place) -> Answer {
         let mut guard = Unfinished::new(self);
-        let begun = async {
-            let mut run = Run::start(guard.call.agent.orders(), &order, &guard.call.context()).await?;
-            Ok::<_, OrderError>(run.begun().await?.map_or(Ok(run), Err))
-        };
-        let finished = match begun.await {
+        let finished = match Run::start(guard.call.agent.orders(), &order, &guard.call.context()).await {
             // The guard goes along: the caller may be gone before the stream is looked at for the first time.
             Ok(Ok(run)) => return answer::stream(OutputBody::start(reader, |outlet| guard.stream(run, outlet, place))),
             Ok(Err(outcome)) => Ok(Finished { outcome, unread: None }),

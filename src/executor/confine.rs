@@ -316,6 +316,11 @@ impl Space {
         self.deserted
     }
 
+    /// Whether something of it outlasts it that has to be cleared away.
+    pub(super) const fn is_to_be_cleared(&self) -> bool {
+        self.group.is_some()
+    }
+
     /// Has init leave, and with it everything that the run had. Only a control group has to be empty before it can be removed.
     pub(super) fn see_out(self, signals: &Signals, household: &Household) {
         if !self.deserted {

@@ -177,7 +177,8 @@ impl<'a> Supervision<'a> {
 
     /// Takes note of everyone who has ended.
     fn reap(&mut self, connection: &OwnedFd) -> Option<Outcome> {
-        while matches!(self.signals.next(), Ok(Some(_))) {}
+        // Another one is another reason to come here.
+        drop(self.signals.next());
         loop {
             match process::reap() {
                 Ok(Reaped::Child(pid, end)) if pid == self.leader => {

@@ -40,6 +40,7 @@ mod mounts;
 mod names;
 mod old_state;
 mod older_trust;
+mod orders;
 mod original;
 mod pairing;
 mod pairing_ends;

@@ -1,4 +1,5 @@
-//! The way to the executor: a fresh connection for each order, and a reload that is answered.
+//! The way to the executor: connections for orders, fresh ones and those that monitors keep ([`kept`]), and a reload that is
+//! answered.
 //!
 //! There are three, as [`crate::executor`] describes them from the other side, and the front-end picks one at its start:
 //!
@@ -10,6 +11,7 @@
 //!
 //! Orders under way are never touched by that, since each has its own monitor.
 
+pub mod kept;
 mod line;
 mod system;
 
@@ -17,11 +19,13 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify};
 use tokio::time::timeout;
 
+use self::kept::Kept;
 use self::line::{Fresh, Line};
 use super::snapshot::Places;
 use crate::conf::agent::Settings;
@@ -40,6 +44,7 @@ const GLANCE: Duration = Duration::from_secs(2);
 pub struct Orders {
     way: Way,
     lost: Notify,
+    kept: Arc<Kept>,
 }
 
 #[derive(Debug)]
@@ -157,7 +162,7 @@ impl Orders {
                 Way::Own(Mutex::new(Own::Fresh(fresh.map_err(ExecutorError::Start)?)))
             }
         };
-        Ok(Self { way, lost: Notify::new() })
+        Ok(Self { way, lost: Notify::new(), kept: Arc::default() })
     }
 
     /// Waits until the executor is ready. One of the system's is only greeted: whether it is there now says little about
@@ -210,6 +215,7 @@ impl Orders {
     /// # Errors
     /// A root executor stays what it is.
     pub async fn make_ready(&self) -> Result<Option<OwnedFd>, ExecutorError> {
+        self.kept.renew();
         match &self.way {
             Way::System(_) => {}
             Way::Private { line, .. } => {
@@ -231,6 +237,12 @@ impl Orders {
             }
         }
         Ok(None)
+    }
+
+    /// Connections whose monitors are free.
+    #[must_use]
+    pub const fn kept(&self) -> &Arc<Kept> {
+        &self.kept
     }
 
     /// A fresh order connection. Starts a private executor anew if it has died.
@@ -264,6 +276,7 @@ impl Orders {
 
     /// Has the executor read its configuration again.
     pub async fn reload(&self) -> Result<(), ExecutorError> {
+        self.kept.renew();
         let (line, arguments) = match &self.way {
             Way::System(path) => return system::ask(path, Control::Reload).await.map(drop),
             Way::Own(own) => return self.reload_own(&mut *own.lock().await).await,

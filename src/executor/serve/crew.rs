@@ -1,11 +1,11 @@
 //! The monitors of a service: those at work, and those that wait for another order ([`Post`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::executor::confine;
-use crate::executor::post::Post;
+use crate::executor::post::{Post, Word};
 use crate::sys::fdpass::{self, Kind};
 use crate::sys::process::{self, End, Pid, Reaped};
 
@@ -19,6 +19,8 @@ pub(super) struct Crew {
     monitors: BTreeMap<Pid, Option<OwnedFd>>,
     /// Who is free; the last one first, whose memory is warm.
     idle: Vec<Pid>,
+    /// Who keeps a connection: at work on it, or waiting for its next order.
+    keepers: BTreeSet<Pid>,
     /// How many are at work for a service whose keeper has started another.
     elders: usize,
     /// Hears who is free.
@@ -35,7 +37,15 @@ impl Crew {
     /// Out of descriptors.
     pub(super) fn new(elders: usize) -> io::Result<Self> {
         let (ear, voice) = fdpass::pair(Kind::Messages)?;
-        Ok(Self { monitors: BTreeMap::new(), idle: Vec::new(), elders, ear, voice, bereft: false })
+        Ok(Self {
+            monitors: BTreeMap::new(),
+            idle: Vec::new(),
+            keepers: BTreeSet::new(),
+            elders,
+            ear,
+            voice,
+            bereft: false,
+        })
     }
 
     /// How many are at work.
@@ -58,6 +68,7 @@ impl Crew {
             self.bereft |= matches!(end, End::Signalled(_));
             self.monitors.remove(&pid);
             self.idle.retain(|idle| *idle != pid);
+            self.keepers.remove(&pid);
         }
         if self.bereft {
             // Its run's last processes may be on their way out: then at the next signal.
@@ -66,17 +77,23 @@ impl Crew {
         self.listen();
     }
 
-    /// Takes note of everyone who is free. **Invariant:** done before a fork, so that no word of one that has ended is
-    /// taken for one of a new monitor with the same number.
+    /// Takes note of everyone who is free, or keeps a connection. **Invariant:** done before a fork, so that no word of one
+    /// that has ended is taken for one of a new monitor with the same number.
     pub(super) fn listen(&mut self) {
-        let mut word = [0; 4];
+        let mut word = [0; Word::SIZE];
         while fdpass::receive_now(&self.ear, &mut word).is_ok_and(|size| size == word.len()) {
-            let pid = Pid::from_raw(i32::from_ne_bytes(word));
-            match self.monitors.get_mut(&pid) {
-                // Without its line it ends.
-                Some(line) if self.idle.len() >= MOST_IDLE => *line = None,
-                Some(Some(_)) => self.idle.push(pid),
-                _ => {}
+            match Word::parse(word) {
+                Word::Free(pid) => {
+                    self.keepers.remove(&pid);
+                    match self.monitors.get_mut(&pid) {
+                        // Without its line it ends.
+                        Some(line) if self.idle.len() >= MOST_IDLE => let_go(line),
+                        Some(Some(_)) => self.idle.push(pid),
+                        _ => {}
+                    }
+                }
+                Word::Keeps(pid) if self.monitors.contains_key(&pid) => drop(self.keepers.insert(pid)),
+                Word::Keeps(_) => {}
             }
         }
     }
@@ -89,7 +106,7 @@ impl Crew {
                 return true;
             }
             // It has given up waiting and is about to end.
-            self.monitors.insert(pid, None);
+            self.monitors.entry(pid).and_modify(let_go);
         }
         false
     }
@@ -111,6 +128,22 @@ impl Crew {
     /// Nobody gets another order: who is free ends now, who is at work afterwards.
     pub(super) fn retire(&mut self) {
         self.idle.clear();
-        self.monitors.values_mut().for_each(|line| *line = None);
+        self.keepers.clear();
+        self.monitors.values_mut().for_each(let_go);
     }
+
+    /// The same of those who keep a connection, since their places are wanted. Whether there are any.
+    pub(super) fn retire_keepers(&mut self) -> bool {
+        let keepers = std::mem::take(&mut self.keepers);
+        for pid in &keepers {
+            self.monitors.entry(*pid).and_modify(let_go);
+        }
+        !keepers.is_empty()
+    }
+}
+
+/// Lets go of a monitor's line, so that it sees it from now on. Closing it alone would not do: a monitor that was just forked
+/// may still have a copy of it.
+fn let_go(line: &mut Option<OwnedFd>) {
+    drop(line.take().map(fdpass::close_door));
 }

@@ -1,7 +1,8 @@
 //! The executor's service: it takes orders' connections and hands them to monitors.
 //!
-//! It does as little as can be: it reads the configuration, finds each order's connection a monitor (one that waits for
-//! another order, or a fork), and counts them (`crew`). What an order says, only its monitor reads.
+//! It does as little as can be: it reads the configuration, finds each connection a monitor (one that waits for another
+//! order, or a fork), and counts them (`crew`). What an order says, only its monitor reads; of one that comes on a connection
+//! that its monitor has kept (`post`), the service hears nothing.
 //!
 //! There are three services, which differ in how a connection reaches them and in what they may do:
 //!
@@ -21,7 +22,7 @@ mod socket;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crew::Crew;
 
@@ -43,6 +44,8 @@ use crate::wire::refusal::Refusal;
 
 /// How long to wait for a monitor that may be about to end before an order is turned away.
 const SECOND_LOOK: Duration = Duration::from_millis(10);
+/// Time between two looks within that.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// The signals that a service hears.
 const SIGNALS: [Signal; 4] = [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
@@ -171,15 +174,27 @@ impl<D: Way> Server<'_, D> {
     }
 
     /// Whether `most` monitors or more are at work. One that has told its outcome is about to be free or to end, and the front-end may
-    /// send the next order for its place before it has: so a full house is looked at twice.
+    /// send the next order for its place before it has: so a full house is looked at twice; and once more without those who keep
+    /// their connection, and may be waiting.
     fn reaches(&mut self, most: usize) -> bool {
-        if self.crew.busy() >= most {
-            let sources = [Some(self.signals.as_fd()), Some(self.crew.ear())];
-            if poll::readable(sources, Some(SECOND_LOOK)).is_ok() {
-                self.crew.count();
+        self.stays_at(most) && (!self.crew.retire_keepers() || self.stays_at(most))
+    }
+
+    /// Whether they still are after a moment.
+    fn stays_at(&mut self, most: usize) -> bool {
+        let until = Instant::now() + SECOND_LOOK;
+        // A signal stays for the loop to take, and would end every further wait at once.
+        let mut waits = [(true, SECOND_LOOK)].into_iter().chain(std::iter::repeat((false, PAUSE)));
+        while self.crew.busy() >= most {
+            let left = until.saturating_duration_since(Instant::now());
+            let Some((signals, wait)) = waits.next().filter(|_| !left.is_zero()) else { return true };
+            let sources = [signals.then(|| self.signals.as_fd()), Some(self.crew.ear())];
+            if poll::readable(sources, Some(wait.min(left))).is_err() {
+                return true;
             }
+            self.crew.count();
         }
-        self.crew.busy() >= most
+        false
     }
 
     /// Answers without a monitor, and without waiting: a fresh socket has room for the answer.

@@ -196,21 +196,7 @@ impl Executor {
     }
 
     pub(super) fn run(&self, order: &Order) -> Run {
-        let connection = self.connect();
-        let (stdin, write_in) = pipe::pipe().unwrap();
-        let (read_out, stdout) = pipe::pipe().unwrap();
-        let (read_err, stderr) = pipe::pipe().unwrap();
-        let (status, lock) = (tempfile::tempfile().unwrap(), tempfile::NamedTempFile::new().unwrap());
-        lock.as_file().try_lock().unwrap();
-        let (fifo, cancel) = pipe::pipe().unwrap();
-        let lock_fd = lock.as_file().as_fd();
-        let all = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), status.as_fd(), lock_fd, fifo.as_fd()];
-        let bytes = frame::encode(order, limits::ORDER).unwrap();
-        let sent = fdpass::send(&connection, &bytes, &all[..order.descriptors()]).unwrap();
-        (&connection).write_all(&bytes[sent..]).unwrap();
-        let (stdout, stderr) = (File::from(read_out), File::from(read_err));
-        let lock = lock.into_temp_path();
-        Run { connection, stdin: Some(File::from(write_in)), stdout, stderr, status, lock, cancel: cancel.into() }
+        Run::on(self.connect(), order)
     }
 
     /// Lets the executor know that the front-end is gone, and waits for its end.
@@ -246,6 +232,24 @@ pub(super) struct Run {
 }
 
 impl Run {
+    /// Gives it on this connection.
+    pub(super) fn on(connection: UnixStream, order: &Order) -> Self {
+        let (stdin, write_in) = pipe::pipe().unwrap();
+        let (read_out, stdout) = pipe::pipe().unwrap();
+        let (read_err, stderr) = pipe::pipe().unwrap();
+        let (status, lock) = (tempfile::tempfile().unwrap(), tempfile::NamedTempFile::new().unwrap());
+        lock.as_file().try_lock().unwrap();
+        let (fifo, cancel) = pipe::pipe().unwrap();
+        let lock_fd = lock.as_file().as_fd();
+        let all = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), status.as_fd(), lock_fd, fifo.as_fd()];
+        let bytes = frame::encode(order, limits::ORDER).unwrap();
+        let sent = fdpass::send(&connection, &bytes, &all[..order.descriptors()]).unwrap();
+        (&connection).write_all(&bytes[sent..]).unwrap();
+        let (stdout, stderr) = (File::from(read_out), File::from(read_err));
+        let lock = lock.into_temp_path();
+        Self { connection, stdin: Some(File::from(write_in)), stdout, stderr, status, lock, cancel: cancel.into() }
+    }
+
     /// The next report; `None` when the monitor has closed.
     pub(super) fn report(&self) -> Option<Report> {
         report(&self.connection)

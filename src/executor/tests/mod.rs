@@ -7,6 +7,7 @@ mod attempts;
 mod confined;
 mod ends;
 mod harness;
+mod kept;
 mod limits;
 mod machine;
 mod orders;
