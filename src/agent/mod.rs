@@ -45,6 +45,7 @@ pub mod sidecar;
 mod signals;
 pub mod snapshot;
 pub mod state;
+pub mod strangers;
 pub mod stream;
 pub mod sweep;
 pub mod under_way;

@@ -16,7 +16,7 @@ use super::snapshot::{self, Places, Snapshot, SnapshotError};
 use super::state::{Agent, log_warnings};
 use super::sweep;
 use super::upgrade::{self, Fit, Footing, UpgradeError};
-use crate::audit::{Event, Ident, Level, Logger, Sockets};
+use crate::audit::{Event, FAREWELL, Ident, Level, Logger, Sockets};
 use crate::conf::agent::{Loaded, Settings};
 use crate::conf::{Account as Configured, Warnings};
 use crate::net::listen::{ListenError, Listener};
@@ -156,7 +156,7 @@ pub struct Start {
 /// Serves until SIGTERM or SIGINT, or until the agent's own root executor is lost.
 pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), ServeError> {
     let Start { places, orders, given, footing, held } = start;
-    let log = Logger::open(Ident::Agent, Sockets::new(|place| places.root.path(place)));
+    let log = Logger::serving(Ident::Agent, Sockets::new(|place| places.root.path(place)));
     let (snapshot, warnings) = Snapshot::load(&places, &host, &log)?;
     warn(&warnings);
     log_warnings(&log, &warnings);
@@ -188,6 +188,8 @@ pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), Ser
         serving.finish().await;
     }
     sweeping.abort();
+    // Requests that are broken off now may hold the log for longer than the process lives.
+    serving.agent.log().flush(FAREWELL);
     ended
 }
 
@@ -299,6 +301,8 @@ impl Serving {
                 let left = Left { sockets: self.door.descriptors(), appointed: self.appointed, executor };
                 let event = self.footing.event(Level::Info).field("RESULT", "ok").field("VERSION", version);
                 self.agent.log().emit(event);
+                // Lines that wait are this program's.
+                self.agent.log().flush(FAREWELL);
                 UpgradeError::Start(self.footing.take_up(&left))
             }
             Err(error) => error.into(),
@@ -359,7 +363,10 @@ async fn reload(agent: &Arc<Agent>, exporter: &Exporter, notifier: &Notifier) {
     let event = match reloaded {
         Ok(change) => {
             exporter.change(agent, change);
-            Event::new(Level::Info, "reload").field("RESULT", "ok")
+            match &agent.snapshot().unread {
+                None => Event::new(Level::Info, "reload").field("RESULT", "ok"),
+                Some(lines) => Event::new(Level::Error, "reload").field("ERROR", lines).field("RESULT", "incomplete"),
+            }
         }
         Err(error) => {
             let text = causes::on_one_line(&error);

@@ -14,6 +14,7 @@ use super::kept::{Kept, Party};
 use super::metrics::{Metrics, Turned};
 use super::orders::{ExecutorError, Orders};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
+use super::strangers::Strangers;
 use super::under_way::{Place, UnderWay};
 use super::{pairing, promote};
 use crate::audit::{Event, Level, Logger};
@@ -27,7 +28,7 @@ use crate::net::rate::{Budget, Judgement, Limiter, Verdict};
 use crate::net::slots::Slots;
 use crate::sys::{clock, descriptors};
 use crate::wire::name::DispatcherId;
-use crate::wire::stamp;
+use crate::wire::{causes, stamp};
 
 /// Handshakes under way at once, in all and from one address. A handshake costs memory and CPU before anything is
 /// known of the peer; but a dispatcher may well open a hundred connections at once.
@@ -59,6 +60,8 @@ pub struct Agent {
     /// Held from reading files to putting what they say in force, so that nothing older comes after it.
     reading: tokio::sync::Mutex<()>,
     limiter: Mutex<Limiter>,
+    /// Addresses that may not connect.
+    strangers: Mutex<Strangers>,
     /// Addresses of trusted dispatchers, and when each was heard last.
     known: Mutex<HashMap<IpAddr, u64>>,
     /// A place in it is held until a handshake is over.
@@ -138,6 +141,7 @@ impl Agent {
             snapshot: RwLock::new(Arc::new(snapshot)),
             reading: tokio::sync::Mutex::default(),
             limiter,
+            strangers: Mutex::default(),
             known: Mutex::default(),
             handshakes: Handshakes::new(shares.handshakes.0, shares.handshakes.1),
             connections: Slots::new(shares.connections.0, shares.connections.1),
@@ -211,7 +215,9 @@ impl Agent {
 
     /// Replaces the snapshot by what the files say now, and forgets rate blocks; or changes nothing.
     ///
-    /// The executor is asked first: if it accepts what we have just found to be right, both switch.
+    /// The executor is asked first: if it accepts what we have just found to be right, both switch. If it finds it broken,
+    /// neither does. One that cannot be asked has not found anything broken, and must not keep revoked certificates in
+    /// force: the front-end switches, and the executor is told before its next order.
     /// Before that `prepare` opens what else the new settings need; what it has opened is returned, or dropped.
     pub async fn reload<P>(&self, prepare: impl FnOnce(&Settings) -> Result<P, LocalError>) -> Result<P, ReloadError> {
         let _turn = self.reading.lock().await;
@@ -219,7 +225,15 @@ impl Agent {
         let host = self.snapshot().host.clone();
         let (fresh, warnings) = Snapshot::load(&self.places, &host, &self.log)?;
         let prepared = prepare(&fresh.settings).map_err(ReloadError::Metrics)?;
-        self.orders.reload().await?;
+        match self.orders.reload().await {
+            Ok(()) => {}
+            Err(error @ ExecutorError::Configuration(_)) => return Err(error.into()),
+            Err(error) => {
+                self.orders.leave_behind();
+                let event = Event::new(Level::Warning, "executor-unreachable");
+                self.log.emit(event.field("REASON", causes::on_one_line(&error)));
+            }
+        }
         log_warnings(&self.log, &warnings);
         self.warn_of_restart(&fresh);
         *self.limiter() = limiter(&fresh);
@@ -275,7 +289,11 @@ impl Agent {
     #[must_use]
     pub fn admits(&self, peer: IpAddr) -> bool {
         if !gate::admits(&self.snapshot().settings, peer) {
-            self.log.emit(Event::new(Level::Warning, "ip-block").field("PEER", peer));
+            let due = self.strangers.lock().unwrap_or_else(PoisonError::into_inner).due(peer, self.seconds());
+            if let Some(untold) = due {
+                let event = Event::new(Level::Warning, "ip-block").field("PEER", peer);
+                self.log.emit(event.maybe("MORE", Some(untold).filter(|untold| *untold > 0)));
+            }
             self.metrics.turned_away(Turned::IpBlock);
             return false;
         }
@@ -368,6 +386,10 @@ impl Agent {
 pub fn log_warnings(log: &Logger, warnings: &crate::conf::Warnings) {
     for warning in warnings.iter() {
         let event = Event::new(Level::Warning, "config-warn");
+        if let Some(key) = warning.key() {
+            log.emit(event.field("KEY", key).field("MSG", warning.summary()));
+            continue;
+        }
         let entry = match warning.line() {
             Some(line) => format!("{}:{line}", warning.path().display()),
             None => warning.path().display().to_string(),

@@ -71,6 +71,7 @@ pub(super) fn run(connection: OwnedFd, means: &Means<'_>, post: Option<&Post>) {
         let alone = household.take_note(&signals);
         let next = post.filter(|post| alone && !household.is_spoilt() && post.is_open()).and_then(|post| {
             outside.provide(&household);
+            means.audit.settle(Duration::ZERO);
             post.next(&signals, &household)
         });
         match next {
@@ -235,12 +236,12 @@ impl<'a> Ending<'a> {
         let lock = self.lock.map(std::fs::File::from);
         drop((lock.as_ref().map(std::fs::File::unlock), self.status));
         if let (Err(reason), Some(order)) = (&written, self.order) {
-            (self.audit)(&ExecEvent::StatusLost { request: order.request(), reason });
+            self.audit.tell(&ExecEvent::StatusLost { request: order.request(), reason });
         }
         // A front-end that is gone has no more use for it; the audit line has it in any case.
         let reports: Vec<Report> = self.start.into_iter().chain([Report::Ended(outcome.clone())]).collect();
         drop(report::send(self.connection, &reports));
         let pid = self.pid.map(Pid::as_raw);
-        (self.audit)(&ExecEvent::Ended { order: self.order, profile: self.profile, pid, outcome });
+        self.audit.tell(&ExecEvent::Ended { order: self.order, profile: self.profile, pid, outcome });
     }
 }

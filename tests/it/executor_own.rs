@@ -191,8 +191,11 @@ fn without_the_system_s_executor_an_agent_serves_and_each_run_says_so() {
         failed["stderr"].as_str().unwrap().starts_with("executor unreachable: No such file or directory"),
         "{failed}"
     );
-    let kept = site.agent().reload();
-    assert!(kept.get("ERROR").unwrap().contains("no executor can be reached at "), "{kept:?}");
+    // An executor that cannot be asked has found nothing broken: the front-end's part of the configuration is taken, and
+    // the log says what is left to be done.
+    assert_eq!(site.agent().reload().get("RESULT"), Some("ok"));
+    let told = site.agent().line("executor-unreachable");
+    assert!(told.get("REASON").unwrap().contains("no executor can be reached at "), "{told:?}");
     let checked = site.agent().command(&["self-check"]).exits(1).stdout;
     assert!(checked.contains("  Executor: no executor can be reached at "), "{checked}");
     // The agent itself starts without it, and uses it as soon as it is there.
@@ -202,6 +205,30 @@ fn without_the_system_s_executor_an_agent_serves_and_each_run_says_so() {
     site.agent_mut().start_service();
     site.register("agent1", site.agent().address().port(), &site.agent().credentials);
     assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+}
+
+#[test]
+fn a_revoked_dispatcher_is_not_served_because_the_executor_is_down() {
+    let mut site = Site::builder().executor(Mode::System).sh("ok", "echo ran").start();
+    assert_eq!(site.agent_mut().take_service().end(Signal::SIGTERM), Some(0));
+    std::fs::write(site.agent().revoked(), format!("{}\n", site.dispatcher().serial)).unwrap();
+    assert_eq!(site.agent().reload().get("RESULT"), Some("ok"));
+    let refused = tls::connect(site.agent().address(), &site.authority(), &site.dispatcher()).post("/ping", "{}");
+    assert_eq!(refused.status, 403, "{refused:?}");
+}
+
+#[test]
+fn an_executor_that_was_not_told_of_a_reload_does_not_run_what_was_taken_off_the_list() {
+    let site = Site::builder().executor(Mode::System).sh("ok", "echo ran").sh("gone", "echo ran").start();
+    let executor = site.agent().executor();
+    host::kill(executor, Signal::SIGSTOP);
+    let text = std::fs::read_to_string(site.agent().config()).unwrap();
+    std::fs::write(site.agent().config(), text.replace("run_as = ", "time_limit = 1\nrun_as = ")).unwrap();
+    assert_eq!(site.agent().reload().get("RESULT"), Some("ok"));
+    host::kill(executor, Signal::SIGCONT);
+    assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+    let reloads = |line: &Line| line.ident == "ctrl-exec-exec" && line.get("RESULT") == Some("ok");
+    assert!(site.agent().lines("reload").iter().any(reloads), "{:?}", site.agent().lines("reload"));
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub(super) struct Crew {
     voice: OwnedFd,
     /// A monitor was killed, and what it would have cleared away may still be there.
     bereft: bool,
+    /// Events that monitors have ended with and nobody has heard of.
+    unheard: u64,
 }
 
 impl Crew {
@@ -35,7 +37,7 @@ impl Crew {
     /// Out of descriptors.
     pub(super) fn new(elders: usize) -> io::Result<Self> {
         let (ear, voice) = fdpass::pair(Kind::Messages)?;
-        Ok(Self { monitors: BTreeMap::new(), idle: Vec::new(), elders, ear, voice, bereft: false })
+        Ok(Self { monitors: BTreeMap::new(), idle: Vec::new(), elders, ear, voice, bereft: false, unheard: 0 })
     }
 
     /// How many are at work.
@@ -55,7 +57,10 @@ impl Crew {
     /// Takes note of everyone who has ended or is free.
     pub(super) fn count(&mut self) {
         while let Ok(Reaped::Child(pid, end)) = process::reap() {
-            self.bereft |= matches!(end, End::Signalled(_));
+            match end {
+                End::Exited(events) => self.unheard = self.unheard.saturating_add(u64::from(events)),
+                End::Signalled(_) => self.bereft = true,
+            }
             self.monitors.remove(&pid);
             self.idle.retain(|idle| *idle != pid);
         }
@@ -64,6 +69,11 @@ impl Crew {
             self.bereft = !confine::sweep();
         }
         self.listen();
+    }
+
+    /// How many events monitors have ended with that nobody has heard of, since the last call: a monitor's exit status.
+    pub(super) const fn unheard(&mut self) -> u64 {
+        std::mem::replace(&mut self.unheard, 0)
     }
 
     /// Takes note of everyone who is free. **Invariant:** done before a fork, so that no word of one that has ended is
