@@ -7,7 +7,7 @@ use serde_json::Value;
 /// The spelling of each number among the elements of the array that the object in `body` has under `key`; none where an
 /// element is no number.
 #[must_use]
-pub fn elements<'b>(body: &'b [u8], key: &str) -> Vec<Option<&'b str>> {
+pub(super) fn elements<'b>(body: &'b [u8], key: &str) -> Vec<Option<&'b str>> {
     let mut scan = match field(body, key) {
         Some(scan) if scan.next() == Some(b'[') => scan.behind(1),
         _ => return Vec::new(),
@@ -29,7 +29,7 @@ pub fn elements<'b>(body: &'b [u8], key: &str) -> Vec<Option<&'b str>> {
 
 /// The value under `key` as the original reads it: a whole number that does not fit into 64 bits is a text.
 #[must_use]
-pub fn exact(body: &[u8], key: &str, value: Value) -> Value {
+pub(super) fn exact(body: &[u8], key: &str, value: Value) -> Value {
     if !value.is_f64() {
         return value;
     }

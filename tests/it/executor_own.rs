@@ -2,10 +2,11 @@
 
 use nix::sys::signal::Signal;
 
+use crate::harness::audit::Line;
 use crate::harness::background::Background;
 use crate::harness::executor::Mode;
 use crate::harness::site::Builder;
-use crate::harness::{Site, eventually, host};
+use crate::harness::{Site, eventually, host, tls};
 
 const WAIT: &str = "echo up > {work}/up; while [ ! -e {work}/go ]; do sleep 0.02; done; echo done";
 
@@ -211,7 +212,7 @@ fn without_the_system_s_executor_an_agent_serves_and_each_run_says_so() {
 fn a_revoked_dispatcher_is_not_served_because_the_executor_is_down() {
     let mut site = Site::builder().executor(Mode::System).sh("ok", "echo ran").start();
     assert_eq!(site.agent_mut().take_service().end(Signal::SIGTERM), Some(0));
-    std::fs::write(site.agent().revoked(), format!("{}\n", site.dispatcher().serial)).unwrap();
+    std::fs::write(site.agent().revoked(), format!("{}\n", site.dispatcher().serial())).unwrap();
     assert_eq!(site.agent().reload().get("RESULT"), Some("ok"));
     let refused = tls::connect(site.agent().address(), &site.authority(), &site.dispatcher()).post("/ping", "{}");
     assert_eq!(refused.status, 403, "{refused:?}");

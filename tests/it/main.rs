@@ -55,6 +55,7 @@ mod setup;
 mod shares;
 mod spare;
 mod stream;
+mod stuck_log;
 mod trace;
 mod trust;
 mod units;
