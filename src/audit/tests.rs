@@ -219,6 +219,7 @@ fn the_end_of_a_logger_waits_for_a_log_but_not_for_long() {
     drop(logger);
     assert!(start.elapsed() >= FAREWELL && start.elapsed() < FAREWELL * 5, "{:?}", start.elapsed());
     drop(syslog);
+    let system = System::new();
     let syslog = system.syslog();
     let logger = system.logger();
     (0..MANY).for_each(|n| logger.emit(event(n)));

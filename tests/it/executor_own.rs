@@ -2,7 +2,6 @@
 
 use nix::sys::signal::Signal;
 
-use crate::harness::audit::Line;
 use crate::harness::background::Background;
 use crate::harness::executor::Mode;
 use crate::harness::site::Builder;
@@ -78,7 +77,7 @@ fn an_executor_that_comes_back_to_a_broken_configuration_runs_nothing_until_it_i
     let site = builder().start();
     let agent = site.agent();
     let good = std::fs::read_to_string(agent.allowlist()).unwrap();
-    std::fs::write(agent.allowlist(), format!("{good}nonsense\n")).unwrap();
+    std::fs::write(agent.allowlist(), format!("{good}x = /x # why\n")).unwrap();
     host::kill(agent.executor(), Signal::SIGKILL);
     let refused = site.result("ok", &[]);
     assert_eq!((&refused["exit"], &refused["reason"]), (&(-1).into(), &"executor-configuration".into()), "{refused}");
@@ -219,17 +218,17 @@ fn a_revoked_dispatcher_is_not_served_because_the_executor_is_down() {
 }
 
 #[test]
-fn an_executor_that_was_not_told_of_a_reload_does_not_run_what_was_taken_off_the_list() {
-    let site = Site::builder().executor(Mode::System).sh("ok", "echo ran").sh("gone", "echo ran").start();
+fn an_executor_that_was_not_told_of_a_reload_never_gets_an_order_before_it_is() {
+    let site = Site::builder().executor(Mode::System).sh("ok", "echo ran").start();
     let executor = site.agent().executor();
     host::kill(executor, Signal::SIGSTOP);
     let text = std::fs::read_to_string(site.agent().config()).unwrap();
-    std::fs::write(site.agent().config(), text.replace("run_as = ", "time_limit = 1\nrun_as = ")).unwrap();
+    std::fs::write(site.agent().config(), text.replace("run_as = ", "timeout = 60\nrun_as = ")).unwrap();
     assert_eq!(site.agent().reload().get("RESULT"), Some("ok"));
     host::kill(executor, Signal::SIGCONT);
     assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
-    let reloads = |line: &Line| line.ident == "ctrl-exec-exec" && line.get("RESULT") == Some("ok");
-    assert!(site.agent().lines("reload").iter().any(reloads), "{:?}", site.agent().lines("reload"));
+    // The word that it could not hear then, and the one before the order.
+    eventually("both reloads", || (site.agent().lines("exec-reload").len() == 2).then_some(()));
 }
 
 #[test]
