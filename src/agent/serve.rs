@@ -13,7 +13,7 @@ use super::export::Exporter;
 use super::orders::{Beginning, ExecutorError, Kinship, Orders};
 use super::signals::{Signals, Wish};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
-use super::state::{Agent, log_warnings};
+use super::state::Agent;
 use super::sweep;
 use super::upgrade::{self, Fit, Footing, UpgradeError};
 use crate::audit::{Event, FAREWELL, Ident, Level, Logger, Sockets};
@@ -159,7 +159,7 @@ pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), Ser
     let log = Logger::serving(Ident::Agent, Sockets::new(|place| places.root.path(place)));
     let (snapshot, warnings) = Snapshot::load(&places, &host, &log)?;
     warn(&warnings);
-    log_warnings(&log, &warnings);
+    snapshot::log_warnings(&log, &warnings);
     let taken_over = given.as_ref().is_some_and(|given| given.taken_over);
     let appointed = given.as_ref().is_some_and(|given| given.giver == Giver::InitSystem);
     let listener = listener(&snapshot.settings, given, &log)?;

@@ -214,6 +214,22 @@ fn report(path: &Path, warnings: &[LineWarning], log: &Logger) {
     }
 }
 
+/// Doubtful lines of the configuration, one event each.
+pub fn log_warnings(log: &Logger, warnings: &Warnings) {
+    for warning in warnings.iter() {
+        let event = Event::new(Level::Warning, "config-warn");
+        if let Some(key) = warning.key() {
+            log.emit(event.field("KEY", key).field("MSG", warning.summary()));
+            continue;
+        }
+        let entry = match warning.line() {
+            Some(line) => format!("{}:{line}", warning.path().display()),
+            None => warning.path().display().to_string(),
+        };
+        log.emit(event.field("ENTRY", entry).field("MSG", warning.message()));
+    }
+}
+
 /// The hook. Serving does not begin with one that cannot be executed.
 pub fn hook(settings: &Settings) -> Result<Option<Hook>, SnapshotError> {
     let Some(path) = &settings.auth_hook else { return Ok(None) };

@@ -234,7 +234,7 @@ impl Agent {
                 self.log.emit(event.field("REASON", causes::on_one_line(&error)));
             }
         }
-        log_warnings(&self.log, &warnings);
+        snapshot::log_warnings(&self.log, &warnings);
         self.warn_of_restart(&fresh);
         *self.limiter() = limiter(&fresh);
         self.metrics.expect(&fresh.allowlist);
@@ -379,22 +379,6 @@ impl Agent {
 
     fn seconds(&self) -> u64 {
         self.started.elapsed().as_secs()
-    }
-}
-
-/// Doubtful lines of the configuration, one event each.
-pub fn log_warnings(log: &Logger, warnings: &crate::conf::Warnings) {
-    for warning in warnings.iter() {
-        let event = Event::new(Level::Warning, "config-warn");
-        if let Some(key) = warning.key() {
-            log.emit(event.field("KEY", key).field("MSG", warning.summary()));
-            continue;
-        }
-        let entry = match warning.line() {
-            Some(line) => format!("{}:{line}", warning.path().display()),
-            None => warning.path().display().to_string(),
-        };
-        log.emit(event.field("ENTRY", entry).field("MSG", warning.message()));
     }
 }
 

@@ -117,9 +117,10 @@ impl Logger {
         self.0.shared.emit(event);
     }
 
-    /// Writes what waits, at most for `limit`; whether nothing is left.
-    pub fn flush(&self, limit: Duration) -> bool {
-        self.0.shared.flush(limit)
+    /// Writes what waits, at most for `limit`; how many lines nobody will hear of if this process ends now.
+    #[expect(clippy::must_use_candidate, reason = "whoever goes on hears of what is lost later")]
+    pub fn flush(&self, limit: Duration) -> u64 {
+        if self.0.shared.flush(limit) { 0 } else { self.0.shared.at_stake() }
     }
 
     /// Lines that wait.
@@ -132,12 +133,6 @@ impl Logger {
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.0.shared.lost()
-    }
-
-    /// Lines that nobody will hear of if this process ends without another word.
-    #[must_use]
-    pub fn at_stake(&self) -> u64 {
-        self.0.shared.at_stake()
     }
 
     /// Another process has lost so many lines, which is told here.

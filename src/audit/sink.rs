@@ -4,21 +4,11 @@ use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use super::event::Rendered;
+pub(super) use super::socket::Delivery;
 use super::socket::{Kind, Socket};
 use super::{Ident, Sockets, journal, syslog};
 use crate::sys::localtime::LocalTime;
 use crate::sys::stderr::Stderr;
-
-/// What became of a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Delivery {
-    /// The listener has it.
-    Sent,
-    /// The listener does not keep up.
-    Full,
-    /// The listener is gone, or was replaced.
-    Broken,
-}
 
 pub(super) struct Sink {
     ident: Ident,
@@ -56,12 +46,12 @@ impl Sink {
                 other => return other,
             }
         }
-        self.to_rest(rendered)
+        self.aside(rendered)
     }
 
     /// Delivers one line that the system's log has no room for. Where there is no such log, that was said already.
     pub(super) fn pass_over(&mut self, rendered: &Rendered<'_>) -> Delivery {
-        if matches!(self.route, Route::Open(_)) { self.to_rest(rendered) } else { Delivery::Full }
+        if matches!(self.route, Route::Open(_)) { self.aside(rendered) } else { Delivery::Full }
     }
 
     /// Whether nothing waits to be written but what [`Sink::deliver`] did not take.
@@ -102,7 +92,7 @@ impl Sink {
         self.route = self.sockets.as_ref().and_then(Socket::connect).map_or(Route::Lost, Route::Open);
     }
 
-    fn to_rest(&mut self, rendered: &Rendered<'_>) -> Delivery {
+    fn aside(&mut self, rendered: &Rendered<'_>) -> Delivery {
         self.rest.write(format!("{}: {}\n", self.ident.as_str(), rendered.line).into_bytes())
     }
 }

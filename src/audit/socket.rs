@@ -6,13 +6,23 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use super::Sockets;
-use super::sink::Delivery;
 
 /// What the listener speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Journal,
     Syslog,
+}
+
+/// What became of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Delivery {
+    /// The listener has it.
+    Sent,
+    /// The listener does not keep up.
+    Full,
+    /// The listener is gone, or was replaced.
+    Broken,
 }
 
 pub(super) struct Socket {

@@ -143,16 +143,16 @@ fn a_restarted_log_gets_the_next_line_and_none_is_lost() {
 
 /// The number in each line that a log gets, up to that of the last line.
 fn numbers_until(socket: &UnixDatagram, last: usize) -> (Vec<usize>, usize) {
-    let (mut numbers, mut lost) = (Vec::new(), 0);
-    while numbers.last() != Some(&last) {
+    let (mut seen, mut gone) = (Vec::new(), 0);
+    while seen.last() != Some(&last) {
         let text = received(socket);
         if let Some((_, behind)) = text.split_once("ACTION=log-lost COUNT=") {
-            lost += behind.split(' ').next().unwrap().parse::<usize>().unwrap();
+            gone += behind.split(' ').next().unwrap().parse::<usize>().unwrap();
         } else {
-            numbers.push(text.rsplit_once("N=").unwrap().1.parse().unwrap());
+            seen.push(text.rsplit_once("N=").unwrap().1.parse().unwrap());
         }
     }
-    (numbers, lost)
+    (seen, gone)
 }
 
 /// More than any queue of the kernel holds (`net.unix.max_dgram_qlen`), and less than a logger keeps.
@@ -171,7 +171,7 @@ fn a_log_that_nobody_reads_keeps_nobody_waiting_and_gets_every_line_in_its_order
         assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
         assert!(logger.waiting() > 0);
         let writing = logger.clone();
-        let rest = std::thread::spawn(move || if serves { true } else { writing.flush(Duration::from_secs(20)) });
+        let rest = std::thread::spawn(move || serves || writing.flush(Duration::from_secs(20)) == 0);
         assert_eq!(numbers_until(&syslog, MANY - 1), ((0..MANY).collect(), 0));
         assert!(rest.join().unwrap());
         assert_eq!((system.rest.text(), logger.lost()), (String::new(), 0));

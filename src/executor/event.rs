@@ -106,7 +106,7 @@ impl Trail for Logger {
     }
 
     fn settle(&self, limit: Duration) -> u64 {
-        if self.waiting() == 0 || self.flush(limit) { 0 } else { self.at_stake() }
+        if self.waiting() == 0 { 0 } else { self.flush(limit) }
     }
 
     fn count(&self, events: u64) {

@@ -1,6 +1,6 @@
 //! How a number was spelt: what a reader of JSON makes of it, in 64 bits, is not always what its writer meant.
 //!
-//! **Invariant:** given only a text that serde_json has read. What is no JSON is found to hold nothing.
+//! **Invariant:** given only a text that `serde_json` has read. What is no JSON is found to hold nothing.
 
 use serde_json::Value;
 

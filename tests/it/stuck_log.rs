@@ -80,8 +80,8 @@ fn a_log_that_takes_two_lines_a_second_slows_down_nobody() {
     site.start(0);
     let read = || {
         let mut buffer = vec![0; 65_536];
-        let size = log.recv(&mut buffer).unwrap();
-        String::from_utf8_lossy(&buffer[..size]).into_owned()
+        let read = log.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..read]).into_owned()
     };
     let (mut lines, start) = (Vec::new(), Instant::now());
     std::thread::scope(|scope| {

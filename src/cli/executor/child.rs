@@ -54,9 +54,9 @@ fn serve(words: &[OsString], privileged: bool) -> Result<Exit, Failure> {
     let load = |rights| Policy::load(Path::new(config), Path::new(allowlist), &root, rights);
     let served: Result<(), ServeError> = if privileged {
         let succession = Succession::new(OWN, words, WORDS);
-        executor::serve_own(control, || load(Rights::Root { front_end: None, socket: None }), log, &succession)
+        executor::serve_own(control, || load(Rights::Root { front_end: None, socket: None }), &log, &succession)
     } else {
-        executor::serve_private(control, || load(Rights::FrontEnd), log)
+        executor::serve_private(control, || load(Rights::FrontEnd), &log)
     };
     served.map(|()| Exit::Success).map_err(failed)
 }

@@ -116,7 +116,7 @@ fn run(socket: &Path, config: &Path, allowlist: &Path, user: Option<&str>) -> Re
     let rights = Rights::Root { front_end: Some(&front_end), socket: Some(socket) };
     // Opened at the first event: a socket that the init system hands over must be taken first.
     let log = LazyCell::new(|| Logger::open(Ident::Executor, Sockets::new(|place| root.path(place))));
-    executor::serve_socket(door, || Policy::load(config, allowlist, &root, rights), Later(&log)).map_err(failed)
+    executor::serve_socket(door, || Policy::load(config, allowlist, &root, rights), &Later(&log)).map_err(failed)
 }
 
 /// A log that is opened when something happens.

@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub fn serve_private(
     control: OwnedFd,
     load: impl Fn() -> Result<Policy, String>,
-    audit: impl Trail,
+    audit: &impl Trail,
 ) -> Result<(), ServeError> {
     if user::is_root() {
         return Err(ServeError::Root);
@@ -40,7 +40,7 @@ pub fn serve_private(
     let policy = first(&control, &load)?;
     let signals = Signals::collect(&SIGNALS).map_err(ServeError::Control)?;
     answer(&control, &Reloaded::Done).map_err(ServeError::Control)?;
-    serve(control, signals, Ok(policy), Part { load: &load, audit: &audit, network: None })
+    serve(control, signals, Ok(policy), Part { load: &load, audit, network: None })
 }
 
 /// As [`serve_private`] with root's rights: the executor that a front-end started before it gave up its own. The
@@ -55,7 +55,7 @@ pub fn serve_private(
 pub fn serve_own(
     control: OwnedFd,
     load: impl Fn() -> Result<Policy, String>,
-    audit: impl Trail,
+    audit: &impl Trail,
     succession: &Succession,
 ) -> Result<(), ServeError> {
     if !user::is_root() {
@@ -70,10 +70,10 @@ pub fn serve_own(
         ServeError::Network(error)
     })?;
     // One that has taken over keeps its place, whatever has become of the configuration.
-    let mut policy = if succession.taken_over() { again(&load, &audit) } else { Ok(first(&control, &load)?) };
+    let mut policy = if succession.taken_over() { again(&load, audit) } else { Ok(first(&control, &load)?) };
     // Without it, profiles with limits on memory or CPU time are refused, with the reason.
     drop(confine::prepare());
-    let part = Part { load: &load, audit: &audit, network: Some(&network) };
+    let part = Part { load: &load, audit, network: Some(&network) };
     if succession.taken_over() {
         audit.tell(&ExecEvent::Upgraded { failure: None });
     }
@@ -86,13 +86,13 @@ pub fn serve_own(
             }
             Verdict::Again(end) => {
                 audit.tell(&ExecEvent::Restarted { end });
-                policy = again(&load, &audit);
+                policy = again(&load, audit);
             }
             Verdict::Upgrade => {
                 let text = succession.take_up(&control, &network).map_err(ServeError::Network)?;
                 audit.tell(&ExecEvent::Upgraded { failure: Some(&text) });
                 answer(&control, &Reloaded::failed(&text)).map_err(ServeError::Control)?;
-                policy = again(&load, &audit);
+                policy = again(&load, audit);
             }
             Verdict::Over => return Ok(()),
         }

@@ -75,7 +75,7 @@ struct Entrance {
 pub fn serve_socket(
     door: Door,
     load: impl Fn() -> Result<Policy, String>,
-    audit: impl Trail,
+    audit: &impl Trail,
 ) -> Result<(), ServeError> {
     if !user::is_root() {
         return Err(ServeError::NotRoot);
@@ -94,14 +94,14 @@ pub fn serve_socket(
     let ours = || Bound::new(&path, front_end.uid(), front_end.gid()).map(Ear::Ours);
     let ear = given.map(Ear::Given).map_or_else(ours, Ok).map_err(ServeError::Listen)?;
     audit.tell(&ExecEvent::Listening { path: &path, handed_over });
-    warn(&policy, &audit);
+    warn(&policy, audit);
     let door = Entrance { ear, told, teller, front_end, notifier };
     let policy = Ok(policy);
     let network = Some(&network);
     let crew = Crew::new(0).map_err(ServeError::Control)?;
     // What is only a saving may fail.
     drop(memory::forget_unchanged());
-    let server = Server { door, signals, policy, crew, audit: &audit, load: &load, network };
+    let server = Server { door, signals, policy, crew, audit, load: &load, network };
     server.serve().map_err(ServeError::Control)
 }
 
