@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http_body_util::Either;
+use hyper::ext::ReasonPhrase;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
@@ -30,7 +31,12 @@ pub fn json<T: Serialize>(status: StatusCode, body: &T) -> Answer {
 /// `{"error": text}`.
 #[must_use]
 pub fn error(status: StatusCode, text: &str) -> Answer {
-    json(status, &serde_json::json!({ "error": text }))
+    let mut answer = json(status, &serde_json::json!({ "error": text }));
+    if status == StatusCode::PAYLOAD_TOO_LARGE {
+        // As RFC 9110 section 15.5.14 calls it, and the original.
+        answer.extensions_mut().insert(ReasonPhrase::from_static(b"Content Too Large"));
+    }
+    answer
 }
 
 /// The same answer, with what became of its request where its status does not say that.

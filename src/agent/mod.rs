@@ -47,6 +47,7 @@ pub mod sidecar;
 mod signals;
 pub mod snapshot;
 pub mod state;
+pub mod strangers;
 pub mod stream;
 pub mod sweep;
 pub mod unapplied;

@@ -13,10 +13,10 @@ use super::export::Exporter;
 use super::orders::{Beginning, ExecutorError, Kinship, Orders};
 use super::signals::{Signals, Wish};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
-use super::state::{Agent, log_warnings};
+use super::state::Agent;
 use super::upgrade::{self, Fit, Footing, UpgradeError};
 use super::{own_certificate, rest, sweep, unapplied};
-use crate::audit::{Event, Ident, Level, Logger, Sockets};
+use crate::audit::{Event, FAREWELL, Ident, Level, Logger, Sockets};
 use crate::conf::agent::{Loaded, Settings};
 use crate::conf::{Account as Configured, Warnings};
 use crate::net::listen::{ListenError, Listener};
@@ -156,10 +156,10 @@ pub struct Start {
 /// Serves until SIGTERM or SIGINT, or until the agent's own root executor is lost.
 pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), ServeError> {
     let Start { places, orders, given, footing, held } = start;
-    let log = Logger::open(Ident::Agent, Sockets::new(|place| places.root.path(place)));
+    let log = Logger::serving(Ident::Agent, Sockets::new(|place| places.root.path(place)));
     let (snapshot, warnings) = Snapshot::load(&places, &host, &log)?;
     warn(&warnings);
-    log_warnings(&log, &warnings);
+    snapshot::log_warnings(&log, &warnings);
     unapplied::log(&log, &orders, &snapshot.settings);
     own_certificate::warn(&log, &snapshot.settings, snapshot.fault.as_deref());
     let taken_over = given.as_ref().is_some_and(|given| given.taken_over);
@@ -194,6 +194,8 @@ pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), Ser
         serving.finish().await;
     }
     beside.iter().for_each(tokio::task::JoinHandle::abort);
+    // Requests that are broken off now may hold the log for longer than the process lives.
+    serving.agent.log().flush(FAREWELL);
     ended
 }
 
@@ -305,6 +307,8 @@ impl Serving {
                 let left = Left { sockets: self.door.descriptors(), appointed: self.appointed, executor };
                 let event = self.footing.event(Level::Info).field("RESULT", "ok").field("VERSION", version);
                 self.agent.log().emit(event);
+                // Lines that wait are this program's.
+                self.agent.log().flush(FAREWELL);
                 UpgradeError::Start(self.footing.take_up(&left))
             }
             Err(error) => error.into(),
@@ -366,7 +370,10 @@ async fn reload(agent: &Arc<Agent>, exporter: &Exporter, notifier: &Notifier) {
         Ok(change) => {
             exporter.change(agent, change);
             unapplied::log(agent.log(), agent.orders(), &agent.snapshot().settings);
-            Event::new(Level::Info, "reload").field("RESULT", "ok")
+            match &agent.snapshot().unread {
+                None => Event::new(Level::Info, "reload").field("RESULT", "ok"),
+                Some(lines) => Event::new(Level::Error, "reload").field("ERROR", lines).field("RESULT", "incomplete"),
+            }
         }
         Err(error) => {
             let text = causes::on_one_line(&error);

@@ -13,6 +13,7 @@ use super::kept::{Kept, Party};
 use super::metrics::{Metrics, Turned};
 use super::orders::{ExecutorError, Orders};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
+use super::strangers::Strangers;
 use super::under_way::{Place, UnderWay};
 use super::unread::{self, Unread};
 use super::{own_certificate, pairing, promote};
@@ -25,6 +26,7 @@ use crate::net::local::LocalError;
 use crate::net::rate::{Budget, Judgement, Limiter, Verdict};
 use crate::net::slots::Slots;
 use crate::sys::{clock, descriptors};
+use crate::wire::causes;
 use crate::wire::name::DispatcherId;
 
 /// Handshakes under way at once, in all and from one address. A handshake costs memory and CPU before anything is
@@ -57,6 +59,8 @@ pub struct Agent {
     /// Held from reading files to putting what they say in force, so that nothing older comes after it.
     reading: tokio::sync::Mutex<()>,
     limiter: Mutex<Limiter>,
+    /// Addresses that may not connect.
+    strangers: Mutex<Strangers>,
     /// Addresses of trusted dispatchers, and when each was heard last.
     known: Mutex<HashMap<IpAddr, u64>>,
     /// A place in it is held until a handshake is over.
@@ -138,6 +142,7 @@ impl Agent {
             snapshot: RwLock::new(Arc::new(snapshot)),
             reading: tokio::sync::Mutex::default(),
             limiter,
+            strangers: Mutex::default(),
             known: Mutex::default(),
             handshakes: Handshakes::new(shares.handshakes.0, shares.handshakes.1),
             connections: Slots::new(shares.connections.0, shares.connections.1),
@@ -212,7 +217,9 @@ impl Agent {
 
     /// Replaces the snapshot by what the files say now, and forgets rate blocks; or changes nothing.
     ///
-    /// The executor is asked first: if it accepts what we have just found to be right, both switch.
+    /// The executor is asked first: if it accepts what we have just found to be right, both switch. If it finds it broken,
+    /// neither does. One that cannot be asked has not found anything broken, and must not keep revoked certificates in
+    /// force: the front-end switches, and the executor is told before its next order.
     /// Before that `prepare` opens what else the new settings need; what it has opened is returned, or dropped.
     pub async fn reload<P>(&self, prepare: impl FnOnce(&Settings) -> Result<P, LocalError>) -> Result<P, ReloadError> {
         let _turn = self.reading.lock().await;
@@ -220,8 +227,16 @@ impl Agent {
         let host = self.snapshot().host.clone();
         let (fresh, warnings) = Snapshot::load(&self.places, &host, &self.log)?;
         let prepared = prepare(&fresh.settings).map_err(ReloadError::Metrics)?;
-        self.orders.reload().await?;
-        log_warnings(&self.log, &warnings);
+        match self.orders.reload().await {
+            Ok(()) => {}
+            Err(error @ ExecutorError::Configuration(_)) => return Err(error.into()),
+            Err(error) => {
+                self.orders.leave_behind();
+                let event = Event::new(Level::Warning, "executor-unreachable");
+                self.log.emit(event.field("REASON", causes::on_one_line(&error)));
+            }
+        }
+        snapshot::log_warnings(&self.log, &warnings);
         own_certificate::warn(&self.log, &fresh.settings, fresh.fault.as_deref());
         self.warn_of_restart(&fresh);
         *self.limiter() = limiter(&fresh);
@@ -271,6 +286,16 @@ impl Agent {
             let event = Event::new(Level::Warning, "config-warn").field("KEY", key);
             self.log.emit(event.field("MSG", "takes effect at the next restart"));
         }
+    }
+
+    /// Takes note of one whose address is not allowed.
+    pub fn estranged(&self, peer: IpAddr) {
+        let due = self.strangers.lock().unwrap_or_else(PoisonError::into_inner).due(peer, self.seconds());
+        if let Some(untold) = due {
+            let event = Event::new(Level::Warning, "ip-block").field("PEER", peer);
+            self.log.emit(event.maybe("MORE", Some(untold).filter(|untold| *untold > 0)));
+        }
+        self.metrics.turned_away(Turned::IpBlock);
     }
 
     /// Judges a new connection by how often its address comes.
@@ -335,18 +360,6 @@ impl Agent {
 
     fn seconds(&self) -> u64 {
         self.started.elapsed().as_secs()
-    }
-}
-
-/// Doubtful lines of the configuration, one event each.
-pub fn log_warnings(log: &Logger, warnings: &crate::conf::Warnings) {
-    for warning in warnings.iter() {
-        let event = Event::new(Level::Warning, "config-warn");
-        let entry = match warning.line() {
-            Some(line) => format!("{}:{line}", warning.path().display()),
-            None => warning.path().display().to_string(),
-        };
-        log.emit(event.field("ENTRY", entry).field("MSG", warning.message()));
     }
 }
 

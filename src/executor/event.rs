@@ -2,8 +2,9 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
-use crate::audit::{Event, Level};
+use crate::audit::{Event, Level, Logger};
 use crate::sys::process::End;
 use crate::wire::name::RequestId;
 use crate::wire::order::Order;
@@ -76,8 +77,45 @@ pub enum ExecEvent<'a> {
     },
 }
 
-/// Where events go.
-pub(super) type Audit<'a> = &'a dyn Fn(&ExecEvent<'_>);
+/// Where events go. Nothing here waits for who reads them but [`Trail::settle`], and that not for long.
+pub trait Trail {
+    /// Takes one event.
+    fn tell(&self, event: &ExecEvent<'_>);
+
+    /// Writes what could not be written yet, at most for `limit`; how many events nobody hears of if this process ends now.
+    fn settle(&self, limit: Duration) -> u64 {
+        let _ = limit;
+        0
+    }
+
+    /// Another process has ended with so many that nobody has heard of.
+    fn count(&self, events: u64) {
+        let _ = events;
+    }
+}
+
+impl<F: Fn(&ExecEvent<'_>)> Trail for F {
+    fn tell(&self, event: &ExecEvent<'_>) {
+        self(event);
+    }
+}
+
+impl Trail for Logger {
+    fn tell(&self, event: &ExecEvent<'_>) {
+        self.emit(event.line());
+    }
+
+    fn settle(&self, limit: Duration) -> u64 {
+        if self.waiting() == 0 { 0 } else { self.flush(limit) }
+    }
+
+    fn count(&self, events: u64) {
+        self.count_lost(events);
+    }
+}
+
+/// The same for who only has to tell.
+pub(super) type Audit<'a> = &'a dyn Trail;
 
 impl ExecEvent<'_> {
     /// The event as it is logged.

@@ -45,7 +45,7 @@ mod workshop;
 pub use confine::prepare;
 pub use confinement::{Confinement, Confinements};
 pub use decide::{Plan, decide};
-pub use event::ExecEvent;
+pub use event::{ExecEvent, Trail};
 pub use explain::{Explained, Files, explain};
 pub use ground::look;
 pub use host::{HostFacts, OnDisk, Person};

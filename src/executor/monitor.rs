@@ -79,6 +79,7 @@ pub(super) fn run(connection: OwnedFd, means: &Means<'_>, post: Option<&Post>) {
             return;
         };
         outside.provide(&household);
+        means.audit.settle(Duration::ZERO);
         match post.next(connection, &signals, &household) {
             Some(next) => turn = next,
             None => return,
@@ -272,14 +273,14 @@ impl<'a> Ending<'a> {
         let lock = self.lock.map(std::fs::File::from);
         drop((lock.as_ref().map(std::fs::File::unlock), self.status));
         if let (Err(reason), Some(order)) = (&written, self.order) {
-            (self.audit)(&ExecEvent::StatusLost { request: order.request(), reason });
+            self.audit.tell(&ExecEvent::StatusLost { request: order.request(), reason });
         }
         // A front-end that is gone has no more use for it; the audit line has it in any case.
         let last = if self.stays { Report::Free } else { Report::Ended };
         let reports: Vec<Report> = self.start.into_iter().chain([last(outcome.clone())]).collect();
         let stays = report::send(self.connection, &reports).is_ok() && self.stays;
         let pid = self.pid.map(Pid::as_raw);
-        (self.audit)(&ExecEvent::Ended { order: self.order, profile: self.profile, pid, outcome });
+        self.audit.tell(&ExecEvent::Ended { order: self.order, profile: self.profile, pid, outcome });
         stays
     }
 }

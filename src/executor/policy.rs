@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_fault_in_either_is_told_with_its_place() {
-        let text = loaded(AGENT, "a = relative\n").unwrap_err();
+        let text = loaded(AGENT, "a = /opt/a # why\n").unwrap_err();
         assert!(text.contains("scripts.conf:1:"), "{text}");
         let text = loaded("nonsense\n", "a = /opt/a\n").unwrap_err();
         assert!(text.contains("agent.conf:1:"), "{text}");

@@ -284,7 +284,7 @@ impl<'a> Supervision<'a> {
             (_, None) => self.signal_tree(&process::freeze_and_kill(), Signal::SIGKILL),
         }
         if action == Action::KillAndTell {
-            audit(&ExecEvent::Lingering { request: self.order.request() });
+            audit.tell(&ExecEvent::Lingering { request: self.order.request() });
         }
     }
 }

@@ -30,6 +30,7 @@ pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod spaces;
+pub mod stderr;
 pub mod trial;
 pub mod usage;
 pub mod user;

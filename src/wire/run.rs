@@ -5,8 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::limits;
 use super::outcome::{EXIT_NOTHING_RAN, Outcome};
+use super::{limits, spelling};
 
 /// The body that our dispatcher sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -43,7 +43,7 @@ pub struct RunRequest {
 
 impl RunRequest {
     /// Reads a request body. Both peers' JSON habits are accepted: numbers and booleans among `args` become their
-    /// text, `null` is empty, and `async` follows the original's idea of truth.
+    /// text, as it was sent, `null` is empty, and `async` follows the original's idea of truth.
     ///
     /// # Errors
     /// The reply to send, in the original's form: `exit` -1 and an `error`.
@@ -55,9 +55,9 @@ impl RunRequest {
             _ => return Err(Box::new(RunReply::error("request body must be a JSON object"))),
         };
         let mut take = |key: &str| fields.shift_remove(key).unwrap_or(Value::Null);
-        let (script, reqid) = (take("script"), echo(take("reqid")));
+        let (script, reqid) = (take("script"), echo(spelling::exact(body, "reqid", take("reqid"))));
         let refuse = |text: String| Box::new(RunReply { reqid: Some(reqid.clone()), ..RunReply::error(text) });
-        let args = arguments(take("args")).map_err(&refuse)?;
+        let args = arguments(take("args"), || spelling::elements(body, "args")).map_err(&refuse)?;
         let username = text_field(&take("username"), "username").map_err(&refuse)?;
         let token = text_field(&take("token"), "token").map_err(&refuse)?;
         let detached = truthy(&take("async"));
@@ -237,9 +237,17 @@ fn truthy(value: &Value) -> bool {
     }
 }
 
-fn arguments(value: Value) -> Result<Vec<String>, String> {
+/// `spelt` is asked only where a number may have been spelt in another way.
+fn arguments<'b>(value: Value, spelt: impl FnOnce() -> Vec<Option<&'b str>>) -> Result<Vec<String>, String> {
     match value {
         Value::Null => Ok(Vec::new()),
+        Value::Array(values) if values.iter().any(Value::is_f64) => {
+            let spelt = spelt().into_iter().chain(std::iter::repeat(None));
+            let text = |(value, spelt): (Value, Option<&str>)| {
+                spelt.map_or_else(|| argument(value), |text| Ok(text.to_owned()))
+            };
+            values.into_iter().zip(spelt).map(text).collect()
+        }
         Value::Array(values) => values.into_iter().map(argument).collect(),
         _ => Err("args must be an array".to_owned()),
     }
@@ -290,6 +298,8 @@ mod tests {
     fn arguments_of_the_originals_peers_become_text() {
         let request = RunRequest::parse(br#"{"script":"x","args":[1,2.5,true,false,null,"a b"]}"#).unwrap();
         assert_eq!(request.args, ["1", "2.5", "1", "0", "", "a b"]);
+        let request = RunRequest::parse(br#"{"args":[1e3,-0,100000000000000000000,2.50,7]}"#).unwrap();
+        assert_eq!(request.args, ["1e3", "-0", "100000000000000000000", "2.50", "7"]);
         assert_eq!(error_of(r#"{"args":"x"}"#), "args must be an array");
         assert_eq!(error_of(r#"{"args":[{}]}"#), "args must be an array of strings");
     }
@@ -308,6 +318,8 @@ mod tests {
         assert_eq!(reply["reqid"], 7);
         assert_eq!(reply["exit"], -1);
         assert_eq!(request.reqid(), "7");
+        let request = RunRequest::parse(br#"{"reqid":12345678901234567890123}"#).unwrap();
+        assert_eq!(request.reqid(), "12345678901234567890123");
     }
 
     #[test]

@@ -61,6 +61,7 @@ mod setup;
 mod shares;
 mod spare;
 mod stream;
+mod stuck_log;
 mod trace;
 mod trust;
 mod units;

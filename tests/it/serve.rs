@@ -22,17 +22,12 @@ fn an_agent_without_certificate_key_or_ca_is_not_paired() {
 fn every_error_of_both_files_is_shown_with_its_place_and_a_caret() {
     let site = Site::builder().prepare();
     let (config, allowlist) = (site.agent().config(), site.agent().allowlist());
-    std::fs::write(&config, "port = 0\nprot = 7443\nstdin_timeout = ten\n[profile default]\ncaps = CAP_FLY\n").unwrap();
-    std::fs::write(&allowlist, "a = relative/path\nb = /bin/true profile=nope\n[x]\n").unwrap();
+    std::fs::write(&config, "port = 0\nprot = 7443\nmax_output = ten\n[profile default]\ncaps = CAP_FLY\n").unwrap();
+    std::fs::write(&allowlist, "a = /bin/true # why\nb = /bin/true profile=nope\n").unwrap();
     let ran = site.agent().command(&["serve"]).exits(78);
-    for place in [
-        "agent.conf:2:1: ",
-        "agent.conf:3:17: ",
-        "agent.conf:5:8: ",
-        "scripts.conf:1:5: ",
-        "scripts.conf:2:1: ",
-        "scripts.conf:3:",
-    ] {
+    for place in
+        ["agent.conf:2:1: ", "agent.conf:3:14: ", "agent.conf:5:8: ", "scripts.conf:1:15: ", "scripts.conf:2:1: "]
+    {
         assert!(ran.stderr.contains(place), "{place}:\n{}", ran.stderr);
     }
     for text in ["\n    prot = 7443\n    ^^^^\n", "'port'", "'cert'", "CAP_FLY", "nope"] {
@@ -54,6 +49,29 @@ fn a_script_listed_twice_is_warned_about_and_the_last_line_counts() {
     let stderr = site.agent().stderr();
     assert!(stderr.contains("scripts.conf:2:1: warning: 'say' is set twice: line 2 replaces line 1"), "{stderr}");
     site.agent().line("config-warn").is(&["ACTION=config-warn", "ENTRY=*", "MSG=*"]);
+}
+
+#[test]
+fn files_that_the_original_served_with_are_no_reason_not_to_serve() {
+    let settings = "rate_limit_volume = 10/60\nrate_limit_disable = 1x\nstdin_timeout = 0\nmax_children = 0";
+    let site =
+        Site::builder().agent(settings).sh("ok", "echo ran").allow("a = bin/relative\nnonsense\nb = /x /y").start();
+    assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+    assert_eq!(site.result("a", &[])["error"], "script not permitted");
+    for key in ["rate_limit_volume", "rate_limit_disable", "stdin_timeout", "max_children"] {
+        let warned = site.agent().line_where("config-warn", |line| line.get("KEY") == Some(key));
+        warned.is(&["ACTION=config-warn", &format!("KEY={key}"), "MSG=*"]);
+    }
+    assert_eq!(site.agent().stderr().matches(": the line is skipped\n").count(), 3, "{}", site.agent().stderr());
+}
+
+#[test]
+fn the_version_is_told_wherever_it_is_asked_for() {
+    let site = Site::builder().prepare();
+    for words in [&["--version"][..], &["serve", "--version"], &["pairing-status", "--version"]] {
+        let said = site.agent().command(words).exits(0).stdout;
+        assert_eq!(said, format!("ctrl-exec-agent {}\n", env!("CARGO_PKG_VERSION")), "{words:?}");
+    }
 }
 
 #[test]

@@ -241,7 +241,7 @@ fn explained(site: &Site, case: &Case) -> Vec<Line> {
     let log = Logger::to_writer(Ident::Agent, Box::new(std::io::sink()));
     let loaded = snapshot::configuration(&site.places()).unwrap();
     let (settings, sidecars) = (&loaded.settings, Sidecars::load(&loaded.allowlist, &log));
-    let revoked = (snapshot::revoked(settings, &log).unwrap(), case.revoked.to_owned());
+    let revoked = (snapshot::revoked(settings, &log).unwrap().0, case.revoked.to_owned());
     let trust = (snapshot::trust(settings, &log).unwrap(), case.trust.to_owned());
     let lists = Lists {
         revoked: List { path: site.at("revoked"), content: Ok(revoked) },

@@ -15,10 +15,7 @@ impl Refused {
     /// Of one who is refused before there is a request, and whose connection ends without a word.
     pub fn turn_away(&self, agent: &Agent, peer: IpAddr) {
         match self {
-            Self::Address => {
-                agent.log().emit(Event::new(Level::Warning, "ip-block").field("PEER", peer));
-                agent.metrics.turned_away(Turned::IpBlock);
-            }
+            Self::Address => agent.estranged(peer),
             // The block's beginning has its line where it is counted.
             Self::Rate(_) => agent.metrics.turned_away(Turned::RateBlock),
             Self::Handshake(reason) => agent.failed(peer, reason),

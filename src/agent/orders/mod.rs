@@ -20,6 +20,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify};
@@ -45,6 +46,8 @@ pub struct Orders {
     way: Way,
     lost: Notify,
     kept: Arc<Kept>,
+    /// The executor was not told of the configuration that is in force here.
+    behind: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -135,7 +138,7 @@ pub enum ExecutorError {
 impl ExecutorError {
     fn into_io(self) -> io::Error {
         match self {
-            Self::Start(error) => error,
+            Self::Start(error) | Self::Unreachable { source: error, .. } => error,
             other => io::Error::other(other),
         }
     }
@@ -162,7 +165,7 @@ impl Orders {
                 Way::Own(Mutex::new(Own::Fresh(fresh.map_err(ExecutorError::Start)?)))
             }
         };
-        Ok(Self { way, lost: Notify::new(), kept: Arc::default() })
+        Ok(Self { way, lost: Notify::new(), kept: Arc::default(), behind: AtomicBool::new(false) })
     }
 
     /// Waits until the executor is ready. One of the system's is only greeted: whether it is there now says little about
@@ -246,7 +249,12 @@ impl Orders {
     }
 
     /// A fresh order connection. Starts a private executor anew if it has died.
+    ///
+    /// **Invariant:** no order is given to an executor that may decide by an older configuration than this agent.
     pub async fn open(&self) -> io::Result<OwnedFd> {
+        if self.behind.load(Ordering::SeqCst) {
+            self.reload().await.map_err(ExecutorError::into_io)?;
+        }
         let (line, arguments) = match &self.way {
             Way::System(path) => return system::open(path).await,
             Way::Own(own) => return self.open_own(&mut *own.lock().await).await,
@@ -277,6 +285,19 @@ impl Orders {
     /// Has the executor read its configuration again.
     pub async fn reload(&self) -> Result<(), ExecutorError> {
         self.kept.renew();
+        let reloaded = self.tell_to_reload().await;
+        if reloaded.is_ok() {
+            self.behind.store(false, Ordering::SeqCst);
+        }
+        reloaded
+    }
+
+    /// The configuration in force here is one that the executor could not be told of: it will be, before its next order.
+    pub fn leave_behind(&self) {
+        self.behind.store(true, Ordering::SeqCst);
+    }
+
+    async fn tell_to_reload(&self) -> Result<(), ExecutorError> {
         let (line, arguments) = match &self.way {
             Way::System(path) => return system::ask(path, Control::Reload).await.map(drop),
             Way::Own(own) => return self.reload_own(&mut *own.lock().await).await,

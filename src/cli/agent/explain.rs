@@ -170,7 +170,7 @@ fn before(asked: &Asked, host: &Host<'_>, eyes: bool) -> Result<Vec<Line>, Failu
         loaded,
         sidecars: &sidecars,
         lists: Lists {
-            revoked: seen(&settings.revoked_serials).of(snapshot::revoked(settings, &quiet))?,
+            revoked: seen(&settings.revoked_serials).of(snapshot::revoked(settings, &quiet).map(|(list, _)| list))?,
             trust: seen(&settings.trusted_dispatchers_path).of(snapshot::trust(settings, &quiet))?,
         },
         unpaired: snapshot::unpaired(settings).map(|path| path.display().to_string()),

@@ -67,10 +67,14 @@ enum Verb {
 /// Runs the agent's command line. No verb is a question, never a start.
 #[must_use]
 pub fn start(words: &[OsString]) -> Exit {
-    let line: CommandLine = match parse::parse("ctrl-exec-agent", words) {
-        Ok(line) => line,
-        Err(exit) => return exit,
-    };
+    // Wherever it stands, as ever.
+    let version = OsString::from("--version");
+    let asked = words.iter().take_while(|word| *word != "--").any(|word| *word == version);
+    let line: CommandLine =
+        match parse::parse("ctrl-exec-agent", if asked { std::slice::from_ref(&version) } else { words }) {
+            Ok(line) => line,
+            Err(exit) => return exit,
+        };
     let Some(verb) = line.verb else {
         out::text(&CommandLine::command().render_help().to_string());
         return Exit::Success;

@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use super::{Audit, Crew, ExecEvent, Load, SIGNALS, ServeError, Server, Way, warn};
+use crate::audit::FAREWELL;
 use crate::executor::confine;
+use crate::executor::event::Trail;
 use crate::executor::keeper::{self, Verdict};
 use crate::executor::policy::Policy;
 use crate::executor::report;
@@ -28,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub fn serve_private(
     control: OwnedFd,
     load: impl Fn() -> Result<Policy, String>,
-    audit: impl Fn(&ExecEvent<'_>),
+    audit: &impl Trail,
 ) -> Result<(), ServeError> {
     if user::is_root() {
         return Err(ServeError::Root);
@@ -38,7 +40,7 @@ pub fn serve_private(
     let policy = first(&control, &load)?;
     let signals = Signals::collect(&SIGNALS).map_err(ServeError::Control)?;
     answer(&control, &Reloaded::Done).map_err(ServeError::Control)?;
-    serve(control, signals, Ok(policy), Part { load: &load, audit: &audit, network: None })
+    serve(control, signals, Ok(policy), Part { load: &load, audit, network: None })
 }
 
 /// As [`serve_private`] with root's rights: the executor that a front-end started before it gave up its own. The
@@ -53,7 +55,7 @@ pub fn serve_private(
 pub fn serve_own(
     control: OwnedFd,
     load: impl Fn() -> Result<Policy, String>,
-    audit: impl Fn(&ExecEvent<'_>),
+    audit: &impl Trail,
     succession: &Succession,
 ) -> Result<(), ServeError> {
     if !user::is_root() {
@@ -68,12 +70,12 @@ pub fn serve_own(
         ServeError::Network(error)
     })?;
     // One that has taken over keeps its place, whatever has become of the configuration.
-    let mut policy = if succession.taken_over() { again(&load, &audit) } else { Ok(first(&control, &load)?) };
+    let mut policy = if succession.taken_over() { again(&load, audit) } else { Ok(first(&control, &load)?) };
     // Without it, profiles with limits on memory or CPU time are refused, with the reason.
     drop(confine::prepare());
-    let part = Part { load: &load, audit: &audit, network: Some(&network) };
+    let part = Part { load: &load, audit, network: Some(&network) };
     if succession.taken_over() {
-        audit(&ExecEvent::Upgraded { failure: None });
+        audit.tell(&ExecEvent::Upgraded { failure: None });
     }
     answer(&control, &Reloaded::Done).map_err(ServeError::Control)?;
     loop {
@@ -83,14 +85,14 @@ pub fn serve_own(
                 return serve(control, signals, policy, part);
             }
             Verdict::Again(end) => {
-                audit(&ExecEvent::Restarted { end });
-                policy = again(&load, &audit);
+                audit.tell(&ExecEvent::Restarted { end });
+                policy = again(&load, audit);
             }
             Verdict::Upgrade => {
                 let text = succession.take_up(&control, &network).map_err(ServeError::Network)?;
-                audit(&ExecEvent::Upgraded { failure: Some(&text) });
+                audit.tell(&ExecEvent::Upgraded { failure: Some(&text) });
                 answer(&control, &Reloaded::failed(&text)).map_err(ServeError::Control)?;
-                policy = again(&load, &audit);
+                policy = again(&load, audit);
             }
             Verdict::Over => return Ok(()),
         }
@@ -99,7 +101,7 @@ pub fn serve_own(
 
 /// Another reading of the configuration, by one that serves in any case.
 fn again(load: Load<'_>, audit: Audit<'_>) -> Result<Policy, String> {
-    load().inspect_err(|text| audit(&ExecEvent::ReloadFailed { text }))
+    load().inspect_err(|text| audit.tell(&ExecEvent::ReloadFailed { text }))
 }
 
 /// What a service is given by whoever calls it.
@@ -156,7 +158,8 @@ impl Server<'_, OwnedFd> {
     fn serve(mut self) -> io::Result<()> {
         let mut buffer = vec![0; control::LIMIT];
         loop {
-            let [signal, message] = poll::readable([Some(self.signals.as_fd()), Some(self.door.as_fd())], None)?;
+            let sources = [self.signals.as_fd(), self.door.as_fd()];
+            let [signal, message] = poll::readable(sources.map(Some), self.until_the_log())?;
             // SIGHUP is for the front-end, which asks for a reload over the socket; here it only must not end us.
             if signal.readable && self.signalled()?.end {
                 return Ok(());
@@ -172,7 +175,10 @@ impl Server<'_, OwnedFd> {
                 }
                 Message::Hello => answer(&self.door, &Reloaded::Done)?,
                 // Its keeper's part: what is forked from it is the old program again.
-                Message::Upgrade if self.network.is_some() => process::end(keeper::UPGRADE.into()),
+                Message::Upgrade if self.network.is_some() => {
+                    self.audit.settle(FAREWELL);
+                    process::end(keeper::UPGRADE.into())
+                }
                 Message::Upgrade => {
                     answer(&self.door, &Reloaded::failed("an executor without root's rights is started anew"))?;
                 }

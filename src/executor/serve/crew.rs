@@ -28,6 +28,8 @@ pub(super) struct Crew {
     voice: OwnedFd,
     /// A monitor was killed, and what it would have cleared away may still be there.
     bereft: bool,
+    /// Events that monitors have ended with and nobody has heard of.
+    unheard: u64,
 }
 
 impl Crew {
@@ -45,6 +47,7 @@ impl Crew {
             ear,
             voice,
             bereft: false,
+            unheard: 0,
         })
     }
 
@@ -65,7 +68,10 @@ impl Crew {
     /// Takes note of everyone who has ended or is free.
     pub(super) fn count(&mut self) {
         while let Ok(Reaped::Child(pid, end)) = process::reap() {
-            self.bereft |= matches!(end, End::Signalled(_));
+            match end {
+                End::Exited(events) => self.unheard = self.unheard.saturating_add(u64::from(events)),
+                End::Signalled(_) => self.bereft = true,
+            }
             self.monitors.remove(&pid);
             self.idle.retain(|idle| *idle != pid);
             self.keepers.remove(&pid);
@@ -75,6 +81,11 @@ impl Crew {
             self.bereft = !confine::sweep();
         }
         self.listen();
+    }
+
+    /// How many events monitors have ended with that nobody has heard of, since the last call: a monitor's exit status.
+    pub(super) const fn unheard(&mut self) -> u64 {
+        std::mem::replace(&mut self.unheard, 0)
     }
 
     /// Takes note of everyone who is free, or keeps a connection. **Invariant:** done before a fork, so that no word of one

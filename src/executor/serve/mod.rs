@@ -47,6 +47,11 @@ const SECOND_LOOK: Duration = Duration::from_millis(10);
 /// Time between two looks within that.
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// How long a monitor's end waits for a log that does not keep up: it still counts as one that is at work.
+const LAST_WORD: Duration = Duration::from_millis(100);
+/// How long what a log has not taken waits for another attempt.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// The signals that a service hears.
 const SIGNALS: [Signal; 4] = [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 
@@ -113,11 +118,20 @@ impl<D: Way> Server<'_, D> {
             asked.reload |= signal == Signal::SIGHUP;
         }
         self.crew.count();
+        match self.crew.unheard() {
+            0 => {}
+            events => self.audit.count(events),
+        }
         Ok(asked)
     }
 
+    /// Writes what the log has not taken yet. If it still does not, this is when to come again.
+    fn until_the_log(&self) -> Option<Duration> {
+        (self.audit.settle(Duration::ZERO) > 0).then_some(RETRY)
+    }
+
     fn ignore(&self, reason: &str) {
-        (self.audit)(&ExecEvent::Ignored { reason });
+        self.audit.tell(&ExecEvent::Ignored { reason });
     }
 
     /// Gives the connection to a monitor: one that is free, or a new one, which never returns from here.
@@ -150,7 +164,7 @@ impl<D: Way> Server<'_, D> {
                 if let Ok(policy) = &policy {
                     monitor::run(connection, &Means { policy, audit, network, control, full }, post.as_ref());
                 }
-                process::end(0)
+                process::end(i32::from(u8::try_from(audit.settle(LAST_WORD)).unwrap_or(u8::MAX)))
             }
             Ok(Fork::Parent(pid)) => self.crew.add(pid, ours),
             Err(error) => {
@@ -202,7 +216,7 @@ impl<D: Way> Server<'_, D> {
         let report = Report::Ended(outcome.clone());
         // A front-end that has gone away does not miss it.
         drop(report::send_now(connection, &report));
-        (self.audit)(&ExecEvent::Ended { order: None, profile: None, pid: None, outcome });
+        self.audit.tell(&ExecEvent::Ended { order: None, profile: None, pid: None, outcome });
     }
 
     /// All of the new configuration or all of the old.
@@ -212,11 +226,11 @@ impl<D: Way> Server<'_, D> {
                 warn(&policy, self.audit);
                 self.policy = Ok(policy);
                 self.crew.retire();
-                (self.audit)(&ExecEvent::Reloaded);
+                self.audit.tell(&ExecEvent::Reloaded);
                 Reloaded::Done
             }
             Err(text) => {
-                (self.audit)(&ExecEvent::ReloadFailed { text: &text });
+                self.audit.tell(&ExecEvent::ReloadFailed { text: &text });
                 Reloaded::failed(&text)
             }
         }
@@ -226,6 +240,6 @@ impl<D: Way> Server<'_, D> {
 /// What an operator should be reminded of whenever it takes effect.
 fn warn(policy: &Policy, audit: Audit<'_>) {
     if policy.lifts_trust() {
-        audit(&ExecEvent::TrustLifted);
+        audit.tell(&ExecEvent::TrustLifted);
     }
 }

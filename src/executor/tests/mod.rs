@@ -60,7 +60,7 @@ fn executor(control: OwnedFd, directory: &Path) {
     write!(file, "{}", std::process::id()).unwrap();
     let log = OpenOptions::new().append(true).open(directory.join("log")).unwrap();
     let audit = |event: &ExecEvent<'_>| writeln!(&log, "{}", event.line().line()).unwrap();
-    let result = serve_private(control, || load(&directory.join("policy")), audit);
+    let result = serve_private(control, || load(&directory.join("policy")), &audit);
     process::end(result.map_or_else(
         |error| {
             audit(&ExecEvent::Ignored { reason: &error.to_string() });
