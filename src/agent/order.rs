@@ -15,21 +15,32 @@ use crate::wire::limits;
 use crate::wire::order::{Order, Report};
 use crate::wire::outcome::Outcome;
 
-/// An order that got no outcome.
+/// An order that got no outcome. Only [`OrderError::Unreachable`] says that nothing ran.
 #[derive(Debug, thiserror::Error)]
 pub enum OrderError {
-    /// The executor cannot be reached.
+    /// The executor cannot be reached: the order was not given.
     #[error("executor unreachable")]
     Unreachable(#[source] io::Error),
     /// The script's output could not be read to its end.
-    #[error("the script's output cannot be read")]
+    #[error("the script's output cannot be read after the script started; outcome unknown")]
     Output(#[source] io::Error),
-    /// The connection broke before the outcome.
-    #[error("executor closed before responding")]
+    /// The connection broke before anything was heard of the order: the script may have started or not.
+    #[error("executor closed before responding; outcome unknown")]
     Closed(#[source] io::Error),
-    /// A message that is none.
-    #[error("executor sent a message that cannot be read")]
-    Frame(#[from] FrameError),
+    /// The connection broke, or something else than a report came, when the script's program was known to run.
+    #[error("executor lost after the script started; outcome unknown")]
+    Lost(#[source] io::Error),
+    /// A message that is none, before anything was heard of the order.
+    #[error("executor sent a message that cannot be read; outcome unknown")]
+    Frame(#[source] FrameError),
+}
+
+impl OrderError {
+    /// Whether the script may have run, to whichever end. Else nothing ran.
+    #[must_use]
+    pub const fn is_outcome_unknown(&self) -> bool {
+        !matches!(self, Self::Unreachable(_))
+    }
 }
 
 /// A connection on which an order was given.
@@ -46,15 +57,17 @@ pub struct Running {
 impl Running {
     /// Gives an order on a fresh connection. The descriptors go with the first byte.
     pub async fn give(connection: OwnedFd, order: &Order, descriptors: &[BorrowedFd<'_>]) -> Result<Self, OrderError> {
-        let bytes = frame::encode(order, limits::ORDER)?;
+        let unsendable = |error| OrderError::Unreachable(io::Error::other(error));
+        let bytes = frame::encode(order, limits::ORDER).map_err(unsendable)?;
         pipe::set_nonblocking(connection.as_fd(), true).map_err(OrderError::Unreachable)?;
         // A fresh socket's buffer is empty, so at least the first byte leaves at once, and the descriptors with it.
         let sent = fdpass::send(connection.as_fd(), &bytes, descriptors).map_err(OrderError::Unreachable)?;
         let rest = bytes.get(sent..).unwrap_or_default();
         if !rest.is_empty() {
-            send_rest(&connection, rest).await.map_err(OrderError::Unreachable)?;
+            send_rest(&connection, rest).await.map_err(OrderError::Closed)?;
         }
-        let stream = Receiver::from_owned_fd_unchecked(connection).map_err(OrderError::Unreachable)?;
+        // From here on the order is somebody's.
+        let stream = Receiver::from_owned_fd_unchecked(connection).map_err(OrderError::Closed)?;
         Ok(Self { stream, bytes: Vec::new(), begun: false })
     }
 
@@ -95,23 +108,32 @@ impl Running {
             if let Some(report) = self.received()? {
                 return Ok(report);
             }
-            self.stream.readable().await.map_err(OrderError::Closed)?;
+            self.stream.readable().await.map_err(|error| self.broken(error))?;
             let mut piece = [0; 512];
             match self.stream.try_read(&mut piece) {
-                Ok(0) => return Err(OrderError::Closed(io::ErrorKind::UnexpectedEof.into())),
+                Ok(0) => return Err(self.broken(io::ErrorKind::UnexpectedEof.into())),
                 Ok(count) => self.bytes.extend_from_slice(piece.get(..count).unwrap_or_default()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(OrderError::Closed(error)),
+                Err(error) => return Err(self.broken(error)),
             }
         }
+    }
+
+    fn broken(&self, error: io::Error) -> OrderError {
+        if self.begun { OrderError::Lost(error) } else { OrderError::Closed(error) }
+    }
+
+    fn unreadable(&self, error: FrameError) -> OrderError {
+        if self.begun { OrderError::Lost(io::Error::other(error)) } else { OrderError::Frame(error) }
     }
 
     /// Takes a report off what has arrived, if it is there whole.
     fn received(&mut self) -> Result<Option<Report>, OrderError> {
         let Some(prefix) = self.bytes.first_chunk::<PREFIX>() else { return Ok(None) };
-        let size = PREFIX + frame::announced(*prefix, limits::REPORT)?;
+        let announced = frame::announced(*prefix, limits::REPORT).map_err(|error| self.unreadable(error))?;
+        let size = PREFIX + announced;
         let Some(body) = self.bytes.get(PREFIX..size) else { return Ok(None) };
-        let report = frame::decode(body)?;
+        let report = frame::decode(body).map_err(|error| self.unreadable(error))?;
         self.bytes.drain(..size);
         Ok(Some(report))
     }
@@ -123,4 +145,48 @@ async fn send_rest(connection: &OwnedFd, rest: &[u8]) -> io::Result<()> {
     let mut sender = Sender::from_owned_fd_unchecked(connection.try_clone()?)?;
     drop(sender.write_all(rest).await);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::sys::fdpass::Kind;
+    use crate::wire::causes;
+    use crate::wire::name::{RequestId, ScriptName};
+    use crate::wire::order::Mode;
+
+    /// What is made of an executor that says this and is gone.
+    async fn heard(said: &[u8]) -> OrderError {
+        let (ours, theirs) = fdpass::pair(Kind::Stream).unwrap();
+        let request = RequestId::from_random([1; 8]);
+        let order = Order::new(ScriptName::parse("x").unwrap(), Vec::new(), request, Mode::Attached).unwrap();
+        let null = File::open("/dev/null").unwrap();
+        let mut running = Running::give(ours, &order, &[null.as_fd()]).await.unwrap();
+        File::from(theirs).write_all(said).unwrap();
+        match running.begun().await {
+            Ok(None) => running.outcome().await.unwrap_err(),
+            other => other.unwrap_err(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_executor_lost_after_the_start_is_never_one_that_started_nothing() {
+        let started = frame::encode(&Report::Started { pid: 7 }, limits::REPORT).unwrap();
+        let nonsense = [&started[..], &[0, 0, 0, 1, b'x']].concat();
+        for said in [started.clone(), nonsense] {
+            let error = heard(&said).await;
+            assert!(error.is_outcome_unknown(), "{error:?}");
+            let text = causes::on_one_line(&error);
+            assert!(text.starts_with("executor lost after the script started; outcome unknown: "), "{text}");
+        }
+        for said in [&[][..], &started[..3], &[0, 0, 0, 1, b'x']] {
+            let error = heard(said).await;
+            assert!(error.is_outcome_unknown() && !matches!(error, OrderError::Lost(_)), "{error:?}");
+            assert!(error.to_string().ends_with("; outcome unknown"), "{error}");
+        }
+        assert!(!OrderError::Unreachable(io::ErrorKind::NotFound.into()).is_outcome_unknown());
+    }
 }

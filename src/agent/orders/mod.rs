@@ -197,6 +197,12 @@ impl Orders {
         matches!(self.way, Way::System(_))
     }
 
+    /// Whether its executor applies profiles. A private one has the agent's own rights and no others to give.
+    #[must_use]
+    pub const fn applies_profiles(&self) -> bool {
+        !matches!(self.way, Way::Private { .. })
+    }
+
     /// Makes ready for another program of this process. A private executor ends, since that program would not know it. An
     /// own root executor becomes the version of its file that is there now, and its socket is what has to be left open.
     /// Orders under way go on in any case, and other orders are still possible.
