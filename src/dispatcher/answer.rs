@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::failure::CallError;
 use crate::wire::name::AgentName;
+use crate::wire::outcome::OUTCOME_UNKNOWN;
 
 /// One host's result, as it is printed with `--json`.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +49,12 @@ impl HostResult {
     /// Sets a field unless the agent gave it.
     pub fn default_field(&mut self, key: &str, value: impl Into<Value>) {
         self.fields.entry(key).or_insert_with(|| value.into());
+    }
+
+    /// Marks the result of a script that may have run, to whichever end: nobody told it.
+    pub fn mark_unknown(&mut self) {
+        self.fields.insert("unknown".to_owned(), true.into());
+        self.fields.insert("reason".to_owned(), OUTCOME_UNKNOWN.into());
     }
 
     /// A text field; empty where it is missing or no text.

@@ -38,7 +38,7 @@ fn finish(log: &Logger, reqid: &str, call: &Call) -> HostResult {
             let text = match error {
                 CallError::NotFound(text) if text == "not found" => "this agent cannot cancel jobs".to_owned(),
                 CallError::NotFound(_) => "the agent knows no such job".to_owned(),
-                CallError::Conflict(text) => text.clone(),
+                CallError::Conflict { text, .. } => text.clone(),
                 other => other.to_string(),
             };
             log.emit(line(Level::Error).field("ERROR", &text));

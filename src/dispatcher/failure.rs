@@ -55,7 +55,12 @@ pub enum CallError {
     RequestTooLarge,
     /// 409: something of the same name is under way. The agent's words are told where they are expected.
     #[error("409 Conflict")]
-    Conflict(String),
+    Conflict {
+        /// The agent's text.
+        text: String,
+        /// Its stable code, if it has one: the original has not.
+        reason: Option<String>,
+    },
     /// 404: no such job, or no such request. The agent's words are told where they are expected.
     #[error("404 Not Found")]
     NotFound(String),
@@ -99,6 +104,19 @@ impl CallError {
     /// The level of a line about it. That the reader goes away is how many a call is meant to end.
     pub(super) const fn level(&self) -> Level {
         if matches!(self, Self::Unheard | Self::NotAsked) { Level::Info } else { Level::Error }
+    }
+
+    /// Whether the request may have reached the agent, so that the script may have run or may still run.
+    pub(super) const fn is_outcome_unknown(&self) -> bool {
+        matches!(
+            self,
+            Self::ReadTimeout(_)
+                | Self::Lost { .. }
+                | Self::Torn { .. }
+                | Self::AnswerTooLarge(_)
+                | Self::Malformed(_)
+                | Self::Unheard
+        )
     }
 
     /// The error of a connection attempt.

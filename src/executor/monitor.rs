@@ -21,6 +21,7 @@ use super::event::{Audit, ExecEvent};
 use super::host::Remembered;
 use super::household::Household;
 use super::intake::{self, Asked, Intake, Job};
+use super::ledger::Place;
 use super::policy::Policy;
 use super::post::Post;
 use super::printed::Printed;
@@ -49,6 +50,8 @@ pub(super) struct Means<'a> {
     pub(super) control: Option<OwnedFd>,
     /// As many scripts as may run (this many) run already.
     pub(super) full: Option<usize>,
+    /// Where it notes what it is busy with, if that is to be had.
+    pub(super) place: Option<Place>,
 }
 
 /// Does what a connection asks for, and then what those ask for that `post` brings. The process ends afterwards.
@@ -90,7 +93,7 @@ struct Kept<'a> {
 }
 
 fn serve(connection: &OwnedFd, means: &Means<'_>, kept: Kept<'_>) {
-    let Means { policy, audit, control, full, .. } = means;
+    let Means { policy, audit, control, full, place, .. } = means;
     let audit = *audit;
     let asked = intake::take(connection, Instant::now() + INTAKE);
     let intake = match asked.and_then(|asked| only_an_order(connection, control.as_ref(), asked)) {
@@ -99,6 +102,8 @@ fn serve(connection: &OwnedFd, means: &Means<'_>, kept: Kept<'_>) {
         Err(refusal) => return Ending::new(connection, audit).tell(&Outcome::Refused(refusal)),
     };
     let Intake { order, stdio, job } = intake;
+    // Until the outcome is told.
+    let noted = place.as_ref().map(|place| place.note(&order));
     let mut ending = Ending { order: Some(&order), ..Ending::new(connection, audit) };
     let mut cancel = None;
     if let Some(Job { status, lock, cancel: fifo }) = job {
@@ -131,6 +136,7 @@ fn serve(connection: &OwnedFd, means: &Means<'_>, kept: Kept<'_>) {
             }
             ending.start = start;
             ending.tell(&outcome);
+            drop(noted);
             if let Some(space) = space {
                 space.see_out(kept.signals, kept.household);
             }

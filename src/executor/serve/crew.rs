@@ -1,10 +1,12 @@
 //! The monitors of a service: those at work, and those that wait for another order ([`Post`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::executor::confine;
+use crate::executor::event::Audit;
+use crate::executor::ledger::{Ledger, Place};
 use crate::executor::post::Post;
 use crate::sys::fdpass::{self, Kind};
 use crate::sys::process::{self, End, Pid, Reaped};
@@ -24,18 +26,36 @@ pub(super) struct Crew {
     /// Hears who is free.
     ear: OwnedFd,
     voice: OwnedFd,
+    /// What each is busy with; and their places in it, those that are free again, and the first that was never used.
+    ledger: Ledger,
+    places: BTreeMap<Pid, usize>,
+    free: BTreeSet<usize>,
+    fresh: usize,
     /// A monitor was killed, and what it would have cleared away may still be there.
     bereft: bool,
 }
 
 impl Crew {
-    /// Nobody yet but the monitors of services before this one, which are still at work.
+    /// Nobody yet but the monitors of services before this one, which are still at work and have their places in
+    /// `ledger`.
     ///
     /// # Errors
     /// Out of descriptors.
-    pub(super) fn new(elders: usize) -> io::Result<Self> {
+    pub(super) fn new(elders: usize, ledger: Ledger) -> io::Result<Self> {
         let (ear, voice) = fdpass::pair(Kind::Messages)?;
-        Ok(Self { monitors: BTreeMap::new(), idle: Vec::new(), elders, ear, voice, bereft: false })
+        Ok(Self {
+            monitors: BTreeMap::new(),
+            idle: Vec::new(),
+            elders,
+            ear,
+            voice,
+            // Without elders, whatever is noted is nobody's any more.
+            fresh: if elders > 0 { ledger.used() } else { 0 },
+            ledger,
+            places: BTreeMap::new(),
+            free: BTreeSet::new(),
+            bereft: false,
+        })
     }
 
     /// How many are at work.
@@ -52,11 +72,15 @@ impl Crew {
         self.ear.as_fd()
     }
 
-    /// Takes note of everyone who has ended or is free.
-    pub(super) fn count(&mut self) {
+    /// Takes note of everyone who has ended or is free. Of one that was killed, `audit` hears.
+    pub(super) fn count(&mut self, audit: Audit<'_>) {
         while let Ok(Reaped::Child(pid, end)) = process::reap() {
-            self.bereft |= matches!(end, End::Signalled(_));
+            if let End::Signalled(signal) = end {
+                self.bereft = true;
+                self.ledger.bury(pid, signal, audit);
+            }
             self.monitors.remove(&pid);
+            self.free.extend(self.places.remove(&pid));
             self.idle.retain(|idle| *idle != pid);
         }
         if self.bereft {
@@ -103,9 +127,25 @@ impl Crew {
         Ok((ours, Post::new(theirs, self.voice.try_clone()?)))
     }
 
+    /// A place for somebody new, and its number. None where there are no descriptors for it: the line about a killed
+    /// monitor is then missing.
+    pub(super) fn place(&mut self) -> (usize, Option<Place>) {
+        let number = self.free.pop_first().unwrap_or_else(|| {
+            self.fresh += 1;
+            self.fresh - 1
+        });
+        (number, self.ledger.place(number).ok())
+    }
+
+    /// Nobody new came of it.
+    pub(super) fn give_back(&mut self, place: usize) {
+        self.free.insert(place);
+    }
+
     /// Somebody new.
-    pub(super) fn add(&mut self, pid: Pid, line: Option<OwnedFd>) {
+    pub(super) fn add(&mut self, pid: Pid, line: Option<OwnedFd>, place: usize) {
         self.monitors.insert(pid, line);
+        self.places.insert(pid, place);
     }
 
     /// Nobody gets another order: who is free ends now, who is at work afterwards.

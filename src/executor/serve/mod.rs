@@ -109,7 +109,7 @@ impl<D: Way> Server<'_, D> {
             asked.end |= matches!(signal, Signal::SIGTERM | Signal::SIGINT);
             asked.reload |= signal == Signal::SIGHUP;
         }
-        self.crew.count();
+        self.crew.count(self.audit);
         Ok(asked)
     }
 
@@ -138,6 +138,7 @@ impl<D: Way> Server<'_, D> {
         // Without a line, it is for one order alone.
         let line = if full.is_none() { self.crew.line().ok() } else { None };
         let (ours, post) = line.unzip();
+        let (number, place) = self.crew.place();
         match process::fork() {
             Ok(Fork::Child) => {
                 let Self { door, signals, policy, audit, network, crew, .. } = self;
@@ -145,12 +146,13 @@ impl<D: Way> Server<'_, D> {
                 drop((signals, crew, ours));
                 let control = door.teller();
                 if let Ok(policy) = &policy {
-                    monitor::run(connection, &Means { policy, audit, network, control, full }, post.as_ref());
+                    monitor::run(connection, &Means { policy, audit, network, control, full, place }, post.as_ref());
                 }
                 process::end(0)
             }
-            Ok(Fork::Parent(pid)) => self.crew.add(pid, ours),
+            Ok(Fork::Parent(pid)) => self.crew.add(pid, ours, number),
             Err(error) => {
+                self.crew.give_back(number);
                 let (step, reason) = ("fork".to_owned(), error.to_string());
                 self.turn_away(&connection, &Outcome::NotStarted { step, reason });
             }
@@ -176,7 +178,7 @@ impl<D: Way> Server<'_, D> {
         if self.crew.busy() >= most {
             let sources = [Some(self.signals.as_fd()), Some(self.crew.ear())];
             if poll::readable(sources, Some(SECOND_LOOK)).is_ok() {
-                self.crew.count();
+                self.crew.count(self.audit);
             }
         }
         self.crew.busy() >= most
