@@ -71,9 +71,10 @@ impl Run {
         };
         if let Some(outcome) = early {
             told();
-            pump::drain(&self.stdout, Channel::Stdout, sink).await;
-            pump::drain(&self.stderr, Channel::Stderr, sink).await;
-            return outcome.map(|outcome| Finished { outcome, unread: None });
+            let stdout = pump::drain(&self.stdout, Channel::Stdout, sink).await;
+            let stderr = pump::drain(&self.stderr, Channel::Stderr, sink).await;
+            let finished = outcome.map(|outcome| Finished { outcome, unread: None });
+            return finished.map_err(|error| error.although(stdout || stderr));
         }
         // The end is told to those who read, instead of dropping them: one of them may hold a piece that its sink has
         // not taken yet.

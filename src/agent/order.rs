@@ -36,6 +36,16 @@ pub enum OrderError {
 }
 
 impl OrderError {
+    /// The same, where the script is known to have printed: then it has started, though nobody came to say so.
+    #[must_use]
+    pub fn although(self, printed: bool) -> Self {
+        match self {
+            Self::Closed(error) if printed => Self::Lost(error),
+            Self::Frame(error) if printed => Self::Lost(io::Error::other(error)),
+            other => other,
+        }
+    }
+
     /// Whether the script may have run, to whichever end. Else nothing ran.
     #[must_use]
     pub const fn is_outcome_unknown(&self) -> bool {
@@ -187,6 +197,9 @@ mod tests {
             assert!(error.is_outcome_unknown() && !matches!(error, OrderError::Lost(_)), "{error:?}");
             assert!(error.to_string().ends_with("; outcome unknown"), "{error}");
         }
+        let silent = || OrderError::Closed(io::ErrorKind::UnexpectedEof.into());
+        assert!(matches!(silent().although(true), OrderError::Lost(_)), "what prints has started");
+        assert!(matches!(silent().although(false), OrderError::Closed(_)));
         assert!(!OrderError::Unreachable(io::ErrorKind::NotFound.into()).is_outcome_unknown());
     }
 }

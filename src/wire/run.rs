@@ -49,7 +49,8 @@ impl RunRequest {
     /// # Errors
     /// The reply to send, in the original's form: `exit` -1 and an `error`.
     pub fn parse(body: &[u8]) -> Result<Self, Box<RunReply>> {
-        let value: Value = serde_json::from_slice(body).map_err(|_| Box::new(RunReply::error("invalid-json", "invalid JSON")))?;
+        let value: Value =
+            serde_json::from_slice(body).map_err(|_| Box::new(RunReply::error("invalid-json", "invalid JSON")))?;
         let mut fields = match value {
             Value::Object(fields) => fields,
             Value::Null => Map::new(),
@@ -123,7 +124,8 @@ impl RunRequest {
             Outcome::Refused(refusal) => self.refused(refusal.code(), refusal.text()),
             _ => {
                 let reply = self.refused("", "");
-                RunReply { exit: outcome.exit(), error: None, reason: outcome.reason(), ..reply }.printed(stdout, stderr)
+                RunReply { exit: outcome.exit(), error: None, reason: outcome.reason(), ..reply }
+                    .printed(stdout, stderr)
             }
         }
     }
@@ -376,10 +378,16 @@ mod tests {
         let request = RunRequest::parse(br#"{"script":"x","reqid":"r"}"#).unwrap();
         let printed = Output { text: "begun\n".into(), ..Output::default() };
         let unknown = serde_json::to_value(request.unknown("lost", printed, Output::default())).unwrap();
-        assert_eq!((&unknown["exit"], &unknown["unknown"], &unknown["reason"]), (&(-1).into(), &true.into(), &OUTCOME_UNKNOWN.into()));
+        assert_eq!(
+            (&unknown["exit"], &unknown["unknown"], &unknown["reason"]),
+            (&(-1).into(), &true.into(), &OUTCOME_UNKNOWN.into())
+        );
         assert_eq!((&unknown["stdout"], &unknown["error"]), (&"begun\n".into(), &"lost".into()));
         let failed = serde_json::to_value(request.failed("executor-failed", "gone")).unwrap();
-        assert_eq!((&failed["exit"], &failed["stderr"], &failed["reason"]), (&(-1).into(), &"gone".into(), &"executor-failed".into()));
+        assert_eq!(
+            (&failed["exit"], &failed["stderr"], &failed["reason"]),
+            (&(-1).into(), &"gone".into(), &"executor-failed".into())
+        );
         assert!(failed.get("unknown").is_none());
     }
 
