@@ -102,7 +102,9 @@ mod tests {
 
     fn heard(pieces: &[&str]) -> Ear {
         let ear = Ear { tail: Some(Mutex::default()) };
-        pieces.iter().for_each(|piece| ear.hear(piece.as_bytes()));
+        for piece in pieces {
+            ear.hear(piece.as_bytes());
+        }
         ear
     }
 
@@ -137,7 +139,7 @@ mod tests {
     fn what_is_remembered_of_a_long_stream_is_its_end_and_no_more() {
         let ear = heard(&["Read-only ", "file system"]);
         assert!(hint(&ear, 1).is_some(), "in two pieces");
-        ear.hear(&[b'x'; TAIL - 5]);
+        ear.hear(&vec![b'x'; TAIL - 5]);
         assert_eq!(hint(&ear, 1), None);
         for piece in [vec![b'y'; 3 * TAIL], b"EROFS".to_vec()] {
             ear.hear(&piece);

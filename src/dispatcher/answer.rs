@@ -43,6 +43,7 @@ impl HostResult {
         let mut map: Map<String, Value> = fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         map.insert("host".to_owned(), Value::from(host.as_str()));
         map.insert("error".to_owned(), Value::from(error.to_string()));
+        map.extend(error.reason().map(|reason| ("reason".to_owned(), Value::from(reason))));
         Self { host: host.clone(), fields: map }
     }
 

@@ -233,6 +233,6 @@ fn judge_status(status: StatusCode, body: &[u8]) -> Result<(), CallError> {
         StatusCode::CONFLICT => Err(CallError::Conflict { text: text(), reason: word("reason") }),
         StatusCode::NOT_FOUND => Err(CallError::NotFound(text())),
         status if status.is_success() => Ok(()),
-        status => Err(CallError::Status(status.to_string())),
+        status => Err(CallError::Turned { status: status.to_string(), reason: word("reason") }),
     }
 }

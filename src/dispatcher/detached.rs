@@ -50,11 +50,10 @@ pub(super) fn finish(log: &Logger, order: &RunCall, call: &Call) -> HostResult {
             });
             result
         }
-        Err(error @ CallError::Conflict { text, reason }) => {
+        Err(error @ CallError::Conflict { text, .. }) => {
             log.emit(line(Level::Warning).field("STATUS", "busy"));
             let mut result = failed("busy", error);
             result.fields.insert("error".to_owned(), text.as_str().into());
-            result.fields.extend(reason.as_deref().map(|reason| ("reason".to_owned(), reason.into())));
             result
         }
         Err(error) => {

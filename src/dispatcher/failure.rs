@@ -65,6 +65,14 @@ pub enum CallError {
     #[error("404 Not Found")]
     NotFound(String),
     /// Another status than 200 and 202.
+    #[error("{status}")]
+    Turned {
+        /// The status.
+        status: String,
+        /// The agent's stable code, if it gave one.
+        reason: Option<String>,
+    },
+    /// The request could not be made.
     #[error("{0}")]
     Status(String),
     /// No answer within `read_timeout`.
@@ -104,6 +112,14 @@ impl CallError {
     /// The level of a line about it. That the reader goes away is how many a call is meant to end.
     pub(super) const fn level(&self) -> Level {
         if matches!(self, Self::Unheard | Self::NotAsked) { Level::Info } else { Level::Error }
+    }
+
+    /// The agent's own stable code for its refusal, if it gave one.
+    pub(super) fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Conflict { reason, .. } | Self::Turned { reason, .. } => reason.as_deref(),
+            _ => None,
+        }
     }
 
     /// Whether the request may have reached the agent, so that the script may have run or may still run.

@@ -120,14 +120,11 @@ impl RunRequest {
     /// The reply to a run that was started, or that the executor refused.
     #[must_use]
     pub fn ran(&self, outcome: &Outcome, stdout: Output, stderr: Output) -> RunReply {
-        match outcome {
-            Outcome::Refused(refusal) => self.refused(refusal.code(), refusal.text()),
-            _ => {
-                let reply = self.refused("", "");
-                RunReply { exit: outcome.exit(), error: None, reason: outcome.reason(), ..reply }
-                    .printed(stdout, stderr)
-            }
+        if let Outcome::Refused(refusal) = outcome {
+            return self.refused(refusal.code(), refusal.text());
         }
+        let reply = RunReply { exit: outcome.exit(), error: None, reason: outcome.reason(), ..self.refused("", "") };
+        reply.printed(stdout, stderr)
     }
 }
 

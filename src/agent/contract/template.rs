@@ -113,8 +113,7 @@ impl Template {
     /// Whether an element is a `--` that ends options, whatever the call: not one that a program could take for the value
     /// of an option before it.
     fn is_separator(&self, number: usize) -> bool {
-        let is_it = |element: &&Element| matches!(element, Element::Literal(literal) if literal == "--");
-        if self.elements.get(number).filter(is_it).is_none() {
+        if !matches!(self.elements.get(number), Some(Element::Literal(literal)) if literal == "--") {
             return false;
         }
         // What may stand directly before it: up to the first element that cannot be left out.
@@ -129,8 +128,9 @@ impl Template {
             if property.may_begin_with_hyphen(items) {
                 return false;
             }
-            let flag = matches!(element, Element::Flag(..));
-            if !items && !property.omissible() && !(flag && property.kinds.boolean) {
+            let switch = matches!(element, Element::Flag(..)) && property.kinds.boolean;
+            let may_be_missing = items || switch || property.omissible();
+            if !may_be_missing {
                 return true;
             }
         }
