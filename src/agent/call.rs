@@ -65,8 +65,7 @@ impl Call {
     pub(super) fn refused(&self, refusal: &Refusal) -> Reply {
         let hidden = refusal.code().starts_with("script-not-");
         let text = if hidden { "script not permitted" } else { refusal.text() };
-        let body = RunReply { reason: Some(refusal.code().to_owned()), ..self.request.refused(text) };
-        self.deny(Some(refusal.code()), body)
+        self.deny(Some(refusal.code()), self.request.refused(refusal.code(), text))
     }
 
     /// The reply to a run that is not permitted, and the log's line about it.
@@ -77,8 +76,8 @@ impl Call {
     }
 
     /// The same for a request that makes no sense. It has no line.
-    pub(super) fn invalid(&self, text: &str) -> Reply {
-        Reply { body: self.request.refused(text), verdict: Verdict::Invalid }
+    pub(super) fn invalid(&self, code: &str, text: &str) -> Reply {
+        Reply { body: self.request.refused(code, text), verdict: Verdict::Invalid }
     }
 
     /// A line about this call, with what is said in each of them.

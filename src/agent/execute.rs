@@ -53,17 +53,19 @@ impl Run {
     }
 
     /// Writes what is left of the context within `limit`, passes the output on, and waits for the outcome. `told` hears
-    /// when that is there; some of the output may still have to be taken then.
+    /// when that is there; some of the output may still have to be taken then. Also where the outcome stays unknown, what
+    /// the script has printed by then is passed on.
     pub async fn finish<S, T>(mut self, limit: Duration, sink: &S, told: T) -> Result<Finished, OrderError>
     where
         S: Sink,
         T: FnOnce() + Send,
     {
-        if let Some(outcome) = self.running.ended()? {
+        if let Some(outcome) = self.running.ended().transpose() {
             told();
-            pump::drain(&self.stdout, Channel::Stdout, sink).await;
-            pump::drain(&self.stderr, Channel::Stderr, sink).await;
-            return Ok(Finished { outcome, unread: None });
+            let stdout = pump::drain(&self.stdout, Channel::Stdout, sink).await;
+            let stderr = pump::drain(&self.stderr, Channel::Stderr, sink).await;
+            let finished = outcome.map(|outcome| Finished { outcome, unread: None });
+            return finished.map_err(|error| error.although(stdout || stderr));
         }
         // The end is told to those who read, instead of dropping them: one of them may hold a piece that its sink has
         // not taken yet.
@@ -80,11 +82,18 @@ impl Run {
             pump::follow(self.stdout, Channel::Stdout, sink, end.clone()),
             pump::follow(self.stderr, Channel::Stderr, sink, end),
         );
+        let stdout = leftover(stdout, Channel::Stdout, sink).await;
+        let stderr = leftover(stderr, Channel::Stderr, sink).await;
         let outcome = outcome?;
-        pump::drain(&stdout.map_err(OrderError::Output)?, Channel::Stdout, sink).await;
-        pump::drain(&stderr.map_err(OrderError::Output)?, Channel::Stderr, sink).await;
+        stdout.and(stderr).map_err(OrderError::Output)?;
         Ok(Finished { outcome, unread })
     }
+}
+
+/// Passes on what is left in a pipe that was followed to the script's end.
+async fn leftover<S: Sink>(followed: io::Result<OwnedFd>, channel: Channel, sink: &S) -> io::Result<()> {
+    pump::drain(&followed?, channel, sink).await;
+    Ok(())
 }
 
 type Ours = (Option<Rest>, OwnedFd, OwnedFd);

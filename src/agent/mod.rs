@@ -6,6 +6,7 @@
 //!
 //! Nothing is run here: every run is an order to the executor.
 
+mod advice;
 pub mod answer;
 pub mod call;
 pub mod cancel;

@@ -106,7 +106,8 @@ async fn arrived(agent: &Agent, peer: &TrustedPeer, incoming: Incoming) -> Resul
 fn crowded(agent: &Agent, peer: &TrustedPeer, live: usize) -> Answer {
     let event = Event::new(Level::Warning, "overload").field("LIVE", live);
     agent.log().emit(event.field("PEER", peer.address()));
-    answer::error(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once")
+    let body = serde_json::json!({ "error": "too many requests at once", "reason": "overload" });
+    answer::json(StatusCode::SERVICE_UNAVAILABLE, &body)
 }
 
 /// An answer that does not depend on the body. The body is read away all the same: a connection that is closed on bytes

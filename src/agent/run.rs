@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::advice::Ear;
 use super::answer::{self, Answer, Instead};
 use super::call::{Call, Reply};
 use super::collect::Collector;
@@ -21,7 +22,7 @@ use crate::sys::random;
 use crate::wire::causes;
 use crate::wire::name::{RequestId, ScriptName};
 use crate::wire::order::{Mode, Order};
-use crate::wire::outcome::{EXIT_KILLED, EXIT_NOTHING_RAN};
+use crate::wire::outcome::{EXIT_KILLED, EXIT_NOTHING_RAN, OUTCOME_UNKNOWN};
 use crate::wire::refusal::Refusal;
 use crate::wire::run::{Output, RunReply, RunRequest};
 
@@ -90,7 +91,7 @@ impl Call {
         let request = &self.request;
         let (mode, id) = match RequestId::parse(&request.reqid()) {
             Err(_) if request.detached => {
-                return Err(Box::new(self.invalid("async run requires a valid reqid")));
+                return Err(Box::new(self.invalid("invalid-reqid", "async run requires a valid reqid")));
             }
             Err(_) => (Mode::Attached, fresh_id()),
             Ok(id) => (if request.detached { Mode::Detached } else { Mode::Attached }, Ok(id)),
@@ -105,38 +106,44 @@ impl Call {
     fn stopped(&self, refused: &Refused) -> Reply {
         match refused {
             Refused::Contract(refusal) => self.refused(refusal),
-            Refused::Allowlist(refusal) => self.deny(None, self.request.refused(refusal.text())),
+            Refused::Allowlist(refusal) => self.deny(None, self.request.refused(refusal.code(), refusal.text())),
             Refused::Hook(denial) => {
                 let reason = denial.reason();
-                self.deny(Some(reason), self.request.refused(format!("not authorised: {reason}")))
+                self.deny(Some(reason), self.request.refused("not-authorised", format!("not authorised: {reason}")))
             }
-            other => self.deny(Some(other.code()), self.request.refused("not authorised")),
+            other => self.deny(Some(other.code()), self.request.refused(other.code(), "not authorised")),
         }
     }
 
     async fn buffered(&self, order: &Order) -> Reply {
         let limit = usize::try_from(self.snapshot.settings.max_output).unwrap_or(usize::MAX);
         let collector = Collector::new(limit);
+        let ear = Ear::of(self.agent.orders(), &self.snapshot, order.script());
         let mut guard = Unfinished::new(self);
         let finished = async {
             let run = match Run::start(self.agent.orders(), order, &self.context()).await? {
                 Ok(run) => run,
                 Err(outcome) => return Ok(Finished { outcome, unread: None }),
             };
-            run.finish(self.snapshot.settings.stdin_timeout, &self.agent.metrics.metered(&collector), || {}).await
+            let sink = ear.at(&collector);
+            run.finish(self.snapshot.settings.stdin_timeout, &self.agent.metrics.metered(&sink), || {}).await
         };
         let finished = finished.await;
         guard.over();
         let (stdout, stderr) = collector.finish();
-        self.reply(finished, stdout, stderr)
+        let reply = self.reply(finished, stdout, stderr);
+        Reply { body: ear.advise(reply.body), ..reply }
     }
 
-    /// Starts the run; streams once the script's program runs.
+    /// Starts the run; streams once the script's program runs, and where it may run although nobody says so.
     async fn streamed(self, order: Order, reader: Reader, place: Place) -> Answer {
         let mut guard = Unfinished::new(self);
+        let ear = Ear::of(guard.call.agent.orders(), &guard.call.snapshot, order.script());
         let finished = match Run::start(guard.call.agent.orders(), &order, &guard.call.context()).await {
             // The guard goes along: the caller may be gone before the stream is looked at for the first time.
-            Ok(Ok(run)) => return answer::stream(OutputBody::start(reader, |outlet| guard.stream(run, outlet, place))),
+            Ok(Ok(run)) => {
+                return answer::stream(OutputBody::start(reader, |outlet| guard.stream((run, ear), outlet, place)));
+            }
             Ok(Err(outcome)) => Ok(Finished { outcome, unread: None }),
             Err(error) => Err(error),
         };
@@ -147,7 +154,7 @@ impl Call {
     fn reply(&self, finished: Result<Finished, OrderError>, stdout: Output, stderr: Output) -> Reply {
         let (outcome, unread) = match finished {
             Ok(Finished { outcome, unread }) => (outcome, unread),
-            Err(error) => return self.failed(&error),
+            Err(error) => return self.failed(&error, stdout, stderr),
         };
         let end = match End::of(&outcome) {
             Ok(end) => end,
@@ -160,26 +167,29 @@ impl Call {
         Reply { body: self.request.ran(&outcome, stdout, stderr), verdict: Verdict::Ok }
     }
 
-    /// The executor broke. The original's form: `exit` -1 with the text on `stderr`.
-    fn failed(&self, error: &OrderError) -> Reply {
+    /// The executor broke: before anything ran, or nobody knows when.
+    fn failed(&self, error: &OrderError, stdout: Output, stderr: Output) -> Reply {
         let text = causes::on_one_line(error);
-        self.ended(EXIT_NOTHING_RAN, End::ExecutorFailed);
-        let body = RunReply {
-            stdout: Some(String::new()),
-            stderr: Some(text.clone()),
-            error: Some(text),
-            reason: Some(End::ExecutorFailed.as_str().to_owned()),
-            ..self.request.refused("")
+        let (end, body) = if error.is_outcome_unknown() {
+            (End::Lost, self.request.unknown(&text, stdout, stderr))
+        } else {
+            (End::ExecutorFailed, self.request.failed(End::ExecutorFailed.as_str(), &text))
         };
+        self.ended(EXIT_NOTHING_RAN, end);
         Reply { body, verdict: Verdict::Failed }
     }
 
     /// A run is over, however: its line, and its count.
     fn ended(&self, exit: i32, end: End) {
-        let reason = matches!(end, End::CallerGone | End::CallerStalled).then_some(end.as_str());
+        let reason = match end {
+            End::CallerGone | End::CallerStalled | End::ExecutorFailed => Some(end.as_str()),
+            End::Lost => Some(OUTCOME_UNKNOWN),
+            _ => None,
+        };
         let line = self.line(Level::Info, "run").field("DISPATCHER", self.peer.id());
         self.agent.log().emit(line.field("EXIT", exit).maybe("REASON", reason));
-        let time = self.begun.get().map(Instant::elapsed).filter(|_| end != End::ExecutorFailed);
+        let timed = !matches!(end, End::ExecutorFailed | End::Lost);
+        let time = self.begun.get().map(Instant::elapsed).filter(|_| timed);
         self.agent.metrics.ran(&self.snapshot.allowlist, &self.request.script(), end, time);
     }
 }
@@ -210,8 +220,9 @@ impl<C: Borrow<Call>> Unfinished<C> {
 }
 
 impl Unfinished<Call> {
-    async fn stream(mut self, run: Run, outlet: Outlet, mut place: Place) {
-        let (limit, metered) = (self.call.snapshot.settings.stdin_timeout, self.call.agent.metrics.metered(&outlet));
+    async fn stream(mut self, (run, ear): (Run, Ear), outlet: Outlet, mut place: Place) {
+        let overheard = ear.at(&outlet);
+        let (limit, metered) = (self.call.snapshot.settings.stdin_timeout, self.call.agent.metrics.metered(&overheard));
         let ended = || outlet.is_to_be_read(&self.call.agent.readers, self.call.peer.id(), &mut place);
         let finished = tokio::select! {
             finished = run.finish(limit, &metered, ended) => finished,
@@ -223,7 +234,7 @@ impl Unfinished<Call> {
         self.over();
         let reply = self.call.reply(finished, Output::default(), Output::default());
         // The output was in the frames before.
-        let reply = RunReply { stdout: None, stderr: None, ..reply.body };
+        let reply = RunReply { stdout: None, stderr: None, ..ear.advise(reply.body) };
         outlet.end(serde_json::to_vec(&reply).unwrap_or_else(|_| b"{}".to_vec())).await;
         drop(place);
     }

@@ -15,7 +15,8 @@ use super::status::RECORD;
 use crate::audit::{Level, Logger};
 use crate::wire::name::RequestId;
 
-/// Cancels the job of this id on every target.
+/// Cancels the job of this id on every target. A result whose status is `running` is that of a job which is being ended and
+/// takes longer than its agent has waited for.
 pub async fn cancel(fleet: &Fleet, targets: Vec<Target>, id: &RequestId) -> Vec<HostResult> {
     let ask = |target| ask(fleet.dialer.clone(), id.to_string(), target);
     let (log, reqid) = (fleet.log.clone(), id.to_string());
@@ -42,7 +43,8 @@ fn finish(log: &Logger, reqid: &str, call: &Call) -> HostResult {
             let text = match error {
                 CallError::NotFound(text) if text == "not found" => "this agent cannot cancel jobs".to_owned(),
                 CallError::NotFound(_) => "the agent knows no such job".to_owned(),
-                CallError::Conflict(text) => text.clone(),
+                CallError::Conflict { text, .. } => text.clone(),
+                other if other.is_outcome_unknown() => format!("{other}; the job may be ending all the same"),
                 other => other.to_string(),
             };
             log.emit(line(Level::Error).field("ERROR", &text));

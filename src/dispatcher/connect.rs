@@ -232,17 +232,14 @@ fn request(ask: &Ask<'_>, uri: &str, more: impl FnOnce(Builder) -> Builder) -> R
 }
 
 fn judge_status(status: StatusCode, body: &[u8]) -> Result<(), CallError> {
-    let text = || {
-        let error =
-            super::answer::object(body, "").ok().and_then(|fields| Some(fields.get("error")?.as_str()?.to_owned()));
-        error.unwrap_or_else(|| status.to_string())
-    };
+    let word = |key: &str| Some(super::answer::object(body, "").ok()?.get(key)?.as_str()?.to_owned());
+    let text = || word("error").unwrap_or_else(|| status.to_string());
     match status {
         StatusCode::FORBIDDEN => Err(CallError::Forbidden(text())),
         StatusCode::PAYLOAD_TOO_LARGE => Err(CallError::RequestTooLarge),
-        StatusCode::CONFLICT => Err(CallError::Conflict(text())),
+        StatusCode::CONFLICT => Err(CallError::Conflict { text: text(), reason: word("reason") }),
         StatusCode::NOT_FOUND => Err(CallError::NotFound(text())),
         status if status.is_success() => Ok(()),
-        status => Err(CallError::Status(status.to_string())),
+        status => Err(CallError::Turned { status: status.to_string(), reason: word("reason") }),
     }
 }

@@ -22,8 +22,8 @@ use crate::wire::name::RequestId;
 pub(super) const RECORD: &str = concat!("application/vnd.ctrl-exec.job+json", ", application/json");
 
 /// What of a job's record is kept of its end.
-const ENDED: [&str; 9] =
-    ["status", "exit", "stdout", "stderr", "stdout_base64", "stderr_base64", "truncated", "reason", "finished"];
+const ENDED: [&str; 10] =
+    ["status", "exit", "stdout", "stderr", "stdout_base64", "stderr_base64", "truncated", "reason", "hint", "finished"];
 
 /// The record of a run, after every host whose job has no end yet was asked for it. `None` where there is no such run.
 ///

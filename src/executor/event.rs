@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::audit::{Event, Level, Logger};
 use crate::sys::process::End;
-use crate::wire::name::RequestId;
+use crate::wire::name::{RequestId, ScriptName};
 use crate::wire::order::Order;
-use crate::wire::outcome::Outcome;
+use crate::wire::outcome::{EXIT_NOTHING_RAN, OUTCOME_UNKNOWN, Outcome};
+use crate::wire::trace::TraceParent;
 
 /// One event, one line.
 #[derive(Debug)]
@@ -23,6 +24,19 @@ pub enum ExecEvent<'a> {
         pid: Option<i32>,
         /// How it ended.
         outcome: &'a Outcome,
+    },
+    /// The monitor of an order was killed: nobody knows how the script ended, which is gone with it.
+    Lost {
+        /// The order's id.
+        request: &'a RequestId,
+        /// The script's name.
+        script: &'a ScriptName,
+        /// The trace that the order was part of.
+        trace: Option<&'a TraceParent>,
+        /// The monitor's process id.
+        monitor: i32,
+        /// The signal's number.
+        signal: i32,
     },
     /// The outcome of a detached order could not be written to its status file.
     StatusLost {
@@ -125,6 +139,12 @@ impl ExecEvent<'_> {
             Self::Ended { order, profile, pid, outcome } => {
                 ended(*order, outcome).maybe("PROFILE", *profile).maybe("PID", *pid)
             }
+            Self::Lost { request, script, trace, monitor, signal } => {
+                let event = about(Level::Error, "exec", request).field("EXIT", EXIT_NOTHING_RAN);
+                let event = event.field("OUTCOME", "lost").field("SCRIPT", script).maybe("TRACE", *trace);
+                let reason = format!("{OUTCOME_UNKNOWN}: the monitor was killed by signal {signal}");
+                event.field("MONITOR", monitor).field("REASON", reason)
+            }
             Self::StatusLost { request, reason } => {
                 about(Level::Error, "exec-status-fail", request).field("ERROR", reason)
             }
@@ -183,7 +203,6 @@ fn ended(order: Option<&Order>, outcome: &Outcome) -> Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::name::ScriptName;
     use crate::wire::order::Mode;
 
     #[test]

@@ -22,6 +22,9 @@ const SHORT: Duration = Duration::from_millis(200);
 /// How a service ends that wants its keeper to take up another file. No status of the program's own.
 pub(super) const UPGRADE: u8 = 99;
 
+/// Hears of a process and the signal that has ended it.
+type Killed<'a> = &'a dyn Fn(Pid, i32);
+
 /// What the caller is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -35,13 +38,14 @@ pub(super) enum Verdict {
     Over,
 }
 
-/// Makes the service's process and waits for its end.
+/// Makes the service's process and waits for its end. `killed` hears of everybody else whom a signal has ended meanwhile:
+/// monitors of a service before, among others.
 ///
 /// **Invariant:** the caller has one thread.
 ///
 /// # Errors
 /// Out of processes or descriptors.
-pub(super) fn keep(control: &OwnedFd) -> io::Result<Verdict> {
+pub(super) fn keep(control: &OwnedFd, killed: Killed<'_>) -> io::Result<Verdict> {
     process::adopt_orphans()?;
     // Who wants the end tells the front-end, or the service; the keeper follows.
     let signals = Signals::collect(&[Signal::SIGCHLD, Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM])?;
@@ -50,7 +54,7 @@ pub(super) fn keep(control: &OwnedFd) -> io::Result<Verdict> {
         Fork::Child => return Ok(Verdict::Serve),
         Fork::Parent(pid) => pid,
     };
-    let end = wait_for(service, &signals)?;
+    let end = wait_for(service, &signals, killed)?;
     if gone(control, Duration::ZERO)? {
         return Ok(Verdict::Over);
     }
@@ -61,10 +65,11 @@ pub(super) fn keep(control: &OwnedFd) -> io::Result<Verdict> {
 }
 
 /// Waits for `service`, and takes note of everybody else who ends meanwhile.
-fn wait_for(service: Pid, signals: &Signals) -> io::Result<End> {
+fn wait_for(service: Pid, signals: &Signals, killed: Killed<'_>) -> io::Result<End> {
     loop {
         match process::reap()? {
             Reaped::Child(pid, end) if pid == service => return Ok(end),
+            Reaped::Child(pid, End::Signalled(signal)) => killed(pid, signal),
             Reaped::Child(..) => {}
             Reaped::Running => {
                 poll::readable([Some(signals.as_fd())], None)?;

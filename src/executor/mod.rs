@@ -25,6 +25,7 @@ mod init;
 mod intake;
 mod keeper;
 mod kind;
+mod ledger;
 mod limits;
 mod monitor;
 mod offer;

@@ -21,6 +21,7 @@ use super::event::{Audit, ExecEvent};
 use super::host::Remembered;
 use super::household::Household;
 use super::intake::{self, Asked, Intake, Job};
+use super::ledger::Place;
 use super::policy::Policy;
 use super::post::{self, Next, Post};
 use super::printed::Printed;
@@ -49,6 +50,8 @@ pub(super) struct Means<'a> {
     pub(super) control: Option<OwnedFd>,
     /// As many scripts as may run (this many) run already.
     pub(super) full: Option<usize>,
+    /// Where it notes what it is busy with, if that is to be had.
+    pub(super) place: Option<Place>,
 }
 
 /// Does what a connection asks for, and then what those ask for that `post` brings. The process ends afterwards.
@@ -109,7 +112,7 @@ impl Kept<'_> {
 
 /// Does what one connection asks for. Whether it is kept for another order.
 fn serve(turn: &Next, means: &Means<'_>, kept: Kept<'_>) -> bool {
-    let Means { policy, audit, control, full, .. } = means;
+    let Means { policy, audit, control, full, place, .. } = means;
     let audit = *audit;
     let (Next::Given(connection) | Next::Kept(connection)) = turn;
     let asked = intake::take(connection, Instant::now() + INTAKE);
@@ -124,6 +127,8 @@ fn serve(turn: &Next, means: &Means<'_>, kept: Kept<'_>) -> bool {
         return false;
     }
     let Intake { order, stdio, job } = intake;
+    // Until the outcome is told.
+    let noted = place.as_ref().map(|place| place.note(&order));
     let mut ending = Ending { order: Some(&order), stays: kept.stays(&order, None), ..Ending::new(connection, audit) };
     let mut cancel = None;
     if let Some(Job { status, lock, cancel: fifo }) = job {
@@ -156,6 +161,7 @@ fn serve(turn: &Next, means: &Means<'_>, kept: Kept<'_>) -> bool {
             }
             (ending.start, ending.stays) = (start, kept.stays(&order, space.as_ref()));
             let stays = ending.tell(&outcome);
+            drop(noted);
             if let Some(space) = space {
                 space.see_out(kept.signals, kept.household);
             }

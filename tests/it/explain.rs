@@ -164,9 +164,6 @@ pub(crate) fn ended(result: &Value) -> String {
     if result["exit"].as_i64().unwrap() >= 0 && result["reason"].is_null() {
         return "runs".to_owned();
     }
-    if result["error"] == "script not permitted" && result["reason"].is_null() {
-        return "script-not-permitted".to_owned();
-    }
     let reason = result["reason"].as_str().unwrap_or_else(|| panic!("{result}"));
     for (words, code) in [("could not confine: ", "not-confined"), ("could not start: ", "not-started")] {
         if let Some(rest) = reason.strip_prefix(words) {

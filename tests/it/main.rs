@@ -42,6 +42,7 @@ mod old_state;
 mod older_trust;
 mod orders;
 mod original;
+mod outcome;
 mod pairing;
 mod pairing_ends;
 mod pin;

@@ -205,7 +205,7 @@ impl Orders {
         matches!(self.way, Way::System(_))
     }
 
-    /// Whether it applies the profiles, as a root executor does.
+    /// Whether its executor applies profiles. A private one has the agent's own rights and no others to give.
     #[must_use]
     pub const fn applies_profiles(&self) -> bool {
         !matches!(self.way, Way::Private { .. })

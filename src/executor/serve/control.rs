@@ -9,6 +9,7 @@ use crate::audit::FAREWELL;
 use crate::executor::confine;
 use crate::executor::event::Trail;
 use crate::executor::keeper::{self, Verdict};
+use crate::executor::ledger::Ledger;
 use crate::executor::policy::Policy;
 use crate::executor::report;
 use crate::executor::succession::Succession;
@@ -40,7 +41,8 @@ pub fn serve_private(
     let policy = first(&control, &load)?;
     let signals = Signals::collect(&SIGNALS).map_err(ServeError::Control)?;
     answer(&control, &Reloaded::Done).map_err(ServeError::Control)?;
-    serve(control, signals, Ok(policy), Part { load: &load, audit, network: None })
+    let ledger = Ledger::new().map_err(ServeError::Control)?;
+    serve(control, signals, Ok(policy), Part { load: &load, audit, network: None, ledger: &ledger })
 }
 
 /// As [`serve_private`] with root's rights: the executor that a front-end started before it gave up its own. The
@@ -73,13 +75,15 @@ pub fn serve_own(
     let mut policy = if succession.taken_over() { again(&load, audit) } else { Ok(first(&control, &load)?) };
     // Without it, profiles with limits on memory or CPU time are refused, with the reason.
     drop(confine::prepare());
-    let part = Part { load: &load, audit, network: Some(&network) };
+    let ledger = Ledger::new().map_err(ServeError::Control)?;
+    let part = Part { load: &load, audit, network: Some(&network), ledger: &ledger };
     if succession.taken_over() {
         audit.tell(&ExecEvent::Upgraded { failure: None });
     }
     answer(&control, &Reloaded::Done).map_err(ServeError::Control)?;
     loop {
-        match keeper::keep(&control).map_err(ServeError::Control)? {
+        let killed = |pid, signal| ledger.bury(pid, signal, audit);
+        match keeper::keep(&control, &killed).map_err(ServeError::Control)? {
             Verdict::Serve => {
                 let signals = Signals::collect(&SIGNALS).map_err(ServeError::Control)?;
                 return serve(control, signals, policy, part);
@@ -110,6 +114,8 @@ struct Part<'a> {
     load: Load<'a>,
     audit: Audit<'a>,
     network: Option<&'a HostNetwork>,
+    /// Shared with the services before, whose monitors may still be at work.
+    ledger: &'a Ledger,
 }
 
 /// The first reading of the configuration. The front-end hears of a broken one.
@@ -122,13 +128,13 @@ fn first(control: &OwnedFd, load: Load<'_>) -> Result<Policy, ServeError> {
 }
 
 fn serve(control: OwnedFd, signals: Signals, policy: Result<Policy, String>, part: Part<'_>) -> Result<(), ServeError> {
-    let Part { load, audit, network } = part;
+    let Part { load, audit, network, ledger } = part;
     if let Ok(policy) = &policy {
         warn(policy, audit);
     }
     // Whoever else this one's keeper has adopted was at work for a service before it.
     let elders = if network.is_some() { process::siblings() } else { 0 };
-    let crew = Crew::new(elders).map_err(ServeError::Control)?;
+    let crew = ledger.share().and_then(|ledger| Crew::new(elders, ledger)).map_err(ServeError::Control)?;
     // What is only a saving may fail.
     drop(memory::forget_unchanged());
     let server = Server { door: control, signals, policy, crew, audit, load, network };

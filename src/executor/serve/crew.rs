@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::executor::confine;
+use crate::executor::event::Audit;
+use crate::executor::ledger::{Ledger, Place};
 use crate::executor::post::{Post, Word};
 use crate::sys::fdpass::{self, Kind};
 use crate::sys::process::{self, End, Pid, Reaped};
@@ -26,6 +28,11 @@ pub(super) struct Crew {
     /// Hears who is free.
     ear: OwnedFd,
     voice: OwnedFd,
+    /// What each is busy with; and their places in it, those that are free again, and the first that was never used.
+    ledger: Ledger,
+    places: BTreeMap<Pid, usize>,
+    free: BTreeSet<usize>,
+    fresh: usize,
     /// A monitor was killed, and what it would have cleared away may still be there.
     bereft: bool,
     /// Events that monitors have ended with and nobody has heard of.
@@ -33,11 +40,12 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    /// Nobody yet but the monitors of services before this one, which are still at work.
+    /// Nobody yet but the monitors of services before this one, which are still at work and have their places in
+    /// `ledger`.
     ///
     /// # Errors
     /// Out of descriptors.
-    pub(super) fn new(elders: usize) -> io::Result<Self> {
+    pub(super) fn new(elders: usize, ledger: Ledger) -> io::Result<Self> {
         let (ear, voice) = fdpass::pair(Kind::Messages)?;
         Ok(Self {
             monitors: BTreeMap::new(),
@@ -46,6 +54,11 @@ impl Crew {
             elders,
             ear,
             voice,
+            // Without elders, whatever is noted is nobody's any more.
+            fresh: if elders > 0 { ledger.used() } else { 0 },
+            ledger,
+            places: BTreeMap::new(),
+            free: BTreeSet::new(),
             bereft: false,
             unheard: 0,
         })
@@ -65,14 +78,18 @@ impl Crew {
         self.ear.as_fd()
     }
 
-    /// Takes note of everyone who has ended or is free.
-    pub(super) fn count(&mut self) {
+    /// Takes note of everyone who has ended or is free. Of one that was killed, `audit` hears.
+    pub(super) fn count(&mut self, audit: Audit<'_>) {
         while let Ok(Reaped::Child(pid, end)) = process::reap() {
             match end {
                 End::Exited(events) => self.unheard = self.unheard.saturating_add(u64::from(events)),
-                End::Signalled(_) => self.bereft = true,
+                End::Signalled(signal) => {
+                    self.bereft = true;
+                    self.ledger.bury(pid, signal, audit);
+                }
             }
             self.monitors.remove(&pid);
+            self.free.extend(self.places.remove(&pid));
             self.idle.retain(|idle| *idle != pid);
             self.keepers.remove(&pid);
         }
@@ -131,9 +148,25 @@ impl Crew {
         Ok((ours, Post::new(theirs, self.voice.try_clone()?)))
     }
 
+    /// A place for somebody new, and its number. None where there are no descriptors for it: the line about a killed
+    /// monitor is then missing.
+    pub(super) fn place(&mut self) -> (usize, Option<Place>) {
+        let number = self.free.pop_first().unwrap_or_else(|| {
+            self.fresh += 1;
+            self.fresh - 1
+        });
+        (number, self.ledger.place(number).ok())
+    }
+
+    /// Nobody new came of it.
+    pub(super) fn give_back(&mut self, place: usize) {
+        self.free.insert(place);
+    }
+
     /// Somebody new.
-    pub(super) fn add(&mut self, pid: Pid, line: Option<OwnedFd>) {
+    pub(super) fn add(&mut self, pid: Pid, line: Option<OwnedFd>, place: usize) {
         self.monitors.insert(pid, line);
+        self.places.insert(pid, place);
     }
 
     /// Nobody gets another order: who is free ends now, who is at work afterwards.

@@ -117,7 +117,7 @@ impl<D: Way> Server<'_, D> {
             asked.end |= matches!(signal, Signal::SIGTERM | Signal::SIGINT);
             asked.reload |= signal == Signal::SIGHUP;
         }
-        self.crew.count();
+        self.crew.count(self.audit);
         match self.crew.unheard() {
             0 => {}
             events => self.audit.count(events),
@@ -155,6 +155,7 @@ impl<D: Way> Server<'_, D> {
         // Without a line, it is for one order alone.
         let line = if full.is_none() { self.crew.line().ok() } else { None };
         let (ours, post) = line.unzip();
+        let (number, place) = self.crew.place();
         match process::fork() {
             Ok(Fork::Child) => {
                 let Self { door, signals, policy, audit, network, crew, .. } = self;
@@ -162,12 +163,13 @@ impl<D: Way> Server<'_, D> {
                 drop((signals, crew, ours));
                 let control = door.teller();
                 if let Ok(policy) = &policy {
-                    monitor::run(connection, &Means { policy, audit, network, control, full }, post.as_ref());
+                    monitor::run(connection, &Means { policy, audit, network, control, full, place }, post.as_ref());
                 }
                 process::end(i32::from(u8::try_from(audit.settle(LAST_WORD)).unwrap_or(u8::MAX)))
             }
-            Ok(Fork::Parent(pid)) => self.crew.add(pid, ours),
+            Ok(Fork::Parent(pid)) => self.crew.add(pid, ours, number),
             Err(error) => {
+                self.crew.give_back(number);
                 let (step, reason) = ("fork".to_owned(), error.to_string());
                 self.turn_away(&connection, &Outcome::NotStarted { step, reason });
             }
@@ -206,7 +208,7 @@ impl<D: Way> Server<'_, D> {
             if poll::readable(sources, Some(wait.min(left))).is_err() {
                 return true;
             }
-            self.crew.count();
+            self.crew.count(self.audit);
         }
         false
     }

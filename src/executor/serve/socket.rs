@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::{Crew, ExecEvent, SIGNALS, ServeError, Server, Way, warn};
 use crate::executor::confine;
 use crate::executor::event::Trail;
+use crate::executor::ledger::Ledger;
 use crate::executor::policy::Policy;
 use crate::executor::report;
 use crate::sys::listener::Bound;
@@ -98,7 +99,7 @@ pub fn serve_socket(
     let door = Entrance { ear, told, teller, front_end, notifier };
     let policy = Ok(policy);
     let network = Some(&network);
-    let crew = Crew::new(0).map_err(ServeError::Control)?;
+    let crew = Ledger::new().and_then(|ledger| Crew::new(0, ledger)).map_err(ServeError::Control)?;
     // What is only a saving may fail.
     drop(memory::forget_unchanged());
     let server = Server { door, signals, policy, crew, audit, load: &load, network };

@@ -94,7 +94,7 @@ fn root_executor(control: &OwnedFd, directory: &Path) {
         let Some(connection) = message.descriptors.pop() else { process::end(0) };
         if let Fork::Child = process::fork().unwrap() {
             nix::unistd::close(std::os::fd::AsRawFd::as_raw_fd(control)).unwrap();
-            let means = Means { policy: &policy, audit: &audit, network: None, control: None, full: None };
+            let means = Means { policy: &policy, audit: &audit, network: None, control: None, full: None, place: None };
             monitor::run(connection, &means, None);
             process::end(0);
         }

@@ -113,7 +113,8 @@ async fn told(answer: ResponseFuture) -> (StatusCode, Value) {
 async fn crowded(many: usize, streams: Vec<ResponseFuture>) -> JoinSet<(StatusCode, Value)> {
     let mut answers: JoinSet<_> = streams.into_iter().map(told).collect();
     for _ in 0..many {
-        let refusal = (StatusCode::SERVICE_UNAVAILABLE, json!({"error": "too many requests at once"}));
+        let refusal =
+            (StatusCode::SERVICE_UNAVAILABLE, json!({"error": "too many requests at once", "reason": "overload"}));
         assert_eq!(answers.join_next().await.unwrap().unwrap(), refusal);
     }
     assert!(timeout(Duration::from_millis(100), answers.join_next()).await.is_err(), "the others still wait");
