@@ -54,6 +54,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::confinement::Confinement;
+use super::fence::{self, Fence};
 use super::kind::{Kind, PRIVATE, Piece};
 use super::workshop::{self, Blinds, Made};
 use crate::sys::file::Identity;
@@ -65,10 +66,11 @@ const CLOSED: Attributes =
     Attributes::READ_ONLY.and(Attributes::NO_SUID).and(Attributes::NO_DEVICES).and(Attributes::NO_EXEC);
 
 /// Steps 1 to 4; what to hide things behind.
-pub(super) fn prepare(kind: Kind) -> Result<Blinds, Fault> {
+pub(super) fn prepare(kind: Kind, fence: &Fence) -> Result<Blinds, Fault> {
     process::set_umask(0);
     let devices = if kind.writable { None } else { Some(copy(Path::new("/dev"), kind.lasting(), "private-places")?) };
     let Made { private, blinds } = workshop::make(kind).map_err(Fault::confining("private-places"))?;
+    fence.put_up(&blinds)?;
     mount::restrict(Path::new("/"), kind.whole()).map_err(Fault::confining("read-only"))?;
     private.into_iter().chain(devices).try_for_each(|piece| attach(piece, "private-places"))?;
     mount::fresh(Fresh::Processes, Path::new("/proc"), CLOSED).map_err(Fault::confining("proc"))?;
@@ -93,6 +95,12 @@ pub(super) fn complete(
     copies.into_iter().try_for_each(|piece| attach(piece, "writable"))?;
     if let Some(groups) = groups.filter(|_| !kind.writable) {
         mount::restrict(groups, Attributes::READ_ONLY).map_err(Fault::confining("control-group"))?;
+    }
+    if kind.writable {
+        let keep = |file: &PathBuf| {
+            fence::keep(file).map_err(|error| Fault::confining("writable")(error).about(file.display()))
+        };
+        confinement.kept().iter().try_for_each(keep)?;
     }
     confinement.hidden().iter().try_for_each(|place| hide(place, blinds))?;
     prove(Path::new("/"), kind.whole())?;
