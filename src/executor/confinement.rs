@@ -48,7 +48,9 @@ impl Confinements {
     /// The same, with the executor's socket out of every script's reach besides.
     #[must_use]
     pub fn and_hidden(mut self, socket: Option<&Path>) -> Self {
-        socket.into_iter().for_each(|socket| self.own.add(socket));
+        if let Some(socket) = socket {
+            self.own.add(socket);
+        }
         self
     }
 
@@ -239,7 +241,8 @@ pub(super) mod tests {
         }
 
         fn person(&self, account: &Account) -> io::Result<Option<Person>> {
-            let known = [("front", 10), ("backup", 20)].into_iter().find(|(name, _)| account.to_string() == *name);
+            let known =
+                [("root", 0), ("front", 10), ("backup", 20)].into_iter().find(|(name, _)| account.to_string() == *name);
             Ok(known.map(|(_, id)| Person {
                 uid: Uid::from_raw(id),
                 gid: Gid::from_raw(id),
@@ -279,6 +282,38 @@ pub(super) mod tests {
         assert!(!hidden.contains(&"/etc/c".into()) && hidden.contains(&"/srv/socket".into()), "{hidden:?}");
         assert_eq!(on(&host, "run_as = backup\nwritable = /srv", "/opt/x").unwrap_err(), "writable-control");
         assert_eq!(on(&host, "run_as = backup", "/srv/socket/x").unwrap_err(), "script-hidden");
+    }
+
+    #[test]
+    fn a_profile_that_gains_the_host_in_the_end_is_named() {
+        let owns = |profile: &str| confinement(profile).unwrap().owns_the_host();
+        assert!(owns("run_as = root"));
+        for cap in ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETGID", "CAP_SETUID"] {
+            assert!(owns(&format!("run_as = backup\ncaps = CAP_KILL,{cap}")), "{cap}");
+        }
+        for profile in ["run_as = backup", "run_as = backup\ncaps = CAP_KILL,CAP_NET_ADMIN"] {
+            assert!(!owns(profile), "{profile}");
+        }
+        assert!(!owns("run_as = root\nwritable = /srv") && !owns("run_as = backup\ncaps = CAP_CHOWN\nwritable = /srv"));
+    }
+
+    #[test]
+    fn which_calls_are_refused_depends_on_what_could_be_left_behind() {
+        let set_ids = |profile: &str| confinement(profile).unwrap().calls().set_ids;
+        for (profile, expected) in [
+            ("run_as = backup", SetIds::NoUser),
+            ("run_as = backup\ncaps = CAP_KILL\nsyscalls = off", SetIds::NoUser),
+            ("run_as = backup\ncaps = CAP_FSETID", SetIds::Neither),
+            ("run_as = backup\ncaps = CAP_SETFCAP\nallow_dangerous_caps = yes", SetIds::Neither),
+            ("run_as = root\nwritable = /srv\nsyscalls = off", SetIds::Neither),
+            ("run_as = root", SetIds::Free),
+            ("run_as = root\nwritable = /srv\nsyscalls = off\nallow_dangerous_caps = yes", SetIds::Free),
+        ] {
+            assert_eq!(set_ids(profile), expected, "{profile}");
+        }
+        let calls = confinement("run_as = root\nnetwork = no\nsyscalls = off").unwrap().calls();
+        assert_eq!(calls, Wanted { list: false, no_network: true, set_ids: SetIds::Free });
+        assert!(confinement("run_as = root\nsyscalls = off").unwrap().calls().is_nothing());
     }
 
     #[test]

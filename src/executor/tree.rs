@@ -8,6 +8,7 @@
 //! 1. for a run without `writable`, a copy of the host's `/dev` is taken, while nothing is covered;
 //! 2. a file system in memory is made ready (`workshop`): `/dev`, `/tmp` and `/run` for a run with `writable`, and something
 //!    empty, closed and read-only to hide things behind; it is attached nowhere as a whole;
+//!    the directories and links that lead to the agent's own places are made unmovable (`fence`);
 //! 3. the whole tree gets its properties in one call: no device nodes, no set-user-ID programs (unless the profile says
 //!    `no_new_privileges = no`), and for a run with `writable`, read-only;
 //! 4. the private places are attached, `/dev/pts` and `/proc` are mounted new (`/proc` read-only).
@@ -20,7 +21,7 @@
 //!
 //! Then, in the run's ([`complete`]):
 //!
-//! 6. the copies go to their places; for a run without `writable`, the control groups become read-only;
+//! 6. the copies go to their places, and what is not to be written in them is kept (`own`); for a run without `writable`, the control groups become read-only;
 //! 7. the agent's own places are hidden, last, so that nothing lies over them;
 //! 8. the properties are read back.
 //!
@@ -38,7 +39,10 @@
 //! | a fresh `/proc` is writable | it is mounted read-only |
 //! | user namespaces | the filter of system calls |
 //! | making it writable again with `CAP_SYS_ADMIN` | such a profile must say `allow_dangerous_caps`; the filter, Landlock |
-//! | renaming a directory above a hidden one | no writable path may hold, be or lie in one of the agent's own |
+//! | renaming a directory above a hidden one | none can be renamed (`fence`); no writable path may hold, be or lie in one |
+//! | another mount of what is hidden | it is hidden wherever it shows (`own`); no writable path may reach it there either |
+//! | the script of a stronger profile in a writable path | it is mounted on itself read-only (`fence`) |
+//! | a set-user-ID program that is left behind | the filter of system calls, which `syscalls = off` does not lift |
 //!
 //! What belongs to a private place and is wanted nevertheless is named in `writable`: `/tmp/shared`, `/run/dbus`,
 //! `/dev/ttyUSB0`. Two things stay without being named: the file that `/etc/resolv.conf` leads to, which may be in

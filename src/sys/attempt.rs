@@ -7,12 +7,12 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use nix::fcntl::AT_FDCWD;
+use nix::fcntl::{AT_FDCWD, OFlag, open};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitStatus, waitpid};
 
 use super::call::copy_tree;
-use super::mount;
 use super::process::{self, Fork, Signal};
 
 /// Names for [`refused`].
@@ -161,7 +161,7 @@ pub(crate) fn loosen(path: &Path) -> io::Result<()> {
 /// # Errors
 /// That of `open_tree(2)` or of `mount_setattr(2)`.
 pub(crate) fn loosen_a_copy(path: &Path) -> io::Result<OwnedFd> {
-    let copy = copy_tree(mount::open(path)?.as_raw_fd(), true)?;
+    let copy = copy_tree(open(path, OFlag::O_PATH, Mode::empty())?.as_raw_fd(), true)?;
     clear_read_only(copy.as_raw_fd(), Path::new(""), libc::AT_RECURSIVE | libc::AT_EMPTY_PATH)?;
     Ok(copy)
 }

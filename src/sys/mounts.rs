@@ -165,7 +165,7 @@ fn path(word: &[u8]) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{create_dir_all, write};
+    use std::fs::{File, create_dir_all};
 
     use super::*;
     use crate::sys::mount::{Left, Tree, leave, open_exactly};
@@ -193,8 +193,8 @@ mod tests {
         for name in ["a/b/c", "whole", "part", "covered", "other", "other2"] {
             create_dir_all(base.join(name)).unwrap();
         }
-        write(base.join("file"), "").unwrap();
-        write(base.join("a/b/held"), "").unwrap();
+        File::create_new(base.join("file")).unwrap();
+        File::create_new(base.join("a/b/held")).unwrap();
         let text = process::tests::in_a_process("mounts-elsewhere", || {
             leave(Left { network: false }).unwrap();
             let bind = |from: &str, to: &str| {
@@ -212,8 +212,8 @@ mod tests {
                 let names = found.iter().map(|path| path.strip_prefix(&base).unwrap().display().to_string());
                 names.collect::<Vec<_>>().join(" ")
             };
-            format!("{before:?} | {} | {} | {}", shown("a/b"), shown("part"), shown("other2"))
+            format!("{before:?} | {} | {} | {}.", shown("a/b"), shown("part"), shown("other2"))
         });
-        assert_eq!(text, "[] | file part whole/b | a/b/c whole/b/c | ");
+        assert_eq!(text, "[] | file part whole/b | a/b/c whole/b/c | .");
     }
 }

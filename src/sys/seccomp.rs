@@ -8,7 +8,7 @@
 //!
 //! Two guards may stand beside the list, or alone: that a program leaves no set-user-ID program behind, for which
 //! `RestrictSUIDSGID=` of `systemd.exec(5)` is the model; and that it makes no socket that reaches past a network namespace.
-//! Both would be passed by rings (io_uring(7)), which make calls without making them, so that there are none with either.
+//! Both would be passed by rings (`io_uring(7)`), which make calls without making them, so that there are none with either.
 #![expect(unsafe_code, reason = "the call has no safe binding")]
 
 use std::cell::OnceCell;

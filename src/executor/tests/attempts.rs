@@ -55,6 +55,11 @@ fn attempt(words: &[&str]) -> io::Result<()> {
             let mode = std::os::unix::fs::PermissionsExt::from_mode(u32::from_str_radix(mode, 8).unwrap());
             OpenOptions::new().write(true).create(true).truncate(false).open(path)?.set_permissions(mode)
         }
+        ["leave-shell-of-root", path] => {
+            nix::unistd::setuid(nix::unistd::Uid::from_raw(0))?;
+            fs::copy("/bin/sh", path)?;
+            fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o4755))
+        }
         ["socket", family] => socket(family),
         ["own", path, uid] => std::os::unix::fs::chown(path, uid.parse().ok(), None),
         ["bind", address] => TcpListener::bind(address).map(drop),

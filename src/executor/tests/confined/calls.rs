@@ -139,13 +139,17 @@ fn no_script_leaves_a_set_user_id_program_behind() {
 
 #[test]
 fn a_shell_of_roots_is_not_left_where_others_find_it() {
-    let executor = Executor::root("run_as = bin\ncaps = CAP_SETUID\nwritable = {}/open");
-    let said = executor.says(
-        "setpriv --reuid=0 sh -c 'cp /bin/sh {}/open/rootsh && chmod 4755 {}/open/rootsh; chmod 755 {}/open/rootsh && echo set'",
-    );
-    assert!(said.contains("Operation not permitted") && said.ends_with("set\n"), "{said}");
-    let facts = std::fs::metadata(executor.path("open/rootsh")).unwrap();
-    assert_eq!((facts.uid(), facts.mode() & 0o7777), (0, 0o755));
+    for profile in ["run_as = bin\ncaps = CAP_SETUID\nwritable = {}/open", "run_as = root\nwritable = {}/open"] {
+        let executor = Executor::root(profile);
+        let shell = executor.path("open/shell");
+        let leave = format!("leave-shell-of-root {}", shell.display());
+        assert_eq!(tries(&executor, &[&leave]), ["EPERM"], "{profile}");
+        let facts = std::fs::metadata(&shell).unwrap();
+        assert_eq!((facts.uid(), facts.mode() & 0o7777), (0, 0o755), "{profile}");
+        // And the twin: a program without the bits.
+        let said = executor.says("cp /bin/sh {}/open/other && chmod 555 {}/open/other && {}/open/other -c 'echo runs'");
+        assert_eq!(said, "runs\n", "{profile}");
+    }
 }
 
 #[test]

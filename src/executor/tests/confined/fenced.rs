@@ -12,7 +12,7 @@ use crate::wire::outcome::Outcome;
 const STRONG: [&str; 4] = [
     "run_as = root",
     "run_as = root\nsyscalls = off",
-    "run_as = bin\ncaps = CAP_DAC_OVERRIDE,CAP_CHOWN",
+    "run_as = bin\ncaps = CAP_DAC_OVERRIDE,CAP_CHOWN,CAP_FOWNER",
     "run_as = bin\ncaps = CAP_SETUID,CAP_SETGID,CAP_FOWNER,CAP_DAC_OVERRIDE",
 ];
 
@@ -61,15 +61,25 @@ fn no_link_on_the_way_to_a_hidden_place_is_replaced_and_nothing_above_where_it_l
 #[test]
 fn what_decides_and_is_no_secret_can_be_read_and_not_changed() {
     for profile in STRONG {
-        let profile = format!("{profile}\n");
-        let executor = Executor::root(&profile);
+        let executor = Executor::root(profile);
         let program = std::env::current_exe().unwrap();
         let program = program.display();
         let said = executor.says(&format!(
-            "head -c 1 {program} | wc -c; : >> {program}; mv {program} {program}-x; rm -f {program}; chmod 700 {program}"
+            "head -c 1 {program} | wc -c; mv {program} {program}-x; rm -f {program}; chmod 700 {program}"
         ));
         assert!(said.starts_with("1\n") && said.matches("busy").count() == 2, "{profile}: {said}");
-        assert_eq!(said.matches("Read-only").count(), 2, "{profile}: {said}");
+        assert_eq!(said.matches("Read-only").count(), 1, "{profile}: {said}");
+        // The CA's certificate and the key, each behind a link out of the agent's directory.
+        for (name, to) in [("ca", "open/deep/ca"), ("key", "other/key")] {
+            executor.write(to, "as it was\n");
+            symlink(executor.path(to), executor.path("conf").join(name)).unwrap();
+        }
+        let said = executor.says(
+            "cd {}/; cat open/deep/ca; touch open/deep/ca; rm -f open/deep/ca; mv open/deep x; mv open x; cat other/key
+             rm -f other/key; mv other x; echo free > open/deep/free && cat open/deep/free",
+        );
+        assert!(said.starts_with("as it was\n") && said.ends_with("free\n"), "{profile}: {said}");
+        assert_eq!((said.matches("as it was").count(), said.matches("busy").count()), (1, 5), "{profile}: {said}");
     }
 }
 
@@ -109,7 +119,7 @@ fn a_writable_path_that_shows_what_is_hidden_is_refused() {
         assert!(text.contains("reaches into") && text.contains("agent.conf is"), "{text}");
     }
     let twin = Executor::root_under(&alias, "run_as = root\nwritable = {}/free:{}/alias/open");
-    assert_eq!(twin.says("echo x > {}/free/x; echo y > {}/alias/open/y; cat {}/other/x {}/open/y"), "x\ny\n");
+    assert_eq!(twin.says("echo x > {}/free/x; echo y > {}/alias/open/y; cat {}/free/x {}/alias/open/y"), "x\ny\n");
 }
 
 /// Two scripts of a stronger profile and one of the same, all where the profile may write.
@@ -123,9 +133,8 @@ fn listing(writable: &str) -> Executor {
 
 #[test]
 fn no_script_rewrites_one_of_another_profile() {
-    for writable in
-        ["{}/open", "{}/open/deep:{}/open/mine", "{}/open/deep/strong:{}/open/deep/strong.schema.json:{}/open/mine"]
-    {
+    let files = "{}/open/deep/strong:{}/open/deep/strong.schema.json:{}/open/mine";
+    for writable in ["{}/open", "{}/open/deep:{}/open/mine", files] {
         let executor = listing(writable);
         for name in ["open/deep/strong", "open/mine"] {
             executor.script(name, "#!/bin/sh\necho as-it-was\n");
@@ -133,10 +142,12 @@ fn no_script_rewrites_one_of_another_profile() {
         executor.write("open/deep/strong.schema.json", "{}");
         let said = executor.says(
             "cd {}/open; echo x >> deep/strong; echo x >> deep/strong.schema.json; rm -f deep/strong; mv deep/strong deep/x
-             mv deep away; chmod 777 deep/strong; echo 'echo mine' > mine && sh mine; sh deep/strong",
+             chmod 777 deep/strong; echo 'echo mine' > mine && sh mine; sh deep/strong; mv deep away",
         );
-        assert!(said.ends_with("mine\nas-it-was\n"), "{writable}: {said}");
-        assert!(!executor.path("open/away").exists(), "{writable}");
+        assert!(said.contains("\nmine\nas-it-was\n"), "{writable}: {said}");
+        // Where only files are named, the directories above them are a run's own.
+        assert!(said.ends_with("busy\n") || writable == files, "{writable}: {said}");
+        assert!(executor.path("open/deep").exists() && !executor.path("open/away").exists(), "{writable}");
         assert_eq!(fs::read_to_string(executor.path("open/deep/strong")).unwrap(), "#!/bin/sh\necho as-it-was\n");
         assert_eq!(fs::read_to_string(executor.path("open/deep/strong.schema.json")).unwrap(), "{}");
     }
