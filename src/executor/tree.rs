@@ -21,7 +21,8 @@
 //!
 //! Then, in the run's ([`complete`]):
 //!
-//! 6. the copies go to their places, and what is not to be written in them is kept (`own`); for a run without `writable`, the control groups become read-only;
+//! 6. the copies go to their places, and what is not to be written in them is kept (`own`); for a run without `writable`, the
+//!    control groups become read-only;
 //! 7. the agent's own places are hidden, last, so that nothing lies over them;
 //! 8. the properties are read back.
 //!

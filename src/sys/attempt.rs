@@ -89,9 +89,9 @@ pub(crate) fn refused(name: &str) -> io::Result<()> {
         other => panic!("{other}"),
     };
     let [first, second, third, fourth, fifth] = words;
-    // SAFETY: each text ends with NUL and is only read, and each pointer among the words is to a buffer that lives until the end of this function and is as large as
-    // the kernel is told or knows; a ring, which it writes to, is written by nobody else and never read. No other memory
-    // is touched.
+    // SAFETY: each text ends with NUL and is only read, and each pointer among the words is to a buffer that lives until the
+    // end of this function and is as large as the kernel is told or knows; a ring, which it writes to, is written by nobody
+    // else and never read. No other memory is touched.
     answer(unsafe { libc::syscall(number, first, second, third, fourth, fifth) })
 }
 
