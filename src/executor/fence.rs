@@ -44,14 +44,14 @@ impl Fence {
         let all: BTreeSet<&Path> = above.chain(passed.iter().map(PathBuf::as_path)).collect();
         let mut fixed: Vec<(PathBuf, Identity)> = Vec::new();
         for place in all.into_iter().filter(|place| place.parent().is_some()) {
-            let identity = Identity::of_itself(place)?;
+            let identity = identity_of(place)?;
             // The same directory, shown by another mount, is fixed with it.
             if !fixed.iter().any(|(_, known)| *known == identity) {
                 fixed.push((place.to_owned(), identity));
             }
         }
         let kept = if confinement.writable().is_some() { &[] } else { kept };
-        let kept = kept.iter().map(|file| Ok((file.clone(), Identity::of_itself(file)?)));
+        let kept = kept.iter().map(|file| Ok((file.clone(), identity_of(file)?)));
         Ok(Self { fixed, kept: kept.collect::<io::Result<_>>()? })
     }
 
@@ -125,6 +125,10 @@ impl Copies {
         }
         Ok(())
     }
+}
+
+fn identity_of(place: &Path) -> io::Result<Identity> {
+    Identity::of_itself(place).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", place.display())))
 }
 
 fn moved() -> io::Error {
