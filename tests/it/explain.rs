@@ -194,27 +194,6 @@ fn what_is_explained_is_what_happens_with_either_root_executor() {
 }
 
 #[test]
-fn a_profile_whose_scripts_gain_the_host_in_the_end_is_named_by_check_and_explanation() {
-    let words = "out of its reach, but the host is not: without 'writable'";
-    for mode in Mode::ROOT {
-        let site = site(mode);
-        let checked = site.agent().command(&["self-check"]).stdout;
-        for (script, owns) in [("root", true), ("open", true), ("closed", false), ("within", false)] {
-            let line = format!(
-                "  Profile '{script}': the agent's own places are out of its scripts' reach, but the host is not"
-            );
-            assert_eq!(checked.contains(&line), owns, "{mode:?} {script}: {checked}");
-            let explained = site.agent().command(&["explain", script]).exits(0).stdout;
-            assert_eq!(explained.contains(words), owns, "{mode:?} {script}: {explained}");
-            assert!(
-                explained.contains("the agent's own places are out of its reach"),
-                "{mode:?} {script}: {explained}"
-            );
-        }
-    }
-}
-
-#[test]
 fn an_explanation_runs_neither_script_nor_hook() {
     for mode in Mode::ALL {
         let site = builder(mode).prepare();

@@ -36,6 +36,7 @@ mod names;
 mod old_state;
 mod older_trust;
 mod original;
+mod owners;
 mod pairing;
 mod pairing_ends;
 mod pin;
