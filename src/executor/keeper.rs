@@ -5,8 +5,9 @@
 //! of memory, another takes its place on the same socket: runs under way have monitors of their own and notice nothing,
 //! and an order that comes meanwhile waits in the socket.
 //!
-//! The keeper also adopts what the monitors' scripts leave behind. In a container, where no init does, it waits for
-//! them, so that no zombies gather.
+//! The keeper also adopts the monitors whose service has died before them. In a container, where no init does, it waits for
+//! them, so that no zombies gather. It starts no script itself, and none that is confined can leave anybody behind: those fall
+//! to the first process of their own namespace, wherever a keeper is.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

@@ -3,7 +3,7 @@
 //!
 //! It lives in a session of its own and is deaf to signals, so that neither the end of the executor nor that of the
 //! front-end ends it: what they do to an order they do through its connection. It adopts the orphans among the
-//! script's descendants, so that it can find and end all of them.
+//! descendants of a script that is not confined, so that it can find and end all of them.
 //!
 //! A script that ends by itself ends the order, at once and with its own status. Descendants that it leaves behind
 //! (it may have started a daemon) are left alone, as they always were. A script that is cancelled or out of time is
@@ -198,12 +198,11 @@ fn only_an_order(connection: &OwnedFd, control: Option<&OwnedFd>, asked: Asked) 
     Ok(None)
 }
 
-/// Leaves everything that could end this process by accident, and becomes the one that orphans fall to.
+/// Leaves everything that could end this process by accident.
 fn settle_down() -> std::io::Result<Signals> {
     process::own_session()?;
     process::block_all()?;
     process::default_for_good();
-    process::adopt_orphans()?;
     Signals::collect(&[Signal::SIGCHLD])
 }
 
@@ -226,6 +225,8 @@ fn start(plan: &Plan, stdio: [OwnedFd; 3], kept: Kept<'_>) -> Result<(Spawned, O
             let reason = "a root executor runs nothing without a profile that it applies".to_owned();
             return Err(Outcome::NotConfined { step: "profile".to_owned(), reason });
         }
+        // Who is confined falls to the first process of its namespace, and to nobody outside.
+        process::adopt_orphans().map_err(|error| not_started("monitor", &error))?;
         return spawn.start().map(|spawned| (spawned, None)).map_err(|error| not_started("fork", &error));
     };
     let spawn = Spawn {

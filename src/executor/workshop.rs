@@ -16,7 +16,7 @@ pub(super) const DEVICES: [(&str, u64, u64); 6] =
 
 /// Where the file system is put together, before anything of it is attached. It stays there, under the new `/proc`: to
 /// unmount it would mean to wait for every processor of the host.
-const WORKSHOP: &str = "/proc";
+pub(super) const WORKSHOP: &str = "/proc";
 
 /// Something closed of each kind.
 #[derive(Debug)]

@@ -20,6 +20,7 @@ pub mod listener;
 pub mod localtime;
 pub mod memory;
 pub mod mount;
+pub mod mounts;
 pub mod network;
 pub mod notify;
 pub mod pipe;

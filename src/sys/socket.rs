@@ -11,8 +11,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 /// A silent peer's kernel is asked for a sign of life after so many seconds, again after so many more, and so often
 /// (tcp(7): `TCP_KEEPIDLE`, `TCP_KEEPINTVL`, `TCP_KEEPCNT`).
 const SIGN_OF_LIFE: (u32, u32, u32) = (15, 5, 3);
-/// How long a peer's kernel may take none of what is sent, in milliseconds (tcp(7): `TCP_USER_TIMEOUT`). Where it is set, the
-/// count of signs of life that did not come is not what decides, but this is.
+/// How long a peer's kernel may take none of what is sent, in milliseconds (tcp(7): `TCP_USER_TIMEOUT`). Where it is set,
+/// the count of signs of life that did not come is not what decides, but this is.
 const UNTAKEN: u32 = 60_000;
 
 /// Sees to it that a peer that is gone without a word, as by a cut cable, is found within a minute. The sockets that a listener accepts are like it in this.

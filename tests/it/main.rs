@@ -43,6 +43,7 @@ mod older_trust;
 mod orders;
 mod original;
 mod outcome;
+mod owners;
 mod pairing;
 mod pairing_ends;
 mod pin;

@@ -106,7 +106,10 @@ fn rights(c: &Confined) -> Vec<String> {
         row("private and empty", &list(&c.private)),
         row("hidden", &list(&c.hidden)),
         row("network", if c.network { "the host's" } else { "none" }),
-        row("system calls", if c.syscalls == "off" { "all" } else { "all but those that undo a confinement" }),
+        row(
+            "system calls",
+            if c.syscalls == "off" { "all that end with the run" } else { "all but those that undo a confinement" },
+        ),
     ];
     lines.extend(c.limits.iter().map(limited));
     lines

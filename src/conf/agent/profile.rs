@@ -194,6 +194,6 @@ fn syscalls(text: &str) -> Result<Syscalls, Complaint> {
         "default" => Ok(Syscalls::Default),
         "off" => Ok(Syscalls::Off),
         _ => Err(Complaint::of_key(format!("must be 'default' or 'off', not '{}'", shown(text)))
-            .help("'off' lets the script make every system call")),
+            .help("'off' lets the script make nearly every system call")),
     }
 }

@@ -61,6 +61,11 @@ impl Executor {
 
     /// Without waiting for the first answer.
     pub(super) fn spawn_root(starter: &[&str], profile: &str) -> Self {
+        Self::spawn_listing(starter, "", profile)
+    }
+
+    /// As [`Executor::spawn_root`], with these lines in the allowlist besides.
+    pub(super) fn spawn_listing(starter: &[&str], scripts: &str, profile: &str) -> Self {
         assert!(user::is_root(), "these tests need root");
         let directory = tempfile::tempdir().unwrap();
         let place = directory.path().canonicalize().unwrap();
@@ -68,14 +73,15 @@ impl Executor {
             fs::create_dir(place.join(name)).unwrap();
             fs::set_permissions(place.join(name), PermissionsExt::from_mode(0o777)).unwrap();
         }
-        let profile = profile.replace("{}", place.to_str().unwrap());
+        let [profile, scripts] = [profile, scripts].map(|text| text.replace("{}", place.to_str().unwrap()));
+        let scripts = format!("sh = /bin/sh\n{scripts}");
         let conf = |name: &str| place.join("conf").join(name);
         let agent = format!(
             "port = 1\ncert = {c}/crt\nkey = {c}/key\nca = {c}/ca\nuser = daemon\nasync_runs_dir = {c}-runs\n\
             [profile default]\n{profile}\n",
             c = place.join("conf").display()
         );
-        for (path, text) in [(conf("agent.conf"), agent.as_str()), (conf("scripts.conf"), "sh = /bin/sh\n")] {
+        for (path, text) in [(conf("agent.conf"), agent.as_str()), (conf("scripts.conf"), &scripts)] {
             File::create_new(path).unwrap().write_all(text.as_bytes()).unwrap();
         }
         Self::spawn_in(directory, "", 0, starter)

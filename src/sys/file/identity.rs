@@ -40,6 +40,14 @@ impl Identity {
         self.device == other.device
     }
 
+    /// Of what has this name now, also if that is a symbolic link itself.
+    ///
+    /// # Errors
+    /// There is none, or a directory on the way may not be searched.
+    pub fn of_itself(path: &Path) -> io::Result<Self> {
+        std::fs::symlink_metadata(path).map(|facts| Self::from_facts(&facts))
+    }
+
     /// Of an opened file.
     ///
     /// # Errors

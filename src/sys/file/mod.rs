@@ -23,7 +23,7 @@ pub use facts::{Facts, age, create_dir, facts, give, is_executable, is_writable_
 pub use fifo::{make_fifo, nudge};
 pub use guarded::{Guarded, doubt};
 pub use identity::{Identity, Resolved, path_of, resolve};
-pub use links::resolve_by_links_of_root;
+pub use links::{Led, resolve_by_links_of_root};
 pub use lock::{LockGuard, is_locked, lock_directory, lock_exclusive, lock_shared, try_lock_exclusive};
 pub use private::PrivateDir;
 pub use trusted::{TrustError, check_own, check_trusted_directory, open_trusted, resolve_trusted};
