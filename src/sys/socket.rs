@@ -15,7 +15,8 @@ const SIGN_OF_LIFE: (u32, u32, u32) = (15, 5, 3);
 /// the count of signs of life that did not come is not what decides, but this is.
 const UNTAKEN: u32 = 60_000;
 
-/// Sees to it that a peer that is gone without a word, as by a cut cable, is found within a minute. The sockets that a listener accepts are like it in this.
+/// Sees to it that a peer that is gone without a word, as by a cut cable, is found within a minute. The sockets that a
+/// listener accepts are like it in this.
 pub fn watch_for_loss(socket: &impl AsFd) -> io::Result<()> {
     let (idle, interval, count) = SIGN_OF_LIFE;
     setsockopt(socket, sockopt::KeepAlive, &true)?;
