@@ -7,8 +7,10 @@ mod explain_property;
 mod explain_text;
 pub mod globals;
 mod kernel_check;
+mod list_check;
 mod own_certificate;
 pub mod pairing_status;
+mod port_check;
 pub mod prepare;
 mod profile_check;
 pub mod remedy;
@@ -18,6 +20,7 @@ mod script_check;
 pub mod self_check;
 pub mod self_ping;
 pub mod serve;
+mod state_check;
 
 use std::ffi::OsString;
 
