@@ -41,7 +41,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     out::line(format!("  Allowlist OK ({} scripts)", loaded.allowlist.len()));
     // Asked before the account is taken, since it depends on who starts the agent.
     let kinship = Kinship::of(&loaded.settings, args.unprivileged);
-    let mut good = profile_check::profiles(&loaded, kinship.applies_profiles());
+    let mut good = profile_check::profiles(&loaded, &kinship, &places);
     good &= kernel_check::kernel(&kinship, &places);
     // Likewise: who holds a socket is not everybody's to see.
     let port = Port::look(&loaded.settings, &places.config);
