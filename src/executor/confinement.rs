@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::host::{HostFacts, PROGRAM, Person};
 use crate::conf::Account;
@@ -48,6 +48,9 @@ const SHARED: [&str; 31] = [
     "/var/tmp",
 ];
 
+/// Where a run has its own processes.
+const PROC: &str = "/proc";
+
 /// Everything that a root executor applies besides limits on time, as one snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confinements {
@@ -87,7 +90,7 @@ impl Confinements {
     ///
     /// # Errors
     /// The refusal: the account does not exist or is the agent's own, the profile lets the script write where the
-    /// agent's own files are, or the script itself is there.
+    /// agent's own files are or where nothing can be written, or the script itself is there.
     pub(super) fn of(&self, profile: &str, program: &Path, facts: &dyn HostFacts) -> Result<Confinement, Refusal> {
         let name = profile;
         let refuse = |code: &str, text: String| Refusal::new(code, format!("profile '{name}': {text}"));
@@ -106,6 +109,10 @@ impl Confinements {
         if let Some(path) = profile.writable.iter().flatten().find(|path| reaches(path) || holds_us(path)) {
             let text = format!("its writable path {} reaches what belongs to the agent", path.display());
             return Err(refuse("writable-control", text));
+        }
+        if profile.writable.iter().flatten().any(|path| is_proc(path, facts)) {
+            let text = "its writable path /proc is read-only in every run: name what is to be written below it";
+            return Err(refuse("writable-proc", text.to_owned()));
         }
         if let Some(own) = hidden.iter().find(|own| program.starts_with(own)) {
             let text = format!("the script lies in {}, which is hidden from every script", own.display());
@@ -163,6 +170,13 @@ fn place(file: &Path) -> PathBuf {
         Some(directory) if !SHARED.iter().any(|shared| directory == Path::new(shared)) => directory.to_owned(),
         _ => file.to_owned(),
     }
+}
+
+/// Whether it is the place of the run's own processes. Only a path with such words can be: a link is no writable path.
+fn is_proc(path: &Path, facts: &dyn HostFacts) -> bool {
+    let roundabout = path.components().any(|component| component == Component::ParentDir);
+    path == Path::new(PROC)
+        || roundabout && facts.resolve(path).is_ok_and(|found| found.path == Path::new(PROC))
 }
 
 fn find(account: &Account, facts: &dyn HostFacts) -> io::Result<Person> {
@@ -298,6 +312,16 @@ pub(super) mod tests {
         assert!(!hidden.contains(&"/etc/c".into()) && hidden.contains(&"/srv/socket".into()), "{hidden:?}");
         assert_eq!(on(&host, "run_as = backup\nwritable = /srv", "/opt/x").unwrap_err(), "writable-control");
         assert_eq!(on(&host, "run_as = backup", "/srv/socket/x").unwrap_err(), "script-hidden");
+    }
+
+    #[test]
+    fn the_place_of_the_runs_own_processes_is_never_writable() {
+        let host = Host(&[("/srv/../proc", "/proc")]);
+        for path in ["/proc", "/srv/../proc"] {
+            let profile = format!("run_as = backup\nwritable = {path}");
+            assert_eq!(on(&host, &profile, "/opt/x").unwrap_err(), "writable-proc", "{path}");
+        }
+        assert!(on(&host, "run_as = backup\nwritable = /proc/sys/net", "/opt/x").is_ok());
     }
 
     #[test]
