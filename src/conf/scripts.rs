@@ -322,7 +322,9 @@ mod tests {
     #[test]
     fn undefined_profiles_are_named_with_the_lines_to_add() {
         let (list, _) = parse("b = /b\na = /a profile=ops\nc = /c\nd = /d profile=known\n").unwrap();
-        let error = undefined_profiles(&list, (Path::new("/etc/agent.conf"), "nobody"), |name| name.as_str() == "known").unwrap();
+        let error =
+            undefined_profiles(&list, (Path::new("/etc/agent.conf"), "nobody"), |name| name.as_str() == "known")
+                .unwrap();
         assert_eq!(error.message(), "script(s) reference an undefined profile: a -> ops, b -> default, c -> default");
         assert_eq!(error.line(), Some(2));
         let text = error.to_string();

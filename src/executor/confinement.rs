@@ -175,8 +175,7 @@ fn place(file: &Path) -> PathBuf {
 /// Whether it is the place of the run's own processes. Only a path with such words can be: a link is no writable path.
 fn is_proc(path: &Path, facts: &dyn HostFacts) -> bool {
     let roundabout = path.components().any(|component| component == Component::ParentDir);
-    path == Path::new(PROC)
-        || roundabout && facts.resolve(path).is_ok_and(|found| found.path == Path::new(PROC))
+    path == Path::new(PROC) || roundabout && facts.resolve(path).is_ok_and(|found| found.path == Path::new(PROC))
 }
 
 fn find(account: &Account, facts: &dyn HostFacts) -> io::Result<Person> {

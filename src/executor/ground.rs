@@ -150,7 +150,9 @@ fn interpreted(program: &Path, directory: &Path, may: &dyn Fn(&Path) -> io::Resu
             let which = chain.files.last().map(|(what, path)| format!("{what} {}: ", path.display()));
             Err(no_start("exec", format!("{}{}", which.unwrap_or_default(), words(&error))))
         }
-        Some(Head::Foreign) => Ok(Tried::Not("it is for another kind of machine, or for a handler that is registered here")),
+        Some(Head::Foreign) => {
+            Ok(Tried::Not("it is for another kind of machine, or for a handler that is registered here"))
+        }
         _ => Ok(Tried::All),
     }
 }

@@ -54,7 +54,9 @@ pub(super) fn means(
         let why = "with CAP_SYS_RESOURCE the script could raise it as it likes: take one of the two out of the profile";
         return Err(Unenforceable { key: "files_max", why: why.to_owned() });
     }
-    if let Some((wanted, most)) = profile.files_max.map(|wanted| (wanted, most_files())).filter(|(wanted, most)| wanted > most) {
+    if let Some((wanted, most)) =
+        profile.files_max.map(|wanted| (wanted, most_files())).filter(|(wanted, most)| wanted > most)
+    {
         return Err(Unenforceable { key: "files_max", why: above(wanted, most) });
     }
     let mut means = Means { files: profile.files_max, ..Means::default() };

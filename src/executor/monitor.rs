@@ -139,6 +139,7 @@ fn serve(connection: &OwnedFd, means: &Means<'_>, kept: Kept<'_>) {
 }
 
 /// The refusal of one order too many.
+#[must_use]
 pub fn busy(most: usize) -> Refusal {
     let text = format!("{most} scripts are running, which is as many as max_children allows: try again later");
     Refusal::new("busy", text)

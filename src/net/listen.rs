@@ -161,9 +161,7 @@ impl Listener {
 /// Takes the place of both families; that of IPv4 alone where the host has no IPv6.
 fn everywhere<T>(take: impl Fn(SocketAddr) -> Result<T, ListenError>, port: u16) -> Result<T, ListenError> {
     match take(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)) {
-        Err(error) if socket::lacks_ipv6(&error.source) => {
-            take(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
-        }
+        Err(error) if socket::lacks_ipv6(&error.source) => take(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)),
         other => other,
     }
 }

@@ -214,7 +214,9 @@ fn room(settings: &Settings) -> Line {
             let rest = "runs that are waited for count too, and the running agent alone knows them";
             Line::passes(ROOM, format!("{alive} of at most {most} scripts run as detached jobs; {rest}"))
         }
-        Err(error) => Line::not_judged(ROOM, format!("the jobs that run are not known: {}", causes::on_one_line(&error))),
+        Err(error) => {
+            Line::not_judged(ROOM, format!("the jobs that run are not known: {}", causes::on_one_line(&error)))
+        }
     };
     line.at(settings.place("max_children"))
 }

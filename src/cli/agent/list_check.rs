@@ -40,7 +40,9 @@ fn trust(settings: &Settings, places: &Places) -> Option<(TrustMap, bool)> {
         out::line(format!("  Trust OK ({} dispatcher serials)", map.iter().count()));
     }
     let clear = doubts.none(|lines| {
-        out::line(format!("  Trust: {lines} in {path} to be put right, as told above: what cannot be read trusts nobody"));
+        out::line(format!(
+            "  Trust: {lines} in {path} to be put right, as told above: what cannot be read trusts nobody"
+        ));
     });
     let good = !map.is_empty() && clear;
     Some((map, good))
@@ -61,7 +63,9 @@ fn revoked(settings: &Settings, places: &Places) -> Option<(RevocationList, bool
         }
     };
     let clear = doubts.none(|lines| {
-        out::line(format!("  Revocation: {lines} in {path} to be put right, as told above: what cannot be read revokes nothing"));
+        out::line(format!(
+            "  Revocation: {lines} in {path} to be put right, as told above: what cannot be read revokes nothing"
+        ));
     });
     if clear {
         out::line("  Revocation OK");

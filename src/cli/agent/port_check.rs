@@ -126,4 +126,3 @@ fn name_of(process: u32) -> String {
     let name = name.trim_end();
     if name.is_empty() { "gone".to_owned() } else { name.to_owned() }
 }
-

@@ -1,6 +1,5 @@
 //! What `self-check` says of the places that the agent itself writes to, and of what waits in one of them.
 
-use std::io;
 use std::path::Path;
 
 use time::OffsetDateTime;
@@ -43,9 +42,7 @@ pub(super) fn places(settings: &Settings) -> bool {
 
 /// Whether files can be put into a directory that nobody would make.
 fn in_place(directory: &Path) -> Result<(), FileError> {
-    if directory.symlink_metadata().is_err() {
-        return Err(FileError::new(directory, "write to", io::ErrorKind::NotFound.into()));
-    }
+    directory.metadata().map_err(|error| FileError::new(directory, "write to", error))?;
     file::could_fill_dir(directory)
 }
 

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{AccessFlags, Gid, Uid, access, faccessat, fchownat};
@@ -48,9 +49,9 @@ pub fn could_fill_dir(path: &Path) -> Result<(), FileError> {
     let there = path.ancestors().find(|place| place.symlink_metadata().is_ok()).unwrap_or(path);
     let reason = match there.metadata() {
         Err(error) => error,
-        Ok(facts) if !facts.is_dir() => io::ErrorKind::NotADirectory.into(),
+        Ok(facts) if !facts.is_dir() => Errno::ENOTDIR.into(),
         Ok(_) if is_writable_dir(there) => return Ok(()),
-        Ok(_) => io::ErrorKind::PermissionDenied.into(),
+        Ok(_) => Errno::EACCES.into(),
     };
     let what = if there == path { "write to" } else { "make a directory in" };
     Err(FileError::new(there, what, reason))
