@@ -103,16 +103,16 @@ impl Confinements {
             return Err(refuse("run-as-agent", text));
         }
         let hidden = self.hidden(facts).map_err(|error| refuse("control-unknown", error))?;
+        if profile.writable.iter().flatten().any(|path| is_proc(path, facts)) {
+            let text = "its writable path /proc is read-only in every run: name what is to be written below it";
+            return Err(refuse("writable-proc", text.to_owned()));
+        }
         let reaches = |path: &&PathBuf| hidden.iter().any(|own| path.starts_with(own) || own.starts_with(path));
         let executable = facts.resolve(Path::new(PROGRAM)).ok();
         let holds_us = |path: &&PathBuf| executable.as_ref().is_some_and(|own| own.path.starts_with(path));
         if let Some(path) = profile.writable.iter().flatten().find(|path| reaches(path) || holds_us(path)) {
             let text = format!("its writable path {} reaches what belongs to the agent", path.display());
             return Err(refuse("writable-control", text));
-        }
-        if profile.writable.iter().flatten().any(|path| is_proc(path, facts)) {
-            let text = "its writable path /proc is read-only in every run: name what is to be written below it";
-            return Err(refuse("writable-proc", text.to_owned()));
         }
         if let Some(own) = hidden.iter().find(|own| program.starts_with(own)) {
             let text = format!("the script lies in {}, which is hidden from every script", own.display());
