@@ -71,6 +71,18 @@ pub fn take_up(places: &Places, log: impl FnOnce() -> Logger) {
     log().emit(event);
 }
 
+/// Whether a certificate waits that may take the present one's place, or has taken it already. Nothing is changed.
+///
+/// # Errors
+/// Why the one that waits may not.
+pub fn judge(places: &Places, now: OffsetDateTime) -> Result<bool, PromoteError> {
+    match file::read_unfollowed(&places.staged, FILE) {
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(PromoteError::Staged(error)),
+        Ok(bytes) => successor(places, &String::from_utf8_lossy(&bytes), now).map(|_| true),
+    }
+}
+
 /// Whether something is staged.
 #[must_use]
 pub fn is_there(staged: &Path) -> bool {
@@ -108,17 +120,22 @@ fn promote(places: &Places, now: OffsetDateTime) -> Result<bool, PromoteError> {
 /// not read its certificate any more would not start again. One that is in place already, from a promotion that was
 /// interrupted, stays.
 fn put(places: &Places, text: &str, now: OffsetDateTime) -> Result<(), PromoteError> {
-    let present = Present::load(&places.cert, &places.key, &places.ca)?;
-    if Certificate::from_pem(text).is_ok_and(|staged| staged == present.certificate) {
-        return Ok(());
-    }
-    let renewed = present.judge(text, now)?;
+    let Some(renewed) = successor(places, text, now)? else { return Ok(()) };
     let (owner, group, mode) = file::owner(&places.cert).map_err(PromoteError::Place)?;
     let mut access = Access::mode(0o640 | mode & 0o444);
     if user::is_root() {
         access = access.owner(owner).group(group);
     }
     file::write_atomic(&places.cert, renewed.to_pem().as_bytes(), access).map_err(PromoteError::Place)
+}
+
+/// The certificate that this text puts in the present one's place; nothing if it is the present one.
+fn successor(places: &Places, text: &str, now: OffsetDateTime) -> Result<Option<Certificate>, PromoteError> {
+    let present = Present::load(&places.cert, &places.key, &places.ca)?;
+    if Certificate::from_pem(text).is_ok_and(|staged| staged == present.certificate) {
+        return Ok(None);
+    }
+    Ok(Some(present.judge(text, now)?))
 }
 
 fn cleared(places: &Places) -> Result<(), PromoteError> {

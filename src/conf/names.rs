@@ -23,6 +23,16 @@ impl Default for Account {
     }
 }
 
+impl Account {
+    /// An account without rights, for texts that tell what to write, which is not this one.
+    #[must_use]
+    pub fn another(&self) -> &'static str {
+        // By every name and number that systems give to the first of them.
+        let nobody = matches!(self, Self::Id(65_534)) || matches!(self, Self::Name(name) if name == "nobody");
+        if nobody { "daemon" } else { "nobody" }
+    }
+}
+
 impl fmt::Display for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

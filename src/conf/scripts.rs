@@ -153,10 +153,10 @@ impl Allowlist {
     }
 }
 
-/// The error about profiles that `defined` denies.
+/// The error about profiles that `defined` denies; where to define them, and with which account for example.
 pub(super) fn undefined_profiles(
     allowlist: &Allowlist,
-    agent_conf: &Path,
+    (agent_conf, account): (&Path, &str),
     defined: impl Fn(&ProfileName) -> bool,
 ) -> Option<Diagnostic> {
     let missing: Vec<&Entry> = allowlist.iter().filter(|entry| !defined(&entry.profile)).collect();
@@ -166,7 +166,8 @@ pub(super) fn undefined_profiles(
     let mut names: Vec<&ProfileName> = missing.iter().map(|entry| &entry.profile).collect();
     names.sort();
     names.dedup();
-    let lines: Vec<String> = names.iter().map(|name| format!("\n    [profile {name}]\n    run_as = nobody")).collect();
+    let lines = names.iter().map(|name| format!("\n    [profile {name}]\n    run_as = {account}"));
+    let lines: Vec<String> = lines.collect();
     let help = format!("add to {}, with the account that is right:{}", agent_conf.display(), lines.concat());
     Some(first.place.instead(message).help(help))
 }
@@ -337,13 +338,15 @@ mod tests {
     #[test]
     fn undefined_profiles_are_named_with_the_lines_to_add() {
         let (list, _) = parse("b = /b\na = /a profile=ops\nc = /c\nd = /d profile=known\n").unwrap();
-        let error = undefined_profiles(&list, Path::new("/etc/agent.conf"), |name| name.as_str() == "known").unwrap();
+        let error =
+            undefined_profiles(&list, (Path::new("/etc/agent.conf"), "nobody"), |name| name.as_str() == "known")
+                .unwrap();
         assert_eq!(error.message(), "script(s) reference an undefined profile: a -> ops, b -> default, c -> default");
         assert_eq!(error.line(), Some(2));
         let text = error.to_string();
         assert_eq!(text.matches("[profile default]\n    run_as = nobody").count(), 1, "{text}");
         assert!(text.contains("add to /etc/agent.conf"), "{text}");
         let (empty, _) = parse("# none\n").unwrap();
-        assert!(undefined_profiles(&empty, Path::new("x"), |_| false).is_none());
+        assert!(undefined_profiles(&empty, (Path::new("x"), "nobody"), |_| false).is_none());
     }
 }

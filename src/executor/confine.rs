@@ -63,7 +63,7 @@ use crate::sys::mount::OwnProcesses;
 use crate::sys::network::HostNetwork;
 use crate::sys::process::{self, End, Fault, Fork, Pid, Signals, Spawn, Spawned};
 use crate::sys::seccomp::{Filter, Filters};
-use crate::sys::{capability, pipe, spaces};
+use crate::sys::{capability, descriptors, pipe, spaces};
 use crate::wire::outcome::Outcome;
 
 /// Called once by a root executor before its first order: makes limits on memory, processes and CPU time enforceable,
@@ -173,7 +173,9 @@ pub(super) fn start(
     let Lasting { processes, available, filters } = outside.lasting()?;
     offer::caps(confinement, *available).map_err(|lacking| fail(lacking.key, lacking.why))?;
     let delegated = || Delegation::find().and_then(|here| here.controllers()).unwrap_or_default();
-    let means = means(confinement, delegated).map_err(|limit| fail(limit.key, limit.why))?;
+    // What cannot be known is tried, and the kernel says so then.
+    let most_files = || descriptors::most().unwrap_or(u64::MAX);
+    let means = means(confinement, most_files, delegated).map_err(|limit| fail(limit.key, limit.why))?;
     let group = means.group.map(|limits| {
         let here = Delegation::find()?;
         let group = here.create_for_run(limits)?;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::host::{HostFacts, PROGRAM, Person};
 use super::own::{Found, Own};
@@ -17,6 +17,9 @@ use crate::wire::refusal::Refusal;
 
 /// `CAP_FSETID`, with which a file of another's group can be given the bit of set-group-ID.
 const KEEPS_SET_IDS: u8 = 4;
+
+/// Where a run has its own processes.
+const PROC: &str = "/proc";
 
 /// Everything that a root executor applies besides limits on time, as one snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +61,7 @@ impl Confinements {
     ///
     /// # Errors
     /// The refusal: the account does not exist or is the agent's own, the profile lets the script write where the
-    /// agent's own files are, or the script itself is there.
+    /// agent's own files are or where nothing can be written, or the script itself is there.
     pub(super) fn of(&self, profile: &str, program: &Path, facts: &dyn HostFacts) -> Result<Confinement, Refusal> {
         let name = profile;
         let refuse = |code: &str, text: String| Refusal::new(code, format!("profile '{name}': {text}"));
@@ -69,6 +72,10 @@ impl Confinements {
         if self.agent == Some(person.uid) {
             let text = format!("run_as is '{}', which is the agent's own account", **account);
             return Err(refuse("run-as-agent", text));
+        }
+        if profile.writable.iter().flatten().any(|path| is_proc(path, facts)) {
+            let text = "its writable path /proc is read-only in every run: name what is to be written below it";
+            return Err(refuse("writable-proc", text.to_owned()));
         }
         let secret = self.own.secret(facts).map_err(|error| refuse("control-unknown", error))?;
         let reaches = |path: &&PathBuf| secret.hidden.iter().any(|own| path.starts_with(own) || own.starts_with(path));
@@ -107,6 +114,12 @@ pub fn meanings(path: &Path, facts: &dyn HostFacts) -> Vec<PathBuf> {
     // Whoever may not look is told of what can be seen; the executor may.
     let others = facts.elsewhere(&found.path).unwrap_or_default();
     [found.path].into_iter().chain(others).collect()
+}
+
+/// Whether it is the place of the run's own processes. Only a path with such words can be: a link is no writable path.
+fn is_proc(path: &Path, facts: &dyn HostFacts) -> bool {
+    let roundabout = path.components().any(|component| component == Component::ParentDir);
+    path == Path::new(PROC) || roundabout && facts.resolve(path).is_ok_and(|found| found.path == Path::new(PROC))
 }
 
 fn find(account: &Account, facts: &dyn HostFacts) -> io::Result<Person> {
@@ -314,6 +327,16 @@ pub(super) mod tests {
         let calls = confinement("run_as = root\nnetwork = no\nsyscalls = off").unwrap().calls();
         assert_eq!(calls, Wanted { list: false, no_network: true, set_ids: SetIds::Free });
         assert!(confinement("run_as = root\nsyscalls = off").unwrap().calls().is_nothing());
+    }
+
+    #[test]
+    fn the_place_of_the_runs_own_processes_is_never_writable() {
+        let host = Host(&[("/srv/../proc", "/proc")]);
+        for path in ["/proc", "/srv/../proc"] {
+            let profile = format!("run_as = backup\nwritable = {path}");
+            assert_eq!(on(&host, &profile, "/opt/x").unwrap_err(), "writable-proc", "{path}");
+        }
+        assert!(on(&host, "run_as = backup\nwritable = /proc/sys/net", "/opt/x").is_ok());
     }
 
     #[test]

@@ -215,7 +215,7 @@ impl About<'_> {
             (Gate::Place, _) if settings.script_dirs.is_some() => settings.place("script_dirs"),
             (Gate::Place, _) => settings.place("trusted_paths"),
             (Gate::Order | Gate::Allowlist | Gate::Pins, _) | (Gate::Confinement, Some("script-hidden")) => entry(),
-            (Gate::Confinement, Some("writable-control")) => keyed("writable"),
+            (Gate::Confinement, Some("writable-control" | "writable-proc")) => keyed("writable"),
             (Gate::Profile, _) => keyed("[profile]"),
             (Gate::Confinement, _) => keyed("run_as"),
         }
@@ -295,7 +295,8 @@ fn limits_of(confinement: &Confinement, offer: &Offer) -> Vec<Limit> {
         (false, true) => Means::Rlimit,
         (false, false) => Means::Unenforceable,
     };
-    let files = if limits::files_hold(confinement) { Means::Rlimit } else { Means::Unenforceable };
+    let within = profile.files_max.is_none_or(|files| files <= offer.files);
+    let files = if within && limits::files_hold(confinement) { Means::Rlimit } else { Means::Unenforceable };
     let all = [
         ("memory_max", profile.memory_max, grouped(controllers.memory)),
         ("processes_max", profile.processes_max, processes),

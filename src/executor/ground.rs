@@ -6,7 +6,9 @@ use std::path::Path;
 
 use super::confinement::Confinement;
 use super::decide::Plan;
-use super::kind;
+use super::interpreter::{self, Head};
+use super::view::{DENIED, View};
+use crate::sys::process::NOT_A_PROGRAM;
 use crate::sys::trial::{self, Somebody};
 use crate::sys::{file, mount, user};
 use crate::wire::explanation::Line;
@@ -25,79 +27,147 @@ struct Failed {
     reason: String,
 }
 
+/// How much was tried of what did not fail.
+enum Tried {
+    All,
+    /// Not this.
+    Not(&'static str),
+}
+
 /// The last gate: whether the steps of the run would find what they need.
 ///
 /// **Invariant:** the caller has one thread: whether the script's account may execute it is tried by a child.
 #[must_use]
 pub fn look(plan: &Plan) -> Line {
-    match plan.confinement().map_or(Ok(()), named_places).and_then(|()| program(plan)) {
-        Ok(true) => Line::passes(GATE, "the script and what its profile names are there; its account may execute it"),
-        Ok(false) => Line::not_judged(GATE, "only root can try whether the script's account may execute it"),
+    let program = file::path_of(plan.program());
+    let found = match plan.confinement() {
+        Some(confinement) => {
+            let view = View::new(confinement, program);
+            named_places(view).and_then(|()| directory(view)).and_then(|()| confined(view, program))
+        }
+        None => unconfined(program),
+    };
+    match found {
+        Ok(Tried::All) => {
+            Line::passes(GATE, "the script, its interpreter and what its profile names are there, for its account too")
+        }
+        Ok(Tried::Not(why)) => Line::not_judged(GATE, why),
         Err(Failed { code, step, reason }) => Line::refuses(GATE, &Refusal::new(code, format!("{step}: {reason}"))),
     }
 }
 
+/// Whether what the profile names is there for a script at `program`; else which key it is, and why not.
+///
+/// **Invariant:** as [`look`].
+pub(super) fn places(confinement: &Confinement, program: &Path) -> Result<(), String> {
+    let view = View::new(confinement, program);
+    let found = named_places(view).and_then(|()| directory(view));
+    found.map_err(|Failed { step, reason, .. }| {
+        let key = if step == DIRECTORY { "working_directory" } else { step };
+        format!("{key}: {reason}")
+    })
+}
+
+/// The step that enters the working directory.
+const DIRECTORY: &str = "directory";
+
 /// The trees that the profile names, as `tree` and `rights` open them.
-fn named_places(confinement: &Confinement) -> Result<(), Failed> {
+fn named_places(view: View<'_>) -> Result<(), Failed> {
     let lost = |step, path: &Path, error: io::Error| {
-        let link = if error.raw_os_error() == Some(mount::LINK) { " is reached through a symbolic link" } else { "" };
-        let reason = format!("{}{link}: {}", path.display(), words(&error));
+        let why = match error.raw_os_error() {
+            Some(mount::LINK) => " is reached through a symbolic link (write the path that it leads to)",
+            _ => "",
+        };
+        let reason = format!("{}{why}: {}", path.display(), words(&error));
         Failed { code: "not-confined", step, reason }
     };
+    let confinement = view.confinement();
     for path in confinement.writable().into_iter().flatten() {
         mount::open_exactly(path).map_err(|error| lost("writable", path, error))?;
     }
     for path in confinement.profile().readable.iter().flatten() {
         mount::open(path).map_err(|error| lost("readable", path, error))?;
+        // What is hidden is there, and leads nowhere.
+        match view.shows(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(lost("readable", path, error)),
+            _ => {}
+        }
     }
     Ok(())
 }
 
-/// Whether the script's account can enter the working directory and execute the file; `false` where this user cannot
-/// try.
-fn program(plan: &Plan) -> Result<bool, Failed> {
-    let program = file::path_of(plan.program());
-    let fails = |step, reason| Failed { code: "not-started", step, reason };
-    let cannot_execute = |error: io::Error| fails("exec", words(&error));
-    let facts = std::fs::metadata(program).map_err(cannot_execute)?;
-    if !facts.is_file() {
-        return Err(cannot_execute(io::Error::from_raw_os_error(DENIED)));
+/// Whether there is a file at all.
+fn executable(program: &Path) -> Result<(), Failed> {
+    match std::fs::metadata(program) {
+        Ok(facts) if facts.is_file() => Ok(()),
+        Ok(_) => Err(no_start("exec", words(&io::Error::from_raw_os_error(DENIED)))),
+        Err(error) => Err(no_start("exec", words(&error))),
     }
-    let Some(confinement) = plan.confinement() else {
-        let executable = file::is_executable(program);
-        return if executable { Ok(true) } else { Err(cannot_execute(io::Error::from_raw_os_error(DENIED))) };
+}
+
+/// Whether this process, whose rights the script will have, can execute it.
+fn unconfined(program: &Path) -> Result<Tried, Failed> {
+    executable(program)?;
+    let may = |path: &Path| {
+        let denied = || Err(io::Error::from_raw_os_error(DENIED));
+        if std::fs::metadata(path)?.is_file() && file::is_executable(path) { Ok(()) } else { denied() }
     };
-    let directory = &confinement.profile().working_directory;
-    let cannot_enter = |error: io::Error| fails("directory", format!("{}: {}", directory.display(), words(&error)));
-    stays(confinement, directory).map_err(cannot_enter)?;
-    if !user::is_root() {
-        return Ok(false);
-    }
-    tried(confinement, directory).map_err(cannot_enter)?;
-    tried(confinement, program).map_err(cannot_execute)?;
-    Ok(true)
+    may(program).map_err(|error| no_start("exec", words(&error)))?;
+    interpreted(program, Path::new("/"), &may)
 }
 
-/// `EACCES`, errno(3): what exec says of a file that is none, or that may not be executed.
-const DENIED: i32 = 13;
-/// `ENOENT`.
-const MISSING: i32 = 2;
+/// Whether the script's account can execute the file and its interpreter.
+fn confined(view: View<'_>, program: &Path) -> Result<Tried, Failed> {
+    executable(program)?;
+    if !user::is_root() {
+        return Ok(Tried::Not("only root can try whether the script's account may execute it"));
+    }
+    tried(view.confinement(), program).map_err(|error| no_start("exec", words(&error)))?;
+    let may = |path: &Path| {
+        view.shows(path)?;
+        if !std::fs::metadata(path)?.is_file() || !view.may_execute(path) {
+            return Err(io::Error::from_raw_os_error(DENIED));
+        }
+        tried(view.confinement(), path)
+    };
+    interpreted(program, &view.confinement().profile().working_directory, &may)
+}
 
-/// Whether a directory is there for the script too: not in a place that is its own and empty, and not hidden.
-fn stays(confinement: &Confinement, directory: &Path) -> io::Result<()> {
-    if !std::fs::metadata(directory)?.is_dir() {
-        return Err(io::Error::from(io::ErrorKind::NotADirectory));
+/// Whether everything that exec opens besides the file is there and `may` be executed.
+fn interpreted(program: &Path, directory: &Path, may: &dyn Fn(&Path) -> io::Result<()>) -> Result<Tried, Failed> {
+    let chain = match interpreter::follow(program, directory) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Ok(Tried::Not("this user may not read the script, and so not find out what executes it"));
+        }
+        found => found.map_err(|error| no_start("exec", words(&error)))?,
+    };
+    for (what, path) in &chain.files {
+        may(path).map_err(|error| no_start("exec", format!("{what} {}: {}", path.display(), words(&error))))?;
     }
-    if confinement.hidden().iter().any(|hidden| directory.starts_with(hidden)) {
-        return Err(io::Error::from_raw_os_error(DENIED));
+    match chain.end {
+        Some(Head::Nothing) => {
+            let error = io::Error::from_raw_os_error(NOT_A_PROGRAM);
+            let which = chain.files.last().map(|(what, path)| format!("{what} {}: ", path.display()));
+            Err(no_start("exec", format!("{}{}", which.unwrap_or_default(), words(&error))))
+        }
+        Some(Head::Foreign) => {
+            Ok(Tried::Not("it is for another kind of machine, or for a handler that is registered here"))
+        }
+        _ => Ok(Tried::All),
     }
-    let Some(writable) = confinement.writable() else { return Ok(()) };
-    let covered = |place: &&str| directory.starts_with(place) && directory != Path::new(place);
-    let kept = writable.iter().any(|path| directory.starts_with(path) || path.starts_with(directory));
-    if kind::PRIVATE.iter().any(covered) && !kept {
-        return Err(io::Error::from_raw_os_error(MISSING));
-    }
-    Ok(())
+}
+
+/// Whether the working directory is there for the script, and its account can enter it, as far as this user can try.
+fn directory(view: View<'_>) -> Result<(), Failed> {
+    let directory = &view.confinement().profile().working_directory;
+    let entered = || {
+        if !std::fs::metadata(directory)?.is_dir() {
+            return Err(io::Error::from(io::ErrorKind::NotADirectory));
+        }
+        view.shows(directory)?;
+        if user::is_root() { tried(view.confinement(), directory) } else { Ok(()) }
+    };
+    entered().map_err(|error| no_start(DIRECTORY, format!("{}: {}", directory.display(), words(&error))))
 }
 
 /// Has the script's account try it.
@@ -108,6 +178,10 @@ fn tried(confinement: &Confinement, path: &Path) -> io::Result<()> {
     }
     let somebody = Somebody { uid: person.uid, gid: person.gid, groups: &person.groups };
     trial::can_enter(somebody, path)?
+}
+
+const fn no_start(step: &'static str, reason: String) -> Failed {
+    Failed { code: "not-started", step, reason }
 }
 
 /// The system's words without its number.

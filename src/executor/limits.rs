@@ -38,12 +38,14 @@ pub(super) fn files_hold(confinement: &Confinement) -> bool {
     !confinement.caps().has(RAISES)
 }
 
-/// Chooses. `controllers` are those that groups here can have, asked for only if a limit needs them.
+/// Chooses. `most_files` is the hard limit on open files that the executor has, and `controllers` are those that groups here
+/// can have; each is asked for only if a limit needs it.
 ///
 /// A number of processes is also enforced by the limit on processes of a user, if there are no groups: never more are
 /// started, though others of the same user count too. Memory and CPU time of a whole run have no such second means.
 pub(super) fn means(
     confinement: &Confinement,
+    most_files: impl FnOnce() -> u64,
     controllers: impl FnOnce() -> Controllers,
 ) -> Result<Means, Unenforceable> {
     let profile = confinement.profile();
@@ -51,6 +53,11 @@ pub(super) fn means(
     if profile.files_max.is_some() && !files_hold(confinement) {
         let why = "with CAP_SYS_RESOURCE the script could raise it as it likes: take one of the two out of the profile";
         return Err(Unenforceable { key: "files_max", why: why.to_owned() });
+    }
+    if let Some((wanted, most)) =
+        profile.files_max.map(|wanted| (wanted, most_files())).filter(|(wanted, most)| wanted > most)
+    {
+        return Err(Unenforceable { key: "files_max", why: above(wanted, most) });
     }
     let mut means = Means { files: profile.files_max, ..Means::default() };
     if memory.is_none() && processes.is_none() && cpu.is_none() {
@@ -85,6 +92,14 @@ pub(super) fn means(
     Ok(means)
 }
 
+/// Nobody sets a limit above his own hard one who has given up the right to.
+fn above(wanted: u64, most: u64) -> String {
+    format!(
+        "{wanted} is above the executor's own hard limit of {most} open files: take no more than that, or raise it \
+         ('LimitNOFILE=' of its service, 'ulimit -Hn' where it is started)"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,7 +109,7 @@ mod tests {
 
     fn judged(profile: &str, controllers: Controllers) -> Result<Means, &'static str> {
         let confinement = confinement(&format!("run_as = backup\n{profile}")).unwrap();
-        means(&confinement, || controllers).map_err(|limit| limit.key)
+        means(&confinement, || 100, || controllers).map_err(|limit| limit.key)
     }
 
     #[test]
@@ -113,9 +128,17 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_on_files_above_the_executors_own_is_refused() {
+        assert_eq!(judged("files_max = 100", ALL).unwrap().files, Some(100));
+        assert_eq!(judged("files_max = 101", ALL), Err("files_max"));
+        let none = confinement("run_as = backup").unwrap();
+        assert_eq!(means(&none, || panic!("asked"), || ALL), Ok(Means::default()));
+    }
+
+    #[test]
     fn without_limits_on_the_whole_nothing_is_asked() {
         let confinement = confinement("run_as = backup\nfiles_max = 20").unwrap();
-        let found = means(&confinement, || panic!("asked")).unwrap();
+        let found = means(&confinement, || 20, || panic!("asked")).unwrap();
         assert_eq!(found, Means { files: Some(20), ..Means::default() });
     }
 

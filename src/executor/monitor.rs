@@ -171,7 +171,8 @@ fn serve(turn: &Next, means: &Means<'_>, kept: Kept<'_>) -> bool {
 }
 
 /// The refusal of one order too many.
-pub(super) fn busy(most: usize) -> Refusal {
+#[must_use]
+pub fn busy(most: usize) -> Refusal {
     let text = format!("{most} scripts are running, which is as many as max_children allows: try again later");
     Refusal::new("busy", text)
 }

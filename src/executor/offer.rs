@@ -4,11 +4,13 @@
 use std::path::Path;
 
 use super::confinement::Confinement;
+use super::ground;
 use super::host::HostFacts;
 use super::limits::{self, Means, Unenforceable};
 use super::policy::Policy;
 use crate::sys::capability::{self, Set};
 use crate::sys::cgroup::{Controllers, Delegation};
+use crate::sys::descriptors;
 use crate::sys::kernel::{self, Kernel};
 
 /// What there is, asked once.
@@ -20,7 +22,9 @@ pub struct Offer {
     pub controllers: Controllers,
     /// Capabilities that can be given.
     pub caps: Set,
-    /// Whether controllers and capabilities are those of an executor that runs. Else they are what the host has, and what
+    /// The most open files that can be made a limit.
+    pub files: u64,
+    /// Whether controllers, files and capabilities are those of an executor that runs. Else they are what the host has, and what
     /// this process has: an executor that was started as it should be has as much.
     pub running: bool,
 }
@@ -32,11 +36,13 @@ impl Offer {
         let kernel = kernel::probe();
         let of = |process| {
             let controllers = Delegation::of(process).and_then(|group| group.controllers()).unwrap_or_default();
-            capability::available_to(process).map(|caps| Self { kernel, controllers, caps, running: true })
+            let files = descriptors::most_of(process).unwrap_or(u64::MAX);
+            capability::available_to(process).map(|caps| Self { kernel, controllers, caps, files, running: true })
         };
         executor.and_then(|process| of(process).ok()).unwrap_or_else(|| {
             let controllers = Delegation::find().and_then(|group| group.offered()).unwrap_or_default();
-            Self { kernel, controllers, caps: capability::available().unwrap_or_default(), running: false }
+            let (caps, files) = (capability::available().unwrap_or_default(), descriptors::most().unwrap_or(u64::MAX));
+            Self { kernel, controllers, caps, files, running: false }
         })
     }
 }
@@ -66,7 +72,7 @@ pub(super) fn caps(confinement: &Confinement, available: Set) -> Result<(), Unen
 /// The first step of a confined run that this host does not allow, in the order of the steps.
 pub(super) fn applicable(confinement: &Confinement, offer: &Offer) -> Result<Means, Unenforceable> {
     caps(confinement, offer.caps)?;
-    let means = limits::means(confinement, || offer.controllers)?;
+    let means = limits::means(confinement, || offer.files, || offer.controllers)?;
     if !offer.kernel.mount_setattr {
         let why = "this kernel has no mount_setattr (5.12 or later), or a filter of system calls keeps it away";
         return Err(Unenforceable { key: "namespaces", why: why.to_owned() });
@@ -89,8 +95,17 @@ pub fn owners(policy: &Policy, facts: &dyn HostFacts) -> Vec<String> {
     policy.profiles.keys().filter(owns).cloned().collect()
 }
 
+/// What keeps every script of a profile from starting, if something does. Where a script lies is a place that it sees.
+fn groundless(confinement: &Confinement, policy: &Policy, profile: &str) -> Option<String> {
+    let mut of_profile = policy.scripts.values().filter(|script| script.profile == profile).map(|script| &*script.path);
+    let first = ground::places(confinement, of_profile.next().unwrap_or(Path::new("/"))).err()?;
+    of_profile.all(|script| ground::places(confinement, script).is_err()).then_some(first)
+}
+
 /// Every profile whose runs would be refused on this host whatever the script is, with its key or the refusal's code, and
 /// why.
+///
+/// **Invariant:** as [`look`](super::look), the caller has one thread.
 #[must_use]
 pub fn lacking(policy: &Policy, facts: &dyn HostFacts, offer: &Offer) -> Vec<(String, String)> {
     let Some(confinements) = &policy.confinements else { return Vec::new() };
@@ -100,10 +115,10 @@ pub fn lacking(policy: &Policy, facts: &dyn HostFacts, offer: &Offer) -> Vec<(St
                 let text = refusal.text();
                 text.strip_prefix(&format!("profile '{name}': ")).unwrap_or(text).to_owned()
             }
-            Ok(confinement) => {
-                let lacking = applicable(&confinement, offer).err()?;
-                format!("{}: {}", lacking.key, lacking.why)
-            }
+            Ok(confinement) => match applicable(&confinement, offer) {
+                Err(lacking) => format!("{}: {}", lacking.key, lacking.why),
+                Ok(_) => groundless(&confinement, policy, name)?,
+            },
         };
         Some((name.clone(), why))
     });

@@ -96,12 +96,20 @@ impl Policy {
         };
         let source = |path: &Path| read(path).map(|bytes| Source::new(path, bytes));
         let loaded = agent::load(&source(config)?, &source(allowlist)?, root).map_err(|errors| errors.to_string())?;
+        Self::judged(&loaded, allowlist, rights)
+    }
+
+    /// The same of files that were read, whoever may have written them; `allowlist` is the second one's place.
+    ///
+    /// # Errors
+    /// As [`Policy::load`], but for what is wrong with the files as such.
+    pub fn judged(loaded: &Loaded, allowlist: &Path, rights: Rights<'_>) -> Result<Self, String> {
         let policy = Self::of(&loaded.settings, &loaded.allowlist);
         let Rights::Root { front_end, socket } = rights else {
             return Ok(Self { paths: Paths::Any, ..policy });
         };
-        let confinements = Confinements::new(&loaded, allowlist, &OnDisk)?.and_hidden(socket);
-        judge(&loaded, front_end)?;
+        let confinements = Confinements::new(loaded, allowlist, &OnDisk)?.and_hidden(socket);
+        judge(loaded, front_end)?;
         Ok(Self { confinements: Some(confinements), ..policy })
     }
 
@@ -153,10 +161,10 @@ fn judge(loaded: &Loaded, front_end: Option<&Account>) -> Result<(), String> {
         let Some(run_as) = &profile.run_as else { continue };
         let uid = uid(run_as)?;
         if uid.is_some() && taken.contains(&uid) {
-            let place = run_as.place(&settings.file);
+            let (place, example) = (run_as.place(&settings.file), settings.user.another());
             faults.push(format!(
                 "{place}: Profile '{name}': run_as '{}' is the agent's own account: a script could give orders past the \
-                 agent's checks\nhelp: name another account, for example 'run_as = nobody', or one made for it",
+                 agent's checks\nhelp: name another account, for example 'run_as = {example}', or one made for it",
                 **run_as
             ));
         }

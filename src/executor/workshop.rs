@@ -14,6 +14,26 @@ use crate::sys::mount::{self, Attributes, Fresh, Tree};
 pub(super) const DEVICES: [(&str, u64, u64); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
+/// The links in it.
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// The directories in it, each with its mode: the second one is mounted over.
+const DIRECTORIES: [(&str, u32); 2] = [("shm", 0o1777), (TERMINALS, 0o755)];
+const TERMINALS: &str = "pts";
+
+/// Whether a private `/dev` holds a file or directory of this name.
+pub(super) fn has(name: &str) -> bool {
+    let devices = DEVICES.iter().map(|(name, _, _)| *name);
+    let rest = LINKS.iter().map(|(name, _)| *name).chain(DIRECTORIES.iter().map(|(name, _)| *name));
+    devices.chain(rest).any(|other| other == name)
+}
+
 /// Where the file system is put together, before anything of it is attached. It stays there, under the new `/proc`: to
 /// unmount it would mean to wait for every processor of the host.
 pub(super) const WORKSHOP: &str = "/proc";
@@ -88,18 +108,13 @@ fn fill_dev(dev: &Path) -> io::Result<()> {
             result => result?,
         }
     }
-    for (name, target) in [
-        ("fd", "/proc/self/fd"),
-        ("stdin", "/proc/self/fd/0"),
-        ("stdout", "/proc/self/fd/1"),
-        ("stderr", "/proc/self/fd/2"),
-        ("ptmx", "pts/ptmx"),
-    ] {
+    for (name, target) in LINKS {
         symlink(target, dev.join(name))?;
     }
-    make_directory(&dev.join("shm"), 0o1777)?;
-    make_directory(&dev.join("pts"), 0o755)?;
-    mount::fresh(Fresh::Terminals, &dev.join("pts"), Attributes::NO_SUID.and(Attributes::NO_EXEC))
+    for (name, mode) in DIRECTORIES {
+        make_directory(&dev.join(name), mode)?;
+    }
+    mount::fresh(Fresh::Terminals, &dev.join(TERMINALS), Attributes::NO_SUID.and(Attributes::NO_EXEC))
 }
 
 /// Lets a file of the host's show at `place`.

@@ -24,6 +24,26 @@ pub struct ListenError {
     source: io::Error,
 }
 
+impl ListenError {
+    /// Where.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether a socket listens there, perhaps that of whoever would listen.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrInUse
+    }
+
+    /// Whether the host does not have the address.
+    #[must_use]
+    pub fn is_nowhere(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrNotAvailable
+    }
+}
+
 /// One or more listening sockets on one port.
 #[derive(Debug)]
 pub struct Listener {
@@ -52,14 +72,19 @@ impl Listener {
 
     /// One dual-stack socket; IPv4 alone where the host has no IPv6.
     fn bind_everything(port: u16) -> Result<Self, ListenError> {
-        let both = open(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), false);
-        let socket = match both {
-            Err(error) if socket::lacks_ipv6(&error.source) => {
-                open(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), false)?
-            }
-            other => other?,
+        Ok(Self { sockets: vec![everywhere(|address| open(address, false), port)?] })
+    }
+
+    /// What [`Listener::bind`] would fail with, at every address and not only the first. Nothing listens meanwhile, so that
+    /// nobody can connect to what goes away again.
+    #[must_use]
+    pub fn check(addresses: &[IpAddr], port: u16) -> Vec<ListenError> {
+        let alone = |ip: &IpAddr| bound(SocketAddr::new(*ip, port), true).map(drop);
+        let found: Vec<Result<(), ListenError>> = match addresses {
+            [] => vec![everywhere(|address| bound(address, false), port).map(drop)],
+            some => some.iter().map(alone).collect(),
         };
-        Ok(Self { sockets: vec![socket] })
+        found.into_iter().filter_map(Result::err).collect()
     }
 
     /// Takes over sockets that listen already. They must not wait ([`std::net::TcpListener::set_nonblocking`]).
@@ -133,15 +158,28 @@ impl Listener {
     }
 }
 
+/// Takes the place of both families; that of IPv4 alone where the host has no IPv6.
+fn everywhere<T>(take: impl Fn(SocketAddr) -> Result<T, ListenError>, port: u16) -> Result<T, ListenError> {
+    match take(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)) {
+        Err(error) if socket::lacks_ipv6(&error.source) => take(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)),
+        other => other,
+    }
+}
+
 fn open(address: SocketAddr, only_v6: bool) -> Result<TcpListener, ListenError> {
-    let listen = || {
+    bound(address, only_v6)?.listen(BACKLOG).map_err(|source| ListenError { address, source })
+}
+
+/// A socket that has the address and does not listen yet. Linux gives nobody the address of one that listens.
+fn bound(address: SocketAddr, only_v6: bool) -> Result<TcpSocket, ListenError> {
+    let bind = || {
         let socket = if address.is_ipv6() { v6_socket(only_v6)? } else { TcpSocket::new_v4()? };
         socket.set_reuseaddr(true)?;
         socket::watch_for_loss(&socket)?;
         socket.bind(address)?;
-        socket.listen(BACKLOG)
+        Ok(socket)
     };
-    listen().map_err(|source| ListenError { address, source })
+    bind().map_err(|source| ListenError { address, source })
 }
 
 /// Explicit either way: the default is a sysctl of the host.
@@ -199,6 +237,21 @@ mod tests {
         assert!(everything.is_at(&[], 0) && !everything.is_at(&[v4], 0));
         let both: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
         assert!(everything.is_at(&both, 0) && !everything.is_at(&both[..1], 0));
+    }
+
+    #[test]
+    fn a_check_names_every_place_that_cannot_be_had_and_takes_none() {
+        let (here, nowhere): (IpAddr, IpAddr) = ("127.0.0.1".parse().unwrap(), "192.0.2.1".parse().unwrap());
+        let taken = std::net::TcpListener::bind((here, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let found = Listener::check(&[here, nowhere], port);
+        let places: Vec<SocketAddr> = found.iter().map(ListenError::address).collect();
+        assert_eq!(places, [SocketAddr::new(here, port), SocketAddr::new(nowhere, port)]);
+        assert!(found[0].is_in_use() && found[1].is_nowhere(), "{found:?}");
+        assert!(Listener::check(&[], port).iter().all(ListenError::is_in_use));
+        drop(taken);
+        assert!(Listener::check(&[here], port).is_empty() && Listener::check(&[], port).is_empty());
+        assert!(std::net::TcpStream::connect((here, port)).is_err());
     }
 
     #[tokio::test]

@@ -27,6 +27,32 @@ pub fn allowed() -> io::Result<u64> {
     Ok(getrlimit(Resource::RLIMIT_NOFILE)?.0)
 }
 
+/// The most that this process can make the limit without the right to raise it: its hard limit.
+///
+/// # Errors
+/// As [`allowed`].
+pub fn most() -> io::Result<u64> {
+    Ok(getrlimit(Resource::RLIMIT_NOFILE)?.1)
+}
+
+/// The same of another process, by `/proc/PID/limits` (proc(5)).
+///
+/// # Errors
+/// It is gone, or none of this user's business.
+pub fn most_of(process: i32) -> io::Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/limits"))?;
+    hard(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// `Max open files  SOFT  HARD  files`.
+fn hard(limits: &str) -> Option<u64> {
+    let words = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    match words.split_ascii_whitespace().nth(1)? {
+        "unlimited" => Some(u64::MAX),
+        number => number.parse().ok(),
+    }
+}
+
 /// Puts the limit back to what it was in the process that raised it.
 ///
 /// # Errors
@@ -55,5 +81,13 @@ mod tests {
         assert_eq!(allowed().unwrap(), soft);
         put_back(soft).unwrap();
         assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (soft, hard));
+    }
+
+    #[test]
+    fn the_hard_limit_of_a_process_is_the_one_that_it_tells_itself() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(most_of(own).unwrap(), most().unwrap());
+        assert_eq!(hard("Limit  Soft\nMax open files   1024   unlimited   files\n"), Some(u64::MAX));
+        assert!(most_of(i32::MAX).is_err());
     }
 }

@@ -17,6 +17,7 @@ pub mod host;
 pub mod kernel;
 pub mod landlock;
 pub mod listener;
+pub mod listening;
 pub mod localtime;
 pub mod memory;
 pub mod mount;

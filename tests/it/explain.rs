@@ -122,7 +122,7 @@ fn site(mode: Mode) -> Site {
     site
 }
 
-fn mend(agent: &Agent, name: &str, text: &str, mode: u32) {
+pub(crate) fn mend(agent: &Agent, name: &str, text: &str, mode: u32) {
     let path = agent.root.join("scripts").join(name);
     std::fs::write(&path, text).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();

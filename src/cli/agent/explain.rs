@@ -17,15 +17,20 @@ use crate::agent::sidecar::Sidecars;
 use crate::agent::snapshot::{self, Places, SnapshotError};
 use crate::audit::{Ident, Logger};
 use crate::cli::out;
-use crate::conf::agent::Loaded;
+use crate::conf::agent::{Loaded, Settings};
 use crate::executor::{self, Offer, OnDisk};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::store::jobs::Jobs;
 use crate::sys::file::FileError;
 use crate::sys::user;
+use crate::wire::causes;
 use crate::wire::explanation::{Line, Summary, Surroundings};
 use crate::wire::name::DispatcherId;
 use crate::wire::serial::Serial;
+
+/// The executor's gate before the order is looked at.
+const ROOM: &str = "room";
 
 /// What `explain` takes.
 #[derive(Debug, clap::Args)]
@@ -191,11 +196,29 @@ fn behind(asked: &Asked, host: &Host<'_>) -> Result<(Vec<Line>, Option<Surroundi
             let files = executor::Files { policy: &policy, loaded };
             let mut explained = executor::explain(&order, files, &OnDisk, offer);
             explained.gates.push(explained.plan.as_ref().map_or(Line::not_reached("start"), executor::look));
+            explained.gates.insert(0, room(&loaded.settings));
             (explained.gates, explained.surroundings)
         }
         Err(Some(refusal)) => (vec![front_end::no_order(&refusal)], None),
         Err(None) => (vec![Line::not_reached("order")], None),
     })
+}
+
+/// Whether the executor has room for another script, as far as anybody but the agent can know.
+fn room(settings: &Settings) -> Line {
+    let most = settings.max_children;
+    let jobs = Jobs::new(settings.async_runs_dir.to_path_buf(), settings.max_output).alive();
+    let line = match jobs {
+        Ok(alive) if alive >= most => Line::refuses(ROOM, &executor::busy(most)),
+        Ok(alive) => {
+            let rest = "runs that are waited for count too, and the running agent alone knows them";
+            Line::passes(ROOM, format!("{alive} of at most {most} scripts run as detached jobs; {rest}"))
+        }
+        Err(error) => {
+            Line::not_judged(ROOM, format!("the jobs that run are not known: {}", causes::on_one_line(&error)))
+        }
+    };
+    line.at(settings.place("max_children"))
 }
 
 /// Becomes the agent's account, if started as root; whether this process has that account.

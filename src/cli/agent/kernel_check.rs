@@ -14,7 +14,7 @@ pub(super) fn kernel(kinship: &Kinship, places: &Places) -> bool {
     out::line(format!("  Kernel: {}", kernel_text(&offer)));
     out::line(format!("  Control groups: {}", groups_text(&offer)));
     let Ok(policy) = policy(kinship, places) else {
-        // What is wrong with the files is said by the checks of the files.
+        // What is wrong with the files, or with what they say, is told by the checks of either.
         return true;
     };
     for profile in owners(&policy, &OnDisk) {
@@ -45,12 +45,16 @@ pub(super) fn greet(path: &Path) -> Result<i32, String> {
 
 /// What the executor of this kinship makes of the files.
 pub(super) fn policy(kinship: &Kinship, places: &Places) -> Result<Policy, String> {
-    let rights = match kinship {
+    Policy::load(&places.config, &places.allowlist, &places.root, rights(kinship))
+}
+
+/// What the executor of this kinship may do.
+pub(super) fn rights(kinship: &Kinship) -> Rights<'_> {
+    match kinship {
         Kinship::Private => Rights::FrontEnd,
         Kinship::Own => Rights::Root { front_end: None, socket: None },
         Kinship::System(path) => Rights::Root { front_end: None, socket: Some(path) },
-    };
-    Policy::load(&places.config, &places.allowlist, &places.root, rights)
+    }
 }
 
 fn kernel_text(offer: &Offer) -> String {

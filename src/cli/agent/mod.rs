@@ -7,7 +7,9 @@ mod explain_property;
 mod explain_text;
 pub mod globals;
 mod kernel_check;
+mod list_check;
 pub mod pairing_status;
+mod port_check;
 pub mod prepare;
 mod profile_check;
 pub mod remedy;
@@ -17,6 +19,7 @@ mod script_check;
 pub mod self_check;
 pub mod self_ping;
 pub mod serve;
+mod state_check;
 mod unconfined;
 
 use std::ffi::OsString;

@@ -1,15 +1,18 @@
 //! What `self-check` says of the profiles.
 
+use super::kernel_check;
+use crate::agent::orders::Kinship;
+use crate::agent::snapshot::Places;
 use crate::cli::out;
 use crate::conf::agent::{Loaded, Profile};
-use crate::executor::{OnDisk, meanings};
+use crate::executor::{OnDisk, Policy, meanings};
 
 /// Whether a root executor would take the profiles; and what each dangerous capability costs, which is no fault where
 /// the profile says that it is meant.
-pub(super) fn profiles(loaded: &Loaded, applied: bool) -> bool {
+pub(super) fn profiles(loaded: &Loaded, kinship: &Kinship, places: &Places) -> bool {
     loaded.settings.profiles.values().for_each(costs);
     // Without a root executor no profile is applied, so none can do harm.
-    if !applied {
+    if !kinship.applies_profiles() {
         return true;
     }
     let accounts = loaded.settings.profile_errors();
@@ -17,6 +20,11 @@ pub(super) fn profiles(loaded: &Loaded, applied: bool) -> bool {
     let mut good = true;
     for errors in [accounts, paths].into_iter().filter_map(Result::err) {
         out::error(errors.to_string());
+        good = false;
+    }
+    // The executor's own word, which has more to say where these two are content.
+    if let (true, Err(errors)) = (good, Policy::judged(loaded, &places.allowlist, kernel_check::rights(kinship))) {
+        out::error(errors);
         good = false;
     }
     out::line(if good { "  Profiles OK" } else { "  Profiles: the executor refuses them" });

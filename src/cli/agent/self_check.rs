@@ -3,7 +3,10 @@
 use std::error::Error;
 use std::fmt;
 
-use super::{Globals, certificate_check, kernel_check, profile_check, remedy, script_check, unconfined};
+use super::port_check::Port;
+use super::{
+    Globals, certificate_check, kernel_check, list_check, profile_check, remedy, script_check, state_check, unconfined,
+};
 use crate::agent::orders::Kinship;
 use crate::agent::serve;
 use crate::agent::snapshot::{self, Places, Snapshot, SnapshotError};
@@ -40,13 +43,17 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     out::line(format!("  Allowlist OK ({} scripts)", loaded.allowlist.len()));
     // Asked before the account is taken, since it depends on who starts the agent.
     let kinship = Kinship::of(&loaded.settings, args.unprivileged);
-    let mut good = profile_check::profiles(&loaded, kinship.applies_profiles());
+    let mut good = profile_check::profiles(&loaded, &kinship, &places);
     good &= kernel_check::kernel(&kinship, &places);
+    // Likewise: who holds a socket is not everybody's to see.
+    let port = Port::look(&loaded.settings, &places.config);
     good &= account(&loaded);
+    good &= port.check(&loaded.settings);
     good &= certificate_check::certificates(globals, &loaded);
     good &= certificate_check::guarded(&loaded.settings);
-    good &= trust(&loaded, &places);
-    good &= revocation(&loaded, &places);
+    good &= list_check::lists(&loaded, &places);
+    good &= state_check::places(&loaded.settings);
+    good &= state_check::staged(globals, &loaded);
     good &= executor(&kinship, &loaded);
     good &= hook(&loaded);
     good &= metrics(&loaded);
@@ -127,41 +134,6 @@ fn everything(places: &Places) -> bool {
 
 fn to_stderr() -> Logger {
     Logger::to_writer(Ident::Agent, Box::new(std::io::stderr()))
-}
-
-fn trust(loaded: &Loaded, places: &Places) -> bool {
-    match snapshot::trust(&loaded.settings, &to_stderr()) {
-        Ok(map) if map.is_empty() => {
-            let path = loaded.settings.trusted_dispatchers_path.display();
-            out::line(format!("  Trust: no trusted dispatchers in {path}: every request is denied"));
-            false
-        }
-        Ok(map) => {
-            out::line(format!("  Trust OK ({} dispatcher serials)", map.iter().count()));
-            true
-        }
-        Err(error) => {
-            out::line(format!("  Trust: {}", remedy::advised(error, places)));
-            false
-        }
-    }
-}
-
-fn revocation(loaded: &Loaded, places: &Places) -> bool {
-    if !loaded.settings.revoked_serials.exists() {
-        out::line(format!("  Revocation: no list at {}", loaded.settings.revoked_serials.display()));
-        return true;
-    }
-    match snapshot::revoked(&loaded.settings, &to_stderr()) {
-        Ok(_) => {
-            out::line("  Revocation OK");
-            true
-        }
-        Err(error) => {
-            out::line(format!("  Revocation: {}", remedy::advised(error, places)));
-            false
-        }
-    }
 }
 
 /// Whether there is one, and whether it would take this configuration.

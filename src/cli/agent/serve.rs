@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use super::{Globals, prepare, remedy, unconfined};
+use super::{Globals, kernel_check, prepare, remedy, unconfined};
 use crate::agent::orders::{ExecutorError, Kinship};
 use crate::agent::pairing;
 use crate::agent::serve::{self, Inheritance, ServeError, Start};
@@ -42,7 +42,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     let places = globals.places();
     let fail = |error| failed(error, &places);
     if args.check {
-        out::line(serve::check(&places, &host::fqdn(NAME), &show).map_err(fail)?);
+        let ready = serve::check(&places, &host::fqdn(NAME), &show).map_err(fail)?;
+        own_executor(args, &places).map_err(fail)?;
+        out::line(ready);
         return Ok(Exit::Success);
     }
     let held = serve::hold_signals().map_err(fail)?;
@@ -66,6 +68,16 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     let start = Start { places: places.clone(), orders, given, footing, held };
     runtime.block_on(serve::serve(start, host, &show)).map_err(fail)?;
     Ok(Exit::Success)
+}
+
+/// Whether the executor that this process would start takes the configuration: without it there is no agent. One that
+/// runs already is asked itself before the agent becomes another program.
+fn own_executor(args: &Args, places: &Places) -> Result<(), ServeError> {
+    let kinship = Kinship::of(&serve::configuration(places)?.settings, args.unprivileged);
+    if kinship == Kinship::Own {
+        kernel_check::policy(&kinship, places).map_err(ExecutorError::Configuration)?;
+    }
+    Ok(())
 }
 
 fn show(warnings: &Warnings) {

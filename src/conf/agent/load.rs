@@ -27,7 +27,7 @@ pub fn load(agent: &Source, scripts: &Source, root: &Root) -> Result<Loaded, Con
     // Without a readable agent.conf every profile would look undefined.
     if agent.text().is_ok() {
         let defined = |name: &_| settings.profiles.contains_key(name);
-        if let Some(error) = undefined_profiles(&allowlist, agent.path(), defined) {
+        if let Some(error) = undefined_profiles(&allowlist, (agent.path(), settings.user.another()), defined) {
             of_scripts.push(error);
         }
     }

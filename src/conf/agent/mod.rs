@@ -134,7 +134,8 @@ impl Settings {
     /// One for each profile without `run_as`, with the line to add.
     pub fn profile_errors(&self) -> Result<(), ConfErrors> {
         let mut findings = Findings::default();
-        self.profiles.values().filter_map(Profile::missing_account).for_each(|error| findings.push(error));
+        let errors = self.profiles.values().filter_map(|profile| profile.missing_account(&self.user));
+        errors.for_each(|error| findings.push(error));
         findings.sorted().judge(()).map(|((), _)| ())
     }
 

@@ -178,13 +178,16 @@ impl Profile {
         self.writable.iter().flatten().map(PathBuf::as_path).zip(&self.writable_places)
     }
 
-    /// The error about a profile that names no account.
-    pub(super) fn missing_account(&self) -> Option<Diagnostic> {
+    /// The error about a profile that names no account; `agent` is the one that it may not name.
+    pub(super) fn missing_account(&self, agent: &Account) -> Option<Diagnostic> {
         if self.run_as.is_some() {
             return None;
         }
         let message = format!("Profile '{}': no run_as: its scripts would run as root", self.name);
-        let help = "add the line 'run_as = nobody' (or the account that is right; 'run_as = root' if it must be root)";
+        let example = agent.another();
+        let help = format!(
+            "add the line 'run_as = {example}' (or the account that is right; 'run_as = root' if it must be root)"
+        );
         Some(self.place.instead(message).help(help))
     }
 }

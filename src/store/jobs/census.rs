@@ -38,4 +38,14 @@ impl Jobs {
         }
         Ok(census)
     }
+
+    /// How many monitors of jobs live now. Nothing is recorded on the way, whoever asks.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn alive(&self) -> Result<usize, StoreError> {
+        let unsettled = self.entries()?.into_iter().filter(|(_, parts)| parts.contains(&Part::Status));
+        let alive = unsettled.map(|(key, _)| self.is_alive(&key)).filter(|alive| !matches!(alive, Ok(false)));
+        alive.map(|alive| alive.map(usize::from)).sum()
+    }
 }

@@ -178,6 +178,15 @@ impl Jobs {
         Self { adviser: Some(adviser), ..self }
     }
 
+    /// Whether jobs could be put here by this process. Nothing is made.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub fn check(&self) -> Result<(), StoreError> {
+        file::could_fill_dir(&self.dir)?;
+        Ok(file::could_fill_dir(&self.dir.join(".locks"))?)
+    }
+
     /// Accepts a job, unless its script or its request id is busy. A finished job of the same owner and id is replaced,
     /// as by the original.
     pub fn submit(&self, key: &Key, script: &ScriptName, started: &str) -> Result<Submission, StoreError> {

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{AccessFlags, Gid, Uid, access, faccessat, fchownat};
@@ -38,6 +39,22 @@ pub fn create_dir(path: &Path, mode: u32) -> Result<(), FileError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) => Err(fail(error)),
     }
+}
+
+/// Whether [`create_dir`] would leave a directory that this process can put files into. Nothing is made.
+///
+/// # Errors
+/// The first directory on the way, from below, that is there and is none, or that this process may not write to.
+pub fn could_fill_dir(path: &Path) -> Result<(), FileError> {
+    let there = path.ancestors().find(|place| place.symlink_metadata().is_ok()).unwrap_or(path);
+    let reason = match there.metadata() {
+        Err(error) => error,
+        Ok(facts) if !facts.is_dir() => Errno::ENOTDIR.into(),
+        Ok(_) if is_writable_dir(there) => return Ok(()),
+        Ok(_) => Errno::EACCES.into(),
+    };
+    let what = if there == path { "write to" } else { "make a directory in" };
+    Err(FileError::new(there, what, reason))
 }
 
 /// How long ago a file was written; `None` where it does not exist. A time in the future counts as now.

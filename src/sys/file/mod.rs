@@ -19,7 +19,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 pub use digest::{Version, digest, digest_of, digest_open};
-pub use facts::{Facts, age, create_dir, facts, give, is_executable, is_writable_dir, make_device, sweep};
+pub use facts::{
+    Facts, age, could_fill_dir, create_dir, facts, give, is_executable, is_writable_dir, make_device, sweep,
+};
 pub use fifo::{make_fifo, nudge};
 pub use guarded::{Guarded, doubt};
 pub use identity::{Identity, Resolved, path_of, resolve};

@@ -13,7 +13,7 @@ fn a_profile_that_this_host_cannot_apply_is_named_with_what_it_lacks() {
     let kernel = Kernel { landlock: Some(1), mount_setattr: true, seccomp: true };
     let controllers = Controllers { memory: true, processes: false, cpu: true };
     let caps = (0..41).fold(Set::default(), Set::with);
-    let full = Offer { kernel, controllers, caps, running: true };
+    let full = Offer { kernel, controllers, caps, files: 4096, running: true };
     let without = |change: fn(&mut Offer)| {
         let mut offer = full;
         change(&mut offer);
