@@ -132,11 +132,14 @@ fn runs_leave_no_zombies_and_no_open_descriptors_behind() {
     let site = site().start();
     let agent = site.agent();
     let count = || std::fs::read_dir(format!("/proc/{}/fd", agent.executor())).unwrap().count();
+    // A monitor has a line to the executor for as long as it lives, and how many there are is a matter of luck.
+    let alone = || eventually("no monitor", || host::children(agent.executor()).is_empty().then_some(()));
     site.result("ok", &[]);
+    alone();
     let before = count();
     for _ in 0..10 {
         site.result("ok", &[]);
     }
-    assert_eq!(count(), before);
-    eventually("no monitor", || host::children(agent.executor()).is_empty().then_some(()));
+    alone();
+    eventually("what the executor had before", || (count() == before).then_some(()));
 }
