@@ -17,6 +17,7 @@ use crate::sys::file::{self, FileError};
 use crate::tls::files::{self, CredentialError};
 use crate::tls::identity::{Identity, IdentitySlot};
 use crate::tls::{self, AgentEnd, TlsError};
+use crate::wire::serial::Serial;
 
 /// Largest file of the agent's configuration, in bytes.
 const FILE: usize = 1024 * 1024;
@@ -53,6 +54,8 @@ pub struct Snapshot {
     pub host: String,
     /// End of the certificate's validity, in OpenSSL's form.
     pub expiry: String,
+    /// Serial of the certificate.
+    pub serial: Serial,
     /// For the next handshakes.
     pub tls: AgentEnd,
 }
@@ -122,13 +125,13 @@ impl Snapshot {
             return Err(SnapshotError::Unpaired(missing));
         }
         let identity = identity(&settings)?;
-        let expiry = identity.certificate().expiry_text();
+        let (expiry, serial) = (identity.certificate().expiry_text(), identity.certificate().serial().clone());
         let tls = tls::agent_end(IdentitySlot::new(identity), &anchor(&settings)?)?;
         let (trust, revoked) = (trust(&settings, log)?, revoked(&settings, log)?);
         let hook = hook(&settings)?;
         let host = host.to_owned();
         let sidecars = Arc::new(Sidecars::load(&allowlist, log));
-        Ok((Self { settings, allowlist, sidecars, trust, revoked, hook, host, expiry, tls }, warnings))
+        Ok((Self { settings, allowlist, sidecars, trust, revoked, hook, host, expiry, serial, tls }, warnings))
     }
 }
 
