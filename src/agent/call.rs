@@ -46,7 +46,14 @@ impl Reply {
 impl Call {
     pub(super) fn new(agent: &Arc<Agent>, asked: Asked<RunRequest>) -> Self {
         let Asked { peer, snapshot, ask } = asked;
-        Self { agent: Arc::clone(agent), peer, snapshot, request: ask, begun: OnceLock::new(), instead: OnceLock::new() }
+        Self {
+            agent: Arc::clone(agent),
+            peer,
+            snapshot,
+            request: ask,
+            begun: OnceLock::new(),
+            instead: OnceLock::new(),
+        }
     }
 
     /// What the script reads on its standard input.

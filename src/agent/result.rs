@@ -82,7 +82,8 @@ pub async fn result(agent: &Arc<Agent>, passed: Passed<Wanted>, form: Form, plac
         Form::Whole(words) => words,
         Form::Followed(reader) => {
             let parts = part.map_or_else(Part::both, |part| vec![part]);
-            let followed = Followed { agent: Arc::clone(agent), store, key, parts, trace: peer.trace().cloned(), place };
+            let followed =
+                Followed { agent: Arc::clone(agent), store, key, parts, trace: peer.trace().cloned(), place };
             return follow::answer(followed, reader);
         }
     };
