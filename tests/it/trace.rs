@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::harness::http::{Answer, Http};
 use crate::harness::tls::Tls;
-use crate::harness::{Site, audit, eventually, pki, tls};
+use crate::harness::{Site, audit, eventually, host, pki, tls};
 
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const SCRIPT: &str = "echo \"${TRACEPARENT-none}\"";
@@ -113,44 +113,43 @@ fn what_is_no_trace_goes_nowhere() {
     assert_eq!(ask(&mut http, "POST /run", "", r#"{"script":"say"}"#).json()["stdout"], "none\n");
 }
 
-#[test]
-fn whatever_is_refused_or_fails_is_told_with_its_trace() {
-    let hook = "[ \"$ENVEXEC_TOKEN\" = hang ] && exec sleep 300; [ \"$ENVEXEC_TOKEN\" = good ] || exit 3";
-    let site = Site::builder().agent_hook(hook).agent("auth_hook_timeout = 1\nstdin_timeout = 1");
-    let wait = "echo > {work}/started; while [ ! -e {work}/go ]; do sleep 0.02; done";
-    let site = site.sh("wait", wait).sh("slow", "sleep 1.3; wc -c").prepare();
-    let agent = site.agent();
-    let record = r#"{"reqid":"m","status":"done","script":"x","owner":"control-2","started":"2026-11-20T10:00:00Z"}"#;
-    let own = agent.root.join("var/lib/ctrl-exec-agent/runs/control-1");
-    std::fs::create_dir_all(&own).unwrap();
-    std::fs::write(own.join("m.json"), record).unwrap();
-    std::fs::write(own.join("odd.json"), "no record").unwrap();
-    for place in [own.join("m.json"), own.join("odd.json"), own.clone(), own.parent().unwrap().to_owned()] {
-        crate::harness::host::give_to_agent(&place);
-    }
-    let mut site = site;
-    site.start(0);
-    let (agent, header) = (site.agent(), format!("traceparent: {TRACE}\r\n"));
-    let mut http = open(&site);
-    let trace = format!("TRACE={TRACE}");
-    let peer = ["DISPATCHER=control-1", "PEER=127.0.0.1"];
-    let reason = "REASON=insufficient privilege";
+const PEER: [&str; 2] = ["DISPATCHER=control-1", "PEER=127.0.0.1"];
 
+/// An agent whose hook lets tokens that are good through, and a connection to it.
+fn guarded() -> (Site, Http<Tls>) {
+    let hook = "[ \"$ENVEXEC_TOKEN\" = hang ] && exec sleep 300; [ \"$ENVEXEC_TOKEN\" = good ] || exit 3";
+    let wait = "echo > {work}/started; while [ ! -e {work}/go ]; do sleep 0.02; done";
+    let site = Site::builder().agent_hook(hook).agent("auth_hook_timeout = 1\nstdin_timeout = 1");
+    let site = site.sh("wait", wait).sh("slow", "sleep 1.3; wc -c").start();
+    let http = open(&site);
+    (site, http)
+}
+
+#[test]
+fn what_is_refused_is_told_with_its_trace() {
+    let (site, mut http) = guarded();
+    let (agent, header, trace) = (site.agent(), format!("traceparent: {TRACE}\r\n"), format!("TRACE={TRACE}"));
+    let reason = "REASON=insufficient privilege";
     ask(&mut http, "POST /run", &header, r#"{"script":"slow","reqid":"r"}"#);
-    agent.line("deny").is(&["ACTION=deny", peer[0], peer[1], reason, "REQID=r", "SCRIPT=slow", &trace]);
+    agent.line("deny").is(&["ACTION=deny", PEER[0], PEER[1], reason, "REQID=r", "SCRIPT=slow", &trace]);
     ask(&mut http, "GET /capabilities", &header, "");
-    agent.line("capabilities-deny").is(&["ACTION=capabilities-deny", peer[0], peer[1], reason, &trace]);
+    agent.line("capabilities-deny").is(&["ACTION=capabilities-deny", PEER[0], PEER[1], reason, &trace]);
     ask(&mut http, "POST /rotate-serial", &header, r#"{"serial":"ab"}"#);
-    agent.line("rotate-deny").is(&["ACTION=rotate-deny", peer[0], reason, &trace]);
+    agent.line("rotate-deny").is(&["ACTION=rotate-deny", PEER[0], reason, &trace]);
     ask(&mut http, "POST /rotate-serial", &header, "{}");
-    agent.line("rotate-fail").is(&["ACTION=rotate-fail", peer[0], "ERROR=serial required", &trace]);
+    agent.line("rotate-fail").is(&["ACTION=rotate-fail", PEER[0], "ERROR=serial required", &trace]);
     ask(&mut http, "POST /renew-complete", &header, r#"{"reqid":"n"}"#);
-    agent.line("renew-complete").is(&["ACTION=renew-complete", "ERROR=cert required", peer[1], "REQID=n", &trace]);
+    agent.line("renew-complete").is(&["ACTION=renew-complete", "ERROR=cert required", PEER[1], "REQID=n", &trace]);
     let cert = pki::reissue(&site.authority(), "agent1", &agent.credentials, 365).cert;
     ask(&mut http, "POST /renew-complete", &header, &json!({"cert": cert, "reqid": "n"}).to_string());
     let staged = agent.line_where("renew-complete", |line| line.get("STATUS").is_some());
-    staged.is(&["ACTION=renew-complete", peer[1], "REQID=n", "STATUS=cert-staged", &trace]);
+    staged.is(&["ACTION=renew-complete", PEER[1], "REQID=n", "STATUS=cert-staged", &trace]);
+}
 
+#[test]
+fn what_becomes_of_no_job_is_told_with_its_trace() {
+    let (site, mut http) = guarded();
+    let (agent, header, trace) = (site.agent(), format!("traceparent: {TRACE}\r\n"), format!("TRACE={TRACE}"));
     let submit = |http: &mut Http<Tls>, id: &str| {
         let body = json!({"script": "wait", "reqid": id, "async": true, "token": "good"});
         ask(http, "POST /run", &header, &body.to_string()).status
@@ -158,17 +157,27 @@ fn whatever_is_refused_or_fails_is_told_with_its_trace() {
     assert_eq!(submit(&mut http, "j1"), 202);
     agent.worked("started");
     assert_eq!(submit(&mut http, "j2"), 409);
-    agent.line("run-async-busy").is(&["ACTION=run-async-busy", peer[1], "REQID=j2", "SCRIPT=wait", &trace]);
+    agent.line("run-async-busy").is(&["ACTION=run-async-busy", PEER[1], "REQID=j2", "SCRIPT=wait", &trace]);
     std::fs::write(agent.work("go"), "").unwrap();
+    let own = agent.root.join("var/lib/ctrl-exec-agent/runs/control-1");
+    let record = r#"{"reqid":"m","status":"done","script":"x","owner":"control-2","started":"2026-11-20T10:00:00Z"}"#;
+    for (name, text) in [("m.json", record), ("odd.json", "no record")] {
+        std::fs::write(own.join(name), text).unwrap();
+        host::give_to_agent(&own.join(name));
+    }
     for (line, action) in [("GET /result/m", "result-deny"), ("POST /cancel/m", "cancel-deny")] {
         assert_eq!(ask(&mut http, line, &header, "").status, 404);
-        let action = format!("ACTION={action}");
-        let denied = agent.line(action.trim_start_matches("ACTION="));
-        denied.is(&[&action, peer[0], peer[1], "REASON=not-owner", "REQID=m", &trace]);
+        let first = format!("ACTION={action}");
+        agent.line(action).is(&[&first, PEER[0], PEER[1], "REASON=not-owner", "REQID=m", &trace]);
     }
     assert_eq!(ask(&mut http, "GET /result/odd", &header, "").status, 500);
     agent.line("async-store-fail").is(&["ACTION=async-store-fail", "ERROR=*", "REQID=odd", &trace]);
+}
 
+#[test]
+fn what_a_hook_or_a_script_does_not_do_is_told_with_its_trace() {
+    let (site, mut http) = guarded();
+    let (agent, header, trace) = (site.agent(), format!("traceparent: {TRACE}\r\n"), format!("TRACE={TRACE}"));
     let body = json!({"script": "slow", "args": vec!["x".repeat(30_000); 3], "token": "good"});
     ask(&mut http, "POST /run", &header, &body.to_string());
     agent.line("stdin-timeout").is(&["ACTION=stdin-timeout", "BYTES=*", &trace]);
