@@ -6,7 +6,6 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::limits;
-use super::order;
 use super::outcome::{EXIT_NOTHING_RAN, Outcome};
 
 /// The body that our dispatcher sends.
@@ -59,11 +58,6 @@ impl RunRequest {
         let (script, reqid) = (take("script"), echo(take("reqid")));
         let refuse = |text: String| Box::new(RunReply { reqid: Some(reqid.clone()), ..RunReply::error(text) });
         let args = arguments(take("args")).map_err(&refuse)?;
-        // A hook's environment would end at a NUL, and its JSON would not.
-        order::check_nul(&args).map_err(|refusal| {
-            let reason = Some(refusal.code().to_owned());
-            Box::new(RunReply { script: Some(script.clone()), reason, ..*refuse(refusal.text().to_owned()) })
-        })?;
         let username = text_field(&take("username"), "username").map_err(&refuse)?;
         let token = text_field(&take("token"), "token").map_err(&refuse)?;
         let detached = truthy(&take("async"));
@@ -279,7 +273,6 @@ fn text_field(value: &Value, field: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn error_of(body: &str) -> String {
         RunRequest::parse(body.as_bytes()).unwrap_err().error.unwrap()
@@ -306,10 +299,6 @@ mod tests {
         assert_eq!(error_of(r#"{"username":"a\u0000b"}"#), "username contains a NUL byte");
         assert_eq!(error_of(r#"{"token":"a\u0000b"}"#), "token contains a NUL byte");
         assert_eq!(error_of(r#"{"token":{}}"#), "token must be a string");
-        let body = br#"{"script":"x","args":["a","b\u0000c"],"reqid":7}"#;
-        let reply = serde_json::to_value(RunRequest::parse(body).unwrap_err()).unwrap();
-        let error = "argument 2 contains a NUL byte";
-        assert_eq!(reply, json!({"script": "x", "exit": -1, "error": error, "reason": "argument-nul", "reqid": 7}));
     }
 
     #[test]
