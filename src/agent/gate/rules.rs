@@ -35,7 +35,8 @@ impl<'a> Rules<'a> {
         listed.ok_or_else(|| Refusal::new("script-not-permitted", "script not permitted"))
     }
 
-    /// The contract's word about a listed script's arguments, and before it whether an argument has a NUL: a hook's environment would end at a NUL, and its JSON would not.
+    /// The contract's word about a listed script's arguments, and before it whether one of them has a NUL: a hook's
+    /// environment would end there, and its JSON would not.
     ///
     /// # Errors
     /// As [`check_nul`] and [`Sidecars::judge`].
