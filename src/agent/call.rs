@@ -13,6 +13,8 @@ use super::state::Agent;
 use crate::audit::{Event, Level};
 use crate::sys::clock;
 use crate::wire::context::RunContext;
+use crate::wire::name::RequestId;
+use crate::wire::order::Order;
 use crate::wire::refusal::Refusal;
 use crate::wire::run::{RunReply, RunRequest};
 use crate::wire::stamp;
@@ -25,6 +27,8 @@ pub(super) struct Call {
     pub(super) request: RunRequest,
     /// When its order was given.
     pub(super) begun: OnceLock<Instant>,
+    /// The id that its order was given instead of the caller's, which is none.
+    pub(super) instead: OnceLock<RequestId>,
 }
 
 /// A reply, and what became of the request that it is for.
@@ -42,7 +46,14 @@ impl Reply {
 impl Call {
     pub(super) fn new(agent: &Arc<Agent>, asked: Asked<RunRequest>) -> Self {
         let Asked { peer, snapshot, ask } = asked;
-        Self { agent: Arc::clone(agent), peer, snapshot, request: ask, begun: OnceLock::new() }
+        Self {
+            agent: Arc::clone(agent),
+            peer,
+            snapshot,
+            request: ask,
+            begun: OnceLock::new(),
+            instead: OnceLock::new(),
+        }
     }
 
     /// What the script reads on its standard input.
@@ -80,12 +91,21 @@ impl Call {
         Reply { body: self.request.refused(code, text), verdict: Verdict::Invalid }
     }
 
-    /// A line about this call, with what is said in each of them.
+    /// An order is given for it, of which the executor will speak by the order's own id.
+    pub(super) fn gives(&self, order: &Order) {
+        if order.request().as_str() != self.request.reqid() {
+            self.instead.get_or_init(|| order.request().clone());
+        }
+    }
+
+    /// A line about this call, with what is said in each of them. Its request id is the caller's own word, which may be
+    /// none: then the executor's line has another, and this one has that too.
     pub(super) fn line(&self, level: Level, action: &'static str) -> Event {
         Event::new(level, action)
             .field("PEER", self.peer.address())
             .field("REQID", self.request.reqid())
             .field("SCRIPT", self.request.script())
+            .maybe("EXEC_REQID", self.instead.get())
             .maybe("TRACE", self.peer.trace())
     }
 }

@@ -61,7 +61,7 @@ pub async fn cancel(agent: &Arc<Agent>, passed: Passed<Cancel>, words: Words) ->
         let asked = jobs::work(&store, move |jobs| jobs.cancel(&wanted)).await;
         heard = match asked {
             Ok(heard) => heard,
-            Err(error) => return jobs::unreadable(agent, &key, &error),
+            Err(error) => return jobs::unreadable(agent, &key, peer.trace(), &error),
         };
     }
     let (deadline, mut pause) = (Instant::now() + PATIENCE, PAUSES.0);
@@ -70,7 +70,7 @@ pub async fn cancel(agent: &Arc<Agent>, passed: Passed<Cancel>, words: Words) ->
         record = match jobs::work(&store, move |jobs| jobs.look(&wanted, clock::now())).await {
             Ok(Some(record)) => record,
             Ok(None) => break,
-            Err(error) => return jobs::unreadable(agent, &key, &error),
+            Err(error) => return jobs::unreadable(agent, &key, peer.trace(), &error),
         };
         if !heard {
             break;

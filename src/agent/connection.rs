@@ -90,7 +90,8 @@ pub async fn serve(agent: Arc<Agent>, admission: Admission, stream: TcpStream, a
     match gate::shows(&agent, ip, stream.get_ref().1, UnixTime::now()).await {
         Ok((peer, not_after)) => {
             let term = term(not_after, clock::now().into());
-            requests(&agent, stream, peer, term).await;
+            let own = is_own(&agent, &peer, &stream);
+            requests(&agent, stream, (peer, own), term).await;
         }
         Err(refused) => refused.turn_away(&agent, ip),
     }
@@ -103,12 +104,19 @@ fn overloaded(agent: &Agent, peer: IpAddr) {
     agent.metrics.turned_away(Turned::Overload);
 }
 
+/// Whether this is the agent's own `self-ping`: its own certificate, at an address of its own. Whoever is blocked for it
+/// is also the dispatcher on this host. It decides about the rate limit alone, never about trust.
+fn is_own(agent: &Agent, peer: &Peer, stream: &TlsStream<TcpStream>) -> bool {
+    let here = stream.get_ref().0.local_addr().is_ok_and(|local| local.ip().to_canonical() == peer.address);
+    here && peer.serial == agent.snapshot().serial
+}
+
 /// How long a connection may be kept: never beyond the end of its peer's certificate.
 fn term(not_after: OffsetDateTime, now: OffsetDateTime) -> Duration {
     Duration::try_from(not_after - now).unwrap_or_default().min(KEPT)
 }
 
-async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, peer: Peer, term: Duration) {
+async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, (peer, own): (Peer, bool), term: Duration) {
     let address = peer.address;
     // Each rejection counts as a connection of its own: one that stays open is no way round the limit.
     let judged = Arc::new(watch::Sender::new(false));
@@ -130,7 +138,7 @@ async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, peer: Peer, 
                 judged.send_replace(true);
                 if trusted {
                     agent.proven(address);
-                } else {
+                } else if !own {
                     agent.unproven(address);
                 }
             };
@@ -143,7 +151,7 @@ async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, peer: Peer, 
         () = net::serve(stream, bounds(agent), leave, answer) => {}
         () = kept.one_too_many() => overloaded(agent, address),
     }
-    if !proven && !*judged.borrow() {
+    if !proven && !own && !*judged.borrow() {
         agent.unproven(address);
     }
 }

@@ -37,13 +37,14 @@ pub(super) async fn submit(call: Call, order: Order, reader: Option<Reader>, pla
     let agent = Arc::clone(&call.agent);
     let store = jobs::store(&agent, &call.snapshot);
     let key = Key { owner: call.peer.id().clone(), id: order.request().clone() };
+    let trace = call.peer.trace().cloned();
     let submission = Step { call, store: store.clone(), key: key.clone(), order };
     // A task of its own: once begun, it is not for the caller to interrupt.
     let submitted = tokio::spawn(submission.take()).await;
     agent.tidy.notify_one();
     match (submitted, reader) {
         (Ok(Ok(_)), Some(reader)) => {
-            let followed = Followed { agent, store, key, parts: Part::both(), place };
+            let followed = Followed { agent, store, key, parts: Part::both(), trace, place };
             follow::answer(followed, reader)
         }
         (Ok(Ok(accepted) | Err(accepted)), _) => accepted,
@@ -128,7 +129,7 @@ impl Step {
     async fn discard(&self, reply: &Reply) -> Answer {
         let key = self.key.clone();
         if let Err(error) = jobs::work(&self.store, move |jobs| jobs.discard(&key)).await {
-            store_failed(&self.call.agent, &self.key, &error);
+            store_failed(&self.call.agent, &self.key, self.call.peer.trace(), &error);
         }
         reply.answer()
     }
@@ -145,7 +146,7 @@ impl Step {
     }
 
     fn store_failed(&self, error: &StoreError) -> Answer {
-        store_failed(&self.call.agent, &self.key, error);
+        store_failed(&self.call.agent, &self.key, self.call.peer.trace(), error);
         let body = self.call.request.refused("store-failed", "could not start async job");
         Reply { body, verdict: Verdict::Failed }.answer()
     }
@@ -153,7 +154,7 @@ impl Step {
     fn failed(&self, error: &OrderError) -> Reply {
         let text = causes::on_one_line(error);
         let event = Event::new(Level::Error, "async-store-fail").field("ERROR", &text);
-        self.call.agent.log().emit(event.field("REQID", &self.key.id));
+        self.call.agent.log().emit(event.field("REQID", &self.key.id).maybe("TRACE", self.call.peer.trace()));
         let text = format!("could not start async job: {text}");
         let body = if error.is_outcome_unknown() {
             RunReply { unknown: true, ..self.call.request.refused(OUTCOME_UNKNOWN, text) }

@@ -14,6 +14,7 @@ use crate::store::StoreError;
 use crate::store::jobs::{JobRecord, Jobs, Key};
 use crate::sys::clock;
 use crate::wire::stream::Channel;
+use crate::wire::trace::TraceParent;
 
 /// Bytes read at a time.
 const CHUNK: usize = 64 * 1024;
@@ -27,6 +28,8 @@ pub(super) struct Followed {
     pub(super) key: Key,
     /// What of its output, and from where on.
     pub(super) parts: Vec<Part>,
+    /// The trace that the follower's request is part of.
+    pub(super) trace: Option<TraceParent>,
     /// Held until the follower has enough, aside: the job is nobody's request any more.
     pub(super) place: Place,
 }
@@ -39,7 +42,7 @@ pub(super) fn answer(mut followed: Followed, reader: stream::Reader) -> Answer {
 
 /// Sends what a job prints, from the wanted places on; then its record, without the output that was sent before.
 async fn follow(followed: Followed, outlet: Outlet) {
-    let Followed { agent, store, key, parts, mut place } = followed;
+    let Followed { agent, store, key, parts, trace, mut place } = followed;
     outlet.is_to_be_read(&agent.readers, &key.owner, &mut place);
     let record = tokio::select! {
         record = to_the_end(&store, &key, parts, &outlet) => record,
@@ -52,7 +55,7 @@ async fn follow(followed: Followed, outlet: Outlet) {
         }
         // Forgotten meanwhile. The stream ends without its end: what was sent may not be everything.
         Ok(None) => {}
-        Err(error) => jobs::store_failed(&agent, &key, &error),
+        Err(error) => jobs::store_failed(&agent, &key, trace.as_ref(), &error),
     }
     drop(place);
 }

@@ -26,10 +26,11 @@ use crate::sys::file::FileError;
 use crate::wire::causes;
 use crate::wire::outcome::OUTCOME_UNKNOWN;
 use crate::wire::stream::Channel;
+use crate::wire::trace::TraceParent;
 
 /// What is there is no answer, and not nothing either.
-pub(super) fn unreadable(agent: &Agent, key: &Key, error: &StoreError) -> Answer {
-    store_failed(agent, key, error);
+pub(super) fn unreadable(agent: &Agent, key: &Key, trace: Option<&TraceParent>, error: &StoreError) -> Answer {
+    store_failed(agent, key, trace, error);
     let body = json!({ "status": "error", "reqid": key.id.as_str(), "error": "the job's record cannot be read" });
     answer::json(StatusCode::INTERNAL_SERVER_ERROR, &body)
 }
@@ -78,9 +79,9 @@ pub(super) async fn work<T: Send + 'static>(
 }
 
 /// The store is in trouble: what the caller may know is in the answer, the rest is for the operator.
-pub(super) fn store_failed(agent: &Agent, key: &Key, error: &StoreError) {
+pub(super) fn store_failed(agent: &Agent, key: &Key, trace: Option<&TraceParent>, error: &StoreError) {
     let event = Event::new(Level::Error, "async-store-fail").field("ERROR", causes::on_one_line(error));
-    agent.log().emit(event.field("REQID", &key.id));
+    agent.log().emit(event.field("REQID", &key.id).maybe("TRACE", trace));
 }
 
 /// From where on an output is wanted.

@@ -82,7 +82,8 @@ pub async fn result(agent: &Arc<Agent>, passed: Passed<Wanted>, form: Form, plac
         Form::Whole(words) => words,
         Form::Followed(reader) => {
             let parts = part.map_or_else(Part::both, |part| vec![part]);
-            let followed = Followed { agent: Arc::clone(agent), store, key, parts, place };
+            let followed =
+                Followed { agent: Arc::clone(agent), store, key, parts, trace: peer.trace().cloned(), place };
             return follow::answer(followed, reader);
         }
     };
@@ -90,7 +91,7 @@ pub async fn result(agent: &Arc<Agent>, passed: Passed<Wanted>, form: Form, plac
     let wanted = key.clone();
     match work(&store, move |jobs| piece(jobs, &wanted, (record, words), part)).await {
         Ok(body) => words.answer(StatusCode::OK, &body),
-        Err(error) => unreadable(agent, &key, &error),
+        Err(error) => unreadable(agent, &key, peer.trace(), &error),
     }
 }
 
@@ -114,7 +115,7 @@ pub(super) async fn find(
         Ok(Some(record)) if record.owner == key.owner.as_str() => return Ok((key, record)),
         Ok(Some(_)) => (event(Level::Warning, deny).field("REASON", "not-owner"), Verdict::Denied),
         Ok(None) => (event(Level::Info, miss), Verdict::NotFound),
-        Err(error) => return Err(unreadable(agent, &key, &error)),
+        Err(error) => return Err(unreadable(agent, &key, peer.trace(), &error)),
     };
     agent.log().emit(event.field("REQID", &key.id));
     let body = json!({ "status": "unknown", "reqid": key.id.as_str() });

@@ -99,7 +99,7 @@ impl Call {
         let order = id.and_then(|id| Order::new(script, request.args.clone(), id, mode));
         let order = order.map(|order| order.traced(self.peer.trace().cloned()));
         let order = order.map(|order| if mode == Mode::Attached { order.kept() } else { order });
-        order.map_err(|refusal| Box::new(self.refused(&refusal)))
+        order.inspect(|order| self.gives(order)).map_err(|refusal| Box::new(self.refused(&refusal)))
     }
 
     /// A gate has refused. Of a script that is not listed there is no more to say.
@@ -161,7 +161,8 @@ impl Call {
             Err(refusal) => return self.refused(refusal),
         };
         if let Some(bytes) = unread {
-            self.agent.log().emit(Event::new(Level::Warning, "stdin-timeout").field("BYTES", bytes));
+            let event = Event::new(Level::Warning, "stdin-timeout").field("BYTES", bytes);
+            self.agent.log().emit(event.maybe("TRACE", self.peer.trace()));
         }
         self.ended(outcome.exit(), end);
         Reply { body: self.request.ran(&outcome, stdout, stderr), verdict: Verdict::Ok }

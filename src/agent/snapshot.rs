@@ -19,6 +19,7 @@ use crate::sys::file::{self, FileError};
 use crate::tls::files::{self, CredentialError};
 use crate::tls::identity::{Identity, IdentitySlot};
 use crate::tls::{self, AgentEnd, TlsError};
+use crate::wire::serial::Serial;
 
 /// Largest file of the agent's configuration, in bytes.
 const FILE: usize = 1024 * 1024;
@@ -61,6 +62,8 @@ pub struct Snapshot {
     pub expiry: String,
     /// Why no dispatcher accepts the certificate now, and what to do; none if all do.
     pub fault: Option<String>,
+    /// Serial of the certificate.
+    pub serial: Serial,
     /// For the next handshakes.
     pub tls: AgentEnd,
 }
@@ -132,13 +135,16 @@ impl Snapshot {
         let identity = identity(&settings)?;
         let anchor = anchor(&settings)?;
         let Own { expiry, fault, .. } = Own::judge(identity.certificate(), &anchor, clock::now().into());
+        let serial = identity.certificate().serial().clone();
         let tls = tls::agent_end(IdentitySlot::new(identity), &anchor)?;
         let trust = trust(&settings, log)?;
         let (revoked, unread) = revoked(&settings, log)?;
         let hook = hook(&settings)?;
         let host = host.to_owned();
         let sidecars = Arc::new(Sidecars::load(&allowlist, log));
-        Ok((Self { settings, allowlist, sidecars, trust, revoked, unread, hook, host, expiry, fault, tls }, warnings))
+        let read =
+            Self { settings, allowlist, sidecars, trust, revoked, unread, hook, host, expiry, fault, serial, tls };
+        Ok((read, warnings))
     }
 }
 

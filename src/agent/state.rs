@@ -317,7 +317,9 @@ impl Agent {
 
     /// A connection, or a request on it, has not proven to be a trusted dispatcher's.
     pub fn unproven(&self, peer: IpAddr) {
-        self.limiter().unproven(peer, self.seconds());
+        if self.limiter().unproven(peer, self.seconds()) {
+            self.evicted();
+        }
     }
 
     /// A request has proven to be a trusted dispatcher's.
@@ -344,14 +346,18 @@ impl Agent {
 
     fn report(&self, peer: IpAddr, judgement: Judgement) {
         if judgement.evicted {
-            let event = Event::new(Level::Warning, "rate-evict");
-            self.log.emit(event.field("COUNT", crate::net::rate::CAPACITY));
+            self.evicted();
         }
         if let Verdict::BlockedNow(reason) = judgement.verdict {
             let event = Event::new(Level::Warning, "rate-block").field("PEER", peer);
             self.log.emit(event.field("REASON", reason.as_str()));
             self.metrics.blocked(reason);
         }
+    }
+
+    fn evicted(&self) {
+        let event = Event::new(Level::Warning, "rate-evict");
+        self.log.emit(event.field("COUNT", crate::net::rate::CAPACITY));
     }
 
     fn limiter(&self) -> MutexGuard<'_, Limiter> {

@@ -8,15 +8,16 @@ pub fn decision(log: &Logger, hook: &Hook, context: &Context, decision: &Decisio
     match decision {
         Decision::Allowed => log.emit(event(Level::Info, context).field("RESULT", "pass")),
         Decision::Denied { fault: Some(Fault::NotExecutable), .. } => {
-            log.emit(broken(hook).field("REASON", "hook-not-executable").field("RESULT", "error"));
+            log.emit(broken(hook, context).field("REASON", "hook-not-executable").field("RESULT", "error"));
         }
         Decision::Denied { reason, fault: Some(Fault::Untrusted), .. } => {
-            let event = broken(hook).field("REASON", "hook-not-trusted").field("RESULT", "error");
+            let event = broken(hook, context).field("REASON", "hook-not-trusted").field("RESULT", "error");
             log.emit(event.field("ERROR", reason));
         }
         Decision::Denied { reason, fault, .. } => {
             if let Some(Fault::TimedOut(seconds)) = fault {
-                log.emit(Event::new(Level::Warning, "auth-hook-timeout").field("TIMEOUT", seconds));
+                let event = Event::new(Level::Warning, "auth-hook-timeout").field("TIMEOUT", seconds);
+                log.emit(event.maybe("TRACE", context.traceparent.as_ref()));
             }
             log.emit(event(Level::Warning, context).field("REASON", reason).field("RESULT", "deny"));
         }
@@ -29,8 +30,9 @@ pub fn no_hook(log: &Logger, context: &Context, reason: &str) {
     log.emit(event.field("REASON", reason).field("RESULT", "pass"));
 }
 
-fn broken(hook: &Hook) -> Event {
-    Event::new(Level::Error, "auth").field("HOOK", hook.path().display())
+fn broken(hook: &Hook, context: &Context) -> Event {
+    let event = Event::new(Level::Error, "auth").field("HOOK", hook.path().display());
+    event.maybe("TRACE", context.traceparent.as_ref())
 }
 
 fn event(level: Level, context: &Context) -> Event {

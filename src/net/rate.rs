@@ -108,9 +108,9 @@ impl Limiter {
 
     /// Judges a new connection and counts it where it is allowed: for listeners where nobody can prove anything.
     pub fn connection(&mut self, peer: IpAddr, now: u64) -> Judgement {
-        let judgement = self.judge(peer, now);
+        let mut judgement = self.judge(peer, now);
         if judgement.verdict == Verdict::Allow {
-            self.unproven(peer, now);
+            judgement.evicted |= self.unproven(peer, now);
         }
         judgement
     }
@@ -122,13 +122,15 @@ impl Limiter {
         Judgement { verdict: judge(entry, now, volume, probe), evicted }
     }
 
-    /// Counts a connection that has not proven to be a trusted dispatcher's.
-    pub fn unproven(&mut self, peer: IpAddr, now: u64) {
+    /// Counts a connection that has not proven to be a trusted dispatcher's; says whether entries were dropped for it
+    /// because the table was full (to be logged).
+    pub fn unproven(&mut self, peer: IpAddr, now: u64) -> bool {
         let most = usize_of(self.volume.limit);
-        let (entry, _) = self.entry(peer, now);
+        let (entry, evicted) = self.entry(peer, now);
         if entry.connections.len() < most {
             entry.connections.push_back(now);
         }
+        evicted
     }
 
     /// Counts a failed handshake; says whether it began a block.
@@ -276,6 +278,22 @@ mod tests {
             assert!(limiter.table.len() <= CAPACITY);
         }
         assert!(evictions > 0 && evictions < 200, "{evictions}");
+    }
+
+    #[test]
+    fn a_stranger_who_was_forgotten_while_he_was_connected_says_so_when_he_makes_room_for_himself() {
+        let mut limiter = Limiter::new(VOLUME, PROBE);
+        limiter.judge(peer(0), 5);
+        for n in 1..=1000 {
+            limiter.connection(peer(n), 5);
+        }
+        assert!(!limiter.table.contains_key(&peer(0)) && limiter.table.len() == 901);
+        assert!(!limiter.unproven(peer(2000), 5), "there is room");
+        for n in 1001..=1098 {
+            limiter.connection(peer(n), 5);
+        }
+        assert_eq!(limiter.table.len(), CAPACITY);
+        assert!(limiter.unproven(peer(0), 5));
     }
 
     #[test]

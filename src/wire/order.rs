@@ -193,11 +193,16 @@ pub fn check_arguments(args: &[String]) -> Result<(), Refusal> {
         if arg.len() > limits::ARGUMENT {
             return too_large(format!("argument {} is longer than {} bytes", place + 1, limits::ARGUMENT));
         }
-        if arg.contains('\0') {
-            return Err(Refusal::new("argument-nul", format!("argument {} contains a NUL byte", place + 1)));
-        }
     }
-    Ok(())
+    check_nul(args)
+}
+
+/// No NUL in an argument: neither execve(2) nor an environment can carry one.
+pub fn check_nul(args: &[String]) -> Result<(), Refusal> {
+    match args.iter().position(|arg| arg.contains('\0')) {
+        None => Ok(()),
+        Some(place) => Err(Refusal::new("argument-nul", format!("argument {} contains a NUL byte", place + 1))),
+    }
 }
 
 /// What the front-end may say after its order.

@@ -1,5 +1,7 @@
 //! `GET /capabilities`: what an agent would run, and what stands beside it.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use serde_json::{Value, json};
 
 use crate::harness::{Agent, Site, tls};
@@ -48,4 +50,36 @@ fn what_is_no_sidecar_is_logged_and_not_shown() {
     assert!(shown[1].get("schema").is_some(), "exactly the largest size: {shown:?}");
     site.agent().line("schema-skip").is(&["ACTION=schema-skip", "REASON=*", "SCRIPT=a"]);
     assert_eq!(site.agent().lines("schema-skip").len(), 1);
+}
+
+#[test]
+fn scripts_stand_in_the_order_of_their_names_with_their_place_their_profile_and_whether_they_can_run() {
+    let site = Site::builder().sh("mid", "true").sh("a-first", "true").sh("Zed", "true").sh("z_last", "true");
+    let site = site.allow("gone = {scripts}/gone").allow("b-quick = profile=quick {scripts}/mid");
+    let mut site = site.agent("[tags]\nsite = north\nrole = db").prepare();
+    let config = std::fs::read_to_string(site.agent().config()).unwrap();
+    let quick = site.agent().profile("quick", "timeout = 9\n");
+    std::fs::write(site.agent().config(), config + &quick).unwrap();
+    let scripts = site.agent().root.join("scripts");
+    std::fs::set_permissions(scripts.join("a-first"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    site.start(0);
+    let mut http = tls::connect(site.agent().address(), &site.authority(), &site.dispatcher());
+    let told = http.get("/capabilities").json();
+    let facts = told["scripts"].as_array().unwrap().iter().map(|script| {
+        let text = |key: &str| script[key].as_str().unwrap().to_owned();
+        (text("name"), text("path"), text("profile"), script["executable"].as_bool().unwrap())
+    });
+    let want = [
+        ("Zed", "Zed", "default", true),
+        ("a-first", "a-first", "default", false),
+        ("b-quick", "mid", "quick", true),
+        ("gone", "gone", "default", false),
+        ("mid", "mid", "default", true),
+        ("z_last", "z_last", "default", true),
+    ];
+    let place = |file: &str| scripts.join(file).display().to_string();
+    let want = want.map(|(name, file, profile, runs)| (name.to_owned(), place(file), profile.to_owned(), runs));
+    assert_eq!(facts.collect::<Vec<_>>(), want);
+    assert_eq!((&told["status"], &told["version"]), (&json!("ok"), &json!(env!("CARGO_PKG_VERSION"))));
+    assert_eq!(told["tags"], json!({"site": "north", "role": "db"}));
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Site, eventually, host, tls};
+use crate::harness::{Site, eventually, host, pki, tls};
 
 #[test]
 fn a_dispatcher_s_hook_decides_by_its_exit_status() {
@@ -284,4 +284,47 @@ fn a_hook_s_token_is_in_no_log() {
     let mut http = tls::connect(site.agent().address(), &site.authority(), &site.dispatcher());
     http.post("/run", r#"{"script":"ok","token":"s3cr3t"}"#);
     assert!(!ran.stderr.contains("s3cr3t") && !site.agent().stderr().contains("s3cr3t"));
+}
+
+#[test]
+fn an_agent_s_hook_is_not_asked_about_results_and_certificates() {
+    let hook = "echo \"$ENVEXEC_ACTION\" >> {work}/asked; [ \"$ENVEXEC_ACTION\" = run ]";
+    let site = Site::builder().sh("ok", "true").agent_hook(hook).start();
+    let agent = site.agent();
+    let mut http = tls::connect(agent.address(), &site.authority(), &site.dispatcher());
+    assert_eq!(http.post("/run", r#"{"script":"ok","reqid":"j","async":true}"#).status, 202);
+    eventually("the end of the job", || (http.get("/result/j").json()["status"] == "done").then_some(()));
+    assert_eq!(http.get("/result/j?from=0").status, 200);
+    assert_eq!(http.post("/renew", "{}").json()["status"], "ok");
+    let cert = pki::reissue(&site.authority(), "agent1", &agent.credentials, 365).cert;
+    let staged = http.post("/renew-complete", &json!({"cert": cert}).to_string()).json();
+    assert_eq!(staged["staged"], true, "{staged}");
+    assert_eq!(http.post("/ping", "{}").status, 200);
+    assert_eq!(std::fs::read_to_string(agent.work("asked")).unwrap(), "run\n");
+    // And is about these.
+    assert_eq!(http.get("/capabilities").status, 403);
+    assert_eq!(http.post("/rotate-serial", r#"{"serial":"ab"}"#).status, 403);
+    assert_eq!(std::fs::read_to_string(agent.work("asked")).unwrap(), "run\ndiscovery\nrotate\n");
+}
+
+#[test]
+fn an_argument_with_a_nul_is_refused_before_the_hook_is_asked() {
+    let site = Site::builder().sh("ok", "touch {work}/ran").agent_hook("touch {work}/asked").start();
+    let mut http = tls::connect(site.agent().address(), &site.authority(), &site.dispatcher());
+    for detached in [false, true] {
+        let body = json!({"script": "ok", "args": ["a", "b\0c"], "reqid": "r", "async": detached});
+        let answer = http.post("/run", &body.to_string());
+        let error = "argument 2 contains a NUL byte";
+        let want = json!({"script": "ok", "exit": -1, "error": error, "reason": "argument-nul", "reqid": "r"});
+        assert_eq!((answer.status, answer.json()), (200, want));
+    }
+    let fields = ["DISPATCHER=control-1", "PEER=127.0.0.1", "REASON=argument-nul", "REQID=r", "SCRIPT=ok"];
+    let denied = site.agent().lines("deny");
+    assert_eq!(denied.len(), 2, "{denied:?}");
+    for line in &denied {
+        line.is(&[&["ACTION=deny"], &fields[..]].concat());
+    }
+    assert!(!site.agent().work("asked").exists() && !site.agent().work("ran").exists());
+    assert_eq!(http.post("/run", r#"{"script":"ok","args":["a"]}"#).json()["exit"], 0);
+    assert!(site.agent().work("asked").exists());
 }

@@ -24,6 +24,8 @@ const INFO: u8 = 6;
 
 const PEER: &str = "PEER=127.0.0.1";
 const DISPATCHER: &str = "DISPATCHER=control-1";
+const NO_TLS: &str = "REASON=the peer does not speak TLS on this port";
+const CLOSED: &str = "REASON=the peer closed the connection during the TLS handshake";
 
 /// A started site and what its agent logs.
 struct World {
@@ -86,12 +88,16 @@ fn the_start_and_the_files_it_reads() {
     let world = World::prepared(site);
     let agent = world.site.agent();
     let port = format!("PORT={}", agent.address().port());
-    world.line(WARNING, &["ACTION=config-warn", "ENTRY=*", "MSG=*"]);
+    let entry = format!("ENTRY={}:3", agent.allowlist().display());
+    world.line(WARNING, &["ACTION=config-warn", &entry, "MSG='odd' is set twice: line 3 replaces line 1"]);
     world.line(INFO, &["ACTION=start", &port]);
     let path = format!("PATH={}", agent.revoked().display());
-    world.line(INFO, &["ACTION=revoked-serials-absent", &path, "REASON=*"]);
-    world.line(WARNING, &["ACTION=schema-skip", "REASON=*", "SCRIPT=broken"]);
-    world.line(WARNING, &["ACTION=schema-version-derive", "REASON=*", "SCRIPT=odd"]);
+    world.line(INFO, &["ACTION=revoked-serials-absent", &path, "REASON=no revocation list: nothing is revoked"]);
+    let sidecar = agent.root.join("scripts/broken.schema.json");
+    let reason = format!("REASON={} is no JSON: expected ident at line 1 column 2", sidecar.display());
+    world.line(WARNING, &["ACTION=schema-skip", &reason, "SCRIPT=broken"]);
+    let reason = "REASON='version' is not 1 to 64 letters, digits, '.', '_' and '-'";
+    world.line(WARNING, &["ACTION=schema-version-derive", reason, "SCRIPT=odd"]);
     let text = std::fs::read_to_string(agent.config()).unwrap();
     std::fs::write(agent.config(), text.replace("port = 0", "port = 1")).unwrap();
     world.reload();
@@ -107,6 +113,34 @@ fn the_start_and_the_files_it_reads() {
 }
 
 #[test]
+fn doubts_about_the_files_stand_before_the_start_and_an_absent_revocation_list_with_every_load() {
+    let site = Site::builder().sh("odd", "true").allow("odd = /bin/true").prepare();
+    let trust = std::fs::read_to_string(site.agent().trust()).unwrap();
+    std::fs::write(site.agent().trust(), trust + "nonsense\n").unwrap();
+    let mut site = site;
+    site.start(0);
+    let agent = site.agent();
+    agent.line("start");
+    let lines = crate::harness::audit::lines(&agent.stderr());
+    let of = |action: &str| lines.iter().position(|line| line.action() == action).unwrap();
+    let warnings = lines.iter().filter(|line| line.action() == "config-warn").count();
+    assert_eq!(warnings, lines[..of("start")].iter().filter(|line| line.action() == "config-warn").count());
+    assert!(warnings >= 2 && of("revoked-serials-absent") < of("start"), "{lines:?}");
+    let absent = || agent.lines("revoked-serials-absent").len();
+    assert_eq!(absent(), 1);
+    for loads in 2..4 {
+        agent.reload().is(&["ACTION=reload", "RESULT=ok"]);
+        assert_eq!(absent(), loads);
+    }
+    std::fs::write(agent.revoked(), "").unwrap();
+    agent.reload().is(&["ACTION=reload", "RESULT=ok"]);
+    assert_eq!(absent(), 3);
+    std::fs::remove_file(agent.revoked()).unwrap();
+    agent.reload();
+    assert_eq!(absent(), 4);
+}
+
+#[test]
 fn what_dispatchers_ask_and_get() {
     let world =
         World::new(Site::builder().sh("ok", "exit 3").agent("stdin_timeout = 1").sh("slow", "sleep 1.3; wc -c"));
@@ -118,8 +152,14 @@ fn what_dispatchers_ask_and_get() {
     world.line(INFO, &["ACTION=run", DISPATCHER, "EXIT=3", PEER, "REQID=r1", "SCRIPT=ok"]);
     world.post("/run", &json!({"script": "nope", "reqid": "r2"}));
     world.line(WARNING, &["ACTION=deny", PEER, "REQID=r2", "SCRIPT=nope"]);
-    world.post("/run", &json!({"script": "slow", "args": vec!["x".repeat(100_000); 3]}));
-    world.line(WARNING, &["ACTION=stdin-timeout", "BYTES=*"]);
+    let args = vec!["x".repeat(100_000); 3];
+    world.post("/run", &json!({"script": "slow", "args": args}));
+    let line = world.log.line(WARNING, &["ACTION=stdin-timeout", "BYTES=*"]);
+    // All but what a pipe holds, which is whole pages and 64 KiB at most (pipe(7)).
+    let context = json!({"script": "slow", "args": args, "reqid": "", "peer_ip": "127.0.0.1", "username": "",
+        "token": "", "dispatcher": "control-1", "timestamp": "2026-11-22T00:00:00Z"});
+    let held = context.to_string().len() - line.get("BYTES").unwrap().parse::<usize>().unwrap();
+    assert!((4096..=65_536).contains(&held) && held.is_multiple_of(4096), "{held}");
 }
 
 #[test]
@@ -149,7 +189,11 @@ fn what_a_hook_decides() {
     world.line(ERROR, &["ACTION=auth", &path, "REASON=hook-not-executable", "RESULT=error"]);
     std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o775)).unwrap();
     run("good", "");
-    world.line(ERROR, &["ACTION=auth", "ERROR=*", &path, "REASON=hook-not-trusted", "RESULT=error"]);
+    let place = hook.display();
+    let doubt = format!(
+        "ERROR=auth hook {place} cannot be trusted: {place} has mode 0775, writable by others than root (chmod go-w)"
+    );
+    world.line(ERROR, &["ACTION=auth", &doubt, &path, "REASON=hook-not-trusted", "RESULT=error"]);
 }
 
 #[test]
@@ -180,12 +224,12 @@ fn who_gets_no_further_than_the_door() {
     for _ in 0..3 {
         world.probe(Ipv4Addr::LOCALHOST);
     }
-    world.line(WARNING, &["ACTION=tls-failure", PEER, "REASON=*"]);
+    world.line(WARNING, &["ACTION=tls-failure", PEER, NO_TLS]);
     world.line(WARNING, &["ACTION=rate-block", PEER, "REASON=probe"]);
     let world = World::new(Site::builder().agent("rate_limit_probe = 0/0/0"));
     for _ in 0..10 {
         world.probe(Ipv4Addr::LOCALHOST);
-        world.line(WARNING, &["ACTION=tls-failure", PEER, "REASON=*"]);
+        world.line(WARNING, &["ACTION=tls-failure", PEER, NO_TLS]);
     }
     world.probe(Ipv4Addr::LOCALHOST);
     world.line(WARNING, &["ACTION=rate-block", PEER, "REASON=volume"]);
@@ -207,7 +251,7 @@ fn a_thousand_addresses_push_out_the_first() {
         });
         world.line(WARNING, &["ACTION=rate-evict", "COUNT=1000"]);
         // Its other lines are read to the end, or the agent would wait for somebody to read them.
-        world.line(WARNING, &["ACTION=tls-failure", "PEER=127.1.3.232", "REASON=*"]);
+        world.line(WARNING, &["ACTION=tls-failure", "PEER=127.1.3.232", CLOSED]);
     });
 }
 
@@ -252,6 +296,8 @@ fn jobs_and_their_results() {
     assert_eq!(world.get(&other, "/result/m"), 404);
     let denied = ["ACTION=result-deny", "DISPATCHER=control-2", PEER, "REASON=not-owner", "REQID=m"];
     world.line(WARNING, &denied);
+    assert_eq!(world.post_as(&other, "/cancel/m", &json!({})), 404);
+    world.line(WARNING, &[&["ACTION=cancel-deny"], &denied[1..]].concat());
     std::fs::write(agent.work("go"), "").unwrap();
     crate::harness::eventually("the end of the job", || {
         let mut http = tls::connect(agent.address(), &world.site.authority(), &world.site.dispatcher());
@@ -260,7 +306,9 @@ fn jobs_and_their_results() {
     world.line(INFO, &["ACTION=result", DISPATCHER, PEER, "REQID=j1", "STATUS=done"]);
     let world = World::new(Site::builder().sh("ok", "true").agent("async_runs_dir = /proc/none"));
     world.post("/run", &json!({"script": "ok", "reqid": "j3", "async": true}));
-    world.line(ERROR, &["ACTION=async-store-fail", "ERROR=*", "REQID=j3"]);
+    let error =
+        "ERROR=cannot use the store: cannot create directory /proc/none: No such file or directory (os error 2)";
+    world.line(ERROR, &["ACTION=async-store-fail", error, "REQID=j3"]);
 }
 
 #[test]
@@ -300,10 +348,15 @@ fn certificates_and_trust() {
     world.line(INFO, &["ACTION=cert-promote", "STATUS=installed"]);
     std::fs::write(agent.root.join("var/lib/ctrl-exec-agent/agent.crt.staged"), "nonsense").unwrap();
     agent.command(&["promote-cert"]).exits(0);
-    world.line(WARNING, &["ACTION=cert-promote", "ERROR=*"]);
-    std::fs::remove_file(agent.root.join("etc/ctrl-exec-agent/agent.key")).unwrap();
+    let error = "ERROR=renewed cert cannot be read: the certificate cannot be read: there is no PEM block 'CERTIFICATE' \
+                 in it";
+    world.line(WARNING, &["ACTION=cert-promote", error]);
+    let key = agent.root.join("etc/ctrl-exec-agent/agent.key");
+    std::fs::remove_file(&key).unwrap();
     world.post("/renew", &json!({"reqid": "n4"}));
-    world.line(ERROR, &["ACTION=renew", "ERROR=*", PEER, "REQID=n4"]);
+    let gone = format!("cannot open {}: No such file or directory (os error 2)", key.display());
+    let error = format!("ERROR=agent key not available: {gone}");
+    world.line(ERROR, &["ACTION=renew", &error, PEER, "REQID=n4"]);
 
     world.post("/rotate-serial", &json!({"serial": "0xAB"}));
     world.line(INFO, &["ACTION=rotate", DISPATCHER, PEER, "SERIAL=ab", "SERIAL_ACTION=add"]);
@@ -322,4 +375,18 @@ fn an_older_trust_file() {
     let world = World::prepared(site);
     let path = format!("PATH={}", older.display());
     world.line(INFO, &["ACTION=trust-migrate", "DISPATCHER=dispatcher", &path, "SERIAL=ab", "STATUS=migrated"]);
+}
+
+#[test]
+fn jobs_that_cannot_be_looked_through() {
+    let site = Site::builder().prepare();
+    let runs = site.agent().root.join("closed");
+    std::fs::create_dir(&runs).unwrap();
+    std::fs::set_permissions(&runs, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let config = std::fs::read_to_string(site.agent().config()).unwrap();
+    std::fs::write(site.agent().config(), format!("async_runs_dir = {}\n{config}", runs.display())).unwrap();
+    let world = World::prepared(site);
+    let refused = format!("cannot list {}: Permission denied (os error 13)", runs.display());
+    world.line(ERROR, &["ACTION=async-sweep-fail", &format!("ERROR=cannot use the store: {refused}")]);
+    assert_eq!(world.post("/ping", &json!({})), 200);
 }

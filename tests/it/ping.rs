@@ -1,5 +1,6 @@
 //! `ping`: who answers, with what.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use ctrl_exec::audit::{Ident, Logger};
@@ -101,6 +102,31 @@ fn a_ping_echoes_its_id_with_its_type() {
     ] {
         let answer = http.post("/ping", body);
         assert_eq!((answer.status, &answer.json()["reqid"]), (200, &reqid), "{body}");
+    }
+}
+
+#[test]
+fn an_agent_calls_itself_by_the_full_name_that_its_resolver_knows() {
+    for (name, known, full) in [
+        ("web7", "127.0.1.1 web7.example.org web7", "web7.example.org"),
+        ("web7.example.net", "127.0.1.1 web7.example.net web7", "web7.example.net"),
+        ("lonely7", "127.0.1.1 lonely7", "lonely7"),
+    ] {
+        let mut site = Site::builder().prepare();
+        let hosts = site.dir().join("hosts");
+        std::fs::write(&hosts, format!("{known}\n")).unwrap();
+        let agent = site.agent_mut();
+        agent.look_after_service();
+        let place = "echo \"$0\" > /proc/sys/kernel/hostname; mount --bind \"$1\" /etc/hosts; shift; exec \"$@\"";
+        let words = format!("set -- unshare --uts --mount sh -c '{place}' {name} {} \"$@\"", hosts.display());
+        agent.start_with(&words, [Stdio::null(), Stdio::null()]);
+        let mut http = tls::connect(site.agent().address(), &site.authority(), &site.dispatcher());
+        for told in [http.post("/ping", "{}").json(), http.get("/capabilities").json()] {
+            assert_eq!(told["host"], full, "{told}");
+        }
+        site.register("agent1", site.agent().address().port(), &site.agent().credentials);
+        let shown = site.control(&["--json", "ping", "agent1"]).exits(0).result();
+        assert_eq!(shown["reported_hostname"], full, "{shown}");
     }
 }
 

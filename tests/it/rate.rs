@@ -1,11 +1,12 @@
 //! Rate limits and address lists: what a stranger may try, and what a dispatcher may do.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use nix::sys::signal::Signal;
 
 use crate::harness::background::Background;
+use crate::harness::http::Http;
 use crate::harness::{Agent, Site, eventually, host, tls};
 
 const ELSEWHERE: [u8; 4] = [127, 0, 0, 2];
@@ -206,4 +207,134 @@ fn a_dispatcher_that_is_turned_away_for_want_of_room_is_never_blocked() {
     }
     run.end().exits(1);
     site.control(&["ping", "agent1"]).exits(0);
+}
+
+/// An agent that listens on one socket for IPv6 and IPv4, and how a caller reaches it by either.
+fn on_both(settings: &str) -> (Site, [SocketAddr; 2]) {
+    let mut site = Site::builder().agent(settings).prepare();
+    let config = std::fs::read_to_string(site.agent().config()).unwrap();
+    std::fs::write(site.agent().config(), config.replace("bind = 127.0.0.1\n", "")).unwrap();
+    site.start(0);
+    let port = site.agent().address().port();
+    let [six, four] = [IpAddr::from(Ipv6Addr::LOCALHOST), IpAddr::from(Ipv4Addr::LOCALHOST)];
+    (site, [SocketAddr::new(six, port), SocketAddr::new(four, port)])
+}
+
+fn serves(site: &Site, address: SocketAddr) -> bool {
+    let config = tls::config(&site.authority(), Some(&site.dispatcher()));
+    let Ok(stream) = tls::handshake(config, tls::tcp(address)) else { return false };
+    assert_eq!(Http::new(stream).post("/ping", "{}").status, 200);
+    true
+}
+
+#[test]
+fn an_address_list_means_peers_of_either_family_on_one_socket() {
+    for (list, allowed) in [
+        ("::1", [true, false]),
+        ("::/64, 10.0.0.0/8", [true, false]),
+        ("127.0.0.0/8", [false, true]),
+        ("fd00::/8, 127.0.0.1", [false, true]),
+        ("0.0.0.0/0", [false, true]),
+        ("::1/128, 127.0.0.1/32", [true, true]),
+    ] {
+        let (site, places) = on_both(&format!("allowed_ips = {list}"));
+        assert_eq!(places.map(|place| serves(&site, place)), allowed, "{list}");
+        let refused = site.agent().lines("ip-block");
+        let want = places.iter().zip(allowed).filter(|(_, allowed)| !allowed);
+        let want: Vec<String> = want.map(|(place, _)| format!("PEER={}", place.ip())).collect();
+        assert_eq!(refused.len(), want.len(), "{list}: {refused:?}");
+        refused.iter().zip(&want).for_each(|(line, peer)| line.is(&["ACTION=ip-block", peer]));
+        assert!(site.agent().lines("tls-failure").is_empty());
+    }
+}
+
+#[test]
+fn a_block_is_for_the_address_that_came_and_not_for_the_socket_s_spelling_of_it() {
+    for blocked in [0, 1] {
+        let (site, places) = on_both("");
+        for _ in 0..3 {
+            let mut tcp = tls::tcp(places[blocked]);
+            drop(tcp.write_all(b"GET / HTTP/1.1\r\n\r\n"));
+            drop(tcp.read_to_end(&mut Vec::new()));
+        }
+        let peer = format!("PEER={}", places[blocked].ip());
+        site.agent().line("rate-block").is(&["ACTION=rate-block", &peer, "REASON=probe"]);
+        assert!(!serves(&site, places[blocked]) && serves(&site, places[1 - blocked]));
+    }
+}
+
+#[test]
+fn a_stranger_who_was_forgotten_while_connected_is_logged_when_others_make_room_for_him() {
+    let site = Site::builder().agents(2).start();
+    let agent = &site.agents[0];
+    let forgotten = tls::connect(agent.address(), &site.authority(), &site.agents[1].credentials);
+    let mut came = 0_u16;
+    let mut others = |count: u16| {
+        for number in came..came + count {
+            let [high, low] = number.to_be_bytes();
+            let mut tcp = tls::tcp_from(IpAddr::from([127, 1, high, low]), agent.address());
+            drop(tcp.write_all(b"GET / HTTP/1.1\r\n\r\n"));
+        }
+        came += count;
+        let failed = || agent.stderr().matches("ACTION=tls-failure ").count() == usize::from(came);
+        eventually("the end of their handshakes", || failed().then_some(()));
+    };
+    let evictions = || agent.lines("rate-evict").len();
+    others(999);
+    assert_eq!(evictions(), 0);
+    // He has done nothing yet, and goes with a tenth of the table.
+    others(1);
+    assert_eq!(evictions(), 1);
+    others(99);
+    assert_eq!(evictions(), 1);
+    drop(forgotten);
+    eventually("a line about it", || (evictions() == 2).then_some(()));
+    agent.lines("rate-evict")[1].is(&["ACTION=rate-evict", "COUNT=1000"]);
+}
+
+#[test]
+fn an_agent_s_pings_of_itself_do_not_block_the_dispatcher_on_its_host() {
+    let site = Site::builder().start();
+    let agent = site.agent();
+    let port = agent.address().port().to_string();
+    for _ in 0..12 {
+        let said = agent.command(&["--port", &port, "self-ping"]).exits(0).stdout;
+        assert!(said.contains("403 serial mismatch (expected"), "{said}");
+    }
+    // Nor do connections on which it asks nothing.
+    for _ in 0..12 {
+        drop(tls::connect(agent.address(), &site.authority(), &agent.credentials));
+    }
+    site.control(&["ping", "agent1"]).exits(0);
+    assert!(agent.lines("rate-block").is_empty());
+    // Its certificate in anybody else's hands is a stranger's.
+    for _ in 0..10 {
+        let config = tls::config(&site.authority(), Some(&agent.credentials));
+        let tls = tls::handshake(config, tls::tcp_from(IpAddr::from(ELSEWHERE), agent.address())).unwrap();
+        assert_eq!(Http::new(tls).post("/ping", "{}").status, 403);
+    }
+    assert!(!is_served(&site, ELSEWHERE, agent.address()));
+    agent.line("rate-block").is(&["ACTION=rate-block", "PEER=127.0.0.2", "REASON=volume"]);
+}
+
+#[test]
+fn a_self_ping_that_is_turned_away_says_what_may_be_the_reason() {
+    let site = Site::builder().start();
+    let agent = site.agent();
+    let port = agent.address().port().to_string();
+    let ping = || agent.command(&["--port", &port, "self-ping"]).exits(1).stdout;
+    for _ in 0..3 {
+        probe(agent);
+    }
+    agent.line("rate-block");
+    let said = ping();
+    assert!(
+        said.contains("mTLS handshake failed: ") && said.contains("may have blocked 127.0.0.1 ('rate-block'"),
+        "{said}"
+    );
+    let config = std::fs::read_to_string(agent.config()).unwrap();
+    std::fs::write(agent.config(), format!("allowed_ips = 192.0.2.0/24\n{config}")).unwrap();
+    agent.reload();
+    let said = ping();
+    assert!(said.contains("'allowed_ips' leaves out 127.0.0.1, where this comes from"), "{said}");
 }

@@ -1,5 +1,6 @@
 //! SIGHUP: everything is read again and takes effect as one snapshot, or nothing does.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -123,6 +124,79 @@ fn a_reload_takes_up_where_scripts_may_be_and_what_sidecars_decide() {
     assert_eq!(site.result("ok", &["x"])["reason"], "arguments-not-allowed");
     with(agent, &config, "schema = advertise");
     assert_eq!(site.result("ok", &["x"])["stdout"], "ran\n");
+}
+
+#[test]
+fn a_reload_takes_up_lists_at_other_places() {
+    let site = Site::builder().start();
+    let agent = site.agent();
+    let config = std::fs::read_to_string(agent.config()).unwrap();
+    let other = pki::issue(&site.authority(), "control-2");
+    let ask = |who: &pki::Credentials| {
+        let answer = tls::connect(agent.address(), &site.authority(), who).post("/ping", "{}");
+        (answer.status, answer.json()["error"].as_str().map(str::to_owned))
+    };
+    let refused = |text: &str| (403, Some(text.to_owned()));
+    let list = agent.root.join("etc/ctrl-exec-agent/another-list");
+    std::fs::write(&list, format!("{} control-2\n", other.serial())).unwrap();
+    assert_eq!((ask(&site.dispatcher()), ask(&other)), ((200, None), refused("serial mismatch")));
+    with(agent, &config, &format!("trusted_dispatchers_path = {}", list.display()));
+    assert_eq!((ask(&site.dispatcher()), ask(&other)), (refused("serial mismatch"), (200, None)));
+    with(agent, &config, "");
+    std::fs::write(&list, site.dispatcher().serial()).unwrap();
+    assert_eq!(ask(&site.dispatcher()), (200, None));
+    with(agent, &config, &format!("revoked_serials = {}", list.display()));
+    assert_eq!(ask(&site.dispatcher()), refused("certificate revoked"));
+    with(agent, &config, "");
+    assert_eq!(ask(&site.dispatcher()), (200, None));
+}
+
+#[test]
+fn a_reload_takes_up_certificate_key_and_ca_at_other_places() {
+    let site = Site::builder().start();
+    let agent = site.agent();
+    let config = std::fs::read_to_string(agent.config()).unwrap();
+    let etc = agent.root.join("etc/ctrl-exec-agent");
+    let ca = pki::foreign_authority();
+    let (own, caller) = (pki::issue(&ca, &agent.name), pki::issue(&ca, "control-2"));
+    std::fs::write(etc.join("new-ca.crt"), ca.certificate().to_pem()).unwrap();
+    std::fs::write(etc.join("new-agent.crt"), &own.cert).unwrap();
+    crate::harness::agent::write_key(&etc.join("new-agent.key"), &own.key);
+    append(&agent.trust(), &format!("{} control-2\n", caller.serial()));
+    let elsewhere = ["agent.crt", "agent.key", "ca.crt"]
+        .iter()
+        .fold(config.clone(), |text, file| text.replace(&format!("/{file}\n"), &format!("/new-{file}\n")));
+    with(agent, &elsewhere, "");
+    assert_eq!(tls::connect(agent.address(), &ca, &caller).post("/ping", "{}").status, 200);
+    site.control(&["ping", "agent1"]).exits(1);
+    // One of the three without the others is no identity.
+    std::fs::write(agent.config(), config.replace("/agent.key\n", "/new-agent.key\n")).unwrap();
+    assert_eq!(agent.reload().get("RESULT"), Some("kept the old configuration"));
+    assert_eq!(tls::connect(agent.address(), &ca, &caller).post("/ping", "{}").status, 200);
+    with(agent, &config, "");
+    site.control(&["ping", "agent1"]).exits(0);
+}
+
+#[test]
+fn a_reload_takes_up_whether_scripts_may_be_anybodys() {
+    for mode in Mode::ROOT {
+        let site = Site::builder().executor(mode).sh("ok", "echo ran").start();
+        let agent = site.agent();
+        let config = std::fs::read_to_string(agent.config()).unwrap();
+        let script = agent.root.join("scripts/ok");
+        std::fs::set_permissions(script, std::fs::Permissions::from_mode(0o777)).unwrap();
+        for _ in 0..2 {
+            let refused = site.result("ok", &[]);
+            assert_eq!(
+                (&refused["exit"], &refused["error"]),
+                (&json!(-1), &json!("script not permitted")),
+                "{refused}"
+            );
+            with(agent, &config, "trusted_paths = no");
+            assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+            with(agent, &config, "");
+        }
+    }
 }
 
 #[test]

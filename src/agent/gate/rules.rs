@@ -5,6 +5,7 @@ use crate::agent::snapshot::Snapshot;
 use crate::conf::agent::Schema;
 use crate::conf::scripts::Allowlist;
 use crate::wire::name::ScriptName;
+use crate::wire::order::check_nul;
 use crate::wire::refusal::Refusal;
 
 /// What calls are judged by.
@@ -34,11 +35,13 @@ impl<'a> Rules<'a> {
         listed.ok_or_else(|| Refusal::new("script-not-permitted", "script not permitted"))
     }
 
-    /// The contract's word about a listed script's arguments.
+    /// The contract's word about a listed script's arguments, and before it whether one of them has a NUL: a hook's
+    /// environment would end there, and its JSON would not.
     ///
     /// # Errors
-    /// As [`Sidecars::judge`].
+    /// As [`check_nul`] and [`Sidecars::judge`].
     pub fn contract(&self, script: &ScriptName, args: &[String]) -> Result<(), Refusal> {
+        check_nul(args)?;
         self.sidecars.judge(script, args, self.schema)
     }
 }

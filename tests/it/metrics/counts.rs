@@ -2,12 +2,13 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::IpAddr;
+use std::process::Stdio;
 
 use serde_json::json;
 
 use super::{REFUSED, REQUESTS, RUNS, samples, scrape, site};
 use crate::harness::pki::Credentials;
-use crate::harness::{Agent, Site, eventually, tls};
+use crate::harness::{Agent, Site, eventually, pki, tls};
 
 fn post(site: &Site, who: &Credentials, path: &str, body: &str) -> u16 {
     tls::connect(site.agent().address(), &site.authority(), who).post(path, body).status
@@ -73,6 +74,35 @@ fn requests_are_counted_by_what_they_asked_and_what_became_of_them() {
     assert!(!seen.label_values().iter().any(|value| value.contains("evil")), "{:?}", seen.label_values());
     assert_eq!(seen.value("ctrl_exec_agent_trusted_serials", &[]), Some(1.0));
     assert_eq!(seen.value("ctrl_exec_agent_revoked_serials", &[]), Some(1.0));
+}
+
+#[test]
+fn a_connection_for_which_there_is_no_room_is_closed_at_once_and_told_of() {
+    let mut site = site().prepare();
+    let trusted = ["control-1", "control-2", "control-3"].map(|id| (id, pki::issue(&site.authority(), id)));
+    let map = trusted.iter().map(|(id, credentials)| format!("{} {id}\n", credentials.serial()));
+    std::fs::write(site.agent().trust(), map.collect::<String>()).unwrap();
+    site.agent_mut().look_after_service();
+    // Half of these are for connections; three quarters of that for those of one address.
+    site.agent_mut().start_with("ulimit -n 128", [Stdio::null(), Stdio::null()]);
+    let agent = site.agent();
+    let open = |who: &Credentials| tls::connect(agent.address(), &site.authority(), who);
+    // As many as each dispatcher may keep that does nothing with them.
+    let mut kept: Vec<_> = trusted.iter().flat_map(|(_, who)| [who; 16]).map(open).collect();
+    for http in &mut kept {
+        assert_eq!(http.post("/ping", "{}").status, 200);
+    }
+    assert!(agent.lines("overload").is_empty());
+    let mut refused = tls::tcp(agent.address());
+    drop(refused.read_to_end(&mut Vec::new()));
+    agent.line("overload").is(&["ACTION=overload", "LIVE=48", "PEER=127.0.0.1"]);
+    assert_eq!(agent.lines("overload").len(), 1);
+    assert_eq!(scrape(&site).value(REFUSED, &[("reason", "overload")]), Some(1.0));
+    drop(kept);
+    eventually("room", || {
+        let config = tls::config(&site.authority(), Some(&trusted[0].1));
+        tls::handshake(config, tls::tcp(agent.address())).ok().map(drop)
+    });
 }
 
 #[test]

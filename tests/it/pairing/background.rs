@@ -45,6 +45,21 @@ fn a_pinned_ca_is_confirmed_in_the_background_too() {
 }
 
 #[test]
+fn what_is_doubtful_about_a_pairing_that_went_well_is_logged() {
+    let world = World::new();
+    let config = std::fs::read_to_string(world.agent().config()).unwrap();
+    std::fs::write(world.agent().config(), config.replace("user = nobody", "user = no-such-account")).unwrap();
+    let log = log(&world);
+    let session = world.session(&[]);
+    let id = asked_in_background(&world, &session, &[]);
+    world.approve(&id, &[]).exits(0);
+    let reason = "REASON=there is no user 'no-such-account': the agent's files belong to root's group, and an agent that \
+                  runs as that user will not be able to read its key";
+    log.line(4, &["ACTION=pair-warning", reason]);
+    log.with("ACTION=pair-complete");
+}
+
+#[test]
 fn nobody_answers_in_time_and_nothing_is_stored() {
     let world = World::new();
     let log = log(&world);
