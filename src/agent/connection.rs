@@ -28,6 +28,8 @@ use crate::tls;
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How much longer than `stall_timeout` the kernel waits for a peer who takes nothing.
+const KERNEL: Duration = Duration::from_secs(5);
 /// How long a request head may take to arrive, idle time before it included.
 const HEAD: Duration = Duration::from_secs(30);
 /// How long a kept connection may be idle: long enough for a check that comes every minute.
@@ -66,8 +68,10 @@ pub async fn serve(agent: Arc<Agent>, admission: Admission, stream: TcpStream, a
     let ip = address.ip();
     let Admission { connection, handshake: place } = admission;
     let snapshot = agent.snapshot();
-    // What waits in the kernel is no answer's any more, and has the same end. One that will not have it lives by its others.
-    drop(socket::end_when_stalled(&stream, snapshot.settings.stall_timeout));
+    // What waits in the kernel is no answer's any more, and has the same end; later, since what is an answer's still has an end
+    // that says why. One that will not have it lives by its others.
+    let patience = snapshot.settings.stall_timeout.saturating_add(KERNEL);
+    drop(socket::end_when_stalled(&stream, patience));
     let acceptor = TlsAcceptor::from(snapshot.tls.config());
     drop(snapshot);
     let handshake = tokio::select! {

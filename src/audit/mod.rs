@@ -123,6 +123,11 @@ impl Logger {
         if self.0.shared.flush(limit) { 0 } else { self.0.shared.at_stake() }
     }
 
+    /// Standard error is another one from now on: what was opened of the one before is closed.
+    pub fn forget_stderr(&self) {
+        self.0.shared.forget_stderr();
+    }
+
     /// Lines that wait.
     #[must_use]
     pub fn waiting(&self) -> usize {

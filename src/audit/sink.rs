@@ -63,10 +63,17 @@ impl Sink {
     pub(super) fn is_a_fork_s(&mut self) -> bool {
         let before = std::mem::replace(&mut self.pid, std::process::id());
         let forked = before != self.pid;
-        if forked && let Rest::Stderr { stderr, begun } = &mut self.rest {
-            (*stderr, *begun) = (None, Vec::new());
+        if forked {
+            self.forget_stderr();
         }
         forked
+    }
+
+    /// Looks at standard error anew when it is needed again.
+    pub(super) fn forget_stderr(&mut self) {
+        if let Rest::Stderr { stderr, begun } = &mut self.rest {
+            (*stderr, *begun) = (None, Vec::new());
+        }
     }
 
     /// What poll(2) can wait for until there is room.

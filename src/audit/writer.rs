@@ -95,6 +95,10 @@ impl Shared {
         self.state().backlog.at_stake()
     }
 
+    pub(super) fn forget_stderr(&self) {
+        self.state().sink.forget_stderr();
+    }
+
     pub(super) fn count_lost(&self, lines: u64) {
         self.state().backlog.lose(lines);
     }

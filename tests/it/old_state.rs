@@ -166,8 +166,9 @@ fn trust_map_and_revocation_list_count_in_every_spelling() {
             assert_eq!(runs.last().unwrap().get("DISPATCHER"), Some(id), "{serial}");
         }
     }
-    let check = site.agent().command(&["self-check"]).exits(0).stdout;
+    let check = site.agent().command(&["self-check"]).exits(1).stdout;
     assert!(check.contains("  Trust OK (6 dispatcher serials)\n"), "{check}");
+    assert!(check.contains("  Trust: 3 lines in "), "{check}");
 
     std::fs::copy(old("revoked-serials"), site.agent().revoked()).unwrap();
     site.agent().reload();

@@ -206,7 +206,9 @@ fn announce(site: &Site, session: &Session, options: &Options, detached: bool) -
     if detached {
         let event = Event::new(Level::Info, "pairing-mode-start").field("PID", std::process::id());
         site.log.emit(event.field("TIMEOUT", seconds));
-        return process::report_ready(&port.to_string());
+        process::report_ready(&port.to_string())?;
+        site.log.forget_stderr();
+        return Ok(());
     }
     out::line(format!("Pairing mode active on port {port} (auto-stops in {seconds}s)."));
     if std::io::stdin().is_terminal() {

@@ -241,7 +241,7 @@ fn a_profile_without_an_account_or_with_the_agent_s_is_refused_with_its_line() {
     let line = |wanted: &str| text.lines().position(|line| line == wanted).unwrap() + 1;
     let said = run();
     let place = format!("{}:{}:", config.display(), line("[profile bare]"));
-    assert!(said.contains(&place) && said.contains("no run_as") && said.contains("run_as = nobody"), "{said}");
+    assert!(said.contains(&place) && said.contains("no run_as") && said.contains("run_as = daemon"), "{said}");
     for own in ["nobody", "65534"] {
         let changed =
             text.replace("caps = CAP_KILL", "run_as = root").replace("run_as = nobody", &format!("run_as = {own}"));

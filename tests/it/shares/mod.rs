@@ -154,7 +154,8 @@ fn slow_bodies_of_a_dispatcher_keep_no_request_out_neither_anothers_nor_its_own(
     });
     assert!(site.agent().lines("overload").is_empty());
     drop(slow);
-    eventually("as many descriptors as before", || (open_files(&site) <= before).then_some(()));
+    // And the connections to free monitors, which the agent keeps: 8 at most.
+    eventually("as many descriptors as before", || (open_files(&site) <= before + 8).then_some(()));
 }
 
 #[test]

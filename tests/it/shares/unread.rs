@@ -18,6 +18,7 @@ async fn reset(mut answer: RecvStream) -> bool {
 
 #[test]
 fn whole_answers_that_nobody_reads_take_bounded_memory_and_the_oldest_give_way() {
+    const ANSWERS: usize = 400;
     let site = site("").sh("much", &prints(1 << 20)).start();
     let (own, other) = (site.dispatcher(), another(&site));
     is_served(&site, &own);
@@ -26,25 +27,26 @@ fn whole_answers_that_nobody_reads_take_bounded_memory_and_the_oldest_give_way()
         // Nothing of an answer fits but its head.
         let sender = http_2(&site, &own, 0).await;
         let mut answers = JoinSet::new();
-        for _ in 0..200 {
+        for _ in 0..ANSWERS {
             let request = Request::post("https://x/run").body(()).unwrap();
             let answer = asked(&sender, request, r#"{"script":"much"}"#).await;
             assert_eq!(answer.status(), 200);
             answers.spawn(reset(answer.into_body()));
         }
         let grown = resident(&site).saturating_sub(before);
-        assert!(grown < 192 * 1024, "{grown} KiB more for 200 MiB");
+        // What was freed a moment ago may not have gone back to the system yet.
+        assert!(grown < 256 * 1024, "{grown} KiB more for {ANSWERS} MiB");
         for who in [&own, &other] {
             is_served(&site, who);
         }
         // A hundred and twenty-eight of them are a little more than one dispatcher may have.
-        for _ in 0..200 - 127 {
+        for _ in 0..ANSWERS - 127 {
             assert!(timeout(SOON, answers.join_next()).await.unwrap().unwrap().unwrap());
         }
         assert!(timeout(Duration::from_millis(200), answers.join_next()).await.is_err(), "the others still wait");
     });
     let lines = site.agent().lines("unread");
-    assert!(lines.len() >= 73, "{}", lines.len());
+    assert!(lines.len() >= ANSWERS - 127, "{}", lines.len());
     lines[0].is(&["ACTION=unread", "DISPATCHER=control-1", "PEER=127.0.0.1", "WAITING=*"]);
     eventually("the memory of those that went with their connection", || {
         is_served(&site, &other);
@@ -84,14 +86,17 @@ fn a_whole_answer_of_which_nothing_is_taken_for_too_long_ends() {
         assert!(timeout(SOON, reset(answer)).await.unwrap());
     });
     // HTTP/1, where the kernel on both sides has taken what it can.
+    let body = r#"{"script":"much"}"#;
+    // From the first run on the agent keeps a connection to a monitor.
+    assert_eq!(connect(&site, &own).post("/run", body).status, 200);
     let before = open_files(&site);
+    let runs = site.agent().lines("run").len();
     let tcp = TcpStream::connect(site.agent().address()).unwrap();
     setsockopt(&tcp, sockopt::RcvBuf, &4096).unwrap();
     tcp.set_read_timeout(Some(SOON)).unwrap();
     let mut stalled = Http::new(tls::handshake(tls::config(&site.authority(), Some(&own)), tcp).unwrap());
-    let body = r#"{"script":"much"}"#;
     stalled.send(format!("POST /run HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
-    site.agent().line("run");
+    eventually("the end of the run", || (site.agent().lines("run").len() > runs).then_some(()));
     eventually("the end of the connection", || (open_files(&site) <= before).then_some(()));
     drop(stalled);
     // Who reads slowly, but reads, has all of it.
