@@ -193,8 +193,7 @@ pub(super) fn start(
         patience: outside.patience,
     };
     let kind = Kind::of(confinement);
-    let fence = Fence::around(confinement).map_err(failed("hidden"))?;
-    let (init, ahead) = household.init(processes, kind, fence)?;
+    let (init, ahead) = surrounded(confinement, (processes, kind), household)?;
     let (spawned, init) = match launch(&work, &init, processes) {
         Ok(spawned) => (spawned, init),
         // It may have been killed while nobody needed it.
@@ -214,6 +213,23 @@ pub(super) fn start(
         household.spoil();
     }
     Ok((spawned, Space { init, deserted: false, late, group, memory: confinement.profile().memory_max }))
+}
+
+/// The namespace of a run, with what it finds of the agent's own now. What is moved or replaced while that is looked at, as our
+/// own file is at an upgrade, is looked at anew.
+fn surrounded(
+    confinement: &Confinement,
+    (processes, kind): (&OwnProcesses, Kind),
+    household: &Household,
+) -> Result<(Init, bool), Outcome> {
+    let mut looks = 1;
+    loop {
+        let fence = Fence::around(confinement).map_err(failed("hidden"));
+        match fence.and_then(|fence| household.init(processes, kind, fence)) {
+            Err(Outcome::NotConfined { step, .. }) if step == "hidden" && looks < LOOKS => looks += 1,
+            made => return made,
+        }
+    }
 }
 
 /// What a confined run is made of.
@@ -256,6 +272,8 @@ fn launch(work: &Work<'_>, init: &Init, processes: &OwnProcesses) -> io::Result<
     Ok((Spawned { pid, verdict }, begun.elapsed() >= work.patience))
 }
 
+/// How often the agent's own places are looked at before a run is refused because they never stay as they are.
+const LOOKS: u32 = 5;
 /// Status of a script's process that did not become its program. The monitor learns the reason from the pipe instead.
 const FAILED: i32 = 127;
 

@@ -268,7 +268,7 @@ fn a_request_id_never_forges_a_log_line() {
     assert_eq!((&reply["exit"], &reply["reqid"]), (&json!(0), &json!(evil)), "{reply}");
     trusted(&site).post("/ping", &json!({"reqid": evil}).to_string());
     let line = site.agent().line("run");
-    assert_eq!(line.keys(), ["ACTION", "DISPATCHER", "EXIT", "PEER", "REQID", "SCRIPT"]);
+    assert_eq!(line.keys(), ["ACTION", "DISPATCHER", "EXEC_REQID", "EXIT", "PEER", "REQID", "SCRIPT"]);
     assert_eq!(line.get("DISPATCHER"), Some("control-1"));
     let stderr = site.agent().stderr();
     assert!(

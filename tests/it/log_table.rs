@@ -348,8 +348,8 @@ fn certificates_and_trust() {
     world.line(INFO, &["ACTION=cert-promote", "STATUS=installed"]);
     std::fs::write(agent.root.join("var/lib/ctrl-exec-agent/agent.crt.staged"), "nonsense").unwrap();
     agent.command(&["promote-cert"]).exits(0);
-    let error = "ERROR=renewed cert cannot be read: the certificate cannot be read: there is no PEM block 'CERTIFICATE' \
-                 in it";
+    let error = "ERROR=renewed cert does not verify against the agent CA: the certificate cannot be read: there is no PEM \
+                 block 'CERTIFICATE' in it";
     world.line(WARNING, &["ACTION=cert-promote", error]);
     let key = agent.root.join("etc/ctrl-exec-agent/agent.key");
     std::fs::remove_file(&key).unwrap();
