@@ -52,7 +52,15 @@ impl Args {
     #[must_use]
     pub fn plain(words: &[&str], arguments: &[&str]) -> Self {
         let [words, arguments] = [words, arguments].map(|words| words.iter().map(|&word| word.to_owned()).collect());
-        Self { words, arguments, stream: false, no_stream: false, json_lines: false, detached: false, keep_running: false }
+        Self {
+            words,
+            arguments,
+            stream: false,
+            no_stream: false,
+            json_lines: false,
+            detached: false,
+            keep_running: false,
+        }
     }
 }
 

@@ -29,11 +29,13 @@ pub(super) fn static_tests(profile: &str, target: &[&str]) -> Outcome<PathBuf> {
     executable.map(PathBuf::from).ok_or_else(|| format!("cargo built no test program of {}", target.join(" ")))
 }
 
-/// Leaves the unwinding tables out of what ships. `-Cforce-unwind-tables=no` does not: with debug information in the
-/// standard library, LLVM writes a table for every function.
+/// Leaves the unwinding tables out of what ships, and puts together what a call of the command line executes.
+/// `-Cforce-unwind-tables=no` does not do the first: with debug information in the standard library, LLVM writes a table
+/// for every function.
 fn lighter() -> Vec<String> {
-    let script = place::repository().join("xtask/src/dist/no-unwinding.ld");
-    vec!["-Clink-arg=-Wl,--no-eh-frame-hdr".to_owned(), format!("-Clink-arg=-Wl,-T,{}", script.display())]
+    let scripts = ["no-unwinding.ld", "usual.ld"].map(|name| place::repository().join("xtask/src/dist").join(name));
+    let scripts = scripts.iter().map(|script| format!("-Clink-arg=-Wl,-T,{}", script.display()));
+    std::iter::once("-Clink-arg=-Wl,--no-eh-frame-hdr".to_owned()).chain(scripts).collect()
 }
 
 /// A cargo that builds the product for musl, and its target directory.
