@@ -25,7 +25,7 @@
 //! | 5 | [`cli`] | command line, tables, JSON; the only room that prints |
 //! | 6 | [`role`], [`failure`], [`exit`] | start, one failure printer, one exit table |
 //!
-//! A newcomer's path: `wire/run.rs`, `cli/dispatcher/run.rs`, `dispatcher/run.rs`, `agent/gate.rs`,
+//! A newcomer's path: `wire/run.rs`, `cli/dispatcher/run.rs`, `dispatcher/run.rs`, `agent/gate/mod.rs`,
 //! `agent/run.rs`, `executor/decide.rs`, `executor/monitor.rs`, `executor/confine.rs`.
 
 pub mod agent;

@@ -1,23 +1,28 @@
 //! HTTP answers: JSON with a length, or a run's output as it is printed.
 
 use bytes::Bytes;
-use http_body_util::{Either, Full};
+use http_body_util::Either;
+use hyper::ext::ReasonPhrase;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
 use super::metrics::Verdict;
 use super::stream::OutputBody;
+use super::unread::Whole;
 use crate::wire::stream::MEDIA_TYPE;
 
 /// What every endpoint returns.
-pub type Answer = Response<Either<Full<Bytes>, OutputBody>>;
+pub type Answer = Response<Either<Whole, OutputBody>>;
+
+/// The answer in place of one that was to come.
+pub type Instead = Box<Answer>;
 
 /// A JSON answer.
 pub fn json<T: Serialize>(status: StatusCode, body: &T) -> Answer {
     // Our own types always have a JSON form; an empty object is better than a dead connection if one day one has not.
     let text = serde_json::to_vec(body).unwrap_or_else(|_| b"{}".to_vec());
-    let mut answer = Response::new(Either::Left(Full::new(Bytes::from(text))));
+    let mut answer = Response::new(Either::Left(Whole::new(Bytes::from(text))));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer
@@ -26,7 +31,12 @@ pub fn json<T: Serialize>(status: StatusCode, body: &T) -> Answer {
 /// `{"error": text}`.
 #[must_use]
 pub fn error(status: StatusCode, text: &str) -> Answer {
-    json(status, &serde_json::json!({ "error": text }))
+    let mut answer = json(status, &serde_json::json!({ "error": text }));
+    if status == StatusCode::PAYLOAD_TOO_LARGE {
+        // As RFC 9110 section 15.5.14 calls it, and the original.
+        answer.extensions_mut().insert(ReasonPhrase::from_static(b"Content Too Large"));
+    }
+    answer
 }
 
 /// The same answer, with what became of its request where its status does not say that.

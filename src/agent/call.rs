@@ -1,4 +1,4 @@
-//! What an ordinary run and a job share: a call on its way through the gates, and how it is refused.
+//! What an ordinary run and a job share: a call that was judged, and how it is refused.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -6,7 +6,7 @@ use std::time::Instant;
 use hyper::StatusCode;
 
 use super::answer::{self, Answer};
-use super::gate::TrustedPeer;
+use super::gate::{Asked, TrustedPeer};
 use super::metrics::Verdict;
 use super::snapshot::Snapshot;
 use super::state::Agent;
@@ -40,6 +40,11 @@ impl Reply {
 }
 
 impl Call {
+    pub(super) fn new(agent: &Arc<Agent>, asked: Asked<RunRequest>) -> Self {
+        let Asked { peer, snapshot, ask } = asked;
+        Self { agent: Arc::clone(agent), peer, snapshot, request: ask, begun: OnceLock::new() }
+    }
+
     /// What the script reads on its standard input.
     pub(super) fn context(&self) -> Vec<u8> {
         let context = RunContext {
@@ -60,8 +65,7 @@ impl Call {
     pub(super) fn refused(&self, refusal: &Refusal) -> Reply {
         let hidden = refusal.code().starts_with("script-not-");
         let text = if hidden { "script not permitted" } else { refusal.text() };
-        let body = RunReply { reason: Some(refusal.code().to_owned()), ..self.request.refused(text) };
-        self.deny(Some(refusal.code()), body)
+        self.deny(Some(refusal.code()), self.request.refused(refusal.code(), text))
     }
 
     /// The reply to a run that is not permitted, and the log's line about it.
@@ -72,8 +76,8 @@ impl Call {
     }
 
     /// The same for a request that makes no sense. It has no line.
-    pub(super) fn invalid(&self, text: &str) -> Reply {
-        Reply { body: self.request.refused(text), verdict: Verdict::Invalid }
+    pub(super) fn invalid(&self, code: &str, text: &str) -> Reply {
+        Reply { body: self.request.refused(code, text), verdict: Verdict::Invalid }
     }
 
     /// A line about this call, with what is said in each of them.

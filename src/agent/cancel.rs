@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use hyper::StatusCode;
 use serde_json::json;
 
-use super::answer::{self, Answer};
-use super::gate::TrustedPeer;
-use super::metrics::CANCEL;
+use super::answer::{self, Answer, Instead};
+use super::gate::{Ask, Asked, Findings, Gate, Passed};
+use super::metrics::{CANCEL, Verb};
 use super::state::Agent;
+use super::words::Words;
 use super::{jobs, result};
 use crate::audit::{Event, Level};
 use crate::store::jobs::{JobRecord, JobStatus};
@@ -23,17 +24,37 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Time between two looks, at first and at last.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
 
+/// The request: the job's id.
+#[derive(Debug)]
+pub struct Cancel(RequestId);
+
+impl Ask for Cancel {
+    const VERB: Verb = Verb::Cancel;
+    type Found = ();
+
+    fn found(_: Findings) -> Result<(), Gate> {
+        Ok(())
+    }
+}
+
+/// Reads a request.
+///
+/// # Errors
+/// The answer to what is none.
+pub fn ask(path: &str) -> Result<Cancel, Instead> {
+    let id = RequestId::parse(path.strip_prefix(CANCEL).unwrap_or_default());
+    id.map(Cancel).map_err(|_| answer::error(StatusCode::NOT_FOUND, "not found").into())
+}
+
 /// Cancels the caller's job of this id and answers with its record, without output: 200 when it has ended, 202 while it
 /// is still ending.
-pub async fn cancel(agent: &Arc<Agent>, peer: &TrustedPeer, path: &str) -> Answer {
-    let Ok(id) = RequestId::parse(path.strip_prefix(CANCEL).unwrap_or_default()) else {
-        return answer::error(StatusCode::NOT_FOUND, "not found");
-    };
-    let (key, mut record) = match result::find(agent, peer, id, ["cancel-miss", "cancel-deny"]).await {
+pub async fn cancel(agent: &Arc<Agent>, passed: Passed<Cancel>, words: Words) -> Answer {
+    let (Asked { peer, snapshot, ask: Cancel(id) }, ()) = passed.into_parts();
+    let store = jobs::store(agent, &snapshot);
+    let (key, mut record) = match result::find(agent, &store, &peer, id, ["cancel-miss", "cancel-deny"]).await {
         Ok(found) => found,
         Err(answer) => return answer,
     };
-    let store = jobs::store(agent, &agent.snapshot());
     let mut heard = true;
     if record.status == JobStatus::Running {
         let wanted = key.clone();
@@ -62,17 +83,17 @@ pub async fn cancel(agent: &Arc<Agent>, peer: &TrustedPeer, path: &str) -> Answe
     let event = Event::new(Level::Info, "cancel").field("DISPATCHER", peer.id()).field("PEER", peer.address());
     let event = event.maybe("TRACE", peer.trace());
     agent.log().emit(event.field("REQID", &key.id).field("STATUS", record.status.as_str()));
-    told(record, heard)
+    told(words.tell(record), heard, words)
 }
 
-fn told(record: JobRecord, heard: bool) -> Answer {
+fn told(record: JobRecord, heard: bool, words: Words) -> Answer {
     match (record.status, heard) {
         (JobStatus::Running, false) => {
             let text = "this job was not started by this version of the agent, and cannot be cancelled";
             let body = json!({ "status": "running", "reqid": record.reqid, "error": text });
             answer::json(StatusCode::CONFLICT, &body)
         }
-        (JobStatus::Running, true) => answer::json(StatusCode::ACCEPTED, &record.without_output()),
-        _ => answer::json(StatusCode::OK, &record.without_output()),
+        (JobStatus::Running, true) => words.answer(StatusCode::ACCEPTED, &record.without_output()),
+        _ => words.answer(StatusCode::OK, &record.without_output()),
     }
 }

@@ -51,7 +51,7 @@ fn separated<T>(items: impl IntoIterator<Item = T>, text: &mut String, each: imp
     }
 }
 
-fn number(number: &Number) -> String {
+pub(super) fn number(number: &Number) -> String {
     match number.as_f64().filter(|_| number.is_f64()) {
         Some(float) => general(float),
         None => number.to_string(),

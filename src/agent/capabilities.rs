@@ -5,7 +5,8 @@ use std::sync::Arc;
 use hyper::StatusCode;
 
 use super::answer::{self, Answer};
-use super::gate::TrustedPeer;
+use super::gate::{Ask, Consent, Denial, Findings, Gate, Passed, Stopped};
+use super::metrics::Verb;
 use super::snapshot::Snapshot;
 use super::state::Agent;
 use crate::audit::{Event, Level};
@@ -14,17 +15,36 @@ use crate::hook::Context;
 use crate::sys::file;
 use crate::wire::capabilities::{Capabilities, ScriptEntry};
 
-/// Answers with what of the allowlist may run, and the tags, if the hook allows `discovery`.
-pub async fn capabilities(agent: &Agent, peer: &TrustedPeer) -> Answer {
-    let snapshot = agent.snapshot();
-    let context = Context { action: "discovery".to_owned(), ..Context::default() };
-    if let Err(reason) = agent.ask_hook(&snapshot, peer, context).await {
+/// The question. It has no body.
+#[derive(Debug)]
+pub struct Discovery;
+
+impl Ask for Discovery {
+    const VERB: Verb = Verb::Capabilities;
+    type Found = Consent;
+
+    fn context(&self) -> Option<Context> {
+        Some(Context { action: Self::VERB.action().to_owned(), ..Context::default() })
+    }
+
+    fn found(findings: Findings) -> Result<Consent, Gate> {
+        findings.consent()
+    }
+
+    fn stopped(agent: &Arc<Agent>, stopped: Stopped<Self>) -> Answer {
+        let (peer, refused) = (&stopped.asked.peer, &stopped.refused);
+        let reason = refused.denial().map_or(refused.code(), Denial::reason);
         let event = Event::new(Level::Warning, "capabilities-deny").field("DISPATCHER", peer.id());
         let event = event.maybe("TRACE", peer.trace());
         agent.log().emit(event.field("PEER", peer.address()).field("REASON", reason));
-        return answer::error(StatusCode::FORBIDDEN, "not authorised");
+        answer::error(StatusCode::FORBIDDEN, "not authorised")
     }
-    let scripts = scripts(agent, &snapshot).await;
+}
+
+/// Answers with what of the allowlist may run, and the tags.
+pub async fn capabilities(agent: &Agent, passed: &Passed<Discovery>) -> Answer {
+    let (peer, snapshot) = (passed.peer(), passed.snapshot());
+    let scripts = scripts(agent, snapshot).await;
     let event = Event::new(Level::Info, "capabilities").field("DISPATCHER", peer.id()).maybe("TRACE", peer.trace());
     agent.log().emit(event.field("PEER", peer.address()).field("SCRIPTS", scripts.len()));
     let reply = Capabilities {

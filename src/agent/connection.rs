@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::gate::{self, Peer};
+use super::gate::{self, Peer, Refused};
 use super::kept::Kept;
 use super::metrics::Turned;
 use super::route;
@@ -23,8 +23,8 @@ use crate::audit::{Event, Level};
 use crate::net::handshakes::Place;
 use crate::net::serve::{self as net, Bounds};
 use crate::net::slots::Slot;
-use crate::sys::clock;
-use crate::tls::{self, peer};
+use crate::sys::{clock, socket};
+use crate::tls;
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -49,9 +49,9 @@ pub struct Admission {
 /// Judges a new connection by its address.
 ///
 /// **Invariant:** called in the order of acceptance, so that the oldest handshake is the one that came first.
-#[must_use]
-pub fn admit(agent: &Agent, peer: IpAddr) -> Option<Admission> {
-    if !agent.admits(peer) {
+pub async fn admit(agent: &Agent, peer: IpAddr) -> Option<Admission> {
+    if let Err(refused) = gate::arrives(agent, peer).await {
+        refused.turn_away(agent, peer);
         return None;
     }
     let Some(connection) = agent.connections.take(peer) else {
@@ -65,7 +65,11 @@ pub fn admit(agent: &Agent, peer: IpAddr) -> Option<Admission> {
 pub async fn serve(agent: Arc<Agent>, admission: Admission, stream: TcpStream, address: SocketAddr) {
     let ip = address.ip();
     let Admission { connection, handshake: place } = admission;
-    let acceptor = TlsAcceptor::from(agent.snapshot().tls.config());
+    let snapshot = agent.snapshot();
+    // What waits in the kernel is no answer's any more, and has the same end. One that will not have it lives by its others.
+    drop(socket::end_when_stalled(&stream, snapshot.settings.stall_timeout));
+    let acceptor = TlsAcceptor::from(snapshot.tls.config());
+    drop(snapshot);
     let handshake = tokio::select! {
         biased;
         handshake = timeout(HANDSHAKE, acceptor.accept(stream)) => handshake,
@@ -79,24 +83,16 @@ pub async fn serve(agent: Arc<Agent>, admission: Admission, stream: TcpStream, a
     };
     let stream = match handshake {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return agent.failed(ip, &tls::explain_io(&error)),
-        Err(_) => return agent.failed(ip, "the handshake took too long"),
+        Ok(Err(error)) => return Refused::Handshake(tls::explain_io(&error)).turn_away(&agent, ip),
+        Err(_) => return Refused::Handshake("the handshake took too long".to_owned()).turn_away(&agent, ip),
     };
     drop(place);
-    let end = stream.get_ref().1;
-    // By what is in force now, which may be newer than what the handshake began with, or the session.
-    let proof = match agent.snapshot().tls.judge(end, UnixTime::now()) {
-        Ok(proof) => Arc::new(proof),
-        Err(error) => return agent.failed(ip, &tls::explain(&error)),
-    };
-    match peer::certificate(end) {
-        Ok(certificate) => {
-            let (serial, session) = (certificate.serial().clone(), peer::session(end));
-            let peer = Peer { address: ip, proof, serial, session };
-            let term = term(certificate.not_after(), clock::now().into());
+    match gate::shows(&agent, ip, stream.get_ref().1, UnixTime::now()).await {
+        Ok((peer, not_after)) => {
+            let term = term(not_after, clock::now().into());
             requests(&agent, stream, peer, term).await;
         }
-        Err(error) => agent.failed(ip, &error.to_string()),
+        Err(refused) => refused.turn_away(&agent, ip),
     }
     drop(connection);
 }
@@ -117,7 +113,7 @@ async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, peer: Peer, 
     // Each rejection counts as a connection of its own: one that stays open is no way round the limit.
     let judged = Arc::new(watch::Sender::new(false));
     let (serving, heard) = (Arc::clone(agent), Arc::clone(&judged));
-    let party = gate::judge(&peer, &agent.snapshot(), UnixTime::now()).ok().map(|trusted| trusted.id().clone());
+    let party = gate::asks(agent, &peer, None, UnixTime::now()).await.ok().map(|trusted| trusted.id().clone());
     // Whoever has just shown a trusted dispatcher's key is no stranger, whatever becomes of the request: it may be idle,
     // cut off, or unreadable. What is asked is judged on its own all the same.
     let proven = party.is_some();

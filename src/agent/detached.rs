@@ -14,7 +14,7 @@ use super::call::{Call, Reply};
 use super::follow::{self, Followed};
 use super::jobs::{self, Part, store_failed};
 use super::metrics::Verdict;
-use super::order::{OrderError, Running};
+use super::order::{self, OrderError};
 use super::stream::Reader;
 use super::under_way::Place;
 use crate::audit::{Event, Level};
@@ -23,7 +23,7 @@ use crate::store::jobs::{JobStatus, Jobs, Key, NewJob, Submission};
 use crate::sys::{clock, memory};
 use crate::wire::causes;
 use crate::wire::order::Order;
-use crate::wire::outcome::Outcome;
+use crate::wire::outcome::{OUTCOME_UNKNOWN, Outcome};
 use crate::wire::run::RunReply;
 use crate::wire::stamp;
 
@@ -70,8 +70,8 @@ impl Step {
         let submitted = jobs::work(&self.store, move |jobs| jobs.submit(&key, &script, &started)).await;
         match submitted {
             Ok(Submission::Accepted(job)) => self.give(job).await,
-            Ok(Submission::Busy) => Err(self.busy("script already running")),
-            Ok(Submission::InUse) => Err(self.busy("a job of this request id is running")),
+            Ok(Submission::Busy) => Err(self.busy("script-already-running", "script already running")),
+            Ok(Submission::InUse) => Err(self.busy("reqid-in-use", "a job of this request id is running")),
             Err(error) => Err(self.store_failed(&error)),
         }
     }
@@ -95,12 +95,12 @@ impl Step {
     /// Gives the order and waits until the script runs. Our copies of the job's files are closed by then.
     async fn order(&self, job: NewJob) -> Result<Option<Outcome>, OrderError> {
         let stdin = memory::sealed(&self.call.context()).map_err(OrderError::Unreachable)?;
-        let connection = self.call.agent.orders().open().await.map_err(OrderError::Unreachable)?;
         let NewJob { stdout, stderr, status, lock, cancel } = job;
         let descriptors = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), status.as_fd(), lock.as_fd(), cancel.as_fd()];
-        let mut running = Running::give(connection, &self.order, &descriptors).await?;
-        drop((status, lock, cancel));
-        running.begun().await
+        match order::begin(self.call.agent.orders(), &self.order, &descriptors).await? {
+            Ok(running) => running.heard().map(|_| None),
+            Err(outcome) => Ok(Some(outcome)),
+        }
     }
 
     /// The order was given, and the connection broke before anything was heard of it. A monitor keeps its connection as
@@ -139,15 +139,14 @@ impl Step {
         answer::json(StatusCode::ACCEPTED, &self.call.request.accepted())
     }
 
-    fn busy(&self, text: &str) -> Answer {
+    fn busy(&self, code: &'static str, text: &str) -> Answer {
         self.call.agent.log().emit(self.call.line(Level::Warning, "run-async-busy"));
-        answer::json(StatusCode::CONFLICT, &self.call.request.busy(text))
+        answer::json(StatusCode::CONFLICT, &self.call.request.busy(code, text))
     }
 
     fn store_failed(&self, error: &StoreError) -> Answer {
         store_failed(&self.call.agent, &self.key, error);
-        let reply = self.call.request.refused("could not start async job");
-        let body = RunReply { reason: Some("store-failed".to_owned()), ..reply };
+        let body = self.call.request.refused("store-failed", "could not start async job");
         Reply { body, verdict: Verdict::Failed }.answer()
     }
 
@@ -155,8 +154,12 @@ impl Step {
         let text = causes::on_one_line(error);
         let event = Event::new(Level::Error, "async-store-fail").field("ERROR", &text);
         self.call.agent.log().emit(event.field("REQID", &self.key.id));
-        let reply = self.call.request.refused(format!("could not start async job: {text}"));
-        let body = RunReply { reason: Some("executor-failed".to_owned()), ..reply };
+        let text = format!("could not start async job: {text}");
+        let body = if error.is_outcome_unknown() {
+            RunReply { unknown: true, ..self.call.request.refused(OUTCOME_UNKNOWN, text) }
+        } else {
+            self.call.request.refused("executor-failed", text)
+        };
         Reply { body, verdict: Verdict::Failed }
     }
 }

@@ -81,7 +81,7 @@ async fn accept(agent: Arc<Agent>, listener: Arc<Listener>, tasks: Arc<Semaphore
             _ = leaving.wait_for(|leaving| *leaving) => continue,
             accepted = listener.accept(|error| trouble(&agent, error)) => accepted,
         };
-        let Some(admission) = connection::admit(&agent, address.ip()) else { continue };
+        let Some(admission) = connection::admit(&agent, address.ip()).await else { continue };
         let agent = Arc::clone(&agent);
         tokio::spawn(async move {
             connection::serve(agent, admission, stream, address).await;

@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe::Sender;
 use tokio::sync::watch;
 
-use super::order::{OrderError, Running};
+use super::order::{self, OrderError, Running};
 use super::orders::Orders;
 use super::pump::{self, Sink};
 use crate::sys::pipe;
@@ -41,38 +41,31 @@ pub struct Finished {
 }
 
 impl Run {
-    /// Gives the order, with three pipes; the context is in the first of them already, as far as there is room.
-    pub async fn start(orders: &Orders, order: &Order, context: &[u8]) -> Result<Self, OrderError> {
+    /// Gives the order, with three pipes; the context is in the first of them already, as far as there is room. Waits until
+    /// the script's program runs; or says how it ended without.
+    pub async fn start(orders: &Orders, order: &Order, context: &[u8]) -> Result<Result<Self, Outcome>, OrderError> {
         let ((stdin, stdout, stderr), theirs) = pipes(context).map_err(OrderError::Unreachable)?;
-        let connection = orders.open().await.map_err(OrderError::Unreachable)?;
         let descriptors = theirs.each_ref().map(|end| end.as_fd());
-        let running = Running::give(connection, order, &descriptors).await?;
+        let begun = order::begin(orders, order, &descriptors).await?;
         // Our copies of the script's ends go here, or the pipes would never end.
         drop(theirs);
-        Ok(Self { running, stdin, stdout, stderr })
-    }
-
-    /// Waits until the script's program runs; or says how it ended without.
-    pub async fn begun(&mut self) -> Result<Option<Outcome>, OrderError> {
-        self.running.begun().await
+        Ok(begun.map(|running| Self { running, stdin, stdout, stderr }))
     }
 
     /// Writes what is left of the context within `limit`, passes the output on, and waits for the outcome. `told` hears
-    /// when that is there; some of the output may still have to be taken then.
+    /// when that is there; some of the output may still have to be taken then. Also where the outcome stays unknown, what
+    /// the script has printed by then is passed on.
     pub async fn finish<S, T>(mut self, limit: Duration, sink: &S, told: T) -> Result<Finished, OrderError>
     where
         S: Sink,
         T: FnOnce() + Send,
     {
-        let early = match self.running.begun().await? {
-            Some(outcome) => Some(outcome),
-            None => self.running.ended()?,
-        };
-        if let Some(outcome) = early {
+        if let Some(outcome) = self.running.ended().transpose() {
             told();
-            pump::drain(&self.stdout, Channel::Stdout, sink).await;
-            pump::drain(&self.stderr, Channel::Stderr, sink).await;
-            return Ok(Finished { outcome, unread: None });
+            let stdout = pump::drain(&self.stdout, Channel::Stdout, sink).await;
+            let stderr = pump::drain(&self.stderr, Channel::Stderr, sink).await;
+            let finished = outcome.map(|outcome| Finished { outcome, unread: None });
+            return finished.map_err(|error| error.although(stdout || stderr));
         }
         // The end is told to those who read, instead of dropping them: one of them may hold a piece that its sink has
         // not taken yet.
@@ -89,11 +82,18 @@ impl Run {
             pump::follow(self.stdout, Channel::Stdout, sink, end.clone()),
             pump::follow(self.stderr, Channel::Stderr, sink, end),
         );
+        let stdout = leftover(stdout, Channel::Stdout, sink).await;
+        let stderr = leftover(stderr, Channel::Stderr, sink).await;
         let outcome = outcome?;
-        pump::drain(&stdout.map_err(OrderError::Output)?, Channel::Stdout, sink).await;
-        pump::drain(&stderr.map_err(OrderError::Output)?, Channel::Stderr, sink).await;
+        stdout.and(stderr).map_err(OrderError::Output)?;
         Ok(Finished { outcome, unread })
     }
+}
+
+/// Passes on what is left in a pipe that was followed to the script's end.
+async fn leftover<S: Sink>(followed: io::Result<OwnedFd>, channel: Channel, sink: &S) -> io::Result<()> {
+    pump::drain(&followed?, channel, sink).await;
+    Ok(())
 }
 
 type Ours = (Option<Rest>, OwnedFd, OwnedFd);

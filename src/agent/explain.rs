@@ -1,13 +1,15 @@
-//! What the agent's front-end would say to a call, gate by gate. Nothing is asked and nothing is run: where a gate would
+//! What the agent's front-end would say to a request, gate by gate. Nothing is asked and nothing is run: where a gate would
 //! ask somebody, its line says whom.
 //!
-//! **Invariant:** each verdict comes from the function that a connection or a request is judged by.
+//! **Invariant:** the gates and their order come from the table that a request walks along, and each verdict from the
+//! function that a connection or a request is judged by.
 
 use std::net::IpAddr;
 
 use super::explain_peer::{Lists, Who};
-use super::gate;
-use super::rules::{Gate, Rules};
+use super::gate::rules::Rules;
+use super::gate::{self, Facts, Found, Gate, Grounds, Refused, order as gates};
+use super::metrics::Verb;
 use super::sidecar::{self, Sidecars, Terms};
 use crate::conf::RateLimit;
 use crate::conf::agent::{Loaded, Schema, Settings};
@@ -22,14 +24,16 @@ use crate::wire::run::RunRequest;
 /// The gate of the executor's first check, which the front-end makes too before it gives the order.
 const ORDER: &str = "order";
 
-/// A call to explain.
+/// A request to explain.
 #[derive(Clone, Debug)]
 pub struct Asked {
+    /// What for.
+    pub verb: Verb,
     /// Where it comes from.
     pub from: Option<IpAddr>,
     /// Whose it is.
     pub who: Who,
-    /// The body of the request.
+    /// The body of a run's request; of others nothing of it is judged by a gate.
     pub body: Vec<u8>,
 }
 
@@ -48,27 +52,49 @@ pub struct Files<'a> {
     pub eyes: bool,
 }
 
-/// Explains a call: every gate of the front-end with its verdict.
+/// Explains a request: every gate of its verb in their order, with its verdict.
 #[must_use]
 pub fn explain(asked: &Asked, files: &Files<'_>) -> Vec<Line> {
     let settings = &files.loaded.settings;
-    let mut gates = vec![address(settings, asked.from), rate(settings), handshake(settings, files)];
-    gates.extend(files.lists.lines(&asked.who));
-    match request(&asked.body) {
-        Ok(request) => {
-            gates.push(Line::passes(
-                "request",
-                format!("{} bytes of at most {}", asked.body.len(), limits::REQUEST_BODY),
-            ));
-            gates.extend(rules(&request, files));
-            gates.push(hook(settings, &request));
+    let request = (asked.verb == Verb::Run).then(|| request(&asked.body));
+    let run = request.as_ref().and_then(|request| request.as_ref().ok());
+    let script = run.map(RunRequest::script);
+    let grounds = grounds(files);
+    let call = script.as_deref().zip(run.map(|run| run.args.as_slice()));
+    let mut facts = Facts { address: asked.from, call, ..Facts::default() };
+    let [revocation, trust] = files.lists.lines(&asked.who, &grounds);
+    let (mut lines, mut lists) = (Vec::new(), [Some(revocation), Some(trust)]);
+    for gate in gates::of(asked.verb) {
+        let judged = gate::judge(gate, &grounds, &facts);
+        if let Some(Ok(Found::Listed(script))) = &judged {
+            facts.listed = Some(script.clone());
         }
-        Err(refusal) => {
-            gates.push(Line::refuses("request", &refusal));
-            gates.extend(["allowlist", "contract", "hook"].map(Line::not_reached));
-        }
+        let own = Own { files, listed: facts.listed.as_ref(), judged };
+        lines.extend((gate == Gate::Allowlist).then(|| read(asked, request.as_ref())).flatten());
+        lines.extend(match gate {
+            Gate::Address => Some(address(settings, asked.from, own.judged)),
+            Gate::Rate => Some(rate(settings)),
+            Gate::Handshake => Some(handshake(settings, files)),
+            Gate::Revocation => lists[0].take(),
+            Gate::Trust => lists[1].take(),
+            Gate::Allowlist | Gate::Contract => Some(own.line(gate)),
+            Gate::Hook if request.is_some() && run.is_none() => Some(Line::not_reached(gate.as_str())),
+            Gate::Hook => Some(hook(settings, asked.verb, run)),
+        });
     }
-    gates
+    lines
+}
+
+/// What the files say is in force. Certificates are nothing that could be judged here.
+fn grounds<'a>(files: &'a Files<'_>) -> Grounds<'a> {
+    let Loaded { settings, allowlist, .. } = files.loaded;
+    Grounds {
+        settings,
+        tls: None,
+        revoked: files.lists.revoked.read(),
+        trust: files.lists.trust.read(),
+        rules: Rules { allowlist, sidecars: files.sidecars, schema: settings.schema },
+    }
 }
 
 /// The order that a request comes to, if every gate before it lets it through.
@@ -87,17 +113,16 @@ pub fn no_order(refusal: &Refusal) -> Line {
     Line::refuses(ORDER, refusal)
 }
 
-fn address(settings: &Settings, from: Option<IpAddr>) -> Line {
-    let line = match (from, &settings.allowed_ips) {
-        (None, _) => Line::not_judged("address", "(no --from)"),
-        (Some(_), None) => Line::passes("address", "any address may connect"),
-        (Some(peer), Some(_)) if gate::admits(settings, peer) => {
-            Line::passes("address", format!("{peer} is in allowed_ips"))
-        }
-        (Some(peer), Some(_)) => {
+fn address(settings: &Settings, from: Option<IpAddr>, judged: Option<Result<Found, Refused>>) -> Line {
+    let gate = Gate::Address.as_str();
+    let line = match (from, judged) {
+        (Some(_), Some(Ok(_))) if settings.allowed_ips.is_none() => Line::passes(gate, "any address may connect"),
+        (Some(peer), Some(Ok(_))) => Line::passes(gate, format!("{peer} is in allowed_ips")),
+        (Some(peer), Some(Err(refused))) => {
             let text = format!("{peer} is not in allowed_ips: the connection is closed before any handshake");
-            Line::refuses("address", &Refusal::new("ip-block", text))
+            Line::refuses(gate, &Refusal::new(refused.code(), text))
         }
+        _ => Line::not_judged(gate, "(no --from)"),
     };
     line.at(settings.place("allowed_ips"))
 }
@@ -114,7 +139,7 @@ fn rate(settings: &Settings) -> Line {
     let text = if budgets.is_empty() { "no limit".to_owned() } else { format!("at most {}", budgets.join("; ")) };
     let keys = ["rate_limit_disable", "rate_limit_volume", "rate_limit_probe"];
     let key = keys.into_iter().find(|key| settings.lines.of(key).is_some()).unwrap_or("rate_limit_volume");
-    Line::not_judged("rate", text).at(settings.place(key))
+    Line::not_judged(Gate::Rate.as_str(), text).at(settings.place(key))
 }
 
 fn handshake(settings: &Settings, files: &Files<'_>) -> Line {
@@ -122,7 +147,7 @@ fn handshake(settings: &Settings, files: &Files<'_>) -> Line {
         Some(missing) => format!("this host is not paired, {missing} is missing, so that nobody can connect"),
         None => format!("a certificate that {} has signed, valid now, is asked for", settings.ca.display()),
     };
-    Line::not_judged("handshake", text).at(settings.place("ca"))
+    Line::not_judged(Gate::Handshake.as_str(), text).at(settings.place("ca"))
 }
 
 /// The body, read as a request is.
@@ -134,40 +159,56 @@ fn request(body: &[u8]) -> Result<RunRequest, Refusal> {
     RunRequest::parse(body).map_err(|reply| Refusal::new("request-malformed", reply.error.unwrap_or_default()))
 }
 
-/// Allowlist and argument contract.
-fn rules(request: &RunRequest, files: &Files<'_>) -> Vec<Line> {
-    let Loaded { settings, allowlist, .. } = files.loaded;
-    let rules = Rules { allowlist, sidecars: files.sidecars, schema: settings.schema };
-    let judgement = rules.judge(&request.script(), &request.args);
-    let script = judgement.script().cloned();
-    let entry = script.as_ref().and_then(|name| allowlist.get(name));
-    let place = |gate| match (gate, entry) {
-        (Gate::Allowlist, Some(entry)) => allowlist.place(entry),
-        (Gate::Allowlist, None) => allowlist.file().display().to_string(),
-        (Gate::Contract, _) if settings.schema == Schema::Advertise => settings.place("schema"),
-        (Gate::Contract, Some(entry)) => sidecar::beside(entry.path()).display().to_string(),
-        (Gate::Contract, None) => settings.place("schema"),
-    };
-    let passing = |gate| match (gate, entry) {
-        (Gate::Allowlist, Some(entry)) => format!("'{}' is {}", entry.name(), entry.path().display()),
-        (Gate::Contract, Some(entry)) => terms(settings, files.sidecars, entry.name()).to_owned(),
-        (_, None) => String::new(),
-    };
-    let line = |(gate, verdict): (Gate, Result<(), &Refusal>)| {
-        let line = match verdict {
-            Ok(()) => Line::passes(gate.as_str(), passing(gate)),
-            Err(_) if gate == Gate::Contract && !files.eyes && entry.is_some_and(closed) => {
+/// What became of reading the body.
+fn read(asked: &Asked, request: Option<&Result<RunRequest, Refusal>>) -> Option<Line> {
+    Some(match request? {
+        Ok(_) => Line::passes("request", format!("{} bytes of at most {}", asked.body.len(), limits::REQUEST_BODY)),
+        Err(refusal) => Line::refuses("request", refusal),
+    })
+}
+
+/// What the agent's own files say of a call.
+struct Own<'a> {
+    files: &'a Files<'a>,
+    listed: Option<&'a ScriptName>,
+    judged: Option<Result<Found, Refused>>,
+}
+
+impl Own<'_> {
+    fn line(&self, gate: Gate) -> Line {
+        let settings = &self.files.loaded.settings;
+        let entry = self.listed.and_then(|name| self.files.loaded.allowlist.get(name));
+        let line = match (&self.judged, entry) {
+            (None, _) => return Line::not_reached(gate.as_str()),
+            (Some(Ok(_)), Some(entry)) if gate == Gate::Allowlist => {
+                Line::passes(gate.as_str(), format!("'{}' is {}", entry.name(), entry.path().display()))
+            }
+            (Some(Ok(_)), Some(entry)) => {
+                Line::passes(gate.as_str(), terms(settings, self.files.sidecars, entry.name()))
+            }
+            (Some(Ok(_)), None) => Line::passes(gate.as_str(), ""),
+            (Some(Err(_)), Some(entry)) if gate == Gate::Contract && !self.files.eyes && closed(entry) => {
                 Line::unseen(gate.as_str(), "this user may not look at the sidecar")
             }
-            Err(refusal) => Line::refuses(gate.as_str(), refusal),
+            (Some(Err(Refused::Allowlist(refusal) | Refused::Contract(refusal))), _) => {
+                Line::refuses(gate.as_str(), refusal)
+            }
+            (Some(Err(other)), _) => Line::refuses(gate.as_str(), &Refusal::new(other.code(), "")),
         };
-        line.at(place(gate))
-    };
-    let mut lines: Vec<Line> = judgement.gates().into_iter().map(line).collect();
-    if script.is_none() {
-        lines.push(Line::not_reached(Gate::Contract.as_str()));
+        line.at(self.place(gate, entry))
     }
-    lines
+
+    fn place(&self, gate: Gate, entry: Option<&Entry>) -> String {
+        let Loaded { settings, allowlist, .. } = self.files.loaded;
+        match (gate, entry) {
+            (Gate::Allowlist, Some(entry)) => allowlist.place(entry),
+            (Gate::Allowlist, None) => allowlist.file().display().to_string(),
+            (_, Some(entry)) if settings.schema != Schema::Advertise => {
+                sidecar::beside(entry.path()).display().to_string()
+            }
+            _ => settings.place("schema"),
+        }
+    }
 }
 
 /// Whether the sidecar is there for others.
@@ -188,15 +229,19 @@ fn terms(settings: &Settings, sidecars: &Sidecars, script: &ScriptName) -> &'sta
     }
 }
 
-fn hook(settings: &Settings, request: &RunRequest) -> Line {
+fn hook(settings: &Settings, verb: Verb, run: Option<&RunRequest>) -> Line {
+    let gate = Gate::Hook.as_str();
     let line = match &settings.auth_hook {
-        None => Line::passes("hook", "there is none"),
+        None => Line::passes(gate, "there is none"),
         Some(hook) => {
-            let user =
-                if request.username.is_empty() { "no user name".to_owned() } else { format!("'{}'", request.username) };
+            let about = match run.map(|run| run.username.as_str()) {
+                None => format!("'{}'", verb.action()),
+                Some("") => "no user name".to_owned(),
+                Some(user) => format!("'{user}'"),
+            };
             let seconds = settings.auth_hook_timeout.as_secs();
             let path = hook.display();
-            Line::not_judged("hook", format!("{path} would be asked about {user}, and denies after {seconds} s"))
+            Line::not_judged(gate, format!("{path} would be asked about {about}, and denies after {seconds} s"))
         }
     };
     line.at(settings.place("auth_hook"))

@@ -14,15 +14,17 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::advice;
 use super::answer::{self, Answer};
 use super::metrics::End;
 use super::snapshot::Snapshot;
 use super::state::Agent;
 use crate::audit::{Event, Level};
 use crate::store::StoreError;
-use crate::store::jobs::{JobRecord, Jobs, Key, Witness};
+use crate::store::jobs::{Adviser, JobRecord, Jobs, Key, Witness};
 use crate::sys::file::FileError;
 use crate::wire::causes;
+use crate::wire::outcome::OUTCOME_UNKNOWN;
 use crate::wire::stream::Channel;
 
 /// What is there is no answer, and not nothing either.
@@ -35,8 +37,14 @@ pub(super) fn unreadable(agent: &Agent, key: &Key, error: &StoreError) -> Answer
 /// The agent's jobs, as its configuration places them now. Their ends are counted.
 pub(super) fn store(agent: &Arc<Agent>, snapshot: &Snapshot) -> Jobs {
     let jobs = Jobs::new(snapshot.settings.async_runs_dir.to_path_buf(), snapshot.settings.max_output);
-    let agent = Arc::clone(agent);
+    let (agent, advising) = (Arc::clone(agent), Arc::clone(agent));
+    let jobs = jobs.advised(Adviser::new(move |script, tail| {
+        advice::about_job(advising.orders(), &advising.snapshot(), script, tail)
+    }));
     jobs.witnessed(Witness::new(move |record, outcome| {
+        if outcome.is_none() {
+            agent.log().emit(lost(record));
+        }
         let end = outcome.map_or(Some(End::Lost), |outcome| End::of(outcome).ok());
         // When a job ended of which nobody knows, nobody knows either.
         let time = outcome.and_then(|_| took(record));
@@ -44,6 +52,12 @@ pub(super) fn store(agent: &Arc<Agent>, snapshot: &Snapshot) -> Jobs {
             agent.metrics.ran(&agent.snapshot().allowlist, &record.script, end, time);
         }
     }))
+}
+
+/// The line about a job of which nobody will ever know how it ended.
+fn lost(record: &JobRecord) -> Event {
+    let event = Event::new(Level::Error, "run-async-lost").field("DISPATCHER", &record.owner);
+    event.field("REASON", OUTCOME_UNKNOWN).field("REQID", &record.reqid).field("SCRIPT", &record.script)
 }
 
 /// How long a job took by its record. None where the clock was set back meanwhile.

@@ -1,10 +1,12 @@
 //! The agent front-end: gate, verbs, pairing client. Unprivileged; the only network listener on a managed host.
 //!
 //! A connection passes, in this order: address list and rate limit (before any handshake cost), handshake with a
-//! mandatory client certificate; and each request on it: revocation, trust map, allowlist, argument contract, hook.
-//! Nothing is run here:
-//! every run is an order to the executor.
+//! mandatory client certificate; and each request on it: revocation, trust map, allowlist, argument contract, hook. All of
+//! it is judged in [`gate`]; a verb takes what only that can have let through.
+//!
+//! Nothing is run here: every run is an order to the executor.
 
+mod advice;
 pub mod answer;
 pub mod call;
 pub mod cancel;
@@ -28,16 +30,17 @@ pub mod metrics;
 pub mod older_trust;
 pub mod order;
 pub mod orders;
+pub mod own_certificate;
 pub mod pairing;
 pub mod ping;
 pub mod present;
 pub mod promote;
 pub mod pump;
 pub mod renew;
+pub mod rest;
 pub mod result;
 pub mod rotate;
 pub mod route;
-pub mod rules;
 pub mod run;
 pub mod self_ping;
 pub mod serve;
@@ -45,7 +48,11 @@ pub mod sidecar;
 mod signals;
 pub mod snapshot;
 pub mod state;
+pub mod strangers;
 pub mod stream;
 pub mod sweep;
+pub mod unapplied;
 pub mod under_way;
+pub mod unread;
 pub mod upgrade;
+pub mod words;

@@ -4,15 +4,34 @@ use hyper::StatusCode;
 use serde_json::Value;
 
 use super::answer::{self, Answer};
-use super::gate::TrustedPeer;
+use super::gate::{Ask, Findings, Gate, Passed};
+use super::metrics::Verb;
 use super::state::Agent;
 use crate::audit::{Event, Level};
 use crate::wire::ping::{self, PingReply};
 
+/// The question: the id that is echoed.
+#[derive(Debug)]
+pub struct Ping(pub Value);
+
+impl Ask for Ping {
+    const VERB: Verb = Verb::Ping;
+    type Found = ();
+
+    fn found(_: Findings) -> Result<(), Gate> {
+        Ok(())
+    }
+}
+
+/// Reads a request.
+#[must_use]
+pub fn ask(body: &[u8]) -> Ping {
+    Ping(ping::reqid(body))
+}
+
 /// Answers with host, version and certificate expiry.
-pub fn ping(agent: &Agent, peer: &TrustedPeer, body: &[u8]) -> Answer {
-    let snapshot = agent.snapshot();
-    let reqid = ping::reqid(body);
+pub fn ping(agent: &Agent, passed: &Passed<Ping>) -> Answer {
+    let (peer, snapshot, Ping(reqid)) = (passed.peer(), passed.snapshot(), passed.ask());
     let shown = reqid.as_str().map_or_else(|| reqid.to_string(), str::to_owned);
     let event = Event::new(Level::Info, "ping").field("DISPATCHER", peer.id()).maybe("TRACE", peer.trace());
     agent.log().emit(event.field("PEER", peer.address()).field("REQID", shown));
@@ -23,7 +42,7 @@ pub fn ping(agent: &Agent, peer: &TrustedPeer, body: &[u8]) -> Answer {
         expiry: snapshot.expiry.clone(),
         staged: snapshot.settings.cert_staging_path.exists(),
         session: peer.session(),
-        reqid: Value::clone(&reqid),
+        reqid: reqid.clone(),
     };
     answer::json(StatusCode::OK, &reply)
 }

@@ -181,12 +181,14 @@ async fn looked_at<S: Sink>(pipe: &OwnedFd, channel: Channel, sink: &S, end: &mu
 }
 
 /// Passes on what is in the pipe now. It asks the kernel and not the runtime, which may have seen the script's end
-/// before it has looked at its pipes again.
-pub(super) async fn drain<S: Sink>(source: &OwnedFd, channel: Channel, sink: &S) {
+/// before it has looked at its pipes again. Whether there was anything.
+pub(super) async fn drain<S: Sink>(source: &OwnedFd, channel: Channel, sink: &S) -> bool {
+    let mut any = false;
     let mut little = [0; LITTLE];
     let mut draft = Draft::new(LITTLE);
     for _ in 0..LEFTOVER_CHUNKS {
-        let Ok(count @ 1..) = pipe::read(source, &mut little) else { return };
+        let Ok(count @ 1..) = pipe::read(source, &mut little) else { return any };
+        any = true;
         draft.room().extend_from_slice(little.get(..count).unwrap_or_default());
         sink.take(channel, &mut draft).await;
         if count == LITTLE {
@@ -195,9 +197,11 @@ pub(super) async fn drain<S: Sink>(source: &OwnedFd, channel: Channel, sink: &S)
     }
     let mut draft = Draft::new(CHUNK);
     for _ in 0..LEFTOVER_CHUNKS {
-        let Ok(1..) = pipe::append(source, draft.room(), CHUNK) else { return };
+        let Ok(1..) = pipe::append(source, draft.room(), CHUNK) else { return any };
+        any = true;
         sink.take(channel, &mut draft).await;
     }
+    any
 }
 
 #[cfg(test)]

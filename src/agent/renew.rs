@@ -13,8 +13,8 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::answer::{self, Answer};
-use super::gate::TrustedPeer;
-use super::metrics::Verdict;
+use super::gate::{Ask, Asked, Findings, Gate, Passed, TrustedPeer};
+use super::metrics::{Verb, Verdict};
 use super::present::{Present, PresentError};
 use super::state::Agent;
 use crate::audit::{Event, Level};
@@ -56,23 +56,61 @@ enum StageError {
     Write(#[source] FileError),
 }
 
+/// The request for a certificate request: the id that is echoed.
+#[derive(Debug)]
+pub struct Renew(Value);
+
+/// The request to stage a certificate: the same, and the certificate.
+#[derive(Debug)]
+pub struct Complete(Value, Option<String>);
+
+impl Ask for Renew {
+    const VERB: Verb = Verb::Renew;
+    type Found = ();
+
+    fn found(_: Findings) -> Result<(), Gate> {
+        Ok(())
+    }
+}
+
+impl Ask for Complete {
+    const VERB: Verb = Verb::RenewComplete;
+    type Found = ();
+
+    fn found(_: Findings) -> Result<(), Gate> {
+        Ok(())
+    }
+}
+
+/// Reads the one request.
+#[must_use]
+pub fn ask(body: &[u8]) -> Renew {
+    Renew(ping::reqid(body))
+}
+
+/// Reads the other.
+#[must_use]
+pub fn ask_complete(body: &[u8]) -> Complete {
+    Complete(ping::reqid(body), wire::certificate(body))
+}
+
 /// Answers with a certificate request for the agent's key, under the name in its certificate.
-pub async fn renew(agent: &Arc<Agent>, peer: &TrustedPeer, body: &[u8]) -> Answer {
-    let reqid = ping::reqid(body);
-    let work = move |agent: &Agent, say: Say| match request(&agent.snapshot().settings) {
+pub async fn renew(agent: &Arc<Agent>, passed: Passed<Renew>) -> Answer {
+    let (Asked { peer, snapshot, ask: Renew(reqid) }, ()) = passed.into_parts();
+    let work = move |agent: &Agent, say: Say| match request(&snapshot.settings) {
         Ok(csr) => {
             agent.log().emit(say.done("csr-generated"));
             answer::json(StatusCode::OK, &RenewReply::new(csr, say.reqid))
         }
         Err(error) => say.failed(agent, &error, error.to_string()),
     };
-    aside(agent, Say { action: "renew", peer: peer.clone(), reqid }, work).await
+    aside(agent, Say { action: "renew", peer, reqid }, work).await
 }
 
 /// Judges the certificate that such a request brought, and stages it.
-pub async fn complete(agent: &Arc<Agent>, peer: &TrustedPeer, body: &[u8]) -> Answer {
-    let (reqid, renewed) = (ping::reqid(body), wire::certificate(body));
-    let work = move |agent: &Agent, say: Say| match stage(&agent.snapshot().settings, renewed.as_deref()) {
+pub async fn complete(agent: &Arc<Agent>, passed: Passed<Complete>) -> Answer {
+    let (Asked { peer, snapshot, ask: Complete(reqid, renewed) }, ()) = passed.into_parts();
+    let work = move |agent: &Agent, say: Say| match stage(&snapshot.settings, renewed.as_deref()) {
         Ok(()) => {
             agent.log().emit(say.done("cert-staged"));
             answer::json(StatusCode::OK, &StagedReply::new(say.reqid))
@@ -81,7 +119,7 @@ pub async fn complete(agent: &Arc<Agent>, peer: &TrustedPeer, body: &[u8]) -> An
         Err(error @ StageError::Write(_)) => say.failed(agent, &error, causes::on_one_line(&error)),
         Err(error) => say.failed(agent, &error, error.to_string()),
     };
-    aside(agent, Say { action: "renew-complete", peer: peer.clone(), reqid }, work).await
+    aside(agent, Say { action: "renew-complete", peer, reqid }, work).await
 }
 
 fn request(settings: &Settings) -> Result<String, RequestError> {

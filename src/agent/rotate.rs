@@ -9,9 +9,9 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use serde_json::json;
 
-use super::answer::{self, Answer};
-use super::gate::TrustedPeer;
-use super::metrics::Verdict;
+use super::answer::{self, Answer, Instead};
+use super::gate::{Ask, Asked, Consent, Denial, Findings, Gate, Passed, Stopped, TrustedPeer};
+use super::metrics::{Verb, Verdict};
 use super::pairing::trust_file::{self, TrustFileError};
 use super::snapshot::SnapshotError;
 use super::state::Agent;
@@ -34,31 +34,48 @@ enum RotateError {
     Stopping,
 }
 
-/// Changes the caller's own serials, if the hook allows `rotate`.
-pub async fn rotate(agent: &Arc<Agent>, peer: &TrustedPeer, body: &[u8]) -> Answer {
-    let request = match RotateRequest::parse(body) {
-        Ok(request) => request,
-        Err(text) => return failed(agent, peer, &text),
-    };
-    if let Err(reason) = agent.ask_hook(&agent.snapshot(), peer, context(&request)).await {
+impl Ask for RotateRequest {
+    const VERB: Verb = Verb::RotateSerial;
+    type Found = Consent;
+
+    /// The hook sees one spelling of each serial, so that it can compare.
+    fn context(&self) -> Option<Context> {
+        Some(Context {
+            action: Self::VERB.action().to_owned(),
+            args: vec![self.action.to_string(), self.serial.to_string()],
+            token: self.token.clone(),
+            ..Context::default()
+        })
+    }
+
+    fn found(findings: Findings) -> Result<Consent, Gate> {
+        findings.consent()
+    }
+
+    fn stopped(agent: &Arc<Agent>, stopped: Stopped<Self>) -> Answer {
+        let (peer, refused) = (&stopped.asked.peer, &stopped.refused);
+        let reason = refused.denial().map_or(refused.code(), Denial::reason);
         let event =
             Event::new(Level::Warning, "rotate-deny").field("DISPATCHER", peer.id()).maybe("TRACE", peer.trace());
-        agent.log().emit(event.field("REASON", &reason));
-        return answer::error(StatusCode::FORBIDDEN, &format!("not authorised: {reason}"));
+        agent.log().emit(event.field("REASON", reason));
+        answer::error(StatusCode::FORBIDDEN, &format!("not authorised: {reason}"))
     }
-    // A task of its own: a caller that goes away must not leave the file changed and the snapshot as it was.
-    let work = tokio::spawn(changed(Arc::clone(agent), peer.clone(), request));
-    work.await.unwrap_or_else(|_| failed(agent, peer, &RotateError::Stopping.to_string()))
 }
 
-/// The hook sees one spelling of each serial, so that it can compare.
-fn context(request: &RotateRequest) -> Context {
-    Context {
-        action: "rotate".to_owned(),
-        args: vec![request.action.to_string(), request.serial.to_string()],
-        token: request.token.clone(),
-        ..Context::default()
-    }
+/// Reads a request.
+///
+/// # Errors
+/// The answer to what is none.
+pub fn ask(agent: &Agent, peer: &TrustedPeer, body: &[u8]) -> Result<RotateRequest, Instead> {
+    RotateRequest::parse(body).map_err(|text| failed(agent, peer, &text).into())
+}
+
+/// Changes the caller's own serials.
+pub async fn rotate(agent: &Arc<Agent>, passed: Passed<RotateRequest>) -> Answer {
+    let (Asked { peer, ask, .. }, _) = passed.into_parts();
+    // A task of its own: a caller that goes away must not leave the file changed and the snapshot as it was.
+    let work = tokio::spawn(changed(Arc::clone(agent), peer.clone(), ask));
+    work.await.unwrap_or_else(|_| failed(agent, &peer, &RotateError::Stopping.to_string()))
 }
 
 async fn changed(agent: Arc<Agent>, peer: TrustedPeer, request: RotateRequest) -> Answer {

@@ -1,18 +1,18 @@
-//! `POST /run`: allowlist, argument contract, hook, order, output, one reply, one line.
+//! `POST /run`: what the gates say, order, output, one reply, one line.
 
 use std::borrow::Borrow;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::answer::{self, Answer};
+use super::advice::Ear;
+use super::answer::{self, Answer, Instead};
 use super::call::{Call, Reply};
 use super::collect::Collector;
 use super::detached;
 use super::execute::{Finished, Run};
-use super::gate::TrustedPeer;
-use super::metrics::{End, Verdict};
+use super::gate::{Ask, Findings, Gate, Passed, Refused, Stopped};
+use super::metrics::{End, Verb, Verdict};
 use super::order::OrderError;
-use super::rules::Gate;
 use super::state::Agent;
 use super::stream::{Outlet, OutputBody, Reader, Stalled};
 use super::under_way::Place;
@@ -20,25 +20,57 @@ use crate::audit::{Event, Level};
 use crate::hook::Context;
 use crate::sys::random;
 use crate::wire::causes;
-use crate::wire::name::RequestId;
+use crate::wire::name::{RequestId, ScriptName};
 use crate::wire::order::{Mode, Order};
-use crate::wire::outcome::{EXIT_KILLED, EXIT_NOTHING_RAN};
+use crate::wire::outcome::{EXIT_KILLED, EXIT_NOTHING_RAN, OUTCOME_UNKNOWN};
 use crate::wire::refusal::Refusal;
 use crate::wire::run::{Output, RunReply, RunRequest};
 
-/// What stands before a run: an order to give, or the reply that there is none.
-type Judged = Result<Order, Box<Reply>>;
+impl Ask for RunRequest {
+    const VERB: Verb = Verb::Run;
+    type Found = ScriptName;
 
-/// Runs an allowlisted script. The answer is JSON when it has ended; or, where the caller asked for it and the script
-/// runs, a stream of what it prints. `place` is held until the run is over, that of a job until its caller has enough.
-pub async fn run(agent: &Arc<Agent>, peer: &TrustedPeer, body: &[u8], reader: Option<Reader>, place: Place) -> Answer {
-    let request = match RunRequest::parse(body) {
-        Ok(request) => request,
-        Err(reply) => return Reply { body: *reply, verdict: Verdict::Invalid }.answer(),
-    };
-    let (agent, snapshot) = (Arc::clone(agent), agent.snapshot());
-    let call = Call { agent, peer: peer.clone(), snapshot, request, begun: OnceLock::new() };
-    let order = match call.judge().await {
+    fn call(&self) -> Option<(String, &[String])> {
+        Some((self.script(), &self.args))
+    }
+
+    fn context(&self) -> Option<Context> {
+        Some(Context {
+            action: Self::VERB.action().to_owned(),
+            script: self.script(),
+            args: self.args.clone(),
+            username: self.username.clone(),
+            token: self.token.clone(),
+            ..Context::default()
+        })
+    }
+
+    fn found(findings: Findings) -> Result<ScriptName, Gate> {
+        findings.consent()?;
+        findings.script()
+    }
+
+    fn stopped(agent: &Arc<Agent>, stopped: Stopped<Self>) -> Answer {
+        let Stopped { asked, refused } = stopped;
+        Call::new(agent, asked).stopped(&refused).answer()
+    }
+}
+
+/// Reads a request.
+///
+/// # Errors
+/// The answer to what is none.
+pub fn ask(body: &[u8]) -> Result<RunRequest, Instead> {
+    RunRequest::parse(body).map_err(|reply| Reply { body: *reply, verdict: Verdict::Invalid }.answer().into())
+}
+
+/// Runs a script that the gates let through. The answer is JSON when it has ended; or, where the caller asked for it and
+/// the script runs, a stream of what it prints. `place` is held until the run is over, that of a job until its caller has
+/// enough.
+pub async fn run(agent: &Arc<Agent>, passed: Passed<RunRequest>, reader: Option<Reader>, place: Place) -> Answer {
+    let (asked, script) = passed.into_parts();
+    let call = Call::new(agent, asked);
+    let order = match call.order(script) {
         Ok(order) => order,
         Err(reply) => return reply.answer(),
     };
@@ -54,58 +86,64 @@ pub async fn run(agent: &Arc<Agent>, peer: &TrustedPeer, body: &[u8], reader: Op
 }
 
 impl Call {
-    /// The gates in their order.
-    async fn judge(&self) -> Judged {
+    /// The order to give; or the reply that there is none.
+    fn order(&self, script: ScriptName) -> Result<Order, Box<Reply>> {
         let request = &self.request;
-        let script = self.snapshot.rules().judge(&request.script(), &request.args).into_result();
-        let script = script.map_err(|(gate, refusal)| Box::new(self.stopped(gate, &refusal)))?;
-        if let Err(reason) = self.agent.ask_hook(&self.snapshot, &self.peer, hook_context(request)).await {
-            return Err(Box::new(self.deny(Some(&reason), request.refused(format!("not authorised: {reason}")))));
-        }
         let (mode, id) = match RequestId::parse(&request.reqid()) {
             Err(_) if request.detached => {
-                return Err(Box::new(self.invalid("async run requires a valid reqid")));
+                return Err(Box::new(self.invalid("invalid-reqid", "async run requires a valid reqid")));
             }
             Err(_) => (Mode::Attached, fresh_id()),
             Ok(id) => (if request.detached { Mode::Detached } else { Mode::Attached }, Ok(id)),
         };
         let order = id.and_then(|id| Order::new(script, request.args.clone(), id, mode));
         let order = order.map(|order| order.traced(self.peer.trace().cloned()));
+        let order = order.map(|order| if mode == Mode::Attached { order.kept() } else { order });
         order.map_err(|refusal| Box::new(self.refused(&refusal)))
     }
 
-    /// A gate of the front-end's own files refused. Of a script that is not listed there is no more to say.
-    fn stopped(&self, gate: Gate, refusal: &Refusal) -> Reply {
-        match gate {
-            Gate::Contract => self.refused(refusal),
-            Gate::Allowlist => self.deny(None, self.request.refused(refusal.text())),
+    /// A gate has refused. Of a script that is not listed there is no more to say.
+    fn stopped(&self, refused: &Refused) -> Reply {
+        match refused {
+            Refused::Contract(refusal) => self.refused(refusal),
+            Refused::Allowlist(refusal) => self.deny(None, self.request.refused(refusal.code(), refusal.text())),
+            Refused::Hook(denial) => {
+                let reason = denial.reason();
+                self.deny(Some(reason), self.request.refused("not-authorised", format!("not authorised: {reason}")))
+            }
+            other => self.deny(Some(other.code()), self.request.refused(other.code(), "not authorised")),
         }
     }
 
     async fn buffered(&self, order: &Order) -> Reply {
         let limit = usize::try_from(self.snapshot.settings.max_output).unwrap_or(usize::MAX);
         let collector = Collector::new(limit);
+        let ear = Ear::of(self.agent.orders(), &self.snapshot, order.script());
         let mut guard = Unfinished::new(self);
         let finished = async {
-            let run = Run::start(self.agent.orders(), order, &self.context()).await?;
-            run.finish(self.snapshot.settings.stdin_timeout, &self.agent.metrics.metered(&collector), || {}).await
+            let run = match Run::start(self.agent.orders(), order, &self.context()).await? {
+                Ok(run) => run,
+                Err(outcome) => return Ok(Finished { outcome, unread: None }),
+            };
+            let sink = ear.at(&collector);
+            run.finish(self.snapshot.settings.stdin_timeout, &self.agent.metrics.metered(&sink), || {}).await
         };
         let finished = finished.await;
         guard.over();
         let (stdout, stderr) = collector.finish();
-        self.reply(finished, stdout, stderr)
+        let reply = self.reply(finished, stdout, stderr);
+        Reply { body: ear.advise(reply.body), ..reply }
     }
 
-    /// Starts the run; streams once the script's program runs.
+    /// Starts the run; streams once the script's program runs, and where it may run although nobody says so.
     async fn streamed(self, order: Order, reader: Reader, place: Place) -> Answer {
         let mut guard = Unfinished::new(self);
-        let begun = async {
-            let mut run = Run::start(guard.call.agent.orders(), &order, &guard.call.context()).await?;
-            Ok::<_, OrderError>(run.begun().await?.map_or(Ok(run), Err))
-        };
-        let finished = match begun.await {
+        let ear = Ear::of(guard.call.agent.orders(), &guard.call.snapshot, order.script());
+        let finished = match Run::start(guard.call.agent.orders(), &order, &guard.call.context()).await {
             // The guard goes along: the caller may be gone before the stream is looked at for the first time.
-            Ok(Ok(run)) => return answer::stream(OutputBody::start(reader, |outlet| guard.stream(run, outlet, place))),
+            Ok(Ok(run)) => {
+                return answer::stream(OutputBody::start(reader, |outlet| guard.stream((run, ear), outlet, place)));
+            }
             Ok(Err(outcome)) => Ok(Finished { outcome, unread: None }),
             Err(error) => Err(error),
         };
@@ -116,7 +154,7 @@ impl Call {
     fn reply(&self, finished: Result<Finished, OrderError>, stdout: Output, stderr: Output) -> Reply {
         let (outcome, unread) = match finished {
             Ok(Finished { outcome, unread }) => (outcome, unread),
-            Err(error) => return self.failed(&error),
+            Err(error) => return self.failed(&error, stdout, stderr),
         };
         let end = match End::of(&outcome) {
             Ok(end) => end,
@@ -129,26 +167,29 @@ impl Call {
         Reply { body: self.request.ran(&outcome, stdout, stderr), verdict: Verdict::Ok }
     }
 
-    /// The executor broke. The original's form: `exit` -1 with the text on `stderr`.
-    fn failed(&self, error: &OrderError) -> Reply {
+    /// The executor broke: before anything ran, or nobody knows when.
+    fn failed(&self, error: &OrderError, stdout: Output, stderr: Output) -> Reply {
         let text = causes::on_one_line(error);
-        self.ended(EXIT_NOTHING_RAN, End::ExecutorFailed);
-        let body = RunReply {
-            stdout: Some(String::new()),
-            stderr: Some(text.clone()),
-            error: Some(text),
-            reason: Some(End::ExecutorFailed.as_str().to_owned()),
-            ..self.request.refused("")
+        let (end, body) = if error.is_outcome_unknown() {
+            (End::Lost, self.request.unknown(&text, stdout, stderr))
+        } else {
+            (End::ExecutorFailed, self.request.failed(End::ExecutorFailed.as_str(), &text))
         };
+        self.ended(EXIT_NOTHING_RAN, end);
         Reply { body, verdict: Verdict::Failed }
     }
 
     /// A run is over, however: its line, and its count.
     fn ended(&self, exit: i32, end: End) {
-        let reason = matches!(end, End::CallerGone | End::CallerStalled).then_some(end.as_str());
+        let reason = match end {
+            End::CallerGone | End::CallerStalled | End::ExecutorFailed => Some(end.as_str()),
+            End::Lost => Some(OUTCOME_UNKNOWN),
+            _ => None,
+        };
         let line = self.line(Level::Info, "run").field("DISPATCHER", self.peer.id());
         self.agent.log().emit(line.field("EXIT", exit).maybe("REASON", reason));
-        let time = self.begun.get().map(Instant::elapsed).filter(|_| end != End::ExecutorFailed);
+        let timed = !matches!(end, End::ExecutorFailed | End::Lost);
+        let time = self.begun.get().map(Instant::elapsed).filter(|_| timed);
         self.agent.metrics.ran(&self.snapshot.allowlist, &self.request.script(), end, time);
     }
 }
@@ -156,17 +197,6 @@ impl Call {
 fn fresh_id() -> Result<RequestId, Refusal> {
     let bytes = random::bytes().map_err(|error| Refusal::new("no-randomness", error.to_string()))?;
     Ok(RequestId::from_random(bytes))
-}
-
-fn hook_context(request: &RunRequest) -> Context {
-    Context {
-        action: "run".to_owned(),
-        script: request.script(),
-        args: request.args.clone(),
-        username: request.username.clone(),
-        token: request.token.clone(),
-        ..Context::default()
-    }
 }
 
 /// Logs a run whose caller went away, which is told by nothing but this being dropped: the script is killed with its
@@ -190,8 +220,9 @@ impl<C: Borrow<Call>> Unfinished<C> {
 }
 
 impl Unfinished<Call> {
-    async fn stream(mut self, run: Run, outlet: Outlet, mut place: Place) {
-        let (limit, metered) = (self.call.snapshot.settings.stdin_timeout, self.call.agent.metrics.metered(&outlet));
+    async fn stream(mut self, (run, ear): (Run, Ear), outlet: Outlet, mut place: Place) {
+        let overheard = ear.at(&outlet);
+        let (limit, metered) = (self.call.snapshot.settings.stdin_timeout, self.call.agent.metrics.metered(&overheard));
         let ended = || outlet.is_to_be_read(&self.call.agent.readers, self.call.peer.id(), &mut place);
         let finished = tokio::select! {
             finished = run.finish(limit, &metered, ended) => finished,
@@ -203,7 +234,7 @@ impl Unfinished<Call> {
         self.over();
         let reply = self.call.reply(finished, Output::default(), Output::default());
         // The output was in the frames before.
-        let reply = RunReply { stdout: None, stderr: None, ..reply.body };
+        let reply = RunReply { stdout: None, stderr: None, ..ear.advise(reply.body) };
         outlet.end(serde_json::to_vec(&reply).unwrap_or_else(|_| b"{}".to_vec())).await;
         drop(place);
     }

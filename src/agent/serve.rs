@@ -13,10 +13,10 @@ use super::export::Exporter;
 use super::orders::{Beginning, ExecutorError, Kinship, Orders};
 use super::signals::{Signals, Wish};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
-use super::state::{Agent, log_warnings};
-use super::sweep;
+use super::state::Agent;
 use super::upgrade::{self, Fit, Footing, UpgradeError};
-use crate::audit::{Event, Ident, Level, Logger, Sockets};
+use super::{own_certificate, rest, sweep, unapplied};
+use crate::audit::{Event, FAREWELL, Ident, Level, Logger, Sockets};
 use crate::conf::agent::{Loaded, Settings};
 use crate::conf::{Account as Configured, Warnings};
 use crate::net::listen::{ListenError, Listener};
@@ -156,10 +156,12 @@ pub struct Start {
 /// Serves until SIGTERM or SIGINT, or until the agent's own root executor is lost.
 pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), ServeError> {
     let Start { places, orders, given, footing, held } = start;
-    let log = Logger::open(Ident::Agent, Sockets::new(|place| places.root.path(place)));
+    let log = Logger::serving(Ident::Agent, Sockets::new(|place| places.root.path(place)));
     let (snapshot, warnings) = Snapshot::load(&places, &host, &log)?;
     warn(&warnings);
-    log_warnings(&log, &warnings);
+    snapshot::log_warnings(&log, &warnings);
+    unapplied::log(&log, &orders, &snapshot.settings);
+    own_certificate::warn(&log, &snapshot.settings, snapshot.fault.as_deref());
     let taken_over = given.as_ref().is_some_and(|given| given.taken_over);
     let appointed = given.as_ref().is_some_and(|given| given.giver == Giver::InitSystem);
     let listener = listener(&snapshot.settings, given, &log)?;
@@ -178,7 +180,11 @@ pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), Ser
     let signals = Signals::listen().map_err(ServeError::Start)?;
     held.release().map_err(ServeError::Start)?;
     announce(&agent, &notifier, &listener.local_addresses());
-    let sweeping = tokio::spawn(sweep::sweep(Arc::clone(&agent)));
+    let beside = [
+        tokio::spawn(sweep::sweep(Arc::clone(&agent))),
+        tokio::spawn(sweep::end_stalled(Arc::clone(&agent))),
+        tokio::spawn(rest::rest(Arc::clone(&agent))),
+    ];
     let door = Door::open(Arc::clone(&agent), listener);
     let mut serving = Serving { agent, notifier, door, exporter, signals, footing, appointed, holding_up: None };
     let ended = serving.until_the_end().await;
@@ -187,7 +193,9 @@ pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), Ser
     if ended.is_ok() {
         serving.finish().await;
     }
-    sweeping.abort();
+    beside.iter().for_each(tokio::task::JoinHandle::abort);
+    // Requests that are broken off now may hold the log for longer than the process lives.
+    serving.agent.log().flush(FAREWELL);
     ended
 }
 
@@ -299,6 +307,8 @@ impl Serving {
                 let left = Left { sockets: self.door.descriptors(), appointed: self.appointed, executor };
                 let event = self.footing.event(Level::Info).field("RESULT", "ok").field("VERSION", version);
                 self.agent.log().emit(event);
+                // Lines that wait are this program's.
+                self.agent.log().flush(FAREWELL);
                 UpgradeError::Start(self.footing.take_up(&left))
             }
             Err(error) => error.into(),
@@ -359,7 +369,11 @@ async fn reload(agent: &Arc<Agent>, exporter: &Exporter, notifier: &Notifier) {
     let event = match reloaded {
         Ok(change) => {
             exporter.change(agent, change);
-            Event::new(Level::Info, "reload").field("RESULT", "ok")
+            unapplied::log(agent.log(), agent.orders(), &agent.snapshot().settings);
+            match &agent.snapshot().unread {
+                None => Event::new(Level::Info, "reload").field("RESULT", "ok"),
+                Some(lines) => Event::new(Level::Error, "reload").field("ERROR", lines).field("RESULT", "incomplete"),
+            }
         }
         Err(error) => {
             let text = causes::on_one_line(&error);

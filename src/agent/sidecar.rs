@@ -151,7 +151,8 @@ impl Sidecar {
 fn version(body: &Map<String, Value>, say: Say<'_>) -> String {
     let own = match body.get("version") {
         Some(Value::String(text)) => Some(text.clone()),
-        Some(Value::Number(number)) => Some(number.to_string()),
+        // As in the text that digests are taken of.
+        Some(Value::Number(number)) => Some(canonical::number(number)),
         _ => None,
     };
     let fits = |text: &String| {
@@ -185,9 +186,13 @@ mod tests {
 
     #[test]
     fn a_good_version_of_its_own_is_taken() {
-        for (body, expected) in
-            [(r#"{"version":"1.2-rc_3"}"#, "1.2-rc_3"), (r#"{"version":2}"#, "2"), (r#"{"version":1.5}"#, "1.5")]
-        {
+        for (body, expected) in [
+            (r#"{"version":"1.2-rc_3"}"#, "1.2-rc_3"),
+            (r#"{"version":2}"#, "2"),
+            (r#"{"version":1.5}"#, "1.5"),
+            (r#"{"version":2.0}"#, "2"),
+            (r#"{"version":1e3}"#, "1000"),
+        ] {
             assert_eq!(versioned(body), (expected.to_owned(), vec![]), "{body}");
         }
     }

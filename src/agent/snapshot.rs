@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::rules::Rules;
+use super::own_certificate::Own;
 use super::sidecar::Sidecars;
 use crate::audit::{Event, Level, Logger};
 use crate::conf::agent::{self, Loaded, Settings};
@@ -14,6 +14,7 @@ use crate::hook::Hook;
 use crate::pki::chain::TrustAnchor;
 use crate::pki::revoked::RevocationList;
 use crate::pki::trust::{LineWarning, TrustMap};
+use crate::sys::clock;
 use crate::sys::file::{self, FileError};
 use crate::tls::files::{self, CredentialError};
 use crate::tls::identity::{Identity, IdentitySlot};
@@ -23,6 +24,8 @@ use crate::tls::{self, AgentEnd, TlsError};
 const FILE: usize = 1024 * 1024;
 /// Largest trust map or revocation list, in bytes: a hundred thousand lines.
 const LIST: usize = 8 * 1024 * 1024;
+/// So many lines that cannot be read are named at once.
+const UNREAD: usize = 10;
 
 /// Where the two configuration files are.
 #[derive(Clone, Debug)]
@@ -48,12 +51,16 @@ pub struct Snapshot {
     pub trust: TrustMap,
     /// Who may not, whatever the trust map says.
     pub revoked: RevocationList,
+    /// What of the revocation list is not in force, for the operator.
+    pub unread: Option<String>,
     /// The operator's hook.
     pub hook: Option<Hook>,
     /// The host's own name.
     pub host: String,
     /// End of the certificate's validity, in OpenSSL's form.
     pub expiry: String,
+    /// Why no dispatcher accepts the certificate now, and what to do; none if all do.
+    pub fault: Option<String>,
     /// For the next handshakes.
     pub tls: AgentEnd,
 }
@@ -123,21 +130,15 @@ impl Snapshot {
             return Err(SnapshotError::Unpaired(missing));
         }
         let identity = identity(&settings)?;
-        let expiry = identity.certificate().expiry_text();
-        let tls = tls::agent_end(IdentitySlot::new(identity), &anchor(&settings)?)?;
-        let (trust, revoked) = (trust(&settings, log)?, revoked(&settings, log)?);
+        let anchor = anchor(&settings)?;
+        let Own { expiry, fault, .. } = Own::judge(identity.certificate(), &anchor, clock::now().into());
+        let tls = tls::agent_end(IdentitySlot::new(identity), &anchor)?;
+        let trust = trust(&settings, log)?;
+        let (revoked, unread) = revoked(&settings, log)?;
         let hook = hook(&settings)?;
         let host = host.to_owned();
         let sidecars = Arc::new(Sidecars::load(&allowlist, log));
-        Ok((Self { settings, allowlist, sidecars, trust, revoked, hook, host, expiry, tls }, warnings))
-    }
-}
-
-impl Snapshot {
-    /// What decides about a call of a trusted peer.
-    #[must_use]
-    pub fn rules(&self) -> Rules<'_> {
-        Rules { allowlist: &self.allowlist, sidecars: &self.sidecars, schema: self.settings.schema }
+        Ok((Self { settings, allowlist, sidecars, trust, revoked, unread, hook, host, expiry, fault, tls }, warnings))
     }
 }
 
@@ -161,17 +162,21 @@ pub fn trust(settings: &Settings, log: &Logger) -> Result<TrustMap, SnapshotErro
 }
 
 /// A missing list revokes nobody and is logged; one that cannot be read refuses the snapshot, since dropping it would
-/// let revoked certificates in.
-pub fn revoked(settings: &Settings, log: &Logger) -> Result<RevocationList, SnapshotError> {
+/// let revoked certificates in. A line of it that cannot be read is no reason to leave the others out of force, but the
+/// operator hears of it wherever the list is taken for good.
+pub fn revoked(settings: &Settings, log: &Logger) -> Result<(RevocationList, Option<String>), SnapshotError> {
     let path = settings.revoked_serials.as_path();
     let Some(text) = optional(path)? else {
         let event = Event::new(Level::Info, "revoked-serials-absent").field("PATH", path.display());
         log.emit(event.field("REASON", "no revocation list: nothing is revoked"));
-        return Ok(RevocationList::default());
+        return Ok((RevocationList::default(), None));
     };
     let (list, warnings) = RevocationList::parse(&text);
     report(path, &warnings, log);
-    Ok(list)
+    let lines: Vec<String> = warnings.iter().take(UNREAD).map(|warning| warning.line.to_string()).collect();
+    let more = if warnings.len() > UNREAD { ", and more" } else { "" };
+    let unread = format!("{}: no serial on line {}{more}: it revokes nothing", path.display(), lines.join(", "));
+    Ok((list, (!warnings.is_empty()).then_some(unread)))
 }
 
 /// The text of the trust map or the revocation list; empty where there is no such file.
@@ -186,8 +191,15 @@ fn optional(path: &Path) -> Result<Option<String>, SnapshotError> {
     match file::read_bounded(path, LIST) {
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error.into()),
-        Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|_| CredentialError::NotText(path.to_owned()).into()),
+        Ok(bytes) => Ok(Some(text(&bytes))),
     }
+}
+
+/// Without the mark that some editors put first. What is no UTF-8 is replaced: in a comment it means nothing, and elsewhere
+/// the line is no serial or names nobody.
+fn text(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned()
 }
 
 fn report(path: &Path, warnings: &[LineWarning], log: &Logger) {
@@ -195,6 +207,22 @@ fn report(path: &Path, warnings: &[LineWarning], log: &Logger) {
         let event = Event::new(Level::Warning, "config-warn");
         let entry = format!("{}:{}", path.display(), warning.line);
         log.emit(event.field("ENTRY", entry).field("MSG", &warning.reason));
+    }
+}
+
+/// Doubtful lines of the configuration, one event each.
+pub fn log_warnings(log: &Logger, warnings: &Warnings) {
+    for warning in warnings.iter() {
+        let event = Event::new(Level::Warning, "config-warn");
+        if let Some(key) = warning.key() {
+            log.emit(event.field("KEY", key).field("MSG", warning.summary()));
+            continue;
+        }
+        let entry = match warning.line() {
+            Some(line) => format!("{}:{line}", warning.path().display()),
+            None => warning.path().display().to_string(),
+        };
+        log.emit(event.field("ENTRY", entry).field("MSG", warning.message()));
     }
 }
 
@@ -206,4 +234,22 @@ pub fn hook(settings: &Settings) -> Result<Option<Hook>, SnapshotError> {
     }
     let hook = Hook::new(path.to_path_buf(), settings.auth_hook_timeout);
     Ok(Some(if *settings.trusted_paths { hook } else { hook.of_anybody() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_of_the_byte_order_does_not_unrevoke_the_first_serial() {
+        let (list, warnings) = RevocationList::parse(&text("\u{feff}deadbeef\n".as_bytes()));
+        assert_eq!((list.iter().count(), warnings), (1, vec![]));
+    }
+
+    #[test]
+    fn a_comment_in_another_encoding_is_no_error_and_a_serial_in_one_is_told() {
+        let (list, warnings) = RevocationList::parse(&text(b"# M\xfcller left\n1f # gr\xfc\xdfe\n\xfc1e\n"));
+        assert_eq!(list.iter().map(crate::wire::serial::Serial::as_str).collect::<Vec<_>>(), ["1f"]);
+        assert_eq!(warnings.iter().map(|warning| warning.line).collect::<Vec<_>>(), [3]);
+    }
 }

@@ -9,25 +9,25 @@ use std::time::Instant;
 use tokio::sync::{Notify, watch};
 
 use super::digests::Digests;
-use super::gate::{self, TrustedPeer};
 use super::kept::{Kept, Party};
 use super::metrics::{Metrics, Turned};
 use super::orders::{ExecutorError, Orders};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
+use super::strangers::Strangers;
 use super::under_way::{Place, UnderWay};
-use super::{pairing, promote};
+use super::unread::{self, Unread};
+use super::{own_certificate, pairing, promote};
 use crate::audit::{Event, Level, Logger};
 use crate::conf::RateLimit;
 use crate::conf::agent::Settings;
-use crate::hook::{Context, Decision, record};
 use crate::net::crowd::Crowd;
 use crate::net::handshakes::Handshakes;
 use crate::net::local::LocalError;
 use crate::net::rate::{Budget, Judgement, Limiter, Verdict};
 use crate::net::slots::Slots;
 use crate::sys::{clock, descriptors};
+use crate::wire::causes;
 use crate::wire::name::DispatcherId;
-use crate::wire::stamp;
 
 /// Handshakes under way at once, in all and from one address. A handshake costs memory and CPU before anything is
 /// known of the peer; but a dispatcher may well open a hundred connections at once.
@@ -59,6 +59,8 @@ pub struct Agent {
     /// Held from reading files to putting what they say in force, so that nothing older comes after it.
     reading: tokio::sync::Mutex<()>,
     limiter: Mutex<Limiter>,
+    /// Addresses that may not connect.
+    strangers: Mutex<Strangers>,
     /// Addresses of trusted dispatchers, and when each was heard last.
     known: Mutex<HashMap<IpAddr, u64>>,
     /// A place in it is held until a handshake is over.
@@ -71,6 +73,8 @@ pub struct Agent {
     pub bodies: Arc<Crowd<DispatcherId>>,
     /// Held while a streamed answer is waited for to be read.
     pub readers: Arc<Crowd<DispatcherId>>,
+    /// Held while a whole answer is waited for to be read.
+    pub unread: Arc<Unread>,
     /// Told when there may be jobs to forget.
     pub tidy: Notify,
     /// What `GET /capabilities` knows of the scripts' files.
@@ -138,12 +142,14 @@ impl Agent {
             snapshot: RwLock::new(Arc::new(snapshot)),
             reading: tokio::sync::Mutex::default(),
             limiter,
+            strangers: Mutex::default(),
             known: Mutex::default(),
             handshakes: Handshakes::new(shares.handshakes.0, shares.handshakes.1),
             connections: Slots::new(shares.connections.0, shares.connections.1),
             idle: Crowd::new(shares.idle.0, shares.idle.1),
             bodies: Crowd::bounded(BODIES, BODY_BYTES),
             readers: Crowd::new(READERS.0, READERS.1),
+            unread: unread::room(),
             tidy: Notify::new(),
             digests: Digests::default(),
             metrics,
@@ -211,7 +217,9 @@ impl Agent {
 
     /// Replaces the snapshot by what the files say now, and forgets rate blocks; or changes nothing.
     ///
-    /// The executor is asked first: if it accepts what we have just found to be right, both switch.
+    /// The executor is asked first: if it accepts what we have just found to be right, both switch. If it finds it broken,
+    /// neither does. One that cannot be asked has not found anything broken, and must not keep revoked certificates in
+    /// force: the front-end switches, and the executor is told before its next order.
     /// Before that `prepare` opens what else the new settings need; what it has opened is returned, or dropped.
     pub async fn reload<P>(&self, prepare: impl FnOnce(&Settings) -> Result<P, LocalError>) -> Result<P, ReloadError> {
         let _turn = self.reading.lock().await;
@@ -219,8 +227,17 @@ impl Agent {
         let host = self.snapshot().host.clone();
         let (fresh, warnings) = Snapshot::load(&self.places, &host, &self.log)?;
         let prepared = prepare(&fresh.settings).map_err(ReloadError::Metrics)?;
-        self.orders.reload().await?;
-        log_warnings(&self.log, &warnings);
+        match self.orders.reload().await {
+            Ok(()) => {}
+            Err(error @ ExecutorError::Configuration(_)) => return Err(error.into()),
+            Err(error) => {
+                self.orders.leave_behind();
+                let event = Event::new(Level::Warning, "executor-unreachable");
+                self.log.emit(event.field("REASON", causes::on_one_line(&error)));
+            }
+        }
+        snapshot::log_warnings(&self.log, &warnings);
+        own_certificate::warn(&self.log, &fresh.settings, fresh.fault.as_deref());
         self.warn_of_restart(&fresh);
         *self.limiter() = limiter(&fresh);
         self.metrics.expect(&fresh.allowlist);
@@ -271,21 +288,22 @@ impl Agent {
         }
     }
 
-    /// Judges a new connection by address, before it costs a handshake.
-    #[must_use]
-    pub fn admits(&self, peer: IpAddr) -> bool {
-        if !gate::admits(&self.snapshot().settings, peer) {
-            self.log.emit(Event::new(Level::Warning, "ip-block").field("PEER", peer));
-            self.metrics.turned_away(Turned::IpBlock);
-            return false;
+    /// Takes note of one whose address is not allowed.
+    pub fn estranged(&self, peer: IpAddr) {
+        let due = self.strangers.lock().unwrap_or_else(PoisonError::into_inner).due(peer, self.seconds());
+        if let Some(untold) = due {
+            let event = Event::new(Level::Warning, "ip-block").field("PEER", peer);
+            self.log.emit(event.maybe("MORE", Some(untold).filter(|untold| *untold > 0)));
         }
+        self.metrics.turned_away(Turned::IpBlock);
+    }
+
+    /// Judges a new connection by how often its address comes.
+    #[must_use]
+    pub fn rate(&self, peer: IpAddr) -> Verdict {
         let judgement = self.limiter().judge(peer, self.seconds());
         self.report(peer, judgement);
-        let allowed = judgement.verdict == Verdict::Allow;
-        if !allowed {
-            self.metrics.turned_away(Turned::RateBlock);
-        }
-        allowed
+        judgement.verdict
     }
 
     /// A handshake failed.
@@ -324,25 +342,6 @@ impl Agent {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the hook, if there is one; `Err` is the reason of the denial.
-    pub async fn ask_hook(&self, snapshot: &Snapshot, peer: &TrustedPeer, context: Context) -> Result<(), String> {
-        let Some(hook) = &snapshot.hook else { return Ok(()) };
-        let context = Context {
-            source_ip: peer.address().to_string(),
-            dispatcher: peer.id().to_string(),
-            dispatcher_serial: peer.serial().to_string(),
-            traceparent: peer.trace().cloned(),
-            timestamp: stamp::utc(clock::unix_now()),
-            ..context
-        };
-        let decision = hook.ask(&context).await;
-        record::decision(&self.log, hook, &context, &decision);
-        match decision {
-            Decision::Allowed => Ok(()),
-            Decision::Denied { reason, .. } => Err(reason),
-        }
-    }
-
     fn report(&self, peer: IpAddr, judgement: Judgement) {
         if judgement.evicted {
             let event = Event::new(Level::Warning, "rate-evict");
@@ -361,18 +360,6 @@ impl Agent {
 
     fn seconds(&self) -> u64 {
         self.started.elapsed().as_secs()
-    }
-}
-
-/// Doubtful lines of the configuration, one event each.
-pub fn log_warnings(log: &Logger, warnings: &crate::conf::Warnings) {
-    for warning in warnings.iter() {
-        let event = Event::new(Level::Warning, "config-warn");
-        let entry = match warning.line() {
-            Some(line) => format!("{}:{line}", warning.path().display()),
-            None => warning.path().display().to_string(),
-        };
-        log.emit(event.field("ENTRY", entry).field("MSG", warning.message()));
     }
 }
 

@@ -1,4 +1,5 @@
-//! The jobs that are over: recorded at the start, and forgotten when they are too old or too many.
+//! The jobs that are over: recorded at the start, and forgotten when they are too old or too many. And answers that nobody
+//! reads.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,6 +16,18 @@ use crate::wire::causes;
 const INTERVAL: Duration = Duration::from_hours(1);
 /// A sweep is followed by a rest of so many times its own length, so that many jobs do not mean as many sweeps.
 const REST: u32 = 20;
+
+/// Bounds of the time between two looks for answers that nobody reads.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_mins(1));
+
+/// Ends, again and again, the answers of which nothing was taken for `stall_timeout`.
+pub async fn end_stalled(agent: Arc<Agent>) -> Infallible {
+    loop {
+        let patience = agent.snapshot().settings.stall_timeout;
+        tokio::time::sleep((patience / 4).clamp(LOOKS.0, LOOKS.1)).await;
+        agent.unread.turn_out(patience, Instant::now());
+    }
+}
 
 /// Sweeps at once, at each submission and every hour.
 pub async fn sweep(agent: Arc<Agent>) -> Infallible {

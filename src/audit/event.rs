@@ -69,6 +69,12 @@ impl Event {
         }
     }
 
+    /// About how many bytes it takes while it waits.
+    pub(super) fn size(&self) -> usize {
+        self.fields.iter().map(|(_, value)| value.len() + size_of::<(&str, String)>()).sum::<usize>()
+            + size_of::<Self>()
+    }
+
     /// The line as it is logged: `ACTION` first, then the fields in the ASCII order of their keys.
     ///
     /// **Invariant:** it holds no line break and no control character, whatever the values hold.

@@ -2,24 +2,37 @@
 //!
 //! Which of the three is chosen when the [`Logger`] is opened: the journal if its socket takes a connection, else
 //! syslog's, else standard error. A socket that goes away is connected again once; a line that no socket took goes
-//! to standard error, so none is ever silently lost. Nothing here blocks for longer than a second.
+//! to standard error.
+//!
+//! **Invariant:** a log that is not read keeps nobody waiting. A line is written at once, by whoever has it, if the log
+//! takes it at once. If not, it waits with those behind it, in their order and up to a bound; what is over goes to
+//! standard error, and what that does not take is counted: `log-lost` tells how many, where they would have stood. A
+//! program that serves has a thread for lines that wait, from the first one on ([`Logger::serving`]); one that must stay
+//! a single thread writes them at its next event, at [`Logger::flush`] and at its end.
 //!
 //! Both sockets lie below the prefix that the caller gives, which is why the journal's protocol is written here: the
 //! crates that speak it know one fixed path. Besides, the executor must log without a runtime and with few crates.
 
+mod backlog;
 mod event;
 mod journal;
+mod sink;
 mod socket;
 mod syslog;
+mod writer;
 
 use std::fmt;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use event::Rendered;
 pub use event::{Event, Level};
-use socket::{Delivery, Kind, Socket};
+use sink::{Rest, Sink};
+use writer::Shared;
+
+/// How long the end of a logger waits for a log that does not keep up.
+pub const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The name a process logs under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,90 +76,74 @@ impl Sockets {
     }
 }
 
-/// Writes events. A clone writes to the same place.
+/// Writes events. A clone writes to the same place. The end of the last one waits a moment ([`FAREWELL`]) for lines that
+/// were not taken yet.
 #[derive(Clone)]
-pub struct Logger(Arc<Inner>);
+pub struct Logger(Arc<Handle>);
 
-struct Inner {
+struct Handle {
     ident: Ident,
-    sockets: Option<Sockets>,
-    route: Mutex<Route>,
-    last_resort: Mutex<Box<dyn Write + Send>>,
-}
-
-enum Route {
-    /// This socket.
-    Open(Arc<Socket>),
-    /// There was a socket; look for one at each event.
-    Lost,
-    /// There never was one: standard error is where this system's logs are, as in a container.
-    Never,
+    shared: Arc<Shared>,
 }
 
 impl Logger {
-    /// A logger for `ident`, through the first of `sockets` that answers.
+    /// A logger for `ident`, through the first of `sockets` that answers. It makes no thread.
     #[must_use]
     pub fn open(ident: Ident, sockets: Sockets) -> Self {
-        Self::with_last_resort(ident, Some(sockets), Box::new(std::io::stderr()))
+        Self::new(ident, Some(sockets), Rest::stderr(), false)
     }
 
-    /// A logger that writes `ident: line` to `writer` and knows no socket.
+    /// The same for a program that serves: lines that the log does not take at once have a thread that writes them later.
+    ///
+    /// **Invariant:** not for a process that forks.
+    #[must_use]
+    pub fn serving(ident: Ident, sockets: Sockets) -> Self {
+        Self::new(ident, Some(sockets), Rest::stderr(), true)
+    }
+
+    /// A logger that writes `ident: line` to `writer`, which must not wait for anybody, and knows no socket.
     #[must_use]
     pub fn to_writer(ident: Ident, writer: Box<dyn Write + Send>) -> Self {
-        Self::with_last_resort(ident, None, writer)
+        Self::new(ident, None, Rest::Writer(writer), false)
     }
 
-    fn with_last_resort(ident: Ident, sockets: Option<Sockets>, writer: Box<dyn Write + Send>) -> Self {
-        let route = sockets.as_ref().and_then(Socket::connect).map_or(Route::Never, |s| Route::Open(Arc::new(s)));
-        Self(Arc::new(Inner { ident, sockets, route: Mutex::new(route), last_resort: Mutex::new(writer) }))
+    fn new(ident: Ident, sockets: Option<Sockets>, rest: Rest, serves: bool) -> Self {
+        let shared = Shared::new(Sink::new(ident, sockets, rest), serves);
+        Self(Arc::new(Handle { ident, shared: Arc::new(shared) }))
     }
 
-    /// Writes one event: one datagram, or one line on standard error.
-    #[expect(clippy::needless_pass_by_value, reason = "an event happens once: whoever emits it is done with it")]
+    /// Writes one event: one datagram, or one line on standard error; at once or, if the log does not take it, later.
     pub fn emit(&self, event: Event) {
-        let rendered = event.render();
-        if !self.sent(&rendered) {
-            let line = format!("{}: {}\n", self.0.ident.as_str(), rendered.line);
-            let mut writer = locked(&self.0.last_resort);
-            // Nothing is left to tell a failure to.
-            let _ = writer.write_all(line.as_bytes()).and_then(|()| writer.flush());
-        }
+        self.0.shared.emit(event);
     }
 
-    fn sent(&self, rendered: &Rendered<'_>) -> bool {
-        let Some(socket) = self.socket() else { return false };
-        match socket.send(&self.packet(socket.kind(), rendered)) {
-            Delivery::Sent => true,
-            Delivery::Full => false,
-            Delivery::Broken => self
-                .reconnected()
-                .is_some_and(|socket| matches!(socket.send(&self.packet(socket.kind(), rendered)), Delivery::Sent)),
-        }
+    /// Writes what waits, at most for `limit`; how many lines nobody will hear of if this process ends now.
+    #[expect(clippy::must_use_candidate, reason = "whoever goes on hears of what is lost later")]
+    pub fn flush(&self, limit: Duration) -> u64 {
+        if self.0.shared.flush(limit) { 0 } else { self.0.shared.at_stake() }
     }
 
-    fn packet(&self, kind: Kind, rendered: &Rendered<'_>) -> Vec<u8> {
-        // Asked each time: the executor forks.
-        let pid = std::process::id();
-        match kind {
-            Kind::Journal => journal::datagram(self.0.ident.as_str(), pid, rendered),
-            Kind::Syslog => syslog::datagram(self.0.ident.as_str(), pid, syslog::now(), rendered),
-        }
+    /// Lines that wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.0.shared.waiting()
     }
 
-    /// The lock is held for the look alone, never while something is sent.
-    fn socket(&self) -> Option<Arc<Socket>> {
-        match &*locked(&self.0.route) {
-            Route::Open(socket) => return Some(Arc::clone(socket)),
-            Route::Never => return None,
-            Route::Lost => {}
-        }
-        self.reconnected()
+    /// Lines that were lost since the start.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.0.shared.lost()
     }
 
-    fn reconnected(&self) -> Option<Arc<Socket>> {
-        let fresh = self.0.sockets.as_ref().and_then(Socket::connect).map(Arc::new);
-        *locked(&self.0.route) = fresh.clone().map_or(Route::Lost, Route::Open);
-        fresh
+    /// Another process has lost so many lines, which is told here.
+    pub fn count_lost(&self, lines: u64) {
+        self.0.shared.count_lost(lines);
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.close(FAREWELL);
     }
 }
 
@@ -157,7 +154,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl fmt::Debug for Logger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Logger").field("ident", &self.0.ident).field("sockets", &self.0.sockets).finish_non_exhaustive()
+        f.debug_struct("Logger").field("ident", &self.0.ident).finish_non_exhaustive()
     }
 }
 

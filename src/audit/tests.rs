@@ -1,22 +1,26 @@
 //! The logger against real sockets.
 
 use std::os::unix::net::UnixDatagram;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Instant;
 
 use super::*;
 
-/// What went to the last resort.
+/// What went to the last resort, and whether it takes nothing.
 #[derive(Clone, Default)]
-struct Rest(Arc<Mutex<Vec<u8>>>);
+struct Aside(Arc<Mutex<Vec<u8>>>, Arc<AtomicBool>);
 
-impl Rest {
+impl Aside {
     fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 }
 
-impl Write for Rest {
+impl Write for Aside {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.1.load(Relaxed) {
+            return Err(std::io::ErrorKind::WouldBlock.into());
+        }
         self.0.lock().unwrap().write(bytes)
     }
 
@@ -27,7 +31,7 @@ impl Write for Rest {
 
 struct System {
     dir: tempfile::TempDir,
-    rest: Rest,
+    rest: Aside,
 }
 
 impl System {
@@ -36,7 +40,7 @@ impl System {
         for parent in ["run/systemd/journal", "dev"] {
             std::fs::create_dir_all(dir.path().join(parent)).unwrap();
         }
-        Self { dir, rest: Rest::default() }
+        Self { dir, rest: Aside::default() }
     }
 
     fn sockets(&self) -> Sockets {
@@ -52,7 +56,15 @@ impl System {
     }
 
     fn logger(&self) -> Logger {
-        Logger::with_last_resort(Ident::Agent, Some(self.sockets()), Box::new(self.rest.clone()))
+        self.made(false)
+    }
+
+    fn serving(&self) -> Logger {
+        self.made(true)
+    }
+
+    fn made(&self, serves: bool) -> Logger {
+        Logger::new(Ident::Agent, Some(self.sockets()), Rest::Writer(Box::new(self.rest.clone())), serves)
     }
 }
 
@@ -129,23 +141,112 @@ fn a_restarted_log_gets_the_next_line_and_none_is_lost() {
     assert_eq!(system.rest.text().lines().count(), 1);
 }
 
+/// The number in each line that a log gets, up to that of the last line.
+fn numbers_until(socket: &UnixDatagram, last: usize) -> (Vec<usize>, usize) {
+    let (mut seen, mut gone) = (Vec::new(), 0);
+    while seen.last() != Some(&last) {
+        let text = received(socket);
+        if let Some((_, behind)) = text.split_once("ACTION=log-lost COUNT=") {
+            gone += behind.split(' ').next().unwrap().parse::<usize>().unwrap();
+        } else {
+            seen.push(text.rsplit_once("N=").unwrap().1.parse().unwrap());
+        }
+    }
+    (seen, gone)
+}
+
+/// More than any queue of the kernel holds (`net.unix.max_dgram_qlen`), and less than a logger keeps.
+const MANY: usize = 1500;
+/// More than a logger keeps.
+const TOO_MANY: usize = 30_000;
+
 #[test]
-fn a_log_that_does_not_keep_up_delays_little_and_loses_nothing() {
-    // More than any queue of the kernel holds (net.unix.max_dgram_qlen).
-    const EVENTS: usize = 1500;
+fn a_log_that_nobody_reads_keeps_nobody_waiting_and_gets_every_line_in_its_order_later() {
+    for serves in [false, true] {
+        let system = System::new();
+        let syslog = system.syslog();
+        let logger = system.made(serves);
+        let start = Instant::now();
+        (0..MANY).for_each(|n| logger.emit(event(n)));
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        assert!(logger.waiting() > 0);
+        let writing = logger.clone();
+        let rest = std::thread::spawn(move || serves || writing.flush(Duration::from_secs(20)) == 0);
+        assert_eq!(numbers_until(&syslog, MANY - 1), ((0..MANY).collect(), 0));
+        assert!(rest.join().unwrap());
+        assert_eq!((system.rest.text(), logger.lost()), (String::new(), 0));
+    }
+}
+
+#[test]
+fn lines_that_there_is_no_room_for_go_to_standard_error_and_not_out_of_memory() {
+    let system = System::new();
+    let syslog = system.syslog();
+    let logger = system.serving();
+    (0..TOO_MANY).for_each(|n| logger.emit(event(n)));
+    let passed_over = system.rest.text().lines().count();
+    assert!(passed_over > TOO_MANY / 10, "{passed_over}");
+    let (numbers, lost) = numbers_until(&syslog, TOO_MANY - passed_over - 1);
+    assert_eq!((numbers, lost, logger.lost()), ((0..TOO_MANY - passed_over).collect(), 0, 0));
+}
+
+#[test]
+fn no_line_is_lost_without_being_counted_where_it_would_have_stood() {
+    let system = System::new();
+    let syslog = system.syslog();
+    system.rest.1.store(true, Relaxed);
+    let logger = system.serving();
+    (0..TOO_MANY).for_each(|n| logger.emit(event(n)));
+    let lost = usize::try_from(logger.lost()).unwrap();
+    assert!(lost > TOO_MANY / 10, "{lost}");
+    // One that has not been told of, and a line behind it.
+    while logger.waiting() > MANY {
+        drop(received(&syslog));
+    }
+    logger.emit(event(TOO_MANY));
+    let text = std::iter::repeat_with(|| received(&syslog)).find(|text| !text.contains("ACTION=t ")).unwrap();
+    assert!(text.starts_with("<27>") && text.contains(&format!("ACTION=log-lost COUNT={lost} REASON=")), "{text}");
+    assert_eq!(numbers_until(&syslog, TOO_MANY), (vec![TOO_MANY], 0));
+}
+
+#[test]
+fn the_end_of_a_logger_waits_for_a_log_but_not_for_long() {
+    let system = System::new();
+    let syslog = system.syslog();
+    let logger = system.serving();
+    (0..MANY).for_each(|n| logger.emit(event(n)));
+    let start = Instant::now();
+    drop(logger);
+    assert!(start.elapsed() >= FAREWELL && start.elapsed() < FAREWELL * 5, "{:?}", start.elapsed());
+    drop(syslog);
     let system = System::new();
     let syslog = system.syslog();
     let logger = system.logger();
-    let start = Instant::now();
-    (0..EVENTS).for_each(|n| logger.emit(event(n)));
-    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
-    let passed_over = system.rest.text().lines().count();
-    assert!(passed_over > 0);
-    for n in 0..EVENTS - passed_over {
-        assert!(received(&syslog).ends_with(&format!("N={n}")));
-    }
-    logger.emit(event(EVENTS));
-    assert!(received(&syslog).ends_with(&format!("N={EVENTS}")));
+    (0..MANY).for_each(|n| logger.emit(event(n)));
+    let reader = std::thread::spawn(move || numbers_until(&syslog, MANY - 1));
+    drop(logger);
+    assert_eq!(reader.join().unwrap(), ((0..MANY).collect(), 0));
+}
+
+#[test]
+fn a_fork_does_not_write_its_parent_s_lines_once_more() {
+    use crate::sys::process::{self, Fork, tests::in_a_process};
+    let said = in_a_process("lines of a parent", || {
+        let system = System::new();
+        let _syslog = system.syslog();
+        let logger = system.logger();
+        (0..MANY).for_each(|n| logger.emit(event(n)));
+        let in_parent = logger.waiting() > 0;
+        if let Fork::Parent(_) = process::fork().unwrap() {
+            loop {
+                if let process::Reaped::Child(_, end) = process::reap().unwrap() {
+                    return format!("{in_parent} {end:?}");
+                }
+            }
+        }
+        process::end(i32::from(logger.waiting() > 0))
+    });
+    assert_eq!(said, format!("true {:?}", process::End::Exited(0)));
 }
 
 #[test]
@@ -183,7 +284,7 @@ fn the_idents_are_the_documented_ones() {
 
 #[test]
 fn a_writer_can_be_the_log() {
-    let rest = Rest::default();
+    let rest = Aside::default();
     Logger::to_writer(Ident::Executor, Box::new(rest.clone())).emit(event(1));
     assert_eq!(rest.text(), "ctrl-exec-exec: ACTION=t N=1\n");
 }

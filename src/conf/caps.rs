@@ -53,10 +53,10 @@ const NAMES: [&str; 41] = [
 
 /// Capabilities that undo a profile's confinement, with what each costs.
 ///
-/// A capability that does only what it says, however far that goes (`CAP_KILL`, `CAP_CHOWN`, `CAP_NET_ADMIN`,
-/// `CAP_SYS_TIME`), is not here, nor is one that works only within what the profile leaves (`CAP_DAC_OVERRIDE` and
-/// `CAP_SETUID` meet the read-only file system and the hidden directories, `CAP_SYS_CHROOT` stays in its mount
-/// namespace).
+/// A capability that does only what it says, however far that goes (`CAP_KILL`, `CAP_NET_ADMIN`, `CAP_SYS_TIME`), is not
+/// here, nor is one that works only within what the profile leaves (`CAP_SYS_CHROOT` stays in its mount namespace). Those of
+/// [`WIDE`] are not here either: where the profile has `writable`, they meet the read-only file system and the filter of
+/// system calls, and without it they still do not reach the agent's own places, although much else.
 const DANGEROUS: [(&str, &str); 12] = [
     ("CAP_SYS_ADMIN", "it can make the read-only file system writable again and uncover what is hidden, mount(2)"),
     ("CAP_SYS_PTRACE", "it can take over processes outside the confinement, ptrace(2)"),
@@ -71,6 +71,11 @@ const DANGEROUS: [(&str, &str); 12] = [
     ("CAP_MAC_ADMIN", "it can change the host's mandatory access control"),
     ("CAP_MAC_OVERRIDE", "it can pass the host's mandatory access control"),
 ];
+
+/// Capabilities that leave the agent's own places alone, but with which a script that may write to the host's other files
+/// (its profile has no `writable`) gains the host in the end: it changes a file that root obeys, or becomes root, whose files
+/// those are, or a group to which the disks belong.
+const WIDE: [&str; 5] = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETGID", "CAP_SETUID"];
 
 /// One capability of the kernel's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -102,6 +107,12 @@ impl Capability {
     #[must_use]
     pub fn cost(self) -> Option<&'static str> {
         DANGEROUS.iter().find(|(name, _)| *name == self.name).map(|(_, cost)| *cost)
+    }
+
+    /// Whether it gives a script the host that may write to the host's files, being all that is needed for that.
+    #[must_use]
+    pub fn is_wide(self) -> bool {
+        WIDE.contains(&self.name)
     }
 
     /// Its name in capitals.

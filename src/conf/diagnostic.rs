@@ -21,6 +21,7 @@ pub struct Diagnostic {
     message: String,
     help: Option<String>,
     warning: bool,
+    key: Option<&'static str>,
 }
 
 /// A place within a file: everything of the line that will be shown, so that the text itself need not be kept.
@@ -36,7 +37,7 @@ struct Spot {
 impl Diagnostic {
     /// Something that concerns the file and no line of it, such as a missing key.
     pub(super) fn whole_file(path: &Arc<Path>, message: impl Into<String>) -> Self {
-        Self { path: Arc::clone(path), spot: None, message: message.into(), help: None, warning: false }
+        Self { path: Arc::clone(path), spot: None, message: message.into(), help: None, warning: false, key: None }
     }
 
     /// Something at the bytes `span` of the line with this number (from 1) and text.
@@ -62,6 +63,27 @@ impl Diagnostic {
     pub(super) fn into_warning(mut self) -> Self {
         self.warning = true;
         self
+    }
+
+    /// The same finding as a warning: the line counts as if it were not there.
+    #[must_use]
+    pub(super) fn skipped(mut self) -> Self {
+        self.message.push_str(": the line is skipped");
+        self.into_warning()
+    }
+
+    /// The same finding about the value of `key` as a warning: this takes its place.
+    #[must_use]
+    pub(super) fn replaced(mut self, key: &'static str, by: &str) -> Self {
+        self.message = format!("{}: {by}", self.message);
+        self.key = Some(key);
+        self.into_warning()
+    }
+
+    /// The key whose value something else took the place of.
+    #[must_use]
+    pub const fn key(&self) -> Option<&'static str> {
+        self.key
     }
 
     /// The same place with something else to say about it.

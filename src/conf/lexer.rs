@@ -49,6 +49,24 @@ enum Item<'s> {
 /// The file's path (for findings that have no line) and its sections; the first one is what stands above all
 /// headers and always exists.
 pub(super) fn sections<'s>(source: &'s Source, path: &'s Arc<Path>, findings: &mut Findings) -> Vec<Section<'s>> {
+    cut(source, path, findings, |error| error)
+}
+
+/// The same of a file in which a line that cannot be read is skipped with a warning.
+pub(super) fn sections_that_can_be_read<'s>(
+    source: &'s Source,
+    path: &'s Arc<Path>,
+    findings: &mut Findings,
+) -> Vec<Section<'s>> {
+    cut(source, path, findings, Diagnostic::skipped)
+}
+
+fn cut<'s>(
+    source: &'s Source,
+    path: &'s Arc<Path>,
+    findings: &mut Findings,
+    judge: impl Fn(Diagnostic) -> Diagnostic,
+) -> Vec<Section<'s>> {
     let mut done = Vec::new();
     let mut current = Section::default();
     let text = source.text().unwrap_or_else(|why| {
@@ -68,7 +86,7 @@ pub(super) fn sections<'s>(source: &'s Source, path: &'s Arc<Path>, findings: &m
                 let next = Section { header: Some(header), settings: Vec::new() };
                 done.push(std::mem::replace(&mut current, next));
             }
-            Err(error) => findings.push(error),
+            Err(error) => findings.push(judge(error)),
         }
     }
     done.push(current);

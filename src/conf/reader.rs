@@ -163,6 +163,23 @@ impl<'s, 'f> Reader<'s, 'f> {
         self.get(key, parse).unwrap_or(Placed::default_of(default))
     }
 
+    /// As [`Reader::get_or`], for a key whose values the original did not judge: what takes the place of one that cannot be
+    /// used is said, in a warning, and is no reason not to serve.
+    pub(super) fn lenient<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, Complaint>,
+        default: T,
+        instead: impl FnOnce(&str) -> (T, &'static str),
+    ) -> T {
+        let Some(span) = self.take(key) else { return default };
+        parse(span.text()).unwrap_or_else(|complaint| {
+            let (value, words) = instead(span.text());
+            self.findings.push(complaint.at(&self.prefix, key, &span).replaced(key, words));
+            value
+        })
+    }
+
     /// As [`Reader::get`], for a key that must be set; the error shows `example` as its value.
     pub(super) fn required<T: Default>(
         &mut self,

@@ -88,7 +88,9 @@ impl Allowlist {
     /// Reads the file alone. Whether its profiles exist is for [`super::agent::load`].
     ///
     /// # Errors
-    /// Every line that is neither blank nor a comment nor a right entry.
+    /// A text that is none, a comment behind an entry, or an annotation that is not known or not right: what was written to
+    /// restrict a script must not go by the board. Any other line that is no entry is skipped, as ever, with a warning:
+    /// what it may have meant does not run.
     pub fn parse(source: &Source) -> Result<(Self, Warnings), ConfErrors> {
         let mut findings = Findings::default();
         let allowlist = Self::read(source, &mut findings);
@@ -98,10 +100,11 @@ impl Allowlist {
     pub(super) fn read(source: &Source, findings: &mut Findings) -> Self {
         let path = source.shared_path();
         let mut entries: BTreeMap<ScriptName, (Entry, Span<'_>)> = BTreeMap::new();
-        for section in lexer::sections(source, &path, findings) {
+        for section in lexer::sections_that_can_be_read(source, &path, findings) {
             if let Some(header) = section.header {
                 let message = format!("unknown section '[{}]': this file has none", shown(header.text()));
-                findings.push(header.error(message).help("profiles are defined in agent.conf; remove the line"));
+                let error = header.error(message).help("profiles are defined in agent.conf; remove the line");
+                findings.push(error.skipped());
             }
             for setting in section.settings {
                 let Some(entry) = entry(&setting, findings) else { continue };
@@ -187,7 +190,8 @@ fn entry(setting: &Setting<'_>, findings: &mut Findings) -> Option<Entry> {
     }
     let Ok(name) = name else {
         let message = format!("'{}' is no script name", shown(setting.key.text()));
-        findings.push(setting.key.error(message).help("letters, digits, '_' and '-', at most 255 of them"));
+        let error = setting.key.error(message).help("letters, digits, '_' and '-', at most 255 of them");
+        findings.push(error.skipped());
         return None;
     };
     if wrong {
@@ -195,7 +199,7 @@ fn entry(setting: &Setting<'_>, findings: &mut Findings) -> Option<Entry> {
     }
     let Some(path) = draft.path else {
         let message = format!("'{}' has no path", setting.key.text());
-        findings.push(setting.equals.error(message).help("write 'name = /absolute/path'"));
+        findings.push(setting.equals.error(message).help("write 'name = /absolute/path'").skipped());
         return None;
     };
     Some(Entry {
@@ -223,11 +227,12 @@ impl<'s> Draft<'s> {
         if self.path.is_some() {
             return Err(token
                 .error(format!("more than one path: '{}' is left over", shown(token.text())))
-                .help("a path cannot contain blanks, and a script takes its arguments from the caller"));
+                .help("a path cannot contain blanks, and a script takes its arguments from the caller")
+                .skipped());
         }
         if !token.text().starts_with('/') {
             let message = format!("the path '{}' is not absolute", shown(token.text()));
-            return Err(token.error(message).help("write it from '/'"));
+            return Err(token.error(message).help("write it from '/'").skipped());
         }
         self.path = Some(token);
         Ok(())
@@ -285,26 +290,37 @@ mod tests {
     }
 
     #[test]
-    fn every_wrong_line_is_an_error_and_all_are_told_at_once() {
-        let text = "a = bin/x\nb = /x /y\nc =\nd = profile=p\ne = /x profle=p\nf = /x profile=\ng = /x profile=a/b\n\
-                    h = /x profile=a profile=b\nnonsense\ni.j = /x\nk = /x # why\n[s]\n";
-        let text = &format!("{text}{} = /x\n", "x".repeat(256));
+    fn a_line_that_is_no_entry_is_skipped_with_a_warning_and_never_runs() {
+        let text = "a = bin/x\nb = /x /y\nc =\nd = profile=p\nnonsense\ni.j = /x\n[s]\n";
+        let (list, warnings) = parse(&format!("{text}{} = /x\ngood = /x\n", "x".repeat(256))).unwrap();
+        assert_eq!(list.iter().map(|entry| entry.name().as_str()).collect::<Vec<_>>(), ["good"]);
+        let warnings = warnings.to_string();
+        for expected in [
+            "s.conf:1:5: warning: the path 'bin/x' is not absolute: the line is skipped",
+            "s.conf:2:8: warning: more than one path: '/y'",
+            "s.conf:3:3: warning: 'c' has no path",
+            "s.conf:4:3: warning: 'd' has no path",
+            "s.conf:5:1: warning: Malformed config line",
+            "s.conf:6:1: warning: Malformed config line: 'i.j' cannot be a key",
+            "s.conf:7:2: warning: unknown section '[s]'",
+            "s.conf:8:1: warning: 'xxx",
+        ] {
+            assert!(warnings.contains(expected), "{expected}\n---\n{warnings}");
+        }
+        assert_eq!(warnings.matches(": the line is skipped\n").count(), 8, "{warnings}");
+    }
+
+    #[test]
+    fn what_was_to_restrict_a_script_is_never_skipped_and_all_errors_are_told_at_once() {
+        let text = "e = /x profle=p\nf = /x profile=\ng = /x profile=a/b\nh = /x profile=a profile=b\nk = /x # why\n";
         let errors = parse(text).unwrap_err();
         for expected in [
-            "s.conf:1:5: the path 'bin/x' is not absolute",
-            "s.conf:2:8: more than one path: '/y'",
-            "s.conf:3:3: 'c' has no path",
-            "s.conf:4:3: 'd' has no path",
-            "s.conf:5:8: unknown annotation 'profle'",
+            "s.conf:1:8: unknown annotation 'profle'",
             "did you mean 'profile=NAME'?",
-            "s.conf:6:8: '' is no profile name",
-            "s.conf:7:16: 'a/b' is no profile name",
-            "s.conf:8:18: a second 'profile='",
-            "s.conf:9:1: Malformed config line",
-            "s.conf:10:1: Malformed config line: 'i.j' cannot be a key",
-            "s.conf:11:8: a comment behind a value",
-            "s.conf:12:2: unknown section '[s]'",
-            "s.conf:13:1: 'xxx",
+            "s.conf:2:8: '' is no profile name",
+            "s.conf:3:16: 'a/b' is no profile name",
+            "s.conf:4:18: a second 'profile='",
+            "s.conf:5:8: a comment behind a value",
         ] {
             assert!(errors.contains(expected), "{expected}\n---\n{errors}");
         }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::failure::CallError;
 use crate::wire::name::AgentName;
+use crate::wire::outcome::OUTCOME_UNKNOWN;
 
 /// One host's result, as it is printed with `--json`.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,12 +43,19 @@ impl HostResult {
         let mut map: Map<String, Value> = fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         map.insert("host".to_owned(), Value::from(host.as_str()));
         map.insert("error".to_owned(), Value::from(error.to_string()));
+        map.extend(error.reason().map(|reason| ("reason".to_owned(), Value::from(reason))));
         Self { host: host.clone(), fields: map }
     }
 
     /// Sets a field unless the agent gave it.
     pub fn default_field(&mut self, key: &str, value: impl Into<Value>) {
         self.fields.entry(key).or_insert_with(|| value.into());
+    }
+
+    /// Marks the result of a script that may have run, to whichever end: nobody told it.
+    pub fn mark_unknown(&mut self) {
+        self.fields.insert("unknown".to_owned(), true.into());
+        self.fields.insert("reason".to_owned(), OUTCOME_UNKNOWN.into());
     }
 
     /// A text field; empty where it is missing or no text.

@@ -2,18 +2,21 @@
 
 use std::future::ready;
 
+use bytes::Bytes;
 use hyper::Method;
 use serde_json::{Map, Value};
 
 use super::answer::{self, HostResult};
 use super::call::{self, Call, Fleet};
-use super::connect::{Dialer, Reply};
+use super::connect::{Ask, Dialer, Reply};
 use super::failure::CallError;
 use super::resolve::Target;
+use super::status::RECORD;
 use crate::audit::{Level, Logger};
 use crate::wire::name::RequestId;
 
-/// Cancels the job of this id on every target.
+/// Cancels the job of this id on every target. A result whose status is `running` is that of a job which is being ended and
+/// takes longer than its agent has waited for.
 pub async fn cancel(fleet: &Fleet, targets: Vec<Target>, id: &RequestId) -> Vec<HostResult> {
     let ask = |target| ask(fleet.dialer.clone(), id.to_string(), target);
     let (log, reqid) = (fleet.log.clone(), id.to_string());
@@ -21,7 +24,9 @@ pub async fn cancel(fleet: &Fleet, targets: Vec<Target>, id: &RequestId) -> Vec<
 }
 
 async fn ask(dialer: Dialer, reqid: String, target: Target) -> Result<Map<String, Value>, CallError> {
-    let Reply { body, .. } = dialer.call(&target, Method::POST, &format!("/cancel/{reqid}"), b"{}".to_vec()).await?;
+    let body = Bytes::from_static(b"{}");
+    let ask = Ask { method: Method::POST, path: &format!("/cancel/{reqid}"), accept: RECORD, body };
+    let Reply { body, .. } = dialer.ask(&target, ask).await?;
     answer::object(&body, "invalid JSON")
 }
 
@@ -38,7 +43,8 @@ fn finish(log: &Logger, reqid: &str, call: &Call) -> HostResult {
             let text = match error {
                 CallError::NotFound(text) if text == "not found" => "this agent cannot cancel jobs".to_owned(),
                 CallError::NotFound(_) => "the agent knows no such job".to_owned(),
-                CallError::Conflict(text) => text.clone(),
+                CallError::Conflict { text, .. } => text.clone(),
+                other if other.is_outcome_unknown() => format!("{other}; the job may be ending all the same"),
                 other => other.to_string(),
             };
             log.emit(line(Level::Error).field("ERROR", &text));

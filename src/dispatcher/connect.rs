@@ -77,7 +77,14 @@ impl Dialer {
     /// # Errors
     /// Anything but a complete answer of status 2xx.
     pub async fn call(&self, target: &Target, method: Method, path: &str, body: Vec<u8>) -> Result<Reply, CallError> {
-        let ask = Ask { method, path, accept: "application/json", body: body.into() };
+        self.ask(target, Ask { method, path, accept: "application/json", body: body.into() }).await
+    }
+
+    /// As [`Dialer::call`], where other answers than JSON of no special kind can be read.
+    ///
+    /// # Errors
+    /// As [`Dialer::call`].
+    pub async fn ask(&self, target: &Target, ask: Ask<'_>) -> Result<Reply, CallError> {
         let (response, _connection) = self.open(target, ask).await?;
         // Each piece may take its time, but not every piece of an answer that comes in drops.
         let whole = timeout(self.patience.saturating_mul(PIECES), self.read(target, response)).await;
@@ -225,17 +232,14 @@ fn request(ask: &Ask<'_>, uri: &str, more: impl FnOnce(Builder) -> Builder) -> R
 }
 
 fn judge_status(status: StatusCode, body: &[u8]) -> Result<(), CallError> {
-    let text = || {
-        let error =
-            super::answer::object(body, "").ok().and_then(|fields| Some(fields.get("error")?.as_str()?.to_owned()));
-        error.unwrap_or_else(|| status.to_string())
-    };
+    let word = |key: &str| Some(super::answer::object(body, "").ok()?.get(key)?.as_str()?.to_owned());
+    let text = || word("error").unwrap_or_else(|| status.to_string());
     match status {
         StatusCode::FORBIDDEN => Err(CallError::Forbidden(text())),
         StatusCode::PAYLOAD_TOO_LARGE => Err(CallError::RequestTooLarge),
-        StatusCode::CONFLICT => Err(CallError::Conflict(text())),
+        StatusCode::CONFLICT => Err(CallError::Conflict { text: text(), reason: word("reason") }),
         StatusCode::NOT_FOUND => Err(CallError::NotFound(text())),
         status if status.is_success() => Ok(()),
-        status => Err(CallError::Status(status.to_string())),
+        status => Err(CallError::Turned { status: status.to_string(), reason: word("reason") }),
     }
 }

@@ -50,7 +50,7 @@ pub(super) fn finish(log: &Logger, order: &RunCall, call: &Call) -> HostResult {
             });
             result
         }
-        Err(error @ CallError::Conflict(text)) => {
+        Err(error @ CallError::Conflict { text, .. }) => {
             log.emit(line(Level::Warning).field("STATUS", "busy"));
             let mut result = failed("busy", error);
             result.fields.insert("error".to_owned(), text.as_str().into());
@@ -59,21 +59,12 @@ pub(super) fn finish(log: &Logger, order: &RunCall, call: &Call) -> HostResult {
         Err(error) => {
             log.emit(line(error.level()).field("ERROR", error));
             let mut result = failed("error", error);
-            if may_run(error) {
-                result.fields.insert("unknown".to_owned(), true.into());
+            if error.is_outcome_unknown() {
+                result.mark_unknown();
                 let hint = format!("the job may run all the same: 'ctrl-exec status {}' asks for it", order.reqid);
                 result.fields.insert("hint".to_owned(), hint.into());
             }
             result
         }
     }
-}
-
-/// Whether the request may have reached the agent.
-const fn may_run(error: &CallError) -> bool {
-    use CallError as E;
-    matches!(
-        error,
-        E::ReadTimeout(_) | E::Lost { .. } | E::Torn { .. } | E::AnswerTooLarge(_) | E::Malformed(_) | E::Unheard
-    )
 }

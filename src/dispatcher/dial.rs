@@ -14,6 +14,7 @@ use tokio_rustls::client::TlsStream;
 use super::failure::{self, CallError};
 use super::pool::{Dialled, Kept, Sending, Shown};
 use super::resolve::Target;
+use crate::sys::socket;
 use crate::tls::resume::{Call, Caller};
 use crate::tls::{self, peer};
 use crate::wire::hex;
@@ -113,6 +114,8 @@ async fn dial(host: &str, port: u16, patience: Duration) -> Result<TcpStream, Ca
             Ok(Ok(stream)) => {
                 // A socket that refuses TCP_NODELAY is already closed; the handshake says so.
                 let _ = stream.set_nodelay(true);
+                // Over HTTP/1 nothing else tells an agent that is gone without a word from one that is busy.
+                let _ = socket::watch_for_loss(&stream);
                 return Ok(stream);
             }
             Ok(Err(error)) => last = CallError::of_connect(host, port, &error),

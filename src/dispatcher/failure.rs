@@ -55,11 +55,24 @@ pub enum CallError {
     RequestTooLarge,
     /// 409: something of the same name is under way. The agent's words are told where they are expected.
     #[error("409 Conflict")]
-    Conflict(String),
+    Conflict {
+        /// The agent's text.
+        text: String,
+        /// Its stable code, if it has one: the original has not.
+        reason: Option<String>,
+    },
     /// 404: no such job, or no such request. The agent's words are told where they are expected.
     #[error("404 Not Found")]
     NotFound(String),
     /// Another status than 200 and 202.
+    #[error("{status}")]
+    Turned {
+        /// The status.
+        status: String,
+        /// The agent's stable code, if it gave one.
+        reason: Option<String>,
+    },
+    /// The request could not be made.
     #[error("{0}")]
     Status(String),
     /// No answer within `read_timeout`.
@@ -99,6 +112,27 @@ impl CallError {
     /// The level of a line about it. That the reader goes away is how many a call is meant to end.
     pub(super) const fn level(&self) -> Level {
         if matches!(self, Self::Unheard | Self::NotAsked) { Level::Info } else { Level::Error }
+    }
+
+    /// The agent's own stable code for its refusal, if it gave one.
+    pub(super) fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Conflict { reason, .. } | Self::Turned { reason, .. } => reason.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Whether the request may have reached the agent, so that the script may have run or may still run.
+    pub(super) const fn is_outcome_unknown(&self) -> bool {
+        matches!(
+            self,
+            Self::ReadTimeout(_)
+                | Self::Lost { .. }
+                | Self::Torn { .. }
+                | Self::AnswerTooLarge(_)
+                | Self::Malformed(_)
+                | Self::Unheard
+        )
     }
 
     /// The error of a connection attempt.

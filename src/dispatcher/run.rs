@@ -120,6 +120,9 @@ fn finish(log: &Logger, order: &RunCall, call: &Call) -> HostResult {
             log.emit(line(error.level()).field("ERROR", error));
             let mut result = call.failed(error, [("script", order.script.as_str()), ("reqid", &order.reqid)]);
             result.default_field("exit", -1);
+            if error.is_outcome_unknown() {
+                result.mark_unknown();
+            }
             result
         }
     }

@@ -93,7 +93,7 @@ impl Site {
         let registry = Registry::new(settings.registry_dir.to_path_buf());
         let queue = Queue::new(settings.pairing_dir());
         let runs = Runs::new(settings.runs_dir());
-        let log = Logger::open(Ident::Dispatcher, Sockets::new(|place| root.path(place)));
+        let log = Logger::serving(Ident::Dispatcher, Sockets::new(|place| root.path(place)));
         Ok((Self { settings, registry, queue, runs, log }, warnings))
     }
 

@@ -2,12 +2,13 @@
 
 use std::future::ready;
 
+use bytes::Bytes;
 use hyper::Method;
 use serde_json::{Map, Value};
 
 use super::answer::{self, HostResult};
 use super::call::{self, Call, Fleet};
-use super::connect::{Dialer, Reply};
+use super::connect::{Ask, Dialer, Reply};
 use super::failure::CallError;
 use super::record::note;
 use super::resolve::{self, ResolveError, Target};
@@ -17,9 +18,12 @@ use crate::store::StoreError;
 use crate::store::runs::{AsyncRun, RunRecord, is_pending};
 use crate::wire::name::RequestId;
 
+/// How a job's record can be read: in our own words (`wire::job`), or in the original's.
+pub(super) const RECORD: &str = concat!("application/vnd.ctrl-exec.job+json", ", application/json");
+
 /// What of a job's record is kept of its end.
-const ENDED: [&str; 9] =
-    ["status", "exit", "stdout", "stderr", "stdout_base64", "stderr_base64", "truncated", "reason", "finished"];
+const ENDED: [&str; 10] =
+    ["status", "exit", "stdout", "stderr", "stdout_base64", "stderr_base64", "truncated", "reason", "hint", "finished"];
 
 /// The record of a run, after every host whose job has no end yet was asked for it. `None` where there is no such run.
 ///
@@ -66,8 +70,8 @@ pub fn pending(site: &Site, run: &AsyncRun) -> (Vec<Target>, Vec<(String, String
 }
 
 async fn ask(dialer: Dialer, reqid: String, target: Target) -> Result<Map<String, Value>, CallError> {
-    let path = format!("/result/{reqid}");
-    let Reply { body, .. } = dialer.call(&target, Method::GET, &path, Vec::new()).await?;
+    let ask = Ask { method: Method::GET, path: &format!("/result/{reqid}"), accept: RECORD, body: Bytes::new() };
+    let Reply { body, .. } = dialer.ask(&target, ask).await?;
     answer::object(&body, "invalid JSON")
 }
 
@@ -141,6 +145,11 @@ mod tests {
         assert_eq!(merged(&accepted(), &json!({"status": "unknown"})), json!({"status": "expired", "port": 1}));
         let error = merged(&json!({"status": "running"}), &json!({"status": "error", "error": "no route"}));
         assert_eq!(error, json!({"status": "running", "fetch_error": "no route"}));
+    }
+
+    #[test]
+    fn our_own_words_for_a_job_are_asked_for() {
+        assert!(RECORD.split(", ").any(|kind| kind == crate::wire::job::MEDIA_TYPE));
     }
 
     #[test]

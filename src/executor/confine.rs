@@ -19,7 +19,7 @@
 //!
 //! The script's process, still root:
 //!
-//! 7. own session, standard descriptors, default signals;
+//! 7. own session, own keyring, standard descriptors, default signals;
 //! 8. takes copies of the writable paths as they are on the host now (`tree`); enters the control group;
 //! 9. goes back to the host's network, which the executor has left, unless the profile has `network = no`; joins the init's
 //!    namespaces, with the init's root directory; takes one of its own for the host name;
@@ -53,6 +53,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::confinement::Confinement;
+use super::fence::Fence;
 use super::household::{Household, Init, fail};
 use super::kind::Kind;
 use super::limits::{Means, means};
@@ -61,7 +62,7 @@ use crate::sys::cgroup::{self, Controllers, Delegation, Group};
 use crate::sys::mount::OwnProcesses;
 use crate::sys::network::HostNetwork;
 use crate::sys::process::{self, End, Fault, Fork, Pid, Signals, Spawn, Spawned};
-use crate::sys::seccomp::{Filter, Wanted};
+use crate::sys::seccomp::{Filter, Filters};
 use crate::sys::{capability, pipe, spaces};
 use crate::wire::outcome::Outcome;
 
@@ -133,9 +134,8 @@ pub(super) struct Lasting {
     processes: OwnProcesses,
     /// The capabilities that it can give.
     available: capability::Set,
-    /// The filters of system calls: for a run with the host's network, and for one without. One that there is none of
-    /// fails the run that wants it.
-    filters: [io::Result<Filter>; 2],
+    /// The filters of system calls. One that there is none of fails the run that wants it.
+    filters: Filters,
 }
 
 impl Lasting {
@@ -151,7 +151,7 @@ impl Lasting {
         // The script's process borrows this one's memory until exec, and gives up rights meanwhile.
         process::let_nobody_look().map_err(failed("parent-death-signal"))?;
         let available = capability::available().map_err(failed("caps"))?;
-        let filters = [false, true].map(|no_network| Filter::new(Wanted { no_network }));
+        let filters = Filters::default();
         Ok(Self { processes: OwnProcesses::find().map_err(failed("process-namespace"))?, available, filters })
     }
 }
@@ -170,7 +170,7 @@ pub(super) fn start(
     outside: Outside<'_>,
     household: &Household,
 ) -> Result<(Spawned, Space), Outcome> {
-    let Lasting { processes, available, filters: [with_network, without] } = outside.lasting()?;
+    let Lasting { processes, available, filters } = outside.lasting()?;
     offer::caps(confinement, *available).map_err(|lacking| fail(lacking.key, lacking.why))?;
     let delegated = || Delegation::find().and_then(|here| here.controllers()).unwrap_or_default();
     let means = means(confinement, delegated).map_err(|limit| fail(limit.key, limit.why))?;
@@ -180,7 +180,7 @@ pub(super) fn start(
         Ok((here, group))
     });
     let group = group.transpose().map_err(failed("control-group"))?;
-    let filter = if confinement.profile().network { with_network } else { without };
+    let filter = filters.get(confinement.calls());
     let work = Work {
         confinement,
         means,
@@ -191,7 +191,8 @@ pub(super) fn start(
         patience: outside.patience,
     };
     let kind = Kind::of(confinement);
-    let (init, ahead) = household.init(processes, kind)?;
+    let fence = Fence::around(confinement).map_err(failed("hidden"))?;
+    let (init, ahead) = household.init(processes, kind, fence)?;
     let (spawned, init) = match launch(&work, &init, processes) {
         Ok(spawned) => (spawned, init),
         // It may have been killed while nobody needed it.
@@ -223,8 +224,8 @@ struct Work<'a> {
     group: Option<&'a (Delegation, Group)>,
     /// The network that the executor has left.
     network: Option<&'a HostNetwork>,
-    /// The filter of system calls for its network, or why there is none.
-    filter: &'a io::Result<Filter>,
+    /// The filter of system calls that it is to have, or why there is none.
+    filter: Option<&'a io::Result<Filter>>,
     /// The script.
     spawn: &'a Spawn,
     /// How long its process may take.
@@ -273,7 +274,7 @@ impl Work<'_> {
         spaces::own_host_name().map_err(Fault::confining("namespaces"))?;
         let groups = group.map(|(here, _)| here.mount());
         tree::complete(confinement, copies, (init.kind, &init.blinds), groups)?;
-        rights::give_up(spawn.program(), confinement, *means, filter)
+        rights::give_up(spawn.program(), confinement, *means, *filter)
     }
 }
 
@@ -314,6 +315,11 @@ impl Space {
     /// Whether init has ended.
     pub(super) const fn is_deserted(&self) -> bool {
         self.deserted
+    }
+
+    /// Whether something of it outlasts it that has to be cleared away.
+    pub(super) const fn is_to_be_cleared(&self) -> bool {
+        self.group.is_some()
     }
 
     /// Has init leave, and with it everything that the run had. Only a control group has to be empty before it can be removed.

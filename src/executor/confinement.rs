@@ -6,54 +6,24 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::host::{HostFacts, PROGRAM, Person};
+use super::own::{Found, Own};
 use crate::conf::Account;
-use crate::conf::agent::{Loaded, Profile, Settings};
+use crate::conf::agent::{Loaded, Profile, Syscalls};
+use crate::conf::caps::Capability;
 use crate::sys::capability;
+use crate::sys::seccomp::{SetIds, Wanted};
 use crate::sys::user::Uid;
 use crate::wire::refusal::Refusal;
 
-/// Directories that many programs share. A file of the agent's own in one of them is hidden alone; from any other
-/// place its whole directory is.
-const SHARED: [&str; 31] = [
-    "/",
-    "/bin",
-    "/boot",
-    "/dev",
-    "/etc",
-    "/etc/pki",
-    "/etc/pki/tls",
-    "/etc/pki/tls/certs",
-    "/etc/pki/tls/private",
-    "/etc/ssl",
-    "/etc/ssl/certs",
-    "/etc/ssl/private",
-    "/home",
-    "/lib",
-    "/lib64",
-    "/mnt",
-    "/opt",
-    "/proc",
-    "/root",
-    "/run",
-    "/sbin",
-    "/srv",
-    "/sys",
-    "/tmp",
-    "/usr",
-    "/usr/bin",
-    "/usr/local",
-    "/usr/local/etc",
-    "/var",
-    "/var/lib",
-    "/var/tmp",
-];
+/// `CAP_FSETID`, with which a file of another's group can be given the bit of set-group-ID.
+const KEEPS_SET_IDS: u8 = 4;
 
 /// Everything that a root executor applies besides limits on time, as one snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confinements {
     profiles: BTreeMap<String, Profile>,
     /// The agent's own places, as configured.
-    own: Vec<PathBuf>,
+    own: Own,
     /// Who the front-end is, if that account exists.
     agent: Option<Uid>,
 }
@@ -67,19 +37,20 @@ impl Confinements {
     pub fn new(loaded: &Loaded, scripts: &Path, facts: &dyn HostFacts) -> Result<Self, String> {
         let settings = &loaded.settings;
         settings.profile_errors().map_err(|errors| errors.to_string())?;
-        let resolve = |path: &Path| facts.resolve(path).ok().map(|found| found.path);
-        settings.writable_errors(scripts, resolve).map_err(|errors| errors.to_string())?;
+        settings.writable_errors(scripts, |path| meanings(path, facts)).map_err(|errors| errors.to_string())?;
         let profiles = settings.profiles.values().map(|profile| (profile.name.to_string(), profile.clone()));
         let agent = facts.person(&settings.user);
         let agent = agent.map_err(|error| format!("the account '{}' cannot be looked up: {error}", *settings.user))?;
-        let own = own_places(settings, scripts);
+        let own = Own::of(loaded, scripts, facts);
         Ok(Self { profiles: profiles.collect(), own, agent: agent.map(|agent| agent.uid) })
     }
 
     /// The same, with the executor's socket out of every script's reach besides.
     #[must_use]
     pub fn and_hidden(mut self, socket: Option<&Path>) -> Self {
-        self.own.extend(socket.map(place));
+        if let Some(socket) = socket {
+            self.own.add(socket);
+        }
         self
     }
 
@@ -99,19 +70,27 @@ impl Confinements {
             let text = format!("run_as is '{}', which is the agent's own account", **account);
             return Err(refuse("run-as-agent", text));
         }
-        let hidden = self.hidden(facts).map_err(|error| refuse("control-unknown", error))?;
-        let reaches = |path: &&PathBuf| hidden.iter().any(|own| path.starts_with(own) || own.starts_with(path));
+        let secret = self.own.secret(facts).map_err(|error| refuse("control-unknown", error))?;
+        let reaches = |path: &&PathBuf| secret.hidden.iter().any(|own| path.starts_with(own) || own.starts_with(path));
         let executable = facts.resolve(Path::new(PROGRAM)).ok();
         let holds_us = |path: &&PathBuf| executable.as_ref().is_some_and(|own| own.path.starts_with(path));
         if let Some(path) = profile.writable.iter().flatten().find(|path| reaches(path) || holds_us(path)) {
             let text = format!("its writable path {} reaches what belongs to the agent", path.display());
             return Err(refuse("writable-control", text));
         }
-        if let Some(own) = hidden.iter().find(|own| program.starts_with(own)) {
+        if let Some(own) = secret.hidden.iter().find(|own| program.starts_with(own)) {
             let text = format!("the script lies in {}, which is hidden from every script", own.display());
             return Err(refuse("script-hidden", text));
         }
-        Ok(Confinement { profile: profile.clone(), person, hidden })
+        let others = match &profile.writable {
+            // Nothing else is there to be written to.
+            Some(writable) => {
+                let within = self.own.scripts_within(writable, name, facts);
+                within.map_err(|why| refuse("writable-script", format!("it may write where the script {why}")))?
+            }
+            None => self.own.public(facts),
+        };
+        Ok(Confinement { profile: profile.clone(), person, found: secret.and(others) })
     }
 
     /// The capabilities that some profile has.
@@ -119,50 +98,15 @@ impl Confinements {
         let caps = self.profiles.values().flat_map(|profile| &profile.caps);
         caps.fold(capability::Set::default(), |set, cap| set.with(cap.number()))
     }
-
-    /// The agent's own places as the file system resolves them now; those that do not exist need no hiding. One that
-    /// somebody else than root has led elsewhere is no place to hide, and no run goes on without it.
-    fn hidden(&self, facts: &dyn HostFacts) -> Result<Vec<PathBuf>, String> {
-        let mut found = Vec::new();
-        for own in &self.own {
-            match facts.place(own) {
-                Ok(place) => found.push(place),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(format!("{} cannot be found out about: {error}", own.display())),
-            }
-        }
-        found.sort();
-        // What lies in another one of them is hidden with it.
-        found.dedup_by(|later, earlier| later.starts_with(earlier));
-        Ok(found)
-    }
 }
 
-/// The directory of everything secret or decisive, or the file alone where others have their files beside it. A
-/// certificate is public, so that its place is nothing to hide; nor is it written by anyone whom a script could be.
-fn own_places(settings: &Settings, scripts: &Path) -> Vec<PathBuf> {
-    let files = [
-        settings.file.as_path(),
-        scripts,
-        &settings.key,
-        &settings.trusted_dispatchers_path,
-        &settings.revoked_serials,
-        &settings.cert_staging_path,
-    ];
-    let socket = settings.executor_socket.iter().map(|socket| socket.as_path());
-    let mut places: Vec<PathBuf> = files.into_iter().chain(socket).map(place).collect();
-    places.push(settings.async_runs_dir.to_path_buf());
-    places.sort();
-    places.dedup();
-    places
-}
-
-/// The directory of a file, unless others have theirs there.
-fn place(file: &Path) -> PathBuf {
-    match file.parent() {
-        Some(directory) if !SHARED.iter().any(|shared| directory == Path::new(shared)) => directory.to_owned(),
-        _ => file.to_owned(),
-    }
+/// What a path means now: the file that it leads to, and every other place where that shows. Nothing if there is none.
+#[must_use]
+pub fn meanings(path: &Path, facts: &dyn HostFacts) -> Vec<PathBuf> {
+    let Ok(found) = facts.resolve(path) else { return Vec::new() };
+    // Whoever may not look is told of what can be seen; the executor may.
+    let others = facts.elsewhere(&found.path).unwrap_or_default();
+    [found.path].into_iter().chain(others).collect()
 }
 
 fn find(account: &Account, facts: &dyn HostFacts) -> io::Result<Person> {
@@ -174,7 +118,7 @@ fn find(account: &Account, facts: &dyn HostFacts) -> io::Result<Person> {
 pub struct Confinement {
     profile: Profile,
     person: Person,
-    hidden: Vec<PathBuf>,
+    found: Found,
 }
 
 impl Confinement {
@@ -193,7 +137,42 @@ impl Confinement {
     /// Files and directories that it cannot reach, whatever its rights.
     #[must_use]
     pub fn hidden(&self) -> &[PathBuf] {
-        &self.hidden
+        &self.found.hidden
+    }
+
+    /// Files that it may see and never change, whatever its rights.
+    pub(super) fn kept(&self) -> &[PathBuf] {
+        &self.found.kept
+    }
+
+    /// Links and directories that it cannot replace, besides those above what is hidden and kept.
+    pub(super) fn passed(&self) -> &[PathBuf] {
+        &self.found.passed
+    }
+
+    /// Which system calls it may not make. `syscalls = off` lifts the list. What would outlast the run or reach past its network
+    /// stays refused, since no other part of a profile could: the first unless the profile may undo itself, and unless it has
+    /// root's files to write to and so no need of such a program (package managers do make them there).
+    pub(super) fn calls(&self) -> Wanted {
+        let profile = &self.profile;
+        let (list, root) = (profile.syscalls == Syscalls::Default, self.person.uid.is_root());
+        let anothers = |cap: &Capability| cap.is_wide() || cap.is_dangerous() || cap.number() == KEEPS_SET_IDS;
+        let set_ids = if !list && profile.allow_dangerous_caps || root && self.writable().is_none() {
+            SetIds::Free
+        } else if root || profile.caps.iter().any(anothers) {
+            SetIds::Neither
+        } else {
+            // The groups of an ordinary account's files are its own, and directories that it shares need the other bit.
+            SetIds::NoUser
+        };
+        Wanted { list, no_network: !profile.network, set_ids }
+    }
+
+    /// Whether its rights reach beyond what it is confined to: without `writable`, it may change files of root's, or become
+    /// somebody who may, and so gains the host in the end.
+    #[must_use]
+    pub fn owns_the_host(&self) -> bool {
+        self.writable().is_none() && (self.person.uid.is_root() || self.profile.caps.iter().any(|cap| cap.is_wide()))
     }
 
     /// The only trees that it may write to; nothing if its account's rights decide.
@@ -224,7 +203,7 @@ pub(super) mod tests {
     use super::*;
     use crate::conf::{Root, Source, agent};
     use crate::executor::pins::Content;
-    use crate::sys::file::{FileError, Identity, Resolved, TrustError};
+    use crate::sys::file::{FileError, Identity, Led, Resolved, TrustError};
     use crate::sys::user::Gid;
 
     const TOP: &str = "port = 1\ncert = /etc/ssl/certs/a.crt\nkey = /etc/ssl/private/a.key\nca = /etc/ssl/certs/ca.crt\n\
@@ -235,8 +214,8 @@ pub(super) mod tests {
 
     impl HostFacts for Host {
         fn resolve(&self, path: &Path) -> io::Result<Resolved> {
-            let link = self.0.iter().find(|(from, _)| Path::new(from) == path);
-            let path = link.map_or(path, |(_, to)| Path::new(to)).to_owned();
+            let link = self.0.iter().find_map(|(from, to)| Some(Path::new(to).join(path.strip_prefix(from).ok()?)));
+            let path: PathBuf = link.unwrap_or_else(|| path.to_owned()).components().collect();
             let gone = path.starts_with("/none");
             if gone {
                 Err(io::ErrorKind::NotFound.into())
@@ -249,8 +228,12 @@ pub(super) mod tests {
             self.resolve(path).map_err(|error| FileError::new(path, "open", error).into())
         }
 
-        fn place(&self, path: &Path) -> io::Result<PathBuf> {
-            self.resolve(path).map(|found| found.path)
+        fn place(&self, path: &Path) -> io::Result<Led> {
+            self.resolve(path).map(|found| Led::straight(found.path))
+        }
+
+        fn elsewhere(&self, _: &Path) -> io::Result<Vec<PathBuf>> {
+            Ok(Vec::new())
         }
 
         fn content(&self, _: &Path) -> io::Result<Content> {
@@ -258,7 +241,8 @@ pub(super) mod tests {
         }
 
         fn person(&self, account: &Account) -> io::Result<Option<Person>> {
-            let known = [("front", 10), ("backup", 20)].into_iter().find(|(name, _)| account.to_string() == *name);
+            let known =
+                [("root", 0), ("front", 10), ("backup", 20)].into_iter().find(|(name, _)| account.to_string() == *name);
             Ok(known.map(|(_, id)| Person {
                 uid: Uid::from_raw(id),
                 gid: Gid::from_raw(id),
@@ -298,6 +282,38 @@ pub(super) mod tests {
         assert!(!hidden.contains(&"/etc/c".into()) && hidden.contains(&"/srv/socket".into()), "{hidden:?}");
         assert_eq!(on(&host, "run_as = backup\nwritable = /srv", "/opt/x").unwrap_err(), "writable-control");
         assert_eq!(on(&host, "run_as = backup", "/srv/socket/x").unwrap_err(), "script-hidden");
+    }
+
+    #[test]
+    fn a_profile_that_gains_the_host_in_the_end_is_named() {
+        let owns = |profile: &str| confinement(profile).unwrap().owns_the_host();
+        assert!(owns("run_as = root"));
+        for cap in ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETGID", "CAP_SETUID"] {
+            assert!(owns(&format!("run_as = backup\ncaps = CAP_KILL,{cap}")), "{cap}");
+        }
+        for profile in ["run_as = backup", "run_as = backup\ncaps = CAP_KILL,CAP_NET_ADMIN"] {
+            assert!(!owns(profile), "{profile}");
+        }
+        assert!(!owns("run_as = root\nwritable = /srv") && !owns("run_as = backup\ncaps = CAP_CHOWN\nwritable = /srv"));
+    }
+
+    #[test]
+    fn which_calls_are_refused_depends_on_what_could_be_left_behind() {
+        let set_ids = |profile: &str| confinement(profile).unwrap().calls().set_ids;
+        for (profile, expected) in [
+            ("run_as = backup", SetIds::NoUser),
+            ("run_as = backup\ncaps = CAP_KILL\nsyscalls = off", SetIds::NoUser),
+            ("run_as = backup\ncaps = CAP_FSETID", SetIds::Neither),
+            ("run_as = backup\ncaps = CAP_SETFCAP\nallow_dangerous_caps = yes", SetIds::Neither),
+            ("run_as = root\nwritable = /srv\nsyscalls = off", SetIds::Neither),
+            ("run_as = root", SetIds::Free),
+            ("run_as = root\nwritable = /srv\nsyscalls = off\nallow_dangerous_caps = yes", SetIds::Free),
+        ] {
+            assert_eq!(set_ids(profile), expected, "{profile}");
+        }
+        let calls = confinement("run_as = root\nnetwork = no\nsyscalls = off").unwrap().calls();
+        assert_eq!(calls, Wanted { list: false, no_network: true, set_ids: SetIds::Free });
+        assert!(confinement("run_as = root\nsyscalls = off").unwrap().calls().is_nothing());
     }
 
     #[test]

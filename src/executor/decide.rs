@@ -228,7 +228,7 @@ mod tests {
     use crate::executor::pins::Content;
     use crate::executor::pins::Pins;
     use crate::executor::policy::ProfileLimits;
-    use crate::sys::file::{FileError, Identity, TrustError};
+    use crate::sys::file::{FileError, Identity, Led, TrustError};
     use crate::wire::name::{RequestId, ScriptName};
 
     /// Paths and what they resolve to.
@@ -249,8 +249,12 @@ mod tests {
             self.resolve(path).map_err(|error| FileError::new(path, "open", error).into())
         }
 
-        fn place(&self, path: &Path) -> io::Result<PathBuf> {
-            self.resolve(path).map(|found| found.path)
+        fn place(&self, path: &Path) -> io::Result<Led> {
+            self.resolve(path).map(|found| Led::straight(found.path))
+        }
+
+        fn elsewhere(&self, _: &Path) -> io::Result<Vec<PathBuf>> {
+            Ok(Vec::new())
         }
 
         fn content(&self, path: &Path) -> io::Result<Content> {
@@ -279,8 +283,12 @@ mod tests {
             Ok(found)
         }
 
-        fn place(&self, path: &Path) -> io::Result<PathBuf> {
+        fn place(&self, path: &Path) -> io::Result<Led> {
             self.0.place(path)
+        }
+
+        fn elsewhere(&self, place: &Path) -> io::Result<Vec<PathBuf>> {
+            self.0.elsewhere(place)
         }
 
         fn content(&self, path: &Path) -> io::Result<Content> {

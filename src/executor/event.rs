@@ -2,12 +2,14 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
-use crate::audit::{Event, Level};
+use crate::audit::{Event, Level, Logger};
 use crate::sys::process::End;
-use crate::wire::name::RequestId;
+use crate::wire::name::{RequestId, ScriptName};
 use crate::wire::order::Order;
-use crate::wire::outcome::Outcome;
+use crate::wire::outcome::{EXIT_NOTHING_RAN, OUTCOME_UNKNOWN, Outcome};
+use crate::wire::trace::TraceParent;
 
 /// One event, one line.
 #[derive(Debug)]
@@ -22,6 +24,19 @@ pub enum ExecEvent<'a> {
         pid: Option<i32>,
         /// How it ended.
         outcome: &'a Outcome,
+    },
+    /// The monitor of an order was killed: nobody knows how the script ended, which is gone with it.
+    Lost {
+        /// The order's id.
+        request: &'a RequestId,
+        /// The script's name.
+        script: &'a ScriptName,
+        /// The trace that the order was part of.
+        trace: Option<&'a TraceParent>,
+        /// The monitor's process id.
+        monitor: i32,
+        /// The signal's number.
+        signal: i32,
     },
     /// The outcome of a detached order could not be written to its status file.
     StatusLost {
@@ -76,8 +91,45 @@ pub enum ExecEvent<'a> {
     },
 }
 
-/// Where events go.
-pub(super) type Audit<'a> = &'a dyn Fn(&ExecEvent<'_>);
+/// Where events go. Nothing here waits for who reads them but [`Trail::settle`], and that not for long.
+pub trait Trail {
+    /// Takes one event.
+    fn tell(&self, event: &ExecEvent<'_>);
+
+    /// Writes what could not be written yet, at most for `limit`; how many events nobody hears of if this process ends now.
+    fn settle(&self, limit: Duration) -> u64 {
+        let _ = limit;
+        0
+    }
+
+    /// Another process has ended with so many that nobody has heard of.
+    fn count(&self, events: u64) {
+        let _ = events;
+    }
+}
+
+impl<F: Fn(&ExecEvent<'_>)> Trail for F {
+    fn tell(&self, event: &ExecEvent<'_>) {
+        self(event);
+    }
+}
+
+impl Trail for Logger {
+    fn tell(&self, event: &ExecEvent<'_>) {
+        self.emit(event.line());
+    }
+
+    fn settle(&self, limit: Duration) -> u64 {
+        if self.waiting() == 0 { 0 } else { self.flush(limit) }
+    }
+
+    fn count(&self, events: u64) {
+        self.count_lost(events);
+    }
+}
+
+/// The same for who only has to tell.
+pub(super) type Audit<'a> = &'a dyn Trail;
 
 impl ExecEvent<'_> {
     /// The event as it is logged.
@@ -86,6 +138,12 @@ impl ExecEvent<'_> {
         match self {
             Self::Ended { order, profile, pid, outcome } => {
                 ended(*order, outcome).maybe("PROFILE", *profile).maybe("PID", *pid)
+            }
+            Self::Lost { request, script, trace, monitor, signal } => {
+                let event = about(Level::Error, "exec", request).field("EXIT", EXIT_NOTHING_RAN);
+                let event = event.field("OUTCOME", "lost").field("SCRIPT", script).maybe("TRACE", *trace);
+                let reason = format!("{OUTCOME_UNKNOWN}: the monitor was killed by signal {signal}");
+                event.field("MONITOR", monitor).field("REASON", reason)
             }
             Self::StatusLost { request, reason } => {
                 about(Level::Error, "exec-status-fail", request).field("ERROR", reason)
@@ -145,7 +203,6 @@ fn ended(order: Option<&Order>, outcome: &Outcome) -> Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::name::ScriptName;
     use crate::wire::order::Mode;
 
     #[test]

@@ -20,7 +20,7 @@ use super::policy::{Paths, Policy};
 use crate::conf::Account;
 use crate::conf::agent::{Loaded, Profile, Syscalls};
 use crate::conf::scripts::Entry;
-use crate::sys::file::{Resolved, TrustError};
+use crate::sys::file::{Led, Resolved, TrustError};
 use crate::wire::explanation::{Confined, Limit, Line, Means, Surroundings};
 use crate::wire::hex;
 use crate::wire::order::Order;
@@ -37,6 +37,10 @@ const GATES: [(Gate, &str); 6] = [
 ];
 /// The gate behind the decision.
 const MEANS: &str = "means";
+
+/// What a profile without `writable` comes to whose script may change files of root's, or become somebody who may.
+pub const OWNS_THE_HOST: &str = "the host is not: without 'writable' it may change files that root obeys (add 'writable', \
+    if only with one directory)";
 
 /// The files that decide, twice: as the executor has them in force, and with the lines that say so.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +72,8 @@ pub fn explain(order: &Order, files: Files<'_>, facts: &dyn HostFacts, offer: &O
         noting.passed.set(passed.get());
     });
     let unseen = noting.denied.into_inner();
-    let about = About { order, files, entry: files.loaded.allowlist.get(order.script()) };
+    let owns_the_host = decided.as_ref().ok().and_then(Plan::confinement).is_some_and(Confinement::owns_the_host);
+    let about = About { order, files, entry: files.loaded.allowlist.get(order.script()), owns_the_host };
     let refused = decided.as_ref().err();
     let stop = unseen.as_ref().map_or_else(|| passed.get(), |(gate, _)| *gate);
     let lines = GATES.iter().enumerate().map(|(number, (gate, name))| match (&unseen, refused) {
@@ -124,8 +129,12 @@ impl HostFacts for Noting<'_> {
         found
     }
 
-    fn place(&self, path: &Path) -> io::Result<PathBuf> {
+    fn place(&self, path: &Path) -> io::Result<Led> {
         self.noted(path, self.facts.place(path))
+    }
+
+    fn elsewhere(&self, place: &Path) -> io::Result<Vec<PathBuf>> {
+        self.noted(place, self.facts.elsewhere(place))
     }
 
     fn content(&self, path: &Path) -> io::Result<Content> {
@@ -142,6 +151,7 @@ struct About<'a> {
     order: &'a Order,
     files: Files<'a>,
     entry: Option<&'a Entry>,
+    owns_the_host: bool,
 }
 
 impl About<'_> {
@@ -184,7 +194,10 @@ impl About<'_> {
     fn passing_confinement(&self) -> String {
         let account = self.profile().and_then(|profile| profile.run_as.as_ref());
         match (&self.files.policy.confinements, account) {
-            (Some(_), Some(account)) => format!("runs as '{}'; nothing of the agent's own is in its reach", **account),
+            (Some(_), Some(account)) => {
+                let but = if self.owns_the_host { format!(", but {OWNS_THE_HOST}") } else { String::new() };
+                format!("runs as '{}'; the agent's own places are out of its reach{but}", **account)
+            }
             (Some(_), None) => String::new(),
             (None, _) => "none: without a root executor, the script has the agent's own rights".to_owned(),
         }

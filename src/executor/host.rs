@@ -10,7 +10,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::pins::{self, Content};
 use crate::conf::Account;
-use crate::sys::file::{self, Identity, Resolved, TrustError};
+use crate::sys::file::{self, Identity, Led, Resolved, TrustError};
+use crate::sys::mount::Changes;
+use crate::sys::mounts::Table;
 use crate::sys::user::{self, Gid, Uid};
 
 /// What a host says about paths and accounts.
@@ -32,7 +34,13 @@ pub trait HostFacts {
     ///
     /// # Errors
     /// There is no such file, it cannot be looked at, or somebody else than root made a symbolic link on the way.
-    fn place(&self, path: &Path) -> io::Result<PathBuf>;
+    fn place(&self, path: &Path) -> io::Result<Led>;
+
+    /// The other places at which mounts show what is at a place, or a part of it.
+    ///
+    /// # Errors
+    /// The place is gone, or the host's mounts cannot be found out about.
+    fn elsewhere(&self, place: &Path) -> io::Result<Vec<PathBuf>>;
 
     /// What is in the file that a path means now, which is asked only for a script that is pinned to its content.
     ///
@@ -60,8 +68,12 @@ impl HostFacts for OnDisk {
         file::resolve_trusted(path)
     }
 
-    fn place(&self, path: &Path) -> io::Result<PathBuf> {
+    fn place(&self, path: &Path) -> io::Result<Led> {
         file::resolve_by_links_of_root(path)
+    }
+
+    fn elsewhere(&self, place: &Path) -> io::Result<Vec<PathBuf>> {
+        Ok(Table::read()?.elsewhere(place)?.places)
     }
 
     fn content(&self, path: &Path) -> io::Result<Content> {
@@ -93,6 +105,8 @@ impl HostFacts for OnDisk {
 pub(super) struct Remembered {
     clock: fn() -> SystemTime,
     memory: RefCell<Memory>,
+    /// What is mounted, and where else places show, while nothing is mounted, unmounted or changed.
+    mounts: RefCell<Option<Mounts>>,
     /// What [`PROGRAM`] was. It is still the same place if it still leads to the same file, which is asked every time.
     program: RefCell<Option<Resolved>>,
 }
@@ -103,7 +117,7 @@ pub(super) const PROGRAM: &str = "/proc/self/exe";
 impl Remembered {
     /// Nobody is known yet.
     pub(super) fn new(clock: fn() -> SystemTime) -> Self {
-        Self { clock, memory: RefCell::default(), program: RefCell::default() }
+        Self { clock, memory: RefCell::default(), mounts: RefCell::default(), program: RefCell::default() }
     }
 }
 
@@ -126,8 +140,20 @@ impl HostFacts for Remembered {
         OnDisk.resolve_trusted(path)
     }
 
-    fn place(&self, path: &Path) -> io::Result<PathBuf> {
+    fn place(&self, path: &Path) -> io::Result<Led> {
         OnDisk.place(path)
+    }
+
+    fn elsewhere(&self, place: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut known = self.mounts.borrow_mut();
+        if known.as_ref().is_some_and(|known| known.changes.happened().unwrap_or(true)) {
+            *known = None;
+        }
+        let known = match &mut *known {
+            Some(known) => known,
+            none => none.insert(Mounts::look()?),
+        };
+        known.elsewhere(place)
     }
 
     fn content(&self, path: &Path) -> io::Result<Content> {
@@ -138,6 +164,33 @@ impl HostFacts for Remembered {
         // Taken before the files are read: a change meanwhile shows the next time.
         let stamps = Stamps::take(&Databases::of_this_host(), (self.clock)());
         self.memory.borrow_mut().person(stamps, account, || OnDisk.person(account))
+    }
+}
+
+/// The host's mounts since they were last looked at.
+#[derive(Debug)]
+struct Mounts {
+    changes: Changes,
+    table: Table,
+    elsewhere: BTreeMap<PathBuf, Vec<PathBuf>>,
+}
+
+impl Mounts {
+    /// Watched before it is read: a change meanwhile shows the next time.
+    fn look() -> io::Result<Self> {
+        let changes = Changes::watch()?;
+        Ok(Self { changes, table: Table::read()?, elsewhere: BTreeMap::new() })
+    }
+
+    fn elsewhere(&mut self, place: &Path) -> io::Result<Vec<PathBuf>> {
+        if let Some(known) = self.elsewhere.get(place) {
+            return Ok(known.clone());
+        }
+        let found = self.table.elsewhere(place)?;
+        if found.lasting {
+            self.elsewhere.insert(place.to_owned(), found.places.clone());
+        }
+        Ok(found.places)
     }
 }
 

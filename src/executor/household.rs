@@ -7,7 +7,8 @@
 //!
 //! **Invariant:** a spare is used only
 //!
-//! - by an order of its own kind;
+//! - by an order of its own kind, with the same fence (`fence`), for which the host has the same directories below the private
+//!   places (`kind`): one that was renamed has taken what covered it along;
 //! - if nothing was mounted, unmounted or changed on the host since before it was made. A monitor that waits gives up its spare
 //!   at such a change, so that nothing is kept busy by it;
 //! - if it lives. Without one that can be used, an order has its own made, in the same way.
@@ -19,8 +20,10 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::fence::Fence;
 use super::init;
 use super::kind::Kind;
 use super::workshop::Blinds;
@@ -59,10 +62,10 @@ pub(super) struct Init {
 }
 
 impl Builder {
-    fn start(processes: &OwnProcesses, kind: Kind) -> io::Result<Self> {
+    fn start(processes: &OwnProcesses, kind: Kind, fence: &Fence) -> io::Result<Self> {
         let (line, theirs) = fdpass::pair(Line::Messages)?;
         match processes.fork_into_new()? {
-            Fork::Child => init::run(kind, &theirs),
+            Fork::Child => init::run(kind, fence, &theirs),
             Fork::Parent(pid) => {
                 // Opened now, while nobody waits. A kernel without such lists (CONFIG_PROC_CHILDREN) has init look instead.
                 let children = children_of(pid);
@@ -137,6 +140,7 @@ impl Init {
 #[derive(Debug)]
 struct Spare {
     builder: Builder,
+    fence: Rc<Fence>,
     until: Instant,
 }
 
@@ -150,6 +154,8 @@ pub(super) struct Household {
     spare: RefCell<Option<Spare>>,
     /// Of the last order.
     kind: Cell<Option<Kind>>,
+    /// What it was kept from.
+    fence: RefCell<Rc<Fence>>,
     changes: Option<Changes>,
     /// The kernel's list of this monitor's children.
     children: Option<File>,
@@ -196,12 +202,14 @@ impl Household {
     ///
     /// # Errors
     /// The outcome: which step of making one failed.
-    pub(super) fn init(&self, processes: &OwnProcesses, kind: Kind) -> Result<(Init, bool), Outcome> {
+    pub(super) fn init(&self, processes: &OwnProcesses, kind: Kind, fence: Fence) -> Result<(Init, bool), Outcome> {
         self.kind.set(Some(kind));
+        self.fence.replace(Rc::new(fence));
         self.drop_outdated(Instant::now());
-        if let Some(Spare { builder, .. }) = self.spare.take() {
+        if let Some(Spare { builder, fence, .. }) = self.spare.take() {
             let pid = builder.pid;
-            if let Some(init) = Some(builder).filter(|spare| spare.kind == kind).and_then(|spare| spare.finish().ok()) {
+            let fits = builder.kind == kind && fence == *self.fence.borrow();
+            if let Some(init) = Some(builder).filter(|_| fits).and_then(|spare| spare.finish().ok()) {
                 return Ok((init, true));
             }
             self.see_out(pid);
@@ -209,12 +217,12 @@ impl Household {
         self.new_init(processes, kind).map(|init| (init, false))
     }
 
-    /// An init that was not made ahead.
+    /// An init for the same order that was not made ahead.
     ///
     /// # Errors
     /// As [`Household::init`].
     pub(super) fn new_init(&self, processes: &OwnProcesses, kind: Kind) -> Result<Init, Outcome> {
-        let builder = Builder::start(processes, kind);
+        let builder = Builder::start(processes, kind, &self.fence.borrow());
         let builder = builder.map_err(|error| fail("process-namespace", error.to_string()))?;
         builder.finish().map_err(|(pid, outcome)| {
             self.see_out(pid);
@@ -225,13 +233,16 @@ impl Household {
     /// Makes a spare of the last order's kind, unless there is one. What is only a saving may fail.
     pub(super) fn provide(&self, processes: &OwnProcesses) {
         let (Some(kind), Some(changes)) = (self.kind.get(), &self.changes) else { return };
+        let fence = Rc::clone(&self.fence.borrow());
         self.drop_outdated(Instant::now());
         // What was changed up to now it will have.
         if self.spare.borrow().is_some() || changes.happened().is_err() {
             return;
         }
-        if let (Ok(builder), Some(until)) = (Builder::start(processes, kind), Instant::now().checked_add(AGE)) {
-            self.spare.replace(Some(Spare { builder, until }));
+        // And what lies in its private places now it will cover.
+        let started = Builder::start(processes, kind.of_now(), &fence);
+        if let (Ok(builder), Some(until)) = (started, Instant::now().checked_add(AGE)) {
+            self.spare.replace(Some(Spare { builder, fence, until }));
         }
     }
 

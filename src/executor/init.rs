@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use super::fence::Fence;
 use super::kind::Kind;
 use super::tree;
 use crate::sys::mount::{self, Left};
@@ -21,8 +22,8 @@ pub(super) const BURIED: u8 = b'd';
 /// Does all of it; the process ends with this function. `line` leads to the monitor: a step that failed is told on it too.
 ///
 /// **Invariant:** called in the first process of its namespace, which has one thread.
-pub(super) fn run(kind: Kind, line: &OwnedFd) -> ! {
-    match prepare(kind, line).and_then(|()| Signals::collect(&SIGNALS).map_err(Fault::confining("init"))) {
+pub(super) fn run(kind: Kind, fence: &Fence, line: &OwnedFd) -> ! {
+    match prepare(kind, fence, line).and_then(|()| Signals::collect(&SIGNALS).map_err(Fault::confining("init"))) {
         Ok(signals) => {
             // Its end means work for the kernel, which the next order is not to wait for. A saving may fail.
             drop(process::give_way());
@@ -35,7 +36,7 @@ pub(super) fn run(kind: Kind, line: &OwnedFd) -> ! {
 
 const SIGNALS: [Signal; 2] = [Signal::SIGCHLD, Signal::SIGTERM];
 
-fn prepare(kind: Kind, line: &OwnedFd) -> Result<(), Fault> {
+fn prepare(kind: Kind, fence: &Fence, line: &OwnedFd) -> Result<(), Fault> {
     process::die_with_parent().map_err(Fault::confining("parent-death-signal"))?;
     // Before it waits for anything: an order's lock or connection must not stay open here. And while the monitor's end of the
     // line is open here, its end would not show.
@@ -47,7 +48,7 @@ fn prepare(kind: Kind, line: &OwnedFd) -> Result<(), Fault> {
         process::end(FAILED);
     }
     mount::leave(Left { network: !kind.network }).map_err(Fault::confining("namespaces"))?;
-    let blinds = tree::prepare(kind)?;
+    let blinds = tree::prepare(kind, fence)?;
     let spaces = Spaces::own(!kind.network).map_err(Fault::confining("namespaces"))?;
     let all = [&blinds.descriptors()[..], &spaces.descriptors()].concat();
     fdpass::send(line, &[READY], &all).map(drop).map_err(Fault::confining("namespaces"))

@@ -120,15 +120,9 @@ impl Reader<'_> {
 
     /// Reads what is there, waiting for it until the deadline; 0 bytes is a reason to come again.
     fn some(&mut self, room: &mut [u8]) -> Result<usize, Refusal> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        let [ready] = poll::readable([Some(self.connection.as_fd())], Some(left)).unwrap_or_default();
-        if !ready.readable {
-            let late = Refusal::new("order-late", "the order did not arrive in time");
-            return if left.is_zero() { Err(late) } else { Ok(0) };
-        }
         // Descriptors travel with the first byte; later ones are nobody's.
         let most = if self.descriptors.is_none() { DETACHED_DESCRIPTORS } else { 0 };
-        match fdpass::receive(self.connection, room, most) {
+        match fdpass::receive_at_once(self.connection, room, most) {
             Ok(message) if message.size == 0 => Err(malformed("the connection ended before the order did")),
             Ok(message) => {
                 self.descriptors.get_or_insert(message.descriptors);
@@ -137,9 +131,20 @@ impl Reader<'_> {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 Err(Refusal::new("order-descriptors", error.to_string()))
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait().map(|()| 0),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
             Err(error) => Err(malformed(&format!("the connection failed: {error}"))),
         }
+    }
+
+    /// Waits until something is there, and no longer than until the deadline.
+    fn wait(&self) -> Result<(), Refusal> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let [ready] = poll::readable([Some(self.connection.as_fd())], Some(left)).unwrap_or_default();
+        if left.is_zero() && !ready.readable {
+            return Err(Refusal::new("order-late", "the order did not arrive in time"));
+        }
+        Ok(())
     }
 }
 

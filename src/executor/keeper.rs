@@ -5,8 +5,9 @@
 //! of memory, another takes its place on the same socket: runs under way have monitors of their own and notice nothing,
 //! and an order that comes meanwhile waits in the socket.
 //!
-//! The keeper also adopts what the monitors' scripts leave behind. In a container, where no init does, it waits for
-//! them, so that no zombies gather.
+//! The keeper also adopts the monitors whose service has died before them. In a container, where no init does, it waits for
+//! them, so that no zombies gather. It starts no script itself, and none that is confined can leave anybody behind: those fall
+//! to the first process of their own namespace, wherever a keeper is.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,6 +23,9 @@ const SHORT: Duration = Duration::from_millis(200);
 /// How a service ends that wants its keeper to take up another file. No status of the program's own.
 pub(super) const UPGRADE: u8 = 99;
 
+/// Hears of a process and the signal that has ended it.
+type Killed<'a> = &'a dyn Fn(Pid, i32);
+
 /// What the caller is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -35,13 +39,14 @@ pub(super) enum Verdict {
     Over,
 }
 
-/// Makes the service's process and waits for its end.
+/// Makes the service's process and waits for its end. `killed` hears of everybody else whom a signal has ended meanwhile:
+/// monitors of a service before, among others.
 ///
 /// **Invariant:** the caller has one thread.
 ///
 /// # Errors
 /// Out of processes or descriptors.
-pub(super) fn keep(control: &OwnedFd) -> io::Result<Verdict> {
+pub(super) fn keep(control: &OwnedFd, killed: Killed<'_>) -> io::Result<Verdict> {
     process::adopt_orphans()?;
     // Who wants the end tells the front-end, or the service; the keeper follows.
     let signals = Signals::collect(&[Signal::SIGCHLD, Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM])?;
@@ -50,7 +55,7 @@ pub(super) fn keep(control: &OwnedFd) -> io::Result<Verdict> {
         Fork::Child => return Ok(Verdict::Serve),
         Fork::Parent(pid) => pid,
     };
-    let end = wait_for(service, &signals)?;
+    let end = wait_for(service, &signals, killed)?;
     if gone(control, Duration::ZERO)? {
         return Ok(Verdict::Over);
     }
@@ -61,10 +66,11 @@ pub(super) fn keep(control: &OwnedFd) -> io::Result<Verdict> {
 }
 
 /// Waits for `service`, and takes note of everybody else who ends meanwhile.
-fn wait_for(service: Pid, signals: &Signals) -> io::Result<End> {
+fn wait_for(service: Pid, signals: &Signals, killed: Killed<'_>) -> io::Result<End> {
     loop {
         match process::reap()? {
             Reaped::Child(pid, end) if pid == service => return Ok(end),
+            Reaped::Child(pid, End::Signalled(signal)) => killed(pid, signal),
             Reaped::Child(..) => {}
             Reaped::Running => {
                 poll::readable([Some(signals.as_fd())], None)?;

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::confinement::Confinement;
+use crate::sys::file::Identity;
 use crate::sys::mount::{self, Attributes, Tree};
 
 /// The directories that are a run's own if its profile has `writable`.
@@ -19,8 +20,9 @@ pub(super) struct Kind {
     suid: bool,
     /// With the host's network.
     pub(super) network: bool,
-    /// Which of [`PRIVATE`] the host has: one that it lacks needs no private one.
-    places: [bool; 3],
+    /// What the host has at each of [`PRIVATE`]: where it has nothing, no private one is needed. A tree was prepared for
+    /// these directories, and is for no run any more that finds others there.
+    places: [Option<Identity>; 3],
 }
 
 impl Kind {
@@ -28,14 +30,20 @@ impl Kind {
     pub(super) fn of(confinement: &Confinement) -> Self {
         let profile = confinement.profile();
         let writable = confinement.writable().is_some();
-        let places = PRIVATE.map(|place| writable && Path::new(place).is_dir());
-        Self { writable, suid: !profile.no_new_privileges, network: profile.network, places }
+        let kind = Self { writable, suid: !profile.no_new_privileges, network: profile.network, places: [None; 3] };
+        kind.of_now()
+    }
+
+    /// What a run of the same profile needs now.
+    pub(super) fn of_now(self) -> Self {
+        let here = |place| if self.writable { Identity::of_directory(Path::new(place)) } else { None };
+        Self { places: PRIVATE.map(here), ..self }
     }
 
     /// The private places, each with its mode.
     pub(super) fn private_places(self) -> impl Iterator<Item = (&'static str, u32)> {
         let each = PRIVATE.into_iter().zip([0o755, 0o755, 0o1777]).zip(self.places);
-        each.filter(|(_, there)| *there).map(|(place, _)| place)
+        each.filter(|(_, there)| there.is_some()).map(|(place, _)| place)
     }
 
     /// The properties of a device that is one.

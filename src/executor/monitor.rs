@@ -3,7 +3,7 @@
 //!
 //! It lives in a session of its own and is deaf to signals, so that neither the end of the executor nor that of the
 //! front-end ends it: what they do to an order they do through its connection. It adopts the orphans among the
-//! script's descendants, so that it can find and end all of them.
+//! descendants of a script that is not confined, so that it can find and end all of them.
 //!
 //! A script that ends by itself ends the order, at once and with its own status. Descendants that it leaves behind
 //! (it may have started a daemon) are left alone, as they always were. A script that is cancelled or out of time is
@@ -21,8 +21,9 @@ use super::event::{Audit, ExecEvent};
 use super::host::Remembered;
 use super::household::Household;
 use super::intake::{self, Asked, Intake, Job};
+use super::ledger::Place;
 use super::policy::Policy;
-use super::post::Post;
+use super::post::{self, Next, Post};
 use super::printed::Printed;
 use super::report;
 use super::supervision::{Ended, Supervision, not_started};
@@ -30,7 +31,7 @@ use crate::sys::network::HostNetwork;
 use crate::sys::process::{self, Pid, Signal, Signals, Spawn, Spawned};
 use crate::sys::{clock, fdpass, user};
 use crate::wire::control::{Control, Reloaded};
-use crate::wire::order::{Order, Report};
+use crate::wire::order::{Mode, Order, Report};
 use crate::wire::outcome::Outcome;
 use crate::wire::refusal::Refusal;
 
@@ -49,13 +50,18 @@ pub(super) struct Means<'a> {
     pub(super) control: Option<OwnedFd>,
     /// As many scripts as may run (this many) run already.
     pub(super) full: Option<usize>,
+    /// Where it notes what it is busy with, if that is to be had.
+    pub(super) place: Option<Place>,
 }
 
 /// Does what a connection asks for, and then what those ask for that `post` brings. The process ends afterwards.
 pub(super) fn run(connection: OwnedFd, means: &Means<'_>, post: Option<&Post>) {
     let signals = match settle_down() {
         Ok(signals) => signals,
-        Err(error) => return Ending::new(&connection, means.audit).tell(&not_started("monitor", &error)),
+        Err(error) => {
+            Ending::new(&connection, means.audit).tell(&not_started("monitor", &error));
+            return;
+        }
     };
     let (lasting, people) = (OnceCell::new(), Remembered::new(clock::now));
     // One that is for a single order needs none, nor does one that confines nothing.
@@ -63,18 +69,22 @@ pub(super) fn run(connection: OwnedFd, means: &Means<'_>, post: Option<&Post>) {
     let household = Household::new(spares);
     let granted = means.policy.confinements.as_ref().map(Confinements::granted).unwrap_or_default();
     let outside = Outside { network: means.network, lasting: &lasting, granted, patience: confine::PATIENCE };
-    let mut connection = connection;
+    let mut turn = Next::Given(connection);
     loop {
-        serve(&connection, means, Kept { signals: &signals, outside, people: &people, household: &household });
-        drop(connection);
+        let kept = Kept { signals: &signals, outside, people: &people, household: &household, post };
+        let stays = serve(&turn, means, kept);
+        let (Next::Given(connection) | Next::Kept(connection)) = turn;
+        let connection = stays.then_some(connection);
         // One that has somebody left to look after is not as good as new.
         let alone = household.take_note(&signals);
-        let next = post.filter(|post| alone && !household.is_spoilt() && post.is_open()).and_then(|post| {
-            outside.provide(&household);
-            post.next(&signals, &household)
-        });
-        match next {
-            Some(next) => connection = next,
+        let Some(post) = post.filter(|post| alone && !household.is_spoilt() && post.is_open()) else {
+            connection.iter().for_each(post::part);
+            return;
+        };
+        outside.provide(&household);
+        means.audit.settle(Duration::ZERO);
+        match post.next(connection, &signals, &household) {
+            Some(next) => turn = next,
             None => return,
         }
     }
@@ -87,19 +97,39 @@ struct Kept<'a> {
     outside: Outside<'a>,
     people: &'a Remembered,
     household: &'a Household,
+    post: Option<&'a Post>,
 }
 
-fn serve(connection: &OwnedFd, means: &Means<'_>, kept: Kept<'_>) {
-    let Means { policy, audit, control, full, .. } = means;
+impl Kept<'_> {
+    /// Whether a connection can be kept behind the end of this order: not where something is to be cleared away first, which
+    /// a fresh monitor would not wait for.
+    fn stays(self, order: &Order, space: Option<&Space>) -> bool {
+        let clears = space.is_some_and(Space::is_to_be_cleared);
+        let free = self.post.is_some_and(Post::is_open) && !self.household.is_spoilt();
+        order.is_kept() && order.mode() == Mode::Attached && free && !clears
+    }
+}
+
+/// Does what one connection asks for. Whether it is kept for another order.
+fn serve(turn: &Next, means: &Means<'_>, kept: Kept<'_>) -> bool {
+    let Means { policy, audit, control, full, place, .. } = means;
     let audit = *audit;
+    let (Next::Given(connection) | Next::Kept(connection)) = turn;
     let asked = intake::take(connection, Instant::now() + INTAKE);
     let intake = match asked.and_then(|asked| only_an_order(connection, control.as_ref(), asked)) {
         Ok(Some(intake)) => intake,
-        Ok(None) => return,
+        Ok(None) => return false,
         Err(refusal) => return Ending::new(connection, audit).tell(&Outcome::Refused(refusal)),
     };
+    // Looked at now that the order is here, so that the answer is no older than the order.
+    if matches!(turn, Next::Kept(_)) && kept.post.is_none_or(Post::is_let_go) {
+        drop(report::send_now(connection, &Report::Declined));
+        return false;
+    }
     let Intake { order, stdio, job } = intake;
-    let mut ending = Ending { order: Some(&order), ..Ending::new(connection, audit) };
+    // Until the outcome is told.
+    let noted = place.as_ref().map(|place| place.note(&order));
+    let mut ending = Ending { order: Some(&order), stays: kept.stays(&order, None), ..Ending::new(connection, audit) };
     let mut cancel = None;
     if let Some(Job { status, lock, cancel: fifo }) = job {
         (ending.status, ending.lock, cancel) = (Some(status), Some(lock), Some(fifo));
@@ -129,11 +159,13 @@ fn serve(connection: &OwnedFd, means: &Means<'_>, kept: Kept<'_>) {
                 // What cannot be cut is removed with the job's other files, as ever.
                 drop(printed.cut());
             }
-            ending.start = start;
-            ending.tell(&outcome);
+            (ending.start, ending.stays) = (start, kept.stays(&order, space.as_ref()));
+            let stays = ending.tell(&outcome);
+            drop(noted);
             if let Some(space) = space {
                 space.see_out(kept.signals, kept.household);
             }
+            stays
         }
     }
 }
@@ -166,12 +198,11 @@ fn only_an_order(connection: &OwnedFd, control: Option<&OwnedFd>, asked: Asked) 
     Ok(None)
 }
 
-/// Leaves everything that could end this process by accident, and becomes the one that orphans fall to.
+/// Leaves everything that could end this process by accident.
 fn settle_down() -> std::io::Result<Signals> {
     process::own_session()?;
     process::block_all()?;
     process::default_for_good();
-    process::adopt_orphans()?;
     Signals::collect(&[Signal::SIGCHLD])
 }
 
@@ -194,6 +225,8 @@ fn start(plan: &Plan, stdio: [OwnedFd; 3], kept: Kept<'_>) -> Result<(Spawned, O
             let reason = "a root executor runs nothing without a profile that it applies".to_owned();
             return Err(Outcome::NotConfined { step: "profile".to_owned(), reason });
         }
+        // Who is confined falls to the first process of its namespace, and to nobody outside.
+        process::adopt_orphans().map_err(|error| not_started("monitor", &error))?;
         return spawn.start().map(|spawned| (spawned, None)).map_err(|error| not_started("fork", &error));
     };
     let spawn = Spawn {
@@ -218,29 +251,43 @@ struct Ending<'a> {
     pid: Option<Pid>,
     /// The start, if it was not told yet: it is then told with the end.
     start: Option<Report>,
+    /// The connection is kept.
+    stays: bool,
     status: Option<OwnedFd>,
     lock: Option<OwnedFd>,
 }
 
 impl<'a> Ending<'a> {
     fn new(connection: &'a OwnedFd, audit: Audit<'a>) -> Self {
-        Self { connection, audit, order: None, profile: None, pid: None, start: None, status: None, lock: None }
+        Self {
+            connection,
+            audit,
+            order: None,
+            profile: None,
+            pid: None,
+            start: None,
+            stays: false,
+            status: None,
+            lock: None,
+        }
     }
 
     /// Status file first: whoever hears the report will find the file complete, and whoever finds it free (it is the
-    /// last to be let go) may start the script anew.
-    fn tell(self, outcome: &Outcome) {
+    /// last to be let go) may start the script anew. Whether the connection is kept.
+    fn tell(self, outcome: &Outcome) -> bool {
         let written = self.status.as_ref().map_or(Ok(()), |status| report::write_status(status, outcome));
         // Whoever is forked at this moment has it too, until it closes everything.
         let lock = self.lock.map(std::fs::File::from);
         drop((lock.as_ref().map(std::fs::File::unlock), self.status));
         if let (Err(reason), Some(order)) = (&written, self.order) {
-            (self.audit)(&ExecEvent::StatusLost { request: order.request(), reason });
+            self.audit.tell(&ExecEvent::StatusLost { request: order.request(), reason });
         }
         // A front-end that is gone has no more use for it; the audit line has it in any case.
-        let reports: Vec<Report> = self.start.into_iter().chain([Report::Ended(outcome.clone())]).collect();
-        drop(report::send(self.connection, &reports));
+        let last = if self.stays { Report::Free } else { Report::Ended };
+        let reports: Vec<Report> = self.start.into_iter().chain([last(outcome.clone())]).collect();
+        let stays = report::send(self.connection, &reports).is_ok() && self.stays;
         let pid = self.pid.map(Pid::as_raw);
-        (self.audit)(&ExecEvent::Ended { order: self.order, profile: self.profile, pid, outcome });
+        self.audit.tell(&ExecEvent::Ended { order: self.order, profile: self.profile, pid, outcome });
+        stays
     }
 }

@@ -7,7 +7,6 @@ use super::confinement::Confinement;
 use super::host::HostFacts;
 use super::limits::{self, Means, Unenforceable};
 use super::policy::Policy;
-use crate::conf::agent::Syscalls;
 use crate::sys::capability::{self, Set};
 use crate::sys::cgroup::{Controllers, Delegation};
 use crate::sys::kernel::{self, Kernel};
@@ -73,11 +72,21 @@ pub(super) fn applicable(confinement: &Confinement, offer: &Offer) -> Result<Mea
         return Err(Unenforceable { key: "namespaces", why: why.to_owned() });
     }
     landlock(confinement, offer.kernel.landlock)?;
-    if confinement.profile().syscalls == Syscalls::Default && !offer.kernel.seccomp {
+    if !confinement.calls().is_nothing() && !offer.kernel.seccomp {
         let why = "this kernel has no filters of system calls, or there is none for this kind of machine";
         return Err(Unenforceable { key: "syscalls", why: why.to_owned() });
     }
     Ok(means)
+}
+
+/// Every profile whose scripts gain the host in the end: [`Confinement::owns_the_host`].
+#[must_use]
+pub fn owners(policy: &Policy, facts: &dyn HostFacts) -> Vec<String> {
+    let Some(confinements) = &policy.confinements else { return Vec::new() };
+    let owns = |name: &&String| {
+        confinements.of(name, Path::new("/"), facts).is_ok_and(|confinement| confinement.owns_the_host())
+    };
+    policy.profiles.keys().filter(owns).cloned().collect()
 }
 
 /// Every profile whose runs would be refused on this host whatever the script is, with its key or the refusal's code, and

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::confinement::Confinements;
+use super::confinement::{Confinements, meanings};
 use super::host::OnDisk;
 use super::pins::Pins;
 use crate::conf::agent::{self, Loaded, Profile, Settings};
@@ -144,8 +144,9 @@ fn trusted(path: &Path) -> Result<Vec<u8>, String> {
 /// could give orders itself, past trust map, hook and log.
 fn judge(loaded: &Loaded, front_end: Option<&Account>) -> Result<(), String> {
     let settings = &loaded.settings;
-    let resolved = |path: &Path| file::resolve(path).ok().map(|found| found.path);
-    settings.writable_errors(loaded.allowlist.file(), resolved).map_err(|errors| errors.to_string())?;
+    settings
+        .writable_errors(loaded.allowlist.file(), |path| meanings(path, &OnDisk))
+        .map_err(|errors| errors.to_string())?;
     let taken = [uid(&settings.user)?, front_end.map(|account| account.uid().as_raw())];
     let mut faults = Vec::new();
     for (name, profile) in &settings.profiles {
@@ -204,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_fault_in_either_is_told_with_its_place() {
-        let text = loaded(AGENT, "a = relative\n").unwrap_err();
+        let text = loaded(AGENT, "a = /opt/a # why\n").unwrap_err();
         assert!(text.contains("scripts.conf:1:"), "{text}");
         let text = loaded("nonsense\n", "a = /opt/a\n").unwrap_err();
         assert!(text.contains("agent.conf:1:"), "{text}");

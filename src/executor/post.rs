@@ -1,19 +1,27 @@
 //! How a monitor that has done with its order gets another one.
 //!
 //! To fork a monitor and to bury it costs as much as many a script. So one that is as good as new says so and waits for a
-//! moment, and the executor gives it the next order. It is as good as new if:
+//! moment, and the executor gives it the next order's connection. Where the front-end has asked for it, the last order's
+//! connection stays open meanwhile and the next order comes on it, straight from the front-end: then the executor, which
+//! would only pass it on, need not wake up. A monitor is as good as new if:
 //!
 //! - no descendant is left: neither a script's daemon nor anybody who is not buried yet, but for the inits of confined runs
 //!   that are over (those are killed and alone, and only the kernel's work on their namespaces is not done yet) and the spare
 //!   one for its next order (`household`);
-//! - whatever the order brought is closed: that is all owned by what ends with the order;
+//! - whatever the order brought is closed, but for a connection that is kept: that is all owned by what ends with the order;
 //! - it never took on anything of a run: rights, namespaces, limits and control groups are taken on by the script's own
 //!   process and by inits. What it gives up itself, it gives up for all of its orders: the capabilities that no
 //!   profile of its policy has;
 //! - the policy is the one that it was forked with: the executor lets go of its line at a reload.
 //!
-//! **Invariant:** an order that was given is taken, or the giving fails: a monitor that gives up waiting closes its line
-//! to further orders first, and looks once more.
+//! Of an order on a kept connection the executor hears nothing. It counts the monitor as one at work as long as that keeps
+//! its connection, so that never more than `max_children` are; and where it has no other place, it lets go of those.
+//!
+//! **Invariant:** an order that was given is taken, or the giving fails, or (on a kept connection) it is declined and
+//! nothing of it has happened: a monitor that gives up waiting lets nothing more in first, and looks once more.
+//!
+//! **Invariant:** an order on a kept connection that was written after the executor had let go of the monitor's line is not
+//! carried out: not under a policy that is not in force any more, nor for an executor that is gone.
 //!
 //! **Invariant:** an idle monitor ends with its executor, whose end closes the line.
 
@@ -22,8 +30,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::household::Household;
+use super::report;
 use crate::sys::process::{self, Signals};
 use crate::sys::{fdpass, poll};
+use crate::wire::order::Report;
 
 /// How long a monitor waits for another order.
 const IDLE: Duration = Duration::from_secs(2);
@@ -35,15 +45,59 @@ const MOST: u32 = 500;
 pub(super) struct Post {
     /// Where orders come from.
     line: OwnedFd,
-    /// Where all monitors say that they are free.
+    /// Where all monitors say that they are free, or that they keep a connection.
     voice: OwnedFd,
     left: Cell<u32>,
+    /// Whether the executor knows that a connection is kept.
+    told: Cell<bool>,
+}
+
+/// What a monitor says to its executor: its number when it is free, and the negative of it when it keeps a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    Free(process::Pid),
+    Keeps(process::Pid),
+}
+
+impl Word {
+    /// Its size, in bytes.
+    pub(super) const SIZE: usize = size_of::<i32>();
+
+    pub(super) const fn parse(bytes: [u8; Self::SIZE]) -> Self {
+        let number = i32::from_ne_bytes(bytes);
+        let pid = process::Pid::from_raw(number.saturating_abs());
+        if number < 0 { Self::Keeps(pid) } else { Self::Free(pid) }
+    }
+
+    const fn bytes(self) -> [u8; Self::SIZE] {
+        match self {
+            Self::Free(pid) => pid.as_raw().to_ne_bytes(),
+            Self::Keeps(pid) => pid.as_raw().saturating_neg().to_ne_bytes(),
+        }
+    }
+}
+
+/// Where the next order comes.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// On a connection that the executor has given.
+    Given(OwnedFd),
+    /// On the connection that was kept.
+    Kept(OwnedFd),
+}
+
+/// What became of a kept connection.
+enum Heard {
+    Order,
+    /// The front-end has closed it.
+    Closed,
+    Nothing,
 }
 
 impl Post {
     /// At the line of one monitor and the voice of all.
     pub(super) const fn new(line: OwnedFd, voice: OwnedFd) -> Self {
-        Self { line, voice, left: Cell::new(MOST) }
+        Self { line, voice, left: Cell::new(MOST), told: Cell::new(false) }
     }
 
     /// Whether there may be another order.
@@ -51,11 +105,70 @@ impl Post {
         self.left.get() > 0
     }
 
-    /// Waits for the next order's connection; `None` if there is to be none. `household` looks after its members meanwhile.
-    pub(super) fn next(&self, signals: &Signals, household: &Household) -> Option<OwnedFd> {
+    /// Whether the executor has let go of the line: see the invariants.
+    pub(super) fn is_let_go(&self) -> bool {
+        poll::closed(self.line.as_fd(), Duration::ZERO).unwrap_or(true)
+    }
+
+    /// Waits for the next order, on the connection that is kept if one is; `None` if there is to be none. `household` looks
+    /// after its members meanwhile.
+    pub(super) fn next(&self, kept: Option<OwnedFd>, signals: &Signals, household: &Household) -> Option<Next> {
+        if let Some(connection) = kept {
+            match self.hear(&connection, signals, household) {
+                Heard::Order => {
+                    self.left.update(|left| left.saturating_sub(1));
+                    return Some(Next::Kept(connection));
+                }
+                Heard::Closed => {}
+                Heard::Nothing => {
+                    part(&connection);
+                    return None;
+                }
+            }
+        }
+        self.given(signals, household).map(Next::Given)
+    }
+
+    fn say(&self, word: impl FnOnce(process::Pid) -> Word) -> std::io::Result<()> {
+        fdpass::send_now(&self.voice, &word(process::own_id()).bytes()).map(drop)
+    }
+
+    /// Waits for an order on a kept connection.
+    fn hear(&self, connection: &OwnedFd, signals: &Signals, household: &Household) -> Heard {
+        // One that does not hear of it would take this monitor for one at work as long as it waits, and no longer.
+        if !self.told.get() {
+            self.told.set(self.say(Word::Keeps).is_ok());
+        }
+        let Some(until) = Instant::now().checked_add(IDLE) else { return Heard::Nothing };
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let sources = [Some(connection.as_fd()), Some(self.line.as_fd()), Some(signals.as_fd())];
+            let Ok(([order, line, other], changed)) =
+                poll::readable_or_changed(sources, household.changes(), Some(left))
+            else {
+                return Heard::Nothing;
+            };
+            if changed {
+                household.drop_spare();
+            }
+            if order.readable {
+                // One that has closed may have given an order before.
+                let over = order.closed && !fdpass::has_word(connection).unwrap_or(false);
+                return if over { Heard::Closed } else { Heard::Order };
+            }
+            let goes_on = !line.readable && (changed || other.readable);
+            if !(goes_on && household.take_note(signals)) {
+                return Heard::Nothing;
+            }
+        }
+    }
+
+    /// Waits for a connection from the executor.
+    fn given(&self, signals: &Signals, household: &Household) -> Option<OwnedFd> {
         self.left.set(self.left.get().checked_sub(1)?);
         // If nobody reads it, as many are free as will ever be wanted; or the executor is gone.
-        fdpass::send_now(&self.voice, &process::own_id().as_raw().to_ne_bytes()).ok()?;
+        self.say(Word::Free).ok()?;
+        self.told.set(false);
         let until = Instant::now().checked_add(IDLE)?;
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -74,5 +187,28 @@ impl Post {
             }
         }
         fdpass::receive(&self.line, &mut [0; 1], 1).ok()?.descriptors.pop()
+    }
+}
+
+/// Gives up a kept connection: an order that is there is declined, and none can come any more.
+pub(super) fn part(connection: &OwnedFd) {
+    if fdpass::close_ear(connection).is_ok() && fdpass::has_word(connection).unwrap_or(false) {
+        // A front-end that is gone has nobody to give the order to again.
+        drop(report::send_now(connection, &Report::Declined));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::process::Pid;
+
+    #[test]
+    fn a_word_is_read_as_it_was_said() {
+        let pid = Pid::from_raw(4_194_304);
+        for word in [Word::Free(pid), Word::Keeps(pid)] {
+            assert_eq!(Word::parse(word.bytes()), word);
+        }
+        assert_eq!(Word::parse(i32::MIN.to_ne_bytes()), Word::Keeps(Pid::from_raw(i32::MAX)));
     }
 }

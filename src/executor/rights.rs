@@ -8,7 +8,6 @@ use super::kind;
 use super::limits::Means;
 use super::offer;
 use super::workshop;
-use crate::conf::agent::Syscalls;
 use crate::sys::landlock::{self, Access, Ruleset};
 use crate::sys::process::{self, Fault};
 use crate::sys::seccomp::Filter;
@@ -19,7 +18,7 @@ pub(super) fn give_up(
     program: &Path,
     confinement: &Confinement,
     means: Means,
-    filter: &io::Result<Filter>,
+    filter: Option<&io::Result<Filter>>,
 ) -> Result<(), Fault> {
     let (profile, person) = (confinement.profile(), confinement.person());
     if let Some(processes) = means.processes_of_user {
@@ -39,7 +38,7 @@ pub(super) fn give_up(
     if let Some(rules) = rules {
         rules.restrict().map_err(Fault::confining("landlock"))?;
     }
-    if profile.syscalls == Syscalls::Default {
+    if let Some(filter) = filter {
         let installed = filter.as_ref().map_err(|error| error.kind().into()).and_then(Filter::install);
         installed.map_err(Fault::confining("syscalls"))?;
     }

@@ -177,7 +177,8 @@ impl<'a> Supervision<'a> {
 
     /// Takes note of everyone who has ended.
     fn reap(&mut self, connection: &OwnedFd) -> Option<Outcome> {
-        while matches!(self.signals.next(), Ok(Some(_))) {}
+        // Another one is another reason to come here.
+        drop(self.signals.next());
         loop {
             match process::reap() {
                 Ok(Reaped::Child(pid, end)) if pid == self.leader => {
@@ -283,7 +284,7 @@ impl<'a> Supervision<'a> {
             (_, None) => self.signal_tree(&process::freeze_and_kill(), Signal::SIGKILL),
         }
         if action == Action::KillAndTell {
-            audit(&ExecEvent::Lingering { request: self.order.request() });
+            audit.tell(&ExecEvent::Lingering { request: self.order.request() });
         }
     }
 }
@@ -305,15 +306,22 @@ pub(super) fn not_started(step: &str, error: &std::io::Error) -> Outcome {
 fn explain(failure: &Failure, plan: &Plan) -> String {
     let reason = failure.reason();
     let exists = || std::fs::metadata(crate::sys::file::path_of(plan.program())).is_ok();
-    match reason.kind() {
-        _ if failure.step() == "identity" => "the file was replaced while it was being started: try again".to_owned(),
-        std::io::ErrorKind::NotFound if exists() => {
+    match (failure.step(), reason.kind()) {
+        ("identity", _) => "the file was replaced while it was being started: try again".to_owned(),
+        ("directory", kind) => {
+            let entered =
+                if kind == std::io::ErrorKind::PermissionDenied { ", which its account may not enter" } else { "" };
+            format!("{failure}: it is the working_directory of profile '{}'{entered}", plan.profile())
+        }
+        // What is known of the program explains no other step.
+        (step, _) if step != "exec" => failure.to_string(),
+        (_, std::io::ErrorKind::NotFound) if exists() => {
             format!("{reason}: the file is there, so the program that its '#!' line names is not")
         }
         _ if reason.raw_os_error() == Some(process::NOT_A_PROGRAM) => {
             format!("{reason}: a script needs a '#!' line, a program must be made for this kind of machine")
         }
-        std::io::ErrorKind::PermissionDenied => {
+        (_, std::io::ErrorKind::PermissionDenied) => {
             let confinement = plan.confinement();
             let uid = confinement.map_or(user::current().0, |confinement| confinement.person().uid);
             let readable = confinement.is_some_and(|confinement| confinement.profile().readable.is_some());

@@ -8,6 +8,7 @@
 //! 1. for a run without `writable`, a copy of the host's `/dev` is taken, while nothing is covered;
 //! 2. a file system in memory is made ready (`workshop`): `/dev`, `/tmp` and `/run` for a run with `writable`, and something
 //!    empty, closed and read-only to hide things behind; it is attached nowhere as a whole;
+//!    the directories and links that lead to the agent's own places are made unmovable (`fence`);
 //! 3. the whole tree gets its properties in one call: no device nodes, no set-user-ID programs (unless the profile says
 //!    `no_new_privileges = no`), and for a run with `writable`, read-only;
 //! 4. the private places are attached, `/dev/pts` and `/proc` are mounted new (`/proc` read-only).
@@ -20,12 +21,15 @@
 //!
 //! Then, in the run's ([`complete`]):
 //!
-//! 6. the copies go to their places; for a run without `writable`, the control groups become read-only;
+//! 6. the private places are seen to be private still: the host may have renamed what they lie over, and they went with it. The
+//!    copies go to their places, and what is not to be written in them is kept (`own`); for a run without `writable`, the
+//!    control groups become read-only;
 //! 7. the agent's own places are hidden, last, so that nothing lies over them;
 //! 8. the properties are read back.
 //!
 //! **Invariant:** a tree that was prepared is used only while the host's table of mounts is the one that it was made from
-//! (`household`). Files that were made meanwhile show in it: its mounts are the host's file systems themselves.
+//! (`household`), and while the host has the same directories below its private places. Files that were made meanwhile show in
+//! it: its mounts are the host's file systems themselves.
 //!
 //! # What a read-only tree does not stop, and what does
 //!
@@ -38,7 +42,10 @@
 //! | a fresh `/proc` is writable | it is mounted read-only |
 //! | user namespaces | the filter of system calls |
 //! | making it writable again with `CAP_SYS_ADMIN` | such a profile must say `allow_dangerous_caps`; the filter, Landlock |
-//! | renaming a directory above a hidden one | no writable path may hold, be or lie in one of the agent's own |
+//! | renaming a directory above a hidden one | none can be renamed (`fence`); no writable path may hold, be or lie in one |
+//! | another mount of what is hidden | it is hidden wherever it shows (`own`); no writable path may reach it there either |
+//! | the script of a stronger profile in a writable path | it is mounted on itself read-only (`fence`) |
+//! | a set-user-ID program that is left behind | the filter of system calls, which `syscalls = off` does not lift |
 //!
 //! What belongs to a private place and is wanted nevertheless is named in `writable`: `/tmp/shared`, `/run/dbus`,
 //! `/dev/ttyUSB0`. Two things stay without being named: the file that `/etc/resolv.conf` leads to, which may be in
@@ -54,6 +61,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::confinement::Confinement;
+use super::fence::{self, Fence};
 use super::kind::{Kind, PRIVATE, Piece};
 use super::workshop::{self, Blinds, Made};
 use crate::sys::file::Identity;
@@ -65,10 +73,11 @@ const CLOSED: Attributes =
     Attributes::READ_ONLY.and(Attributes::NO_SUID).and(Attributes::NO_DEVICES).and(Attributes::NO_EXEC);
 
 /// Steps 1 to 4; what to hide things behind.
-pub(super) fn prepare(kind: Kind) -> Result<Blinds, Fault> {
+pub(super) fn prepare(kind: Kind, fence: &Fence) -> Result<Blinds, Fault> {
     process::set_umask(0);
     let devices = if kind.writable { None } else { Some(copy(Path::new("/dev"), kind.lasting(), "private-places")?) };
     let Made { private, blinds } = workshop::make(kind).map_err(Fault::confining("private-places"))?;
+    fence.put_up(&blinds)?;
     mount::restrict(Path::new("/"), kind.whole()).map_err(Fault::confining("read-only"))?;
     private.into_iter().chain(devices).try_for_each(|piece| attach(piece, "private-places"))?;
     mount::fresh(Fresh::Processes, Path::new("/proc"), CLOSED).map_err(Fault::confining("proc"))?;
@@ -90,9 +99,16 @@ pub(super) fn complete(
     (kind, blinds): (Kind, &Blinds),
     groups: Option<&Path>,
 ) -> Result<(), Fault> {
+    kind.private_places().try_for_each(|(place, _)| prove_private(Path::new(place), blinds))?;
     copies.into_iter().try_for_each(|piece| attach(piece, "writable"))?;
     if let Some(groups) = groups.filter(|_| !kind.writable) {
         mount::restrict(groups, Attributes::READ_ONLY).map_err(Fault::confining("control-group"))?;
+    }
+    if kind.writable {
+        let keep = |file: &PathBuf| {
+            fence::keep(file).map_err(|error| Fault::confining("writable")(error).about(file.display()))
+        };
+        confinement.kept().iter().try_for_each(keep)?;
     }
     confinement.hidden().iter().try_for_each(|place| hide(place, blinds))?;
     prove(Path::new("/"), kind.whole())?;
@@ -177,6 +193,14 @@ fn hide(place: &Path, blinds: &Blinds) -> Result<(), Fault> {
         return Ok(());
     }
     Err(Fault::unproven("hidden", format_args!("{} shows nevertheless", place.display())))
+}
+
+fn prove_private(place: &Path, blinds: &Blinds) -> Result<(), Fault> {
+    let fault = |error| Fault::confining("private-places")(error).about(place.display());
+    if blinds.are_beside(place).map_err(fault)? {
+        return Ok(());
+    }
+    Err(Fault::unproven("private-places", format_args!("{} is not the run's own", place.display())))
 }
 
 fn prove(path: &Path, attributes: Attributes) -> Result<(), Fault> {

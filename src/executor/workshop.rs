@@ -16,7 +16,7 @@ pub(super) const DEVICES: [(&str, u64, u64); 6] =
 
 /// Where the file system is put together, before anything of it is attached. It stays there, under the new `/proc`: to
 /// unmount it would mean to wait for every processor of the host.
-const WORKSHOP: &str = "/proc";
+pub(super) const WORKSHOP: &str = "/proc";
 
 /// Something closed of each kind.
 #[derive(Debug)]
@@ -34,6 +34,11 @@ impl Blinds {
     /// What another process has sent.
     pub(super) fn received([directory, file]: [OwnedFd; 2]) -> Self {
         Self { directory, file }
+    }
+
+    /// Whether what shows at `place` comes from this workshop.
+    pub(super) fn are_beside(&self, place: &Path) -> io::Result<bool> {
+        Ok(Identity::of(place)?.is_beside(&Identity::of_opened(&self.directory)?))
     }
 
     /// The one to hide a directory or a file behind, and what it is.

@@ -94,6 +94,12 @@ pub enum Fault {
     NotExecutable,
     /// Others than root and the account that it runs as may write to it, or put another in its place, and so decide.
     Untrusted,
+    /// The system could not start it.
+    NotStarted,
+    /// It was started, and how it ended cannot be found out.
+    NotWaitedFor,
+    /// A signal has killed it.
+    Killed,
     /// It ran out of time, in seconds.
     TimedOut(u64),
 }
@@ -121,11 +127,11 @@ impl Hook {
     /// Asks the hook. Dropping the future kills it.
     pub async fn ask(&self, context: &Context) -> Decision {
         if let Some((fault, reason)) = self.doubt() {
-            return Decision::Denied { code: 1, reason, fault: Some(fault) };
+            return failed(fault, reason);
         }
         let mut child = match self.start(context) {
             Ok(child) => child,
-            Err(error) => return denied(1, format!("auth hook could not be started: {error}")),
+            Err(error) => return failed(Fault::NotStarted, format!("auth hook could not be started: {error}")),
         };
         let mut group = Group(child.id());
         let work = feed_and_wait(&mut child, context);
@@ -139,11 +145,8 @@ impl Hook {
         drop(group);
         match ended {
             Some(Ok(status)) => decide(status),
-            Some(Err(error)) => denied(1, format!("auth hook could not be waited for: {error}")),
-            None => {
-                let seconds = self.limit.unwrap_or_default().as_secs();
-                Decision::Denied { code: 1, reason: "denied".to_owned(), fault: Some(Fault::TimedOut(seconds)) }
-            }
+            Some(Err(error)) => failed(Fault::NotWaitedFor, format!("auth hook could not be waited for: {error}")),
+            None => failed(Fault::TimedOut(self.limit.unwrap_or_default().as_secs()), "denied"),
         }
     }
 
@@ -203,10 +206,16 @@ fn decide(status: ExitStatus) -> Decision {
         Some(2) => denied(2, "bad credentials"),
         Some(3) => denied(3, "insufficient privilege"),
         Some(code) => denied(u8::try_from(code).unwrap_or(1), format!("hook exited {code}")),
-        None => denied(1, "auth hook was killed by a signal"),
+        None => failed(Fault::Killed, "auth hook was killed by a signal"),
     }
 }
 
+/// It did not get to decide, which denies.
+fn failed(fault: Fault, reason: impl Into<String>) -> Decision {
+    Decision::Denied { code: 1, reason: reason.into(), fault: Some(fault) }
+}
+
+/// By its own word.
 fn denied(code: u8, reason: impl Into<String>) -> Decision {
     Decision::Denied { code, reason: reason.into(), fault: None }
 }

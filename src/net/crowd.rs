@@ -5,12 +5,14 @@
 //! milliseconds, so it is never the oldest unless hundreds come in that time; places that were held until a deadline
 //! would need but as many silent ones.
 //!
-//! What a place holds of memory may be bounded in the same way, and by the same rule.
+//! What a place holds of memory may be bounded in the same way, and by the same rule; one alone may hold any amount. And
+//! who shows nothing for too long can be turned out before others need the place.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -50,6 +52,8 @@ struct Places<K> {
 struct Taken<K> {
     party: K,
     bytes: usize,
+    /// When it came, or has last shown that somebody is there.
+    seen: Instant,
     gone: Arc<Notify>,
 }
 
@@ -88,13 +92,44 @@ impl<K: Clone + Eq + Hash> Crowd<K> {
     pub fn enter_heard(self: &Arc<Self>, party: K, known: bool, gone: Arc<Notify>) -> Place<K> {
         let mut places = self.lock();
         let most = if known { self.all.places } else { self.one.places };
-        let oldest = places.by_party.get(&party).filter(|same| same.numbers.len() >= most).and_then(Held::oldest);
+        let number =
+            self.admit(&mut places, most, Taken { party, bytes: 0, seen: Instant::now(), gone: Arc::clone(&gone) });
+        Place { crowd: Arc::clone(self), number: AtomicU64::new(number), gone }
+    }
+
+    /// The same for one who holds so many bytes from the first.
+    #[must_use]
+    pub fn enter_heavy(self: &Arc<Self>, party: &K, bytes: usize, gone: Arc<Notify>) -> Place<K> {
+        let taken = Taken { party: party.clone(), bytes, seen: Instant::now(), gone: Arc::clone(&gone) };
+        let mut places = self.lock();
+        let number = self.admit(&mut places, self.one.places, taken);
+        self.lighten(&mut places, party);
+        Place { crowd: Arc::clone(self), number: AtomicU64::new(number), gone }
+    }
+
+    /// Turns out all who have shown nothing for so long.
+    pub fn turn_out(&self, patience: Duration, now: Instant) {
+        let mut places = self.lock();
+        let silent = |taken: &Taken<K>| now.saturating_duration_since(taken.seen) >= patience;
+        while let Some(number) = places.oldest().filter(|oldest| places.taken.get(oldest).is_some_and(silent)) {
+            places.take_away(number);
+        }
+    }
+
+    fn admit(&self, places: &mut Places<K>, most: usize, taken: Taken<K>) -> u64 {
+        let oldest = places.by_party.get(&taken.party).filter(|same| same.numbers.len() >= most).and_then(Held::oldest);
         let first = || places.oldest().filter(|_| places.taken.len() >= self.all.places);
         if let Some(number) = oldest.or_else(first) {
             places.take_away(number);
         }
-        let number = places.put(Taken { party, bytes: 0, gone: Arc::clone(&gone) });
-        Place { crowd: Arc::clone(self), number: AtomicU64::new(number), gone }
+        places.put(taken)
+    }
+
+    /// Has the oldest give way until they hold no more than they may.
+    fn lighten(&self, places: &mut Places<K>, party: &K) {
+        while let Some(number) = places.excess(party, self.all.bytes, self.one.bytes) {
+            places.take_away(number);
+        }
     }
 
     /// How many are taken now.
@@ -152,8 +187,9 @@ impl<K: Clone + Eq + Hash> Places<K> {
 
     /// Which is to give way, if they hold too much.
     fn excess(&self, party: &K, all: usize, one: usize) -> Option<u64> {
-        let same = self.by_party.get(party).filter(|same| same.bytes > one).and_then(Held::oldest);
-        same.or_else(|| self.oldest().filter(|_| self.bytes > all))
+        let too_much = |same: &&Held| same.bytes > one && same.numbers.len() > 1;
+        let same = self.by_party.get(party).filter(too_much).and_then(Held::oldest);
+        same.or_else(|| self.oldest().filter(|_| self.bytes > all && self.taken.len() > 1))
     }
 }
 
@@ -171,7 +207,7 @@ impl<K: Clone + Eq + Hash> Place<K> {
     }
 
     /// Says how much memory the place's holder takes now. The oldest give way where that is too much, this one too if it
-    /// is among them.
+    /// is among them and not alone.
     pub fn weigh(&self, bytes: usize) {
         let mut places = self.crowd.lock();
         let Some(taken) = places.taken.get_mut(&self.number()) else { return };
@@ -180,15 +216,14 @@ impl<K: Clone + Eq + Hash> Place<K> {
         if let Some(same) = places.by_party.get_mut(&party) {
             same.bytes = same.bytes - before + bytes;
         }
-        while let Some(number) = places.excess(&party, self.crowd.all.bytes, self.crowd.one.bytes) {
-            places.take_away(number);
-        }
+        self.crowd.lighten(&mut places, &party);
     }
 
     /// Makes it the youngest again: its holder has shown that somebody is there.
     pub fn renew(&self) {
         let mut places = self.crowd.lock();
-        if let Some(taken) = places.remove(self.number()) {
+        if let Some(mut taken) = places.remove(self.number()) {
+            taken.seen = Instant::now();
             self.number.store(places.put(taken), Ordering::Relaxed);
         }
     }
@@ -296,5 +331,30 @@ mod tests {
         second.renew();
         second.weigh(1);
         assert_eq!(crowd.held(), 2);
+    }
+
+    #[test]
+    fn one_alone_may_hold_any_amount_and_gives_way_to_the_next() {
+        let crowd = Crowd::bounded((9, 9), (100, 60));
+        let large = crowd.enter_heavy(&peer(1), 1000, Arc::default());
+        assert!(!is_lost(&large));
+        let next = crowd.enter_heavy(&peer(1), 1, Arc::default());
+        assert!(is_lost(&large) && !is_lost(&next));
+    }
+
+    #[test]
+    fn who_shows_nothing_for_too_long_is_turned_out_and_nobody_else() {
+        let crowd = Crowd::new(9, 9);
+        let [silent, heard] = [1, 2].map(|n| crowd.enter(peer(n), false));
+        let now = Instant::now();
+        let patience = Duration::from_secs(10);
+        crowd.turn_out(patience, now + Duration::from_secs(9));
+        assert!(!is_lost(&silent) && !is_lost(&heard));
+        heard.renew();
+        let seen = Instant::now();
+        crowd.lock().taken.values_mut().next_back().unwrap().seen = seen + Duration::from_secs(5);
+        crowd.turn_out(patience, seen + Duration::from_secs(12));
+        assert!(is_lost(&silent) && !is_lost(&heard));
+        assert_eq!(crowd.held(), 1);
     }
 }

@@ -67,7 +67,11 @@ impl Listener {
     /// # Errors
     /// The runtime is out of descriptors.
     pub fn adopt(sockets: Vec<std::net::TcpListener>) -> io::Result<Self> {
-        let sockets = sockets.into_iter().map(TcpListener::from_std).collect::<io::Result<_>>()?;
+        let taken_over = |listener: std::net::TcpListener| {
+            socket::watch_for_loss(&listener)?;
+            TcpListener::from_std(listener)
+        };
+        let sockets = sockets.into_iter().map(taken_over).collect::<io::Result<_>>()?;
         Ok(Self { sockets })
     }
 
@@ -133,6 +137,7 @@ fn open(address: SocketAddr, only_v6: bool) -> Result<TcpListener, ListenError> 
     let listen = || {
         let socket = if address.is_ipv6() { v6_socket(only_v6)? } else { TcpSocket::new_v4()? };
         socket.set_reuseaddr(true)?;
+        socket::watch_for_loss(&socket)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };

@@ -11,4 +11,5 @@ pub mod listen;
 pub mod local;
 pub mod rate;
 pub mod serve;
+mod shared;
 pub mod slots;

@@ -8,8 +8,8 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 
+use super::shared::Shared;
+use crate::sys::socket;
 use crate::tls::peer;
 use crate::wire::limits;
 
@@ -51,6 +53,8 @@ const SIGN_OF_LIFE: (Duration, Duration) = (Duration::from_secs(30), Duration::f
 const FAREWELL: Duration = Duration::from_secs(5);
 /// How much of what a peer sends after it was refused is taken and thrown away, in bytes.
 const WASTE: u64 = 16 * 1024 * 1024;
+/// HTTP/1: how often is looked whether the peer of a request under way has hung up.
+const LOOK: Duration = Duration::from_secs(1);
 /// HTTP/2: how long a peer of whom nothing is under way may take to go, when it is told to because this end leaves.
 const GOING: Duration = Duration::from_secs(1);
 
@@ -68,7 +72,8 @@ where
     if peer::is_http_2(stream.get_ref().1) {
         serve_2(stream, bounds, leave, answer).await;
     } else {
-        serve_1(stream, bounds, leave, answer).await;
+        let hung_up = |stream: &TlsStream<TcpStream>| socket::has_hung_up(stream.get_ref().0);
+        http_1(stream, hung_up, bounds, leave, answer).await;
     }
 }
 
@@ -87,6 +92,12 @@ impl Cut {
         self.0.notify_one();
     }
 
+    /// What gives up when it is notified, for one who only knows how to notify.
+    #[must_use]
+    pub fn signal(&self) -> Arc<Notify> {
+        Arc::clone(&self.0)
+    }
+
     async fn wanted(&self) {
         self.0.notified().await;
     }
@@ -97,7 +108,7 @@ fn is_last<B>(answer: &Response<B>) -> bool {
 }
 
 /// Serves a connection on which HTTP/1.0 or 1.1 is spoken, to its end or until `leave` is done.
-pub async fn serve_1<S, A, F, B>(mut stream: S, bounds: Bounds, leave: impl Future<Output = ()>, answer: A)
+pub async fn serve_1<S, A, F, B>(stream: S, bounds: Bounds, leave: impl Future<Output = ()>, answer: A)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
@@ -105,49 +116,92 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    http_1(stream, |_| false, bounds, leave, answer).await;
+}
+
+/// The same over a transport that can tell whether the peer has hung up.
+///
+/// While a request is under way, nothing is read beyond what came with it: where that is more than the request, its end is
+/// not seen by reading.
+async fn http_1<S, A, F, B>(
+    stream: S,
+    hung_up: impl Fn(&S) -> bool,
+    bounds: Bounds,
+    leave: impl Future<Output = ()>,
+    answer: A,
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let (parting, cut) = (Notify::new(), Cut::default());
+    let under_way = Arc::new(watch::Sender::new(0_usize));
+    let watched = under_way.subscribe();
     let service = service_fn(|mut request| {
         request.extensions_mut().insert(cut.clone());
-        let (answer, parting) = (answer(request), &parting);
+        let (counted, answer, parting) = (Counted::new(&under_way), answer(request), &parting);
         async move {
             let mut answer = answer.await;
             if is_last(&answer) {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 parting.notify_one();
             }
-            Ok::<_, Infallible>(answer)
+            Ok::<_, Infallible>(answer.map(|body| Held { body, _counted: counted }))
         }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(bounds.head).max_buf_size(limits::REQUEST_HEAD);
-    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(&mut stream), service));
-    let mut parted = std::pin::pin!(async {
-        parting.notified().await;
-        sleep(FAREWELL).await;
+    let stream = Shared(Mutex::new(stream));
+    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(&stream), service));
+    let mut over = std::pin::pin!(async {
+        tokio::select! {
+            () = async { parting.notified().await; sleep(FAREWELL).await } => {}
+            () = cut.wanted() => {}
+            () = lost(watched, || stream.look(&hung_up)) => {}
+        }
     });
     tokio::select! {
-        ended = &mut connection => return refused(ended, &mut stream).await,
-        () = &mut parted => return,
-        () = cut.wanted() => return,
+        ended = &mut connection => return refused(ended, &stream).await,
+        () = &mut over => return,
         () = leave => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {
-        ended = &mut connection => refused(ended, &mut stream).await,
-        () = parted => {}
-        () = cut.wanted() => {}
+        ended = &mut connection => refused(ended, &stream).await,
+        () = over => {}
     }
 }
 
-/// Sees to it that a peer learns why its head was refused. Where a connection is closed before all was read, the kernel
-/// resets it, and the answer may be lost with that: so what still comes is thrown away for a while (RFC 9112 9.6).
-async fn refused(ended: hyper::Result<()>, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
-    if ended.is_err_and(|error| error.is_parse()) {
-        let parting = async {
-            stream.shutdown().await?;
-            tokio::io::copy(&mut stream.take(WASTE), &mut tokio::io::sink()).await
-        };
-        drop(timeout(FAREWELL, parting).await);
+/// Returns when the peer has hung up on a request that is under way.
+async fn lost(mut under_way: watch::Receiver<usize>, has_hung_up: impl Fn() -> bool) {
+    loop {
+        if under_way.wait_for(|count| *count > 0).await.is_err() {
+            return std::future::pending().await;
+        }
+        sleep(LOOK).await;
+        if *under_way.borrow() > 0 && has_hung_up() {
+            return;
+        }
     }
+}
+
+/// Sees to it that a peer learns why its head was refused.
+async fn refused(ended: hyper::Result<()>, stream: impl AsyncRead + AsyncWrite + Unpin) {
+    if ended.is_err_and(|error| error.is_parse()) {
+        part(stream).await;
+    }
+}
+
+/// Ends a connection whose peer has its last answer, and may not have read it. Where a connection is closed before all was
+/// read, the kernel resets it, and the answer may be lost with that: so what still comes is thrown away for a while
+/// (RFC 9112 9.6).
+pub async fn part(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let parting = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(WASTE), &mut tokio::io::sink()).await
+    };
+    drop(timeout(FAREWELL, parting).await);
 }
 
 /// Serves a connection on which HTTP/2 is spoken, to its end or until `leave` is done.

@@ -6,11 +6,11 @@ use super::cert::{CertError, Certificate};
 use super::chain::{self, ChainError, TrustAnchor, Usage};
 use super::key::PublicKey;
 
-/// Why a renewed certificate is not taken. The texts of the first two are what the original reports.
+/// Why a renewed certificate is not taken. The texts of the first three are what the original reports.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RenewalError {
     /// Not a certificate, or more than one.
-    #[error("renewed cert cannot be read")]
+    #[error("renewed cert does not verify against the agent CA")]
     Unreadable(#[source] CertError),
     /// It does not hold under the CA.
     #[error("renewed cert does not verify against the agent CA")]

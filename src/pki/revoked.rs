@@ -12,6 +12,7 @@ use crate::wire::serial::Serial;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RevocationList {
     serials: BTreeSet<Serial>,
+    entries: usize,
 }
 
 impl RevocationList {
@@ -23,7 +24,11 @@ impl RevocationList {
         let mut warnings = Vec::new();
         for (line, content) in lines(text) {
             match Serial::operator_readings(content) {
-                Ok(readings) => list.serials.extend(readings),
+                Ok(readings) => {
+                    let known = list.serials.len();
+                    list.serials.extend(readings);
+                    list.entries += usize::from(list.serials.len() > known);
+                }
                 Err(error) => warnings.push(LineWarning { line, reason: error.to_string() }),
             }
         }
@@ -38,7 +43,15 @@ impl RevocationList {
 
     /// Revokes one more, known exactly; `false` if it was revoked already.
     pub fn insert(&mut self, serial: Serial) -> bool {
-        self.serials.insert(serial)
+        let new = self.serials.insert(serial);
+        self.entries += usize::from(new);
+        new
+    }
+
+    /// How many certificates are meant: one that can be read in two ways counts once.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.entries
     }
 
     /// Every reading, sorted.
@@ -88,6 +101,8 @@ mod tests {
         assert!(revoked("16", "16") && revoked("16", "10"));
         assert!(!revoked("00:16", "10"), "colons say hex");
         assert!(revoked("12345678901234567890", "ab54a98ceb1f0ad2"));
+        let (list, _) = RevocationList::parse("16\n1f\n0x1F\n16\n");
+        assert_eq!((list.len(), list.iter().count()), (2, 3), "two certificates, one of them in two readings");
     }
 
     #[test]

@@ -7,17 +7,38 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use nix::fcntl::AT_FDCWD;
+use nix::fcntl::{AT_FDCWD, OFlag, open};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitStatus, waitpid};
 
 use super::call::copy_tree;
-use super::mount;
 use super::process::{self, Fork, Signal};
 
 /// Names for [`refused`].
 pub(crate) const REFUSED: [&str; 7] =
     ["ptrace", "add_key", "keyctl", "bpf", "io_uring_setup", "userfaultfd", "unshare"];
+
+/// Further names, of calls that leave a file `set-id` in the working directory behind that has the bits of set-user-ID and
+/// set-group-ID. Those that do not make the file want it to be there.
+pub(crate) const SET_ID: &[&str] = &[
+    "mknodat",
+    "openat",
+    "fchmodat",
+    "fchmodat2",
+    #[cfg(target_arch = "x86_64")]
+    "mknod",
+    #[cfg(target_arch = "x86_64")]
+    "open",
+    #[cfg(target_arch = "x86_64")]
+    "creat",
+    #[cfg(target_arch = "x86_64")]
+    "chmod",
+];
+
+const SET_ID_FILE: &CStr = c"set-id";
+/// `AT_FDCWD`.
+const HERE: i64 = -100;
 
 /// `KEY_SPEC_PROCESS_KEYRING`, `linux/keyctl.h`.
 const KEYS: i64 = -2;
@@ -38,6 +59,9 @@ pub(crate) fn refused(name: &str) -> io::Result<()> {
     let mut ring = [0_u32; 30];
     let place = |buffer: &mut [u32]| i64::try_from(buffer.as_mut_ptr().expose_provenance()).unwrap();
     let (table, ring) = (place(&mut table), place(&mut ring));
+    // `struct open_how`.
+    let mut how = [0o101, 0, 0o6755, 0, 0, 0];
+    let open_how = place(&mut how);
     let text = |text: &'static CStr| i64::try_from(text.as_ptr().expose_provenance()).unwrap();
     let (number, words) = match name {
         "add_key" => (libc::SYS_add_key, [text(c"user"), text(c"name"), text(c"x"), 1, KEYS]),
@@ -48,13 +72,51 @@ pub(crate) fn refused(name: &str) -> io::Result<()> {
         "io_uring_setup" => (libc::SYS_io_uring_setup, [1, ring, 0, 0, 0]),
         // `UFFD_USER_MODE_ONLY`.
         "userfaultfd" => (libc::SYS_userfaultfd, [1, 0, 0, 0, 0]),
+        // `S_IFREG`, `O_CREAT | O_WRONLY`, `AT_FDCWD`.
+        "mknodat" => (libc::SYS_mknodat, [HERE, text(SET_ID_FILE), 0o10_6755, 0, 0]),
+        "openat" => (libc::SYS_openat, [HERE, text(SET_ID_FILE), 0o101, 0o6755, 0]),
+        "openat2" => (libc::SYS_openat2, [HERE, text(SET_ID_FILE), open_how, 24, 0]),
+        "fchmodat" => (libc::SYS_fchmodat, [HERE, text(SET_ID_FILE), 0o6755, 0, 0]),
+        "fchmodat2" => (libc::SYS_fchmodat2, [HERE, text(SET_ID_FILE), 0o6755, 0, 0]),
+        #[cfg(target_arch = "x86_64")]
+        "mknod" => (libc::SYS_mknod, [text(SET_ID_FILE), 0o10_6755, 0, 0, 0]),
+        #[cfg(target_arch = "x86_64")]
+        "open" => (libc::SYS_open, [text(SET_ID_FILE), 0o101, 0o6755, 0, 0]),
+        #[cfg(target_arch = "x86_64")]
+        "creat" => (libc::SYS_creat, [text(SET_ID_FILE), 0o6755, 0, 0, 0]),
+        #[cfg(target_arch = "x86_64")]
+        "chmod" => (libc::SYS_chmod, [text(SET_ID_FILE), 0o6755, 0, 0, 0]),
         other => panic!("{other}"),
     };
     let [first, second, third, fourth, fifth] = words;
-    // SAFETY: each pointer among the words is to a buffer that lives until the end of this function and is as large as
-    // the kernel is told or knows; a ring, which it writes to, is written by nobody else and never read. No other memory
-    // is touched.
+    // SAFETY: each text ends with NUL and is only read, and each pointer among the words is to a buffer that lives until the
+    // end of this function and is as large as the kernel is told or knows; a ring, which it writes to, is written by nobody
+    // else and never read. No other memory is touched.
     answer(unsafe { libc::syscall(number, first, second, third, fourth, fifth) })
+}
+
+/// Puts a key of this name on the session keyring.
+///
+/// # Errors
+/// The call's own.
+pub(crate) fn hold_key(name: &str) -> io::Result<()> {
+    // `KEY_SPEC_SESSION_KEYRING`.
+    let (kind, name, ring) = (c"user", CString::new(name)?, -3_i64);
+    // SAFETY: type, name and content are constants or end with NUL, outlive the call, and the kernel only reads them.
+    answer(unsafe { libc::syscall(libc::SYS_add_key, kind.as_ptr(), name.as_ptr(), c"x".as_ptr(), 1, ring) })
+}
+
+/// Finds a key of this name on a keyring of this process, and reads it.
+///
+/// # Errors
+/// The calls' own: `ENOKEY` where there is none.
+pub(crate) fn read_key(name: &str) -> io::Result<()> {
+    let (kind, name) = (c"user", CString::new(name)?);
+    // SAFETY: type and name end with NUL, outlive the call, and the kernel only reads them; nobody is called out to.
+    let key = unsafe { libc::syscall(libc::SYS_request_key, kind.as_ptr(), name.as_ptr(), 0, 0) };
+    answer(key)?;
+    // SAFETY: `KEYCTL_READ` without a buffer tells the key's size, and touches no memory of ours.
+    answer(unsafe { libc::syscall(libc::SYS_keyctl, 11, key, 0, 0, 0) })
 }
 
 /// Makes a child of this process's parent that never ends by itself.
@@ -123,7 +185,7 @@ pub(crate) fn loosen(path: &Path) -> io::Result<()> {
 /// # Errors
 /// That of `open_tree(2)` or of `mount_setattr(2)`.
 pub(crate) fn loosen_a_copy(path: &Path) -> io::Result<OwnedFd> {
-    let copy = copy_tree(mount::open(path)?.as_raw_fd())?;
+    let copy = copy_tree(open(path, OFlag::O_PATH, Mode::empty())?.as_raw_fd(), true)?;
     clear_read_only(copy.as_raw_fd(), Path::new(""), libc::AT_RECURSIVE | libc::AT_EMPTY_PATH)?;
     Ok(copy)
 }

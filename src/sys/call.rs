@@ -44,6 +44,8 @@ pub(super) enum Numbers {
         /// How many bytes.
         size: usize,
     },
+    /// keyctl(2) with `KEYCTL_JOIN_SESSION_KEYRING` and no name.
+    JoinNewSessionKeyring,
     /// setpriority(2) of this process.
     Niceness(i32),
     /// `move_mount(2)` from one descriptor to another.
@@ -84,6 +86,7 @@ pub(super) fn call(call: Numbers) -> io::Result<i64> {
             let [start, size] = [start, size].map(|number| number.cast_signed() as i64);
             (libc::SYS_madvise, [start, size, libc::MADV_DONTNEED.into(), 0, 0])
         }
+        Numbers::JoinNewSessionKeyring => (libc::SYS_keyctl, [libc::KEYCTL_JOIN_SESSION_KEYRING.into(), 0, 0, 0, 0]),
         Numbers::Niceness(value) => (libc::SYS_setpriority, [libc::PRIO_PROCESS.into(), 0, value.into(), 0, 0]),
         Numbers::MoveMount { from, to } => {
             let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
@@ -98,13 +101,14 @@ pub(super) fn call(call: Numbers) -> io::Result<i64> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// A copy of the mounts at and below an opened file or directory (`open_tree(2)`).
+/// A copy of the mount at an opened file or directory, and of those below where that is wanted (`open_tree(2)`).
 ///
 /// # Errors
 /// As the call's page says.
-pub(super) fn copy_tree(from: i32) -> io::Result<OwnedFd> {
+pub(super) fn copy_tree(from: i32, below: bool) -> io::Result<OwnedFd> {
     let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
-    let flags = flags | libc::AT_EMPTY_PATH.cast_unsigned() | libc::AT_RECURSIVE.cast_unsigned();
+    let below = if below { libc::AT_RECURSIVE.cast_unsigned() } else { 0 };
+    let flags = flags | libc::AT_EMPTY_PATH.cast_unsigned() | below;
     // SAFETY: the path is a constant that ends with NUL, and the kernel writes to none of our memory. What it returns is
     // a descriptor that was made for us, with no other owner.
     unsafe {

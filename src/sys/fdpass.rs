@@ -4,6 +4,7 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, getsockopt, sendmsg, shutdown, socketpair,
     sockopt,
@@ -84,6 +85,27 @@ pub fn close_door(socket: impl AsFd) -> io::Result<()> {
     Ok(shutdown(socket.as_fd().as_raw_fd(), Shutdown::Both)?)
 }
 
+/// As [`close_door`], and what this end sends still arrives.
+///
+/// # Errors
+/// Not a connected socket.
+pub fn close_ear(socket: impl AsFd) -> io::Result<()> {
+    Ok(shutdown(socket.as_fd().as_raw_fd(), Shutdown::Read)?)
+}
+
+/// Whether something waits to be received, which it still does afterwards. Never waits.
+///
+/// # Errors
+/// What the socket reports.
+pub fn has_word(socket: impl AsFd) -> io::Result<bool> {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK;
+    match nix::sys::socket::recv(socket.as_fd().as_raw_fd(), &mut [0], flags) {
+        Ok(size) => Ok(size > 0),
+        Err(Errno::EAGAIN) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// What one receive brought.
 #[derive(Debug)]
 pub struct Message {
@@ -101,6 +123,18 @@ pub struct Message {
 /// `InvalidData` when the peer sent more descriptors than `most` or than this process can hold; those that arrived
 /// are closed. Otherwise what the socket reports, `WouldBlock` among it.
 pub fn receive(socket: impl AsFd, buffer: &mut [u8], most: usize) -> io::Result<Message> {
+    receive_with(socket, buffer, most, 0)
+}
+
+/// As [`receive`], but never waits, whatever the socket's mode.
+///
+/// # Errors
+/// As [`receive`]; `WouldBlock` when there is nothing.
+pub fn receive_at_once(socket: impl AsFd, buffer: &mut [u8], most: usize) -> io::Result<Message> {
+    receive_with(socket, buffer, most, libc::MSG_DONTWAIT)
+}
+
+fn receive_with(socket: impl AsFd, buffer: &mut [u8], most: usize, flags: i32) -> io::Result<Message> {
     let mut control = [0_u8; CONTROL as usize];
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: an all-zero `msghdr` is valid. Its pointers are set to `part`, which describes `buffer`, and to
@@ -111,7 +145,7 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8], most: usize) -> io::Result<
         header.msg_iovlen = 1;
         header.msg_control = control.as_mut_ptr().cast();
         header.msg_controllen = CONTROL.into();
-        let size = libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut header, libc::MSG_CMSG_CLOEXEC);
+        let size = libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut header, libc::MSG_CMSG_CLOEXEC | flags);
         (size, header.msg_flags)
     };
     let size = usize::try_from(size).map_err(|_| io::Error::last_os_error())?;
@@ -229,6 +263,34 @@ mod tests {
         drop(left);
         assert_eq!(receive(&right, &mut [0; 4], 0).unwrap().size, 0);
         assert_eq!(send(&right, b"x", &[]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn a_closed_ear_takes_nothing_more_and_keeps_what_it_has_and_the_other_way_stays() {
+        for kind in [Kind::Stream, Kind::Messages] {
+            let (left, right) = pair(kind).unwrap();
+            assert!(!has_word(&right).unwrap());
+            send(&left, b"x", &[]).unwrap();
+            close_ear(&right).unwrap();
+            assert_eq!(send(&left, b"y", &[]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+            assert!(has_word(&right).unwrap());
+            assert_eq!(receive(&right, &mut [0; 9], 0).unwrap().size, 1);
+            assert!(!has_word(&right).unwrap());
+            send(&right, b"z", &[]).unwrap();
+            assert_eq!(receive(&left, &mut [0; 9], 0).unwrap().size, 1);
+        }
+    }
+
+    #[test]
+    fn a_peer_that_closes_with_something_unread_resets_and_one_that_has_read_everything_does_not() {
+        for unread in [true, false] {
+            let (left, right) = pair(Kind::Stream).unwrap();
+            send(&left, b"order", &[]).unwrap();
+            receive(&right, &mut [0; 5][..if unread { 4 } else { 5 }], 0).unwrap();
+            drop(right);
+            let end = receive(&left, &mut [0; 9], 0).map(|message| message.size).map_err(|error| error.kind());
+            assert_eq!(end, if unread { Err(io::ErrorKind::ConnectionReset) } else { Ok(0) });
+        }
     }
 
     #[test]

@@ -21,8 +21,7 @@ pub fn probe() -> Kernel {
     Kernel {
         landlock: landlock::version(),
         mount_setattr: says(Numbers::MountSetattrOfNothing, libc::EINVAL),
-        seccomp: says(Numbers::SeccompWithoutFilter, libc::EFAULT)
-            && seccomp::Filter::new(seccomp::Wanted { no_network: true }).is_ok(),
+        seccomp: says(Numbers::SeccompWithoutFilter, libc::EFAULT) && seccomp::is_for_this_machine(),
     }
 }
 

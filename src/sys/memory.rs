@@ -24,6 +24,14 @@ pub fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
+/// An empty file that this process and those that it forks can read and write.
+///
+/// # Errors
+/// Out of memory or descriptors.
+pub fn shared() -> io::Result<File> {
+    Ok(memfd_create("shared", MFdFlags::MFD_CLOEXEC)?.into())
+}
+
 /// Lets go of the pages of files that this process has mapped and never changed, which is its program's code and
 /// constants: what a process needs at its start alone is most of it. What is touched again comes back from the file.
 ///

@@ -219,7 +219,30 @@ impl Tree {
     /// # Errors
     /// It was opened in another mount namespace.
     pub fn copy(opened: impl AsFd) -> io::Result<Self> {
-        copy_tree(opened.as_fd().as_raw_fd()).map(Self)
+        copy_tree(opened.as_fd().as_raw_fd(), true).map(Self)
+    }
+
+    /// A copy of the one mount that an opened directory is in, from there on: what is mounted below does not show in it. Where
+    /// the kernel lets nobody see what a mount covers (`MNT_LOCKED`, `mount_namespaces(7)`), as [`Tree::copy`].
+    ///
+    /// # Errors
+    /// As [`Tree::copy`].
+    pub fn copy_bare(opened: impl AsFd) -> io::Result<Self> {
+        let from = opened.as_fd().as_raw_fd();
+        match copy_tree(from, false) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => copy_tree(from, true).map(Self),
+            copied => copied.map(Self),
+        }
+    }
+
+    /// Opens a path in the tree, without access to its content and following no link: a link itself is opened.
+    ///
+    /// # Errors
+    /// There is no such path, or a link is on the way.
+    pub fn open_within(&self, path: &Path) -> io::Result<OwnedFd> {
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_BENEATH);
+        Ok(openat2(&self.0, path, how)?)
     }
 
     /// Gives properties to every mount of the tree, and makes them private, as [`leave`] does: a copy of a shared mount is
@@ -237,8 +260,14 @@ impl Tree {
     ///
     /// # Errors
     /// It is of the other kind.
-    pub fn attach(self, place: impl AsFd) -> io::Result<()> {
+    pub fn attach(&self, place: impl AsFd) -> io::Result<()> {
         call(Numbers::MoveMount { from: self.0.as_raw_fd(), to: place.as_fd().as_raw_fd() }).map(drop)
+    }
+}
+
+impl AsFd for Tree {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

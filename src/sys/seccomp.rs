@@ -5,21 +5,86 @@
 //! here there are two: clone3(2), whose flags a filter cannot see, must look unknown (`ENOSYS`), so that programs fall
 //! back to clone(2), whose flags it can. And the kernel tries a new filter on every system call to learn which are
 //! always allowed, so that a search by halves is installed in a fraction of the time that a list takes.
+//!
+//! Two guards may stand beside the list, or alone: that a program leaves no set-user-ID program behind, for which
+//! `RestrictSUIDSGID=` of `systemd.exec(5)` is the model; and that it makes no socket that reaches past a network namespace.
+//! Both would be passed by rings (`io_uring(7)`), which make calls without making them, so that there are none with either.
 #![expect(unsafe_code, reason = "the call has no safe binding")]
 
+use std::cell::OnceCell;
 use std::io;
 
 use libc::sock_filter;
 
 use super::call::{Numbers, call};
 
-/// What a filter does beyond its list.
+/// What a filter does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// Also refuse sockets that reach past a network namespace: those between a virtual machine and its host
-    /// (`AF_VSOCK`, vsock(7)).
+    /// Refuse what undoes a confinement or attacks the kernel.
+    pub list: bool,
+    /// Refuse sockets but of those families that a network namespace holds ([`HELD`]).
     pub no_network: bool,
+    /// Which bits no file may be given.
+    pub set_ids: SetIds,
 }
+
+/// Bits of a file's mode that hand on the rights of its owner or its group (chmod(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetIds {
+    /// Both may be given.
+    Free,
+    /// Set-user-ID may not.
+    NoUser,
+    /// Neither may.
+    Neither,
+}
+
+impl SetIds {
+    const fn refused(self) -> u32 {
+        match self {
+            Self::Free => 0,
+            Self::NoUser => libc::S_ISUID,
+            Self::Neither => libc::S_ISUID | libc::S_ISGID,
+        }
+    }
+}
+
+impl Wanted {
+    /// Whether nothing is refused, so that no filter is needed.
+    #[must_use]
+    pub const fn is_nothing(self) -> bool {
+        !self.list && !self.guards()
+    }
+
+    const fn guards(self) -> bool {
+        self.no_network || self.set_ids.refused() != 0
+    }
+
+    /// How many different ones there are.
+    const COUNT: usize = 12;
+
+    const fn number(self) -> usize {
+        self.list as usize * 6 + self.no_network as usize * 3 + self.set_ids as usize
+    }
+}
+
+/// Every filter that was ever asked for, each built once.
+#[derive(Debug, Default)]
+pub struct Filters([OnceCell<io::Result<Filter>>; Wanted::COUNT]);
+
+impl Filters {
+    /// The filter that does this, or why there is none; nothing where none is needed.
+    pub fn get(&self, wanted: Wanted) -> Option<&io::Result<Filter>> {
+        let cell = self.0.get(wanted.number()).filter(|_| !wanted.is_nothing())?;
+        Some(cell.get_or_init(|| Filter::new(wanted)))
+    }
+}
+
+/// The families of sockets that are held by a network namespace, or that reach processes of this host alone (`AF_UNIX`,
+/// `AF_INET`, `AF_NETLINK`, `AF_PACKET`, `AF_INET6`); others reach the host of a virtual machine (vsock(7)), a radio, or a
+/// processor next to this one.
+const HELD: &[u32] = &[1, 2, 10, 16, 17];
 
 /// Calls that are refused whatever their arguments are, by what they are for.
 const REFUSED: &[libc::c_long] = &[
@@ -73,11 +138,38 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_ioperm,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_modify_ldt,
-    // Other calls without making them, past this filter.
-    libc::SYS_io_uring_setup,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
 ];
+
+/// Other calls without making them, past this filter.
+const RINGS: [libc::c_long; 3] = [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+
+/// Calls that give a file its mode, with the place of the mode among their arguments (chmod(2), mknod(2), open(2)). A mode
+/// that mkdir(2) is given has no such bits for the kernel.
+const MODES: &[(libc::c_long, u32)] = &[
+    (libc::SYS_fchmod, 1),
+    (libc::SYS_fchmodat, 2),
+    (FCHMODAT2, 2),
+    (libc::SYS_mknodat, 2),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_chmod, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_mknod, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_creat, 1),
+];
+
+/// `fchmodat2(2)`, Linux 6.6, on every machine.
+const FCHMODAT2: libc::c_long = 452;
+
+/// Calls that make a file if their flags say so, with the place of the flags; the mode is next to them (open(2)).
+const OPENS: &[(libc::c_long, u32)] = &[
+    (libc::SYS_openat, 2),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_open, 1),
+];
+
+/// `O_CREAT` and the bit that `O_TMPFILE` has alone, the same on both machines.
+const MAKES: u32 = 0o100 | 0o20_000_000;
 
 /// `open_tree_attr(2)`, Linux 6.15, on every machine.
 const OPEN_TREE_ATTR: libc::c_long = 467;
@@ -117,8 +209,18 @@ enum Fate {
     Fails(i32),
     /// It fails with `EPERM` if the argument at this place has one of these bits.
     FailsWithBits(u32, u32),
+    /// It fails with `EPERM` if the argument at this place has one of the first bits and the next argument one of the second.
+    FailsWithBoth(u32, u32, u32),
     /// It fails with the error if the argument at this place is one of these values.
     FailsWithValues(u32, [u32; 2], i32),
+    /// It fails with the error unless the argument at this place is one of these values.
+    FailsBut(u32, &'static [u32], i32),
+}
+
+/// Whether there are filters for this kind of machine.
+#[must_use]
+pub const fn is_for_this_machine() -> bool {
+    MACHINE.is_some()
 }
 
 /// A filter, ready to be installed.
@@ -130,7 +232,7 @@ impl Filter {
     ///
     /// # Errors
     /// There is none for this kind of machine.
-    pub fn new(wanted: Wanted) -> io::Result<Self> {
+    fn new(wanted: Wanted) -> io::Result<Self> {
         let machine = MACHINE.ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
         let mut fates: Vec<(u32, Fate)> = fates(wanted).collect();
         fates.sort_unstable_by_key(|(number, _)| *number);
@@ -170,7 +272,9 @@ impl Filter {
 }
 
 fn fates(wanted: Wanted) -> impl Iterator<Item = (u32, Fate)> {
-    let refused = REFUSED.iter().map(|number| (*number, Fate::Fails(libc::EPERM)));
+    let listed = if wanted.list { REFUSED } else { &[] };
+    let rings = if wanted.is_nothing() { &[][..] } else { &RINGS };
+    let refused = listed.iter().chain(rings).map(|number| (*number, Fate::Fails(libc::EPERM)));
     let judged = [
         (libc::SYS_clone3, Fate::Fails(libc::ENOSYS)),
         (libc::SYS_clone, Fate::FailsWithBits(0, NAMESPACES)),
@@ -178,10 +282,19 @@ fn fates(wanted: Wanted) -> impl Iterator<Item = (u32, Fate)> {
         // Typing into a terminal that somebody else reads.
         (libc::SYS_ioctl, Fate::FailsWithValues(1, [TIOCSTI, TIOCLINUX], libc::EPERM)),
     ];
-    let machine = libc::AF_VSOCK.cast_unsigned();
-    let sockets = (libc::SYS_socket, Fate::FailsWithValues(0, [machine; 2], libc::EAFNOSUPPORT));
-    let sockets = wanted.no_network.then_some(sockets);
-    refused.chain(judged).chain(sockets).filter_map(|(number, fate)| Some((u32::try_from(number).ok()?, fate)))
+    let judged = judged.into_iter().filter(move |_| wanted.list);
+    let sockets = wanted.no_network.then_some((libc::SYS_socket, Fate::FailsBut(0, HELD, libc::EAFNOSUPPORT)));
+    let bits = wanted.set_ids.refused();
+    let modes = MODES.iter().map(move |(number, place)| (*number, Fate::FailsWithBits(*place, bits)));
+    let opens = OPENS.iter().map(move |(number, place)| (*number, Fate::FailsWithBoth(*place, MAKES, bits)));
+    // Its mode is behind a pointer, which a filter cannot follow: programs fall back to openat(2).
+    let hidden = [(libc::SYS_openat2, Fate::Fails(libc::ENOSYS))];
+    let set_ids = modes.chain(opens).chain(hidden).filter(move |_| bits != 0);
+    refused
+        .chain(judged)
+        .chain(sockets)
+        .chain(set_ids)
+        .filter_map(|(number, fate)| Some((u32::try_from(number).ok()?, fate)))
 }
 
 /// `TIOCSTI` and `TIOCLINUX`, the same on both machines.
@@ -219,6 +332,22 @@ fn judge(fate: Fate, after: usize) -> io::Result<Vec<sock_filter>> {
         Fate::Fails(_) => Vec::new(),
         Fate::FailsWithBits(place, bits) => {
             vec![load(argument(place)), jump(libc::BPF_JSET, bits, over(after + fails_at(libc::EPERM))?, allow)]
+        }
+        Fate::FailsWithBoth(place, first, second) => vec![
+            load(argument(place)),
+            jump(libc::BPF_JSET, first, 0, over(after + 2 + ALLOW)?),
+            load(argument(place + 1)),
+            jump(libc::BPF_JSET, second, over(after + fails_at(libc::EPERM))?, allow),
+        ],
+        Fate::FailsBut(place, values, errno) => {
+            let (last, others) = values.split_last().ok_or(io::ErrorKind::InvalidInput)?;
+            let mut judged = vec![load(argument(place))];
+            for (number, value) in others.iter().enumerate() {
+                let rest = others.len() - number;
+                judged.push(jump(libc::BPF_JEQ, *value, over(after + rest + ALLOW)?, 0));
+            }
+            judged.push(jump(libc::BPF_JEQ, *last, allow, over(after + fails_at(errno))?));
+            judged
         }
         Fate::FailsWithValues(place, [one, other], errno) => vec![
             load(argument(place)),
@@ -269,13 +398,11 @@ mod tests {
     use super::*;
 
     /// Runs the program as the kernel does; what it answers to a call with these arguments.
-    fn run(filter: &Filter, architecture: u32, number: u32, arguments: [u32; 2]) -> u32 {
+    fn run(filter: &Filter, architecture: u32, number: u32, arguments: [u32; 4]) -> u32 {
         let word = |offset: u32| match offset {
             NUMBER => number,
             ARCHITECTURE => architecture,
-            16 => arguments[0],
-            24 => arguments[1],
-            _ => panic!("{offset}"),
+            _ => arguments[usize::try_from((offset - 16) / 8).unwrap()],
         };
         let (mut at, mut accumulator) = (0, 0);
         loop {
@@ -305,49 +432,128 @@ mod tests {
         u32::try_from(call).unwrap()
     }
 
+    const ALLOWED: u32 = libc::SECCOMP_RET_ALLOW;
+    const LIST: Wanted = Wanted { list: true, no_network: false, set_ids: SetIds::Free };
+    const ALL: Wanted = Wanted { list: true, no_network: true, set_ids: SetIds::Neither };
+    const GUARDS: Wanted = Wanted { list: false, ..ALL };
+
+    fn answer_to(wanted: Wanted, call: libc::c_long, arguments: [u32; 4]) -> u32 {
+        run(&Filter::new(wanted).unwrap(), MACHINE.unwrap(), number(call), arguments)
+    }
+
     #[test]
     fn every_call_of_the_list_is_refused_and_every_other_is_allowed() {
-        let filter = Filter::new(Wanted { no_network: true }).unwrap();
-        let refused: Vec<u32> = REFUSED.iter().map(|call| number(*call)).collect();
-        for call in 0..1000 {
-            let found = run(&filter, MACHINE.unwrap(), call, [0, 0]);
-            let expected = match call {
-                _ if refused.contains(&call) => refusal(libc::EPERM),
-                _ if call == number(libc::SYS_clone3) => refusal(libc::ENOSYS),
-                _ => libc::SECCOMP_RET_ALLOW,
-            };
-            assert_eq!(found, expected, "{call}");
+        for (wanted, listed) in [(LIST, REFUSED), (ALL, REFUSED), (GUARDS, &[])] {
+            let filter = Filter::new(wanted).unwrap();
+            let refused: Vec<u32> = listed.iter().chain(&RINGS).map(|call| number(*call)).collect();
+            for call in 0..1000 {
+                // No flags, no bits, and the first family of sockets.
+                let found =
+                    run(&filter, MACHINE.unwrap(), call, [u32::from(call == number(libc::SYS_socket)), 0, 0, 0]);
+                let expected = match call {
+                    _ if refused.contains(&call) => refusal(libc::EPERM),
+                    _ if wanted.list && call == number(libc::SYS_clone3) => refusal(libc::ENOSYS),
+                    _ if wanted != LIST && call == number(libc::SYS_openat2) => refusal(libc::ENOSYS),
+                    _ => ALLOWED,
+                };
+                assert_eq!(found, expected, "{wanted:?} {call}");
+            }
         }
     }
 
     #[test]
     fn arguments_are_judged_where_they_matter() {
-        let answer = |no_network: bool, call: libc::c_long, arguments: [u32; 2]| {
-            let filter = Filter::new(Wanted { no_network }).unwrap();
-            run(&filter, MACHINE.unwrap(), number(call), arguments)
-        };
         for bit in [0x2_0000, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000] {
             for call in [libc::SYS_clone, libc::SYS_unshare] {
-                assert_eq!(answer(false, call, [bit | 0x100, 0]), refusal(libc::EPERM), "{bit:x}");
+                assert_eq!(answer_to(LIST, call, [bit | 0x100, 0, 0, 0]), refusal(libc::EPERM), "{bit:x}");
+                assert_eq!(answer_to(GUARDS, call, [bit | 0x100, 0, 0, 0]), ALLOWED, "{bit:x}");
             }
         }
         // A thread; a fork whose signal is SIGCHLD; a process's own descriptors.
         for (call, flags) in [(libc::SYS_clone, 0x3d_0f00), (libc::SYS_clone, 17), (libc::SYS_unshare, 0x400)] {
-            assert_eq!(answer(false, call, [flags, 0]), libc::SECCOMP_RET_ALLOW, "{flags:x}");
+            assert_eq!(answer_to(ALL, call, [flags, 0, 0, 0]), ALLOWED, "{flags:x}");
         }
-        assert_eq!(answer(false, libc::SYS_ioctl, [0, TIOCSTI]), refusal(libc::EPERM));
-        assert_eq!(answer(false, libc::SYS_ioctl, [0, 0x5413]), libc::SECCOMP_RET_ALLOW);
-        assert_eq!(answer(true, libc::SYS_socket, [40, 0]), refusal(libc::EAFNOSUPPORT));
-        assert_eq!(answer(false, libc::SYS_socket, [40, 0]), libc::SECCOMP_RET_ALLOW);
-        assert_eq!(answer(true, libc::SYS_socket, [1, 0]), libc::SECCOMP_RET_ALLOW);
+        assert_eq!(answer_to(LIST, libc::SYS_ioctl, [0, TIOCSTI, 0, 0]), refusal(libc::EPERM));
+        assert_eq!(answer_to(LIST, libc::SYS_ioctl, [0, 0x5413, 0, 0]), ALLOWED);
+    }
+
+    #[test]
+    fn without_a_network_there_are_sockets_of_the_namespace_alone() {
+        for family in 0..64 {
+            let held = if HELD.contains(&family) { ALLOWED } else { refusal(libc::EAFNOSUPPORT) };
+            for wanted in [ALL, GUARDS, Wanted { set_ids: SetIds::Free, ..GUARDS }] {
+                assert_eq!(answer_to(wanted, libc::SYS_socket, [family, 0, 0, 0]), held, "{family}");
+            }
+            assert_eq!(answer_to(LIST, libc::SYS_socket, [family, 0, 0, 0]), ALLOWED, "{family}");
+        }
+    }
+
+    #[test]
+    fn bits_that_hand_rights_on_are_refused_in_every_call_that_could_give_them() {
+        let no_user = Wanted { set_ids: SetIds::NoUser, ..LIST };
+        let with = |place: u32, value: u32, next: u32| {
+            let mut arguments = [0; 4];
+            let place = usize::try_from(place).unwrap();
+            (arguments[place], arguments[place + 1]) = (value, next);
+            arguments
+        };
+        for (mode, of_all, of_users) in [
+            (0o4755, true, true),
+            (0o10_6755, true, true),
+            (0o2755, true, false),
+            (0o1777, false, false),
+            (0o644, false, false),
+        ] {
+            let expected = |refused: bool| if refused { refusal(libc::EPERM) } else { ALLOWED };
+            for (call, place) in MODES {
+                let arguments = with(*place, mode, 0);
+                assert_eq!(answer_to(ALL, *call, arguments), expected(of_all), "{call} {mode:o}");
+                assert_eq!(answer_to(GUARDS, *call, arguments), expected(of_all), "{call} {mode:o}");
+                assert_eq!(answer_to(no_user, *call, arguments), expected(of_users), "{call} {mode:o}");
+                assert_eq!(answer_to(LIST, *call, arguments), ALLOWED, "{call} {mode:o}");
+            }
+            for (call, place) in OPENS {
+                for (flags, makes) in [(0o100, true), (0o20_200_000, true), (0o2, false), (0o1000, false)] {
+                    let arguments = with(*place, flags, mode);
+                    assert_eq!(
+                        answer_to(ALL, *call, arguments),
+                        expected(of_all && makes),
+                        "{call} {mode:o} {flags:o}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_filter_is_built_once_and_where_nothing_is_refused_there_is_none() {
+        let filters = Filters::default();
+        let mut numbers = Vec::new();
+        for list in [false, true] {
+            for no_network in [false, true] {
+                for set_ids in [SetIds::Free, SetIds::NoUser, SetIds::Neither] {
+                    let wanted = Wanted { list, no_network, set_ids };
+                    numbers.push(wanted.number());
+                    let found = filters.get(wanted);
+                    assert_eq!(
+                        found.is_none(),
+                        wanted == Wanted { list: false, no_network: false, set_ids: SetIds::Free }
+                    );
+                    assert!(found.is_none_or(Result::is_ok), "{wanted:?}");
+                }
+            }
+        }
+        assert_eq!(numbers, (0..Wanted::COUNT).collect::<Vec<_>>());
     }
 
     #[test]
     fn calls_in_another_machines_numbers_are_not_let_through() {
-        let filter = Filter::new(Wanted { no_network: false }).unwrap();
-        assert_eq!(run(&filter, 0x4000_0003, 20, [0, 0]), libc::SECCOMP_RET_KILL_PROCESS);
-        if cfg!(target_arch = "x86_64") {
-            assert_eq!(run(&filter, MACHINE.unwrap(), 0x4000_0001, [0, 0]), refusal(libc::ENOSYS));
+        for wanted in [LIST, GUARDS] {
+            let filter = Filter::new(wanted).unwrap();
+            assert_eq!(run(&filter, 0x4000_0003, 20, [0; 4]), libc::SECCOMP_RET_KILL_PROCESS);
+            if cfg!(target_arch = "x86_64") {
+                assert_eq!(run(&filter, MACHINE.unwrap(), 0x4000_0001, [0; 4]), refusal(libc::ENOSYS));
+            }
         }
     }
 }

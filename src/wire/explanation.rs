@@ -92,6 +92,8 @@ impl Line {
 pub enum Summary {
     /// It would run, as far as the gates were judged.
     WouldRun,
+    /// The same of a request that runs nothing: its verb would answer it.
+    WouldBeAnswered,
     /// It would be refused, by the first gate that does.
     WouldBeRefused {
         /// That gate.

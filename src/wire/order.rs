@@ -1,4 +1,4 @@
-//! The executor's protocol: one order a connection.
+//! The executor's protocol: one order a connection, or one after another.
 //!
 //! A connection is a `SOCK_STREAM` unix socket. The front-end sends one [`Order`] as a frame; the script's stdin,
 //! stdout and stderr travel with its first byte as descriptors (`SCM_RIGHTS`, unix(7)), for a detached order also the
@@ -6,6 +6,18 @@
 //! [`Report::Started`], then exactly one [`Report::Ended`], then it closes. The front-end may send one
 //! [`Command`] frame. If it closes its end of an attached order before the end was reported, the script and all its
 //! descendants are killed; a detached order goes on.
+//!
+//! # A connection that is kept
+//!
+//! An order of version [`KEPT`] asks for more: where its monitor can, it reports [`Report::Free`] in the place of
+//! [`Report::Ended`] and does not close. The front-end may then give another order on the same connection, at once or
+//! later, with descriptors of its own; it says nothing else there meanwhile.
+//!
+//! **Invariant:** an order on a kept connection is carried out, or its writing fails (`EPIPE`), or it is answered by
+//! [`Report::Declined`]; in the last two cases nothing of it has happened, and the front-end gives it on a new connection.
+//! A monitor that does not wait any longer therefore has the kernel take nothing more for it (shutdown(2)), and then looks
+//! once more at what is there. Where it is killed before it has read all of an order, the front-end finds its connection
+//! reset (`ECONNRESET`: something was left unread), and nothing has happened either.
 //!
 //! # A job's three descriptors
 //!
@@ -29,8 +41,12 @@ use super::outcome::Outcome;
 use super::refusal::Refusal;
 use super::trace::TraceParent;
 
-/// The protocol's version. A monitor refuses any other.
+/// The protocol's version for a connection that brings one order. A monitor refuses any other but [`KEPT`].
 pub const VERSION: u32 = 2;
+/// The version for a connection that may bring more. A monitor of an older program refuses it with [`UNKNOWN_VERSION`].
+pub const KEPT: u32 = 3;
+/// The code of the refusal of a version.
+pub const UNKNOWN_VERSION: &str = "order-version";
 
 /// Descriptors that travel with an attached order: stdin, stdout, stderr.
 pub const ATTACHED_DESCRIPTORS: usize = 3;
@@ -80,6 +96,20 @@ impl Order {
         self
     }
 
+    /// Asks for the connection to be kept behind the order's end.
+    #[must_use]
+    pub const fn kept(mut self) -> Self {
+        self.version = KEPT;
+        self
+    }
+
+    /// As it is for an executor that keeps no connections.
+    #[must_use]
+    pub const fn plain(mut self) -> Self {
+        self.version = VERSION;
+        self
+    }
+
     /// Says which trace the run is part of.
     #[must_use]
     pub fn traced(mut self, trace: Option<TraceParent>) -> Self {
@@ -90,9 +120,10 @@ impl Order {
     /// Judges version, count and sizes. The executor calls it on every order it decodes, since it must hold when the
     /// front-end does not.
     pub fn check(&self) -> Result<(), Refusal> {
-        if self.version != VERSION {
-            let text = format!("the executor speaks version {VERSION} and was asked in version {}", self.version);
-            return Err(Refusal::new("order-version", text));
+        if ![VERSION, KEPT].contains(&self.version) {
+            let text =
+                format!("the executor speaks versions {VERSION} and {KEPT}, and was asked in version {}", self.version);
+            return Err(Refusal::new(UNKNOWN_VERSION, text));
         }
         check_arguments(&self.args)
     }
@@ -113,6 +144,12 @@ impl Order {
     #[must_use]
     pub const fn request(&self) -> &RequestId {
         &self.request
+    }
+
+    /// Whether the connection may be kept behind the end.
+    #[must_use]
+    pub const fn is_kept(&self) -> bool {
+        self.version == KEPT
     }
 
     /// Attached or detached.
@@ -183,6 +220,10 @@ pub enum Report {
     },
     /// The one outcome.
     Ended(Outcome),
+    /// The one outcome; and the connection is kept for another order.
+    Free(Outcome),
+    /// An order on a kept connection is not carried out, and nothing of it has happened.
+    Declined,
 }
 
 #[cfg(test)]
@@ -208,6 +249,17 @@ mod tests {
         let text = r#"{"version":1,"script":"x","args":[],"request":"a","mode":"attached"}"#;
         let order: Order = serde_json::from_str(text).unwrap();
         assert_eq!(order.check().unwrap_err().code(), "order-version");
+        let order: Order = serde_json::from_str(&text.replace(":1,", ":4,")).unwrap();
+        assert_eq!(order.check().unwrap_err().code(), "order-version");
+    }
+
+    #[test]
+    fn only_an_order_that_asks_for_it_has_its_connection_kept() {
+        let plain = order(vec![]).unwrap();
+        let text = serde_json::to_string(&plain).unwrap();
+        assert!(text.contains(r#""version":2"#) && !plain.is_kept(), "{text}");
+        let kept: Order = serde_json::from_str(&serde_json::to_string(&plain.kept()).unwrap()).unwrap();
+        assert!(kept.is_kept() && kept.check().is_ok());
     }
 
     #[test]

@@ -56,6 +56,8 @@ pub enum Outcome {
 
 /// `exit` of a run that never started or whose end is unknown.
 pub const EXIT_NOTHING_RAN: i32 = -1;
+/// `reason` of a run that may have started and whose end nobody told: not of one of which nothing ran.
+pub const OUTCOME_UNKNOWN: &str = "outcome-unknown";
 /// `exit` of a script that a signal ended, ours or another's, and of one that could not be confined.
 pub const EXIT_KILLED: i32 = 126;
 /// `exit` of a script whose exec failed.

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::spelling;
+
 /// The body that our dispatcher sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PingCall {
@@ -45,7 +47,8 @@ pub enum Session {
 #[must_use]
 pub fn reqid(body: &[u8]) -> Value {
     let value: Value = serde_json::from_slice(body).unwrap_or_default();
-    value.get("reqid").filter(|id| !id.is_null()).cloned().unwrap_or_else(|| Value::String(String::new()))
+    let reqid = value.get("reqid").filter(|id| !id.is_null()).cloned();
+    reqid.map_or_else(|| Value::String(String::new()), |id| spelling::exact(body, "reqid", id))
 }
 
 #[cfg(test)]

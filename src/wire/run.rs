@@ -5,8 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::limits;
-use super::outcome::{EXIT_NOTHING_RAN, Outcome};
+use super::outcome::{EXIT_NOTHING_RAN, OUTCOME_UNKNOWN, Outcome};
+use super::stream::whole_characters;
+use super::{limits, spelling};
 
 /// The body that our dispatcher sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -43,23 +44,27 @@ pub struct RunRequest {
 
 impl RunRequest {
     /// Reads a request body. Both peers' JSON habits are accepted: numbers and booleans among `args` become their
-    /// text, `null` is empty, and `async` follows the original's idea of truth.
+    /// text, as it was sent, `null` is empty, and `async` follows the original's idea of truth.
     ///
     /// # Errors
     /// The reply to send, in the original's form: `exit` -1 and an `error`.
     pub fn parse(body: &[u8]) -> Result<Self, Box<RunReply>> {
-        let value: Value = serde_json::from_slice(body).map_err(|_| Box::new(RunReply::error("invalid JSON")))?;
+        let value: Value =
+            serde_json::from_slice(body).map_err(|_| Box::new(RunReply::error("invalid-json", "invalid JSON")))?;
         let mut fields = match value {
             Value::Object(fields) => fields,
             Value::Null => Map::new(),
-            _ => return Err(Box::new(RunReply::error("request body must be a JSON object"))),
+            _ => return Err(Box::new(RunReply::error("invalid-request", "request body must be a JSON object"))),
         };
         let mut take = |key: &str| fields.shift_remove(key).unwrap_or(Value::Null);
-        let (script, reqid) = (take("script"), echo(take("reqid")));
-        let refuse = |text: String| Box::new(RunReply { reqid: Some(reqid.clone()), ..RunReply::error(text) });
-        let args = arguments(take("args")).map_err(&refuse)?;
-        let username = text_field(&take("username"), "username").map_err(&refuse)?;
-        let token = text_field(&take("token"), "token").map_err(&refuse)?;
+        let (script, reqid) = (take("script"), echo(spelling::exact(body, "reqid", take("reqid"))));
+        let refuse = |code| {
+            let reqid = &reqid;
+            move |text: String| Box::new(RunReply { reqid: Some(reqid.clone()), ..RunReply::error(code, text) })
+        };
+        let args = arguments(take("args"), || spelling::elements(body, "args")).map_err(refuse("invalid-args"))?;
+        let username = text_field(&take("username"), "username").map_err(refuse("invalid-username"))?;
+        let token = text_field(&take("token"), "token").map_err(refuse("invalid-token"))?;
         let detached = truthy(&take("async"));
         Ok(Self { script, reqid, args, username, token, detached })
     }
@@ -76,45 +81,50 @@ impl RunRequest {
         plain(&self.reqid)
     }
 
-    /// A refusal in the original's form: 200 with `exit` -1 and the text.
+    /// A refusal in the original's form, 200 with `exit` -1 and the text; and the stable code, which the original has not.
     #[must_use]
-    pub fn refused(&self, error: impl Into<String>) -> RunReply {
-        RunReply { script: Some(self.script.clone()), reqid: Some(self.reqid.clone()), ..RunReply::error(error) }
+    pub fn refused(&self, code: &str, error: impl Into<String>) -> RunReply {
+        let reply = RunReply::error(code, error);
+        RunReply { script: Some(self.script.clone()), reqid: Some(self.reqid.clone()), ..reply }
+    }
+
+    /// The reply to a run that the executor could not be given: nothing ran. The original's form: the text on `stderr`, too.
+    #[must_use]
+    pub fn failed(&self, code: &str, error: &str) -> RunReply {
+        let reply = self.refused(code, error);
+        RunReply { stdout: Some(String::new()), stderr: Some(error.to_owned()), ..reply }
+    }
+
+    /// The reply to a run whose end nobody told, with what was heard of it.
+    #[must_use]
+    pub fn unknown(&self, error: &str, stdout: Output, stderr: Output) -> RunReply {
+        RunReply { unknown: true, ..self.refused(OUTCOME_UNKNOWN, error) }.printed(stdout, stderr)
     }
 
     /// The reply to a job that was accepted.
     #[must_use]
     pub fn accepted(&self) -> JobReply {
-        self.submitted("accepted", None)
+        self.submitted("accepted")
     }
 
     /// The reply to a job that has to wait for another's end.
     #[must_use]
-    pub fn busy(&self, error: &str) -> JobReply {
-        self.submitted("busy", Some(error.to_owned()))
+    pub fn busy(&self, code: &'static str, error: &str) -> JobReply {
+        JobReply { error: Some(error.to_owned()), reason: Some(code), ..self.submitted("busy") }
     }
 
-    fn submitted(&self, status: &'static str, error: Option<String>) -> JobReply {
-        JobReply { script: self.script.clone(), status, reqid: self.reqid.clone(), error }
+    fn submitted(&self, status: &'static str) -> JobReply {
+        JobReply { script: self.script.clone(), status, reqid: self.reqid.clone(), error: None, reason: None }
     }
 
     /// The reply to a run that was started, or that the executor refused.
     #[must_use]
     pub fn ran(&self, outcome: &Outcome, stdout: Output, stderr: Output) -> RunReply {
-        let mut reply = match outcome {
-            Outcome::Refused(refusal) => self.refused(refusal.text()),
-            _ => RunReply { exit: outcome.exit(), error: None, ..self.refused("") },
-        };
-        reply.hint = hint(&stderr.text);
-        reply.reason = outcome.reason();
-        reply.truncated = stdout.truncated || stderr.truncated;
-        if outcome.started() || reply.error.is_none() {
-            reply.stdout = Some(stdout.text);
-            reply.stderr = Some(stderr.text);
-            reply.stdout_base64 = stdout.base64;
-            reply.stderr_base64 = stderr.base64;
+        if let Outcome::Refused(refusal) = outcome {
+            return self.refused(refusal.code(), refusal.text());
         }
-        reply
+        let reply = RunReply { exit: outcome.exit(), error: None, reason: outcome.reason(), ..self.refused("", "") };
+        reply.printed(stdout, stderr)
     }
 }
 
@@ -130,6 +140,9 @@ pub struct JobReply {
     /// Why it was not accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The stable code of that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
 }
 
 /// One collected output stream.
@@ -144,9 +157,13 @@ pub struct Output {
 }
 
 impl Output {
-    /// What a script printed, as text, and as base64 beside it where the text had to replace some.
+    /// What a script printed, as text, and as base64 beside it where the text had to replace some. A character that was
+    /// `truncated` in its middle is left out: the script never printed half of it.
     #[must_use]
-    pub fn of(bytes: Vec<u8>, truncated: bool) -> Self {
+    pub fn of(mut bytes: Vec<u8>, truncated: bool) -> Self {
+        if truncated {
+            bytes.truncate(whole_characters(&bytes));
+        }
         match String::from_utf8(bytes) {
             Ok(text) => Self { text, base64: None, truncated },
             Err(error) => {
@@ -166,9 +183,12 @@ pub struct RunReply {
     pub script: Option<Value>,
     /// The script's exit status, or the numbers of [`super::outcome`].
     pub exit: i32,
-    /// Why nothing ran.
+    /// Why nothing ran, or why nobody knows how it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The script may have run: `exit` says nothing about it.
+    #[serde(skip_serializing_if = "is_false")]
+    pub unknown: bool,
     /// Standard output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdout: Option<String>,
@@ -196,22 +216,29 @@ pub struct RunReply {
 }
 
 impl RunReply {
-    /// `exit` -1 and the text.
+    /// `exit` -1, the text, and its stable code in kebab-case.
     #[must_use]
-    pub fn error(text: impl Into<String>) -> Self {
-        Self { exit: EXIT_NOTHING_RAN, error: Some(text.into()), ..Self::default() }
+    pub fn error(code: &str, text: impl Into<String>) -> Self {
+        let (error, reason) = (Some(text.into()), Some(code.to_owned()));
+        Self { exit: EXIT_NOTHING_RAN, error, reason, ..Self::default() }
+    }
+
+    /// The same with what the script printed.
+    fn printed(self, stdout: Output, stderr: Output) -> Self {
+        Self {
+            truncated: stdout.truncated || stderr.truncated,
+            stdout: Some(stdout.text),
+            stderr: Some(stderr.text),
+            stdout_base64: stdout.base64,
+            stderr_base64: stderr.base64,
+            ..self
+        }
     }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
 const fn is_false(value: &bool) -> bool {
     !*value
-}
-
-/// A script that failed on a read-only file system usually needs its profile widened, which its output does not say.
-fn hint(stderr: &str) -> Option<String> {
-    let text = "the script met a read-only file system: add the path to 'writable' in its profile";
-    stderr.contains("Read-only file system").then(|| text.to_owned())
 }
 
 /// An absent id is echoed as the empty text, as the original does.
@@ -237,9 +264,17 @@ fn truthy(value: &Value) -> bool {
     }
 }
 
-fn arguments(value: Value) -> Result<Vec<String>, String> {
+/// `spelt` is asked only where a number may have been spelt in another way.
+fn arguments<'b>(value: Value, spelt: impl FnOnce() -> Vec<Option<&'b str>>) -> Result<Vec<String>, String> {
     match value {
         Value::Null => Ok(Vec::new()),
+        Value::Array(values) if values.iter().any(Value::is_f64) => {
+            let spelt = spelt().into_iter().chain(std::iter::repeat(None));
+            let text = |(value, spelt): (Value, Option<&str>)| {
+                spelt.map_or_else(|| argument(value), |text| Ok(text.to_owned()))
+            };
+            values.into_iter().zip(spelt).map(text).collect()
+        }
         Value::Array(values) => values.into_iter().map(argument).collect(),
         _ => Err("args must be an array".to_owned()),
     }
@@ -290,6 +325,8 @@ mod tests {
     fn arguments_of_the_originals_peers_become_text() {
         let request = RunRequest::parse(br#"{"script":"x","args":[1,2.5,true,false,null,"a b"]}"#).unwrap();
         assert_eq!(request.args, ["1", "2.5", "1", "0", "", "a b"]);
+        let request = RunRequest::parse(br#"{"args":[1e3,-0,100000000000000000000,2.50,7]}"#).unwrap();
+        assert_eq!(request.args, ["1e3", "-0", "100000000000000000000", "2.50", "7"]);
         assert_eq!(error_of(r#"{"args":"x"}"#), "args must be an array");
         assert_eq!(error_of(r#"{"args":[{}]}"#), "args must be an array of strings");
     }
@@ -304,10 +341,12 @@ mod tests {
     #[test]
     fn ids_are_echoed_with_their_type() {
         let request = RunRequest::parse(br#"{"script":"x","reqid":7}"#).unwrap();
-        let reply = serde_json::to_value(request.refused("script not permitted")).unwrap();
+        let reply = serde_json::to_value(request.refused("script-not-permitted", "script not permitted")).unwrap();
         assert_eq!(reply["reqid"], 7);
         assert_eq!(reply["exit"], -1);
         assert_eq!(request.reqid(), "7");
+        let request = RunRequest::parse(br#"{"reqid":12345678901234567890123}"#).unwrap();
+        assert_eq!(request.reqid(), "12345678901234567890123");
     }
 
     #[test]
@@ -323,12 +362,51 @@ mod tests {
     #[test]
     fn a_reply_holds_the_originals_fields() {
         let request = RunRequest::parse(br#"{"script":"x","reqid":"r"}"#).unwrap();
-        let stderr = Output { text: "touch: /etc/x: Read-only file system\n".into(), ..Output::default() };
-        let reply = request.ran(&Outcome::Exited { code: 1 }, Output::default(), stderr);
+        let reply = request.ran(&Outcome::Exited { code: 1 }, Output::default(), Output::default());
         let value = serde_json::to_value(reply).unwrap();
-        assert_eq!(value["exit"], 1);
-        assert_eq!(value["stdout"], "");
-        assert!(value["hint"].as_str().unwrap().contains("writable"));
-        assert!(value.get("error").is_none() && value.get("truncated").is_none() && value.get("reason").is_none());
+        assert_eq!(value, serde_json::json!({"script": "x", "exit": 1, "stdout": "", "stderr": "", "reqid": "r"}));
+    }
+
+    #[test]
+    fn no_refusal_of_a_body_is_without_its_code() {
+        for (body, code) in [
+            ("{", "invalid-json"),
+            ("[]", "invalid-request"),
+            (r#"{"args":{}}"#, "invalid-args"),
+            (r#"{"args":[[]]}"#, "invalid-args"),
+            (r#"{"username":[]}"#, "invalid-username"),
+            (r#"{"token":[]}"#, "invalid-token"),
+        ] {
+            let reply = RunRequest::parse(body.as_bytes()).unwrap_err();
+            assert_eq!((reply.reason.as_deref(), reply.exit), (Some(code), EXIT_NOTHING_RAN), "{body}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_end_is_told_apart_from_nothing_at_all_and_keeps_what_was_printed() {
+        let request = RunRequest::parse(br#"{"script":"x","reqid":"r"}"#).unwrap();
+        let printed = Output { text: "begun\n".into(), ..Output::default() };
+        let unknown = serde_json::to_value(request.unknown("lost", printed, Output::default())).unwrap();
+        assert_eq!(
+            (&unknown["exit"], &unknown["unknown"], &unknown["reason"]),
+            (&(-1).into(), &true.into(), &OUTCOME_UNKNOWN.into())
+        );
+        assert_eq!((&unknown["stdout"], &unknown["error"]), (&"begun\n".into(), &"lost".into()));
+        let failed = serde_json::to_value(request.failed("executor-failed", "gone")).unwrap();
+        assert_eq!(
+            (&failed["exit"], &failed["stderr"], &failed["reason"]),
+            (&(-1).into(), &"gone".into(), &"executor-failed".into())
+        );
+        assert!(failed.get("unknown").is_none());
+    }
+
+    #[test]
+    fn a_character_that_was_cut_in_its_middle_is_not_called_bytes_that_are_no_text() {
+        let cut = Output::of("aé".as_bytes()[..2].to_vec(), true);
+        assert_eq!(cut, Output { text: "a".into(), base64: None, truncated: true });
+        let whole = Output::of("aé".as_bytes().to_vec(), true);
+        assert_eq!(whole, Output { text: "aé".into(), base64: None, truncated: true });
+        // Nobody but the script has cut this one.
+        assert_eq!(Output::of(b"a\xc3".to_vec(), false).base64.as_deref(), Some("YcM="));
     }
 }

@@ -141,6 +141,7 @@ impl Executor {
             match report(&mut connection) {
                 Report::Started { .. } => {}
                 Report::Ended(outcome) => return assert_eq!(outcome, Outcome::Exited { code: 0 }),
+                Report::Free(_) | Report::Declined => unreachable!("nobody has asked for it"),
             }
         }
     }

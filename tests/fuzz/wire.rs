@@ -20,7 +20,7 @@ pub fn run_body(bytes: &[u8]) {
         }
     };
     assert!(!request.username.contains('\0') && !request.token.contains('\0'));
-    let refused = serde_json::to_value(request.refused("no")).unwrap_or_default();
+    let refused = serde_json::to_value(request.refused("no", "no")).unwrap_or_default();
     assert_eq!(refused["exit"], -1);
     assert_eq!(refused["error"], "no");
     let call = RunCall {

@@ -83,7 +83,8 @@ fn many_runs_survive_an_executor_that_dies_again_and_again() {
     }
     for run in runs {
         let result = run.end().result();
-        assert!(result["stdout"] == "ran\n" || result["reason"] == "executor-failed", "{result}");
+        let told = result["reason"] == "executor-failed" || result["reason"] == "outcome-unknown";
+        assert!(result["stdout"] == "ran\n" || told, "{result}");
     }
     assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
 }

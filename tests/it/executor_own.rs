@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 use crate::harness::background::Background;
 use crate::harness::executor::Mode;
 use crate::harness::site::Builder;
-use crate::harness::{Site, eventually, host};
+use crate::harness::{Site, eventually, host, tls};
 
 const WAIT: &str = "echo up > {work}/up; while [ ! -e {work}/go ]; do sleep 0.02; done; echo done";
 
@@ -77,7 +77,7 @@ fn an_executor_that_comes_back_to_a_broken_configuration_runs_nothing_until_it_i
     let site = builder().start();
     let agent = site.agent();
     let good = std::fs::read_to_string(agent.allowlist()).unwrap();
-    std::fs::write(agent.allowlist(), format!("{good}nonsense\n")).unwrap();
+    std::fs::write(agent.allowlist(), format!("{good}x = /x # why\n")).unwrap();
     host::kill(agent.executor(), Signal::SIGKILL);
     let refused = site.result("ok", &[]);
     assert_eq!((&refused["exit"], &refused["reason"]), (&(-1).into(), &"executor-configuration".into()), "{refused}");
@@ -191,8 +191,11 @@ fn without_the_system_s_executor_an_agent_serves_and_each_run_says_so() {
         failed["stderr"].as_str().unwrap().starts_with("executor unreachable: No such file or directory"),
         "{failed}"
     );
-    let kept = site.agent().reload();
-    assert!(kept.get("ERROR").unwrap().contains("no executor can be reached at "), "{kept:?}");
+    // An executor that cannot be asked has found nothing broken: the front-end's part of the configuration is taken, and
+    // the log says what is left to be done.
+    assert_eq!(site.agent().reload().get("RESULT"), Some("ok"));
+    let told = site.agent().line("executor-unreachable");
+    assert!(told.get("REASON").unwrap().contains("no executor can be reached at "), "{told:?}");
     let checked = site.agent().command(&["self-check"]).exits(1).stdout;
     assert!(checked.contains("  Executor: no executor can be reached at "), "{checked}");
     // The agent itself starts without it, and uses it as soon as it is there.
@@ -202,6 +205,30 @@ fn without_the_system_s_executor_an_agent_serves_and_each_run_says_so() {
     site.agent_mut().start_service();
     site.register("agent1", site.agent().address().port(), &site.agent().credentials);
     assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+}
+
+#[test]
+fn a_revoked_dispatcher_is_not_served_because_the_executor_is_down() {
+    let mut site = Site::builder().executor(Mode::System).sh("ok", "echo ran").start();
+    assert_eq!(site.agent_mut().take_service().end(Signal::SIGTERM), Some(0));
+    std::fs::write(site.agent().revoked(), format!("{}\n", site.dispatcher().serial())).unwrap();
+    assert_eq!(site.agent().reload().get("RESULT"), Some("ok"));
+    let refused = tls::connect(site.agent().address(), &site.authority(), &site.dispatcher()).post("/ping", "{}");
+    assert_eq!(refused.status, 403, "{refused:?}");
+}
+
+#[test]
+fn an_executor_that_was_not_told_of_a_reload_never_gets_an_order_before_it_is() {
+    let site = Site::builder().executor(Mode::System).sh("ok", "echo ran").start();
+    let executor = site.agent().executor();
+    host::kill(executor, Signal::SIGSTOP);
+    let text = std::fs::read_to_string(site.agent().config()).unwrap();
+    std::fs::write(site.agent().config(), text.replace("run_as = ", "timeout = 60\nrun_as = ")).unwrap();
+    assert_eq!(site.agent().reload().get("RESULT"), Some("ok"));
+    host::kill(executor, Signal::SIGCONT);
+    assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+    // The word that it could not hear then, and the one before the order.
+    eventually("both reloads", || (site.agent().lines("exec-reload").len() == 2).then_some(()));
 }
 
 #[test]

@@ -128,7 +128,7 @@ fn mend(agent: &Agent, name: &str, text: &str, mode: u32) {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
-fn explain(agent: &Agent, options: &[&str], script: &str, args: &[&str]) -> Ran {
+pub(crate) fn explain(agent: &Agent, options: &[&str], script: &str, args: &[&str]) -> Ran {
     let mut words = vec!["explain", "--json"];
     words.extend((agent.mode == Mode::Private).then_some("--unprivileged"));
     words.extend_from_slice(options);
@@ -141,7 +141,7 @@ fn explain(agent: &Agent, options: &[&str], script: &str, args: &[&str]) -> Ran 
 }
 
 /// How the explanation says that the call ends: `runs`, or the code, with the step of a run that would not start.
-fn said(ran: &Ran) -> String {
+pub(crate) fn said(ran: &Ran) -> String {
     let json = ran.json();
     let verdict = json["verdict"].as_str().unwrap();
     assert_eq!(ran.code, i32::from(verdict != "would-run"), "{json}");
@@ -159,13 +159,10 @@ fn said(ran: &Ran) -> String {
 }
 
 /// How it ended, in the same words.
-fn ended(result: &Value) -> String {
+pub(crate) fn ended(result: &Value) -> String {
     // The script decides about its own exit status.
     if result["exit"].as_i64().unwrap() >= 0 && result["reason"].is_null() {
         return "runs".to_owned();
-    }
-    if result["error"] == "script not permitted" && result["reason"].is_null() {
-        return "script-not-permitted".to_owned();
     }
     let reason = result["reason"].as_str().unwrap_or_else(|| panic!("{result}"));
     for (words, code) in [("could not confine: ", "not-confined"), ("could not start: ", "not-started")] {

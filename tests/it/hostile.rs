@@ -314,7 +314,10 @@ fn requests_beyond_max_children_are_told_so() {
     let executor = site.agent().executor();
     eventually("two runs", || (host::children(executor).len() == 2).then_some(()));
     let answer = trusted(&site).post("/ping", "{}");
-    assert_eq!((answer.status, answer.json()), (503, json!({"error": "too many requests at once"})));
+    assert_eq!(
+        (answer.status, answer.json()),
+        (503, json!({"error": "too many requests at once", "reason": "overload"}))
+    );
     site.agent().line("overload").is(&["ACTION=overload", "LIVE=2", "PEER=127.0.0.1"]);
     drop(held);
     eventually("a free place", || (trusted(&site).post("/ping", "{}").status == 200).then_some(()));

@@ -157,7 +157,7 @@ fn a_reload_says_which_keys_wait_for_a_restart() {
 fn a_broken_file_keeps_all_of_the_old_state_and_says_where() {
     let site = Site::builder().sh("ok", "echo ran").start();
     let agent = site.agent();
-    for (path, line) in [(agent.config(), "\nprot = 1\n"), (agent.allowlist(), "\nnonsense\n")] {
+    for (path, line) in [(agent.config(), "\nprot = 1\n"), (agent.allowlist(), "\nx = /x # why\n")] {
         let (sound, trust) = (std::fs::read_to_string(&path).unwrap(), std::fs::read_to_string(agent.trust()).unwrap());
         append(&path, line);
         // A change that is right in itself does not slip in beside the broken one.
@@ -171,6 +171,23 @@ fn a_broken_file_keeps_all_of_the_old_state_and_says_where() {
         std::fs::write(agent.trust(), trust).unwrap();
         agent.reload().is(&["ACTION=reload", "RESULT=ok"]);
     }
+}
+
+#[test]
+fn a_line_of_the_revocation_list_that_cannot_be_read_is_told_and_unrevokes_nobody() {
+    let site = Site::builder().start();
+    let agent = site.agent();
+    let serial = site.dispatcher().serial();
+    std::fs::write(agent.revoked(), [b"\xef\xbb\xbf", serial.as_bytes(), b" # M\xfcller\nno serial\n"].concat())
+        .unwrap();
+    let said = agent.reload();
+    said.is(&["ACTION=reload", "ERROR=*", "RESULT=incomplete"]);
+    assert!(said.get("ERROR").unwrap().contains("no serial on line 2: it revokes nothing"), "{said:?}");
+    let refused = tls::connect(agent.address(), &site.authority(), &site.dispatcher()).post("/ping", "{}");
+    assert_eq!(refused.json()["error"], "certificate revoked");
+    std::fs::write(agent.revoked(), b"# M\xfcller\n").unwrap();
+    agent.reload().is(&["ACTION=reload", "RESULT=ok"]);
+    site.control(&["ping", "agent1"]).exits(0);
 }
 
 #[test]

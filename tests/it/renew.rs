@@ -123,10 +123,10 @@ fn a_certificate_that_may_not_take_the_present_one_s_place_is_not_staged() {
         (pki::reissue(&ca, "agent2", own, 365).cert, "is for \"CN=agent2\", the present one for \"CN=agent1\""),
         (pki::reissue(&ca, "agent1", own, 3).cert, "is not newer"),
         (own.cert.clone(), "has the serial of the present one"),
-        (format!("{good}# and more"), "cannot be read"),
-        (format!("{good}{good}"), "cannot be read"),
+        (format!("{good}# and more"), "does not verify against the agent CA"),
+        (format!("{good}{good}"), "does not verify against the agent CA"),
         (ca.certificate().to_pem(), "does not verify against the agent CA"),
-        ("nonsense".to_owned(), "cannot be read"),
+        ("nonsense".to_owned(), "does not verify against the agent CA"),
     ] {
         let said = complete(&site, &cert);
         let text = said["error"].as_str().unwrap();

@@ -2,7 +2,9 @@
 
 use std::net::TcpListener;
 
-use crate::harness::{Site, agent::write_key, host};
+use crate::harness::audit::Line;
+use crate::harness::executor::Mode;
+use crate::harness::{Site, agent::write_key, host, pki};
 
 #[test]
 fn an_agent_without_certificate_key_or_ca_is_not_paired() {
@@ -20,17 +22,12 @@ fn an_agent_without_certificate_key_or_ca_is_not_paired() {
 fn every_error_of_both_files_is_shown_with_its_place_and_a_caret() {
     let site = Site::builder().prepare();
     let (config, allowlist) = (site.agent().config(), site.agent().allowlist());
-    std::fs::write(&config, "port = 0\nprot = 7443\nstdin_timeout = ten\n[profile default]\ncaps = CAP_FLY\n").unwrap();
-    std::fs::write(&allowlist, "a = relative/path\nb = /bin/true profile=nope\n[x]\n").unwrap();
+    std::fs::write(&config, "port = 0\nprot = 7443\nmax_output = ten\n[profile default]\ncaps = CAP_FLY\n").unwrap();
+    std::fs::write(&allowlist, "a = /bin/true # why\nb = /bin/true profile=nope\n").unwrap();
     let ran = site.agent().command(&["serve"]).exits(78);
-    for place in [
-        "agent.conf:2:1: ",
-        "agent.conf:3:17: ",
-        "agent.conf:5:8: ",
-        "scripts.conf:1:5: ",
-        "scripts.conf:2:1: ",
-        "scripts.conf:3:",
-    ] {
+    for place in
+        ["agent.conf:2:1: ", "agent.conf:3:14: ", "agent.conf:5:8: ", "scripts.conf:1:15: ", "scripts.conf:2:1: "]
+    {
         assert!(ran.stderr.contains(place), "{place}:\n{}", ran.stderr);
     }
     for text in ["\n    prot = 7443\n    ^^^^\n", "'port'", "'cert'", "CAP_FLY", "nope"] {
@@ -52,6 +49,29 @@ fn a_script_listed_twice_is_warned_about_and_the_last_line_counts() {
     let stderr = site.agent().stderr();
     assert!(stderr.contains("scripts.conf:2:1: warning: 'say' is set twice: line 2 replaces line 1"), "{stderr}");
     site.agent().line("config-warn").is(&["ACTION=config-warn", "ENTRY=*", "MSG=*"]);
+}
+
+#[test]
+fn files_that_the_original_served_with_are_no_reason_not_to_serve() {
+    let settings = "rate_limit_volume = 10/60\nrate_limit_disable = 1x\nstdin_timeout = 0\nmax_children = 0";
+    let site =
+        Site::builder().agent(settings).sh("ok", "echo ran").allow("a = bin/relative\nnonsense\nb = /x /y").start();
+    assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+    assert_eq!(site.result("a", &[])["error"], "script not permitted");
+    for key in ["rate_limit_volume", "rate_limit_disable", "stdin_timeout", "max_children"] {
+        let warned = site.agent().line_where("config-warn", |line| line.get("KEY") == Some(key));
+        warned.is(&["ACTION=config-warn", &format!("KEY={key}"), "MSG=*"]);
+    }
+    assert_eq!(site.agent().stderr().matches(": the line is skipped\n").count(), 3, "{}", site.agent().stderr());
+}
+
+#[test]
+fn the_version_is_told_wherever_it_is_asked_for() {
+    let site = Site::builder().prepare();
+    for words in [&["--version"][..], &["serve", "--version"], &["pairing-status", "--version"]] {
+        let said = site.agent().command(words).exits(0).stdout;
+        assert_eq!(said, format!("ctrl-exec-agent {}\n", env!("CARGO_PKG_VERSION")), "{words:?}");
+    }
 }
 
 #[test]
@@ -104,8 +124,83 @@ fn a_root_agent_becomes_its_account_or_does_not_start() {
 
 #[test]
 fn profiles_that_cannot_be_applied_are_warned_about_at_the_start() {
-    let site = Site::builder().section("run_as = nobody").start();
-    assert!(site.agent().stderr().contains("run_as, caps and writable of the profiles are not applied"));
+    // A script that names a profile expects it.
+    let quiet =
+        Site::builder().executor(Mode::Private).section("timeout = 9\nkill_grace = 1\n[profile unused]").start();
+    assert!(!quiet.agent().stderr().contains("without a root executor"), "{}", quiet.agent().stderr());
+    let named = Site::builder().executor(Mode::Private).sh("x", "true").section("[profile p]");
+    let named = named.allow("y = {scripts}/x profile=p").start();
+    let told = "warning: without a root executor every script runs with this agent's own rights (uid 65534); of its \
+                profile, timeout and kill_grace are applied and nothing else\n";
+    assert!(named.agent().stderr().contains(told), "{}", named.agent().stderr());
+}
+
+/// A setting of each key of a profile that takes rights to apply, or is not applied alone.
+const ONLY_AS_ROOT: [&str; 15] = [
+    "run_as = daemon",
+    "caps = CAP_NET_BIND_SERVICE",
+    "allow_dangerous_caps = yes",
+    "writable = /srv",
+    "readable = /usr",
+    "no_new_privileges = no",
+    "memory_max = 64MiB",
+    "processes_max = 64",
+    "cpu_max = 50",
+    "files_max = 64",
+    "network = no",
+    "syscalls = off",
+    "umask = 0077",
+    "environment = MODE=test",
+    "working_directory = /usr",
+];
+
+#[test]
+fn each_key_that_has_no_effect_without_a_root_executor_is_named_with_its_profile() {
+    let key = |setting: &&'static str| setting.split(' ').next().unwrap();
+    let sections: Vec<String> =
+        ONLY_AS_ROOT.iter().map(|setting| format!("[profile {}]\n{setting}\ntimeout = 60", key(setting))).collect();
+    let all = format!("[profile all]\n{}\nkill_grace = 1\n", ONLY_AS_ROOT.join("\n"));
+    let told = "id -u; umask; pwd; echo $MODE; ulimit -n; grep NoNewPrivs /proc/$$/status; wc -l < /proc/net/dev";
+    let site = Site::builder().executor(Mode::Private).sh("ok", told).allow("all = {scripts}/ok profile=all");
+    let mut site = site.section(&format!("{}\n{all}", sections.join("\n"))).prepare();
+    let config = std::fs::read_to_string(site.agent().config()).unwrap();
+    let place = |name: &str| {
+        let line = config.lines().position(|line| line == format!("[profile {name}]")).unwrap() + 1;
+        format!("{}:{line}", site.agent().config().display())
+    };
+    let keys: Vec<&str> = ONLY_AS_ROOT.iter().map(key).collect();
+    let mut lines: Vec<(String, String)> = Vec::new();
+    for (name, keys) in keys.iter().map(|key| (*key, (*key).to_owned())).chain([("all", keys.join(", "))]) {
+        lines.push((place(name), format!("Profile '{name}': not applied without a root executor: {keys}")));
+    }
+    let checked = site.agent().command(&["self-check"]).stdout;
+    site.start(0);
+    let (started, logged) = (site.agent().stderr(), site.agent().lines("config-warn"));
+    for (place, message) in &lines {
+        assert!(started.contains(&format!("warning: {place}: {message}\n")), "{place} {message}\n{started}");
+        assert!(checked.contains(&format!("  Warning: {place}: {message}\n")), "{place} {message}\n{checked}");
+        let of = |line: &&Line| line.get("ENTRY") == Some(place) && line.get("MSG") == Some(message);
+        assert_eq!(logged.iter().filter(of).count(), 1, "{place} {message}\n{logged:?}");
+    }
+    assert_eq!(started.matches("not applied without a root executor").count(), 2 * lines.len(), "{started}");
+    assert_eq!(checked.matches("not applied without a root executor").count(), lines.len(), "{checked}");
+    // And it is the truth: with all of them a script finds what it finds with none.
+    let [with, without] = ["all", "ok"].map(|script| site.result(script, &[]));
+    assert_eq!((&with["exit"], &with["stdout"]), (&without["exit"], &without["stdout"]), "{with} {without}");
+    // What a reload brings is told as well.
+    std::fs::write(site.agent().config(), config + "[profile late]\nnetwork = no\n").unwrap();
+    site.agent().reload();
+    let late = "Profile 'late': not applied without a root executor: network";
+    site.agent().line_where("config-warn", |line| line.get("MSG") == Some(late));
+}
+
+#[test]
+fn a_root_executor_applies_every_key_and_is_warned_of_none() {
+    for mode in Mode::ROOT {
+        let site = Site::builder().executor(mode).sh("ok", "true").section("umask = 0077\nnetwork = no").start();
+        assert!(!site.agent().stderr().contains("without a root executor"), "{}", site.agent().stderr());
+        assert!(!site.agent().command(&["self-check"]).stdout.contains("without a root executor"), "{mode:?}");
+    }
 }
 
 #[test]
@@ -128,4 +223,34 @@ fn an_agent_hears_ipv6_and_ipv4_where_bind_says_so() {
     let ran = site.control(&["--json", "ping", "agent1"]).exits(0);
     assert_eq!(ran.lines("ping")[0].get("TARGET").unwrap(), format!("[::1]:{}", site.agent().address().port()));
     site.agent().line_where("ping", |line| line.get("PEER") == Some("::1"));
+}
+
+#[test]
+fn an_agent_whose_own_certificate_has_expired_serves_and_says_so_with_the_remedy() {
+    let mut site = Site::builder().prepare();
+    let present = site.agent().credentials.clone();
+    let expired = pki::issue_expired(&site.authority(), "agent1");
+    site.agent_mut().write_credentials(expired);
+    site.agent_mut().start();
+    let agent = site.agent();
+    let said = |number: usize| {
+        let warning = |line: &Line| line.get("KEY") == Some("cert");
+        let line = agent.lines("config-warn").into_iter().filter(warning).nth(number).expect("a warning");
+        line.is(&["ACTION=config-warn", "KEY=cert", "MSG=*"]);
+        line.get("MSG").unwrap().to_owned()
+    };
+    let told = said(0);
+    for part in ["agent.crt cannot serve: ", "expired on ", "pair this host again (ctrl-exec-agent request-pairing"] {
+        assert!(told.contains(part), "{told}");
+    }
+    // Its own check says the same.
+    let checked = agent.command(&["self-check"]).exits(1).stdout;
+    let reason = told.split_once(" cannot serve: ").unwrap().1;
+    assert!(checked.contains(reason), "{checked}\n{told}");
+    assert_eq!(agent.reload().get("RESULT"), Some("ok"));
+    assert_eq!(said(1), told);
+    site.agent_mut().write_credentials(present);
+    let agent = site.agent();
+    assert_eq!(agent.reload().get("RESULT"), Some("ok"));
+    assert_eq!(agent.lines("config-warn").iter().filter(|line| line.get("KEY") == Some("cert")).count(), 2);
 }

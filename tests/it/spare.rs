@@ -1,10 +1,12 @@
 //! What a monitor makes ahead for its next confined run, and that it changes nothing but the time that a run takes.
 
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 use crate::harness::executor::Mode;
 use crate::harness::site::Builder;
@@ -165,4 +167,44 @@ fn a_spare_holds_nothing_but_its_line() {
         let open = std::fs::read_dir(format!("/proc/{spare}/fd")).ok()?;
         (open.count() == 5).then_some(())
     });
+}
+
+/// Starts a program in a tree of its own, of which `/run` is a directory like any other, with nothing mounted there.
+const PLAIN_RUN: &str = r#"mount -t tmpfs -o mode=755 none $0 && for name in /*; do
+    if [ -L $name ]; then cp -P $name $0/
+    elif [ $name = /run ]; then mkdir $0/run && echo first > $0/run/host
+    elif [ -d $name ]; then mkdir $0$name && mount --rbind $name $0$name
+    fi || exit
+done && exec chroot $0 "$@""#;
+
+#[test]
+fn a_directory_that_takes_the_place_of_a_private_one_is_shown_to_no_run() {
+    let mut site = builder(Mode::Own).sh("see", "ls -A /run; cat /run/host 2> /dev/null; true").prepare();
+    let (work, name) = (site.agent().root.join("work"), site.agent().name.clone());
+    let config = std::fs::read_to_string(site.agent().config()).unwrap();
+    std::fs::write(site.agent().config(), format!("{config}writable = {}\n", work.display())).unwrap();
+    let jail = tempfile::tempdir_in("/var/tmp").unwrap();
+    let words = format!("set -- unshare --mount sh -c '{PLAIN_RUN}' {} \"$@\"", jail.path().display());
+    site.agent_mut().start_with(&words, [Stdio::null(), Stdio::null()]);
+    site.register(&name, site.agent().address().port(), &site.agent().credentials);
+    let root = PathBuf::from(format!("/proc/{}/root", site.agent().executor()));
+    // A spare whose private places are made.
+    let ready = |spare: u32| {
+        let mounts = std::fs::read_to_string(format!("/proc/{spare}/mountinfo")).unwrap_or_default();
+        mounts.lines().any(|line| line.split(' ').nth(4) == Some("/run"))
+    };
+    for turn in 0..4 {
+        eventually("a spare that stands by", || ready(idle(&site).1).then_some(()));
+        std::fs::rename(root.join("run"), root.join(format!("was-{turn}"))).unwrap();
+        std::fs::create_dir(root.join("run")).unwrap();
+        std::fs::write(root.join("run/host"), "of the host\n").unwrap();
+        let said = site.result("see", &[]);
+        assert_eq!((&said["exit"], &said["stdout"]), (&json!(0), &json!("")), "{turn}: {said}");
+    }
+    // Back at its place, it is the one that a spare was made for.
+    eventually("a spare that stands by", || ready(idle(&site).1).then_some(()));
+    std::fs::rename(root.join("run"), root.join("new")).unwrap();
+    std::fs::rename(root.join("new"), root.join("run")).unwrap();
+    assert_eq!(site.result("see", &[])["stdout"], "");
+    assert_eq!(site.result("show", &["/was-0/host"])["stdout"], "first\n");
 }

@@ -128,7 +128,7 @@ impl<'a> Matching<'a> {
         let property = self.template.properties.get(place)?;
         let (element, arg) = at;
         let announced = self.args.get(arg).is_some_and(|word| word == flag);
-        if announced && let Some(word) = self.announced(arg + 1, place) {
+        if announced && let Some(word) = self.announced((element, arg + 1), place) {
             let found = self.with((element + 1, arg + 2), (place, Word::Text(word)), reading, visit);
             if found.is_some() {
                 return found;
@@ -186,7 +186,7 @@ impl<'a> Matching<'a> {
         found
     }
 
-    /// The word at a place that nothing announces, if it can be a value of `property`.
+    /// The word at a place that nothing announces, if it can be a value of `property`, or of its items.
     fn positional(&mut self, (element, arg): (usize, usize), property: &Property, item: bool) -> Option<&'a str> {
         // Collecting the items of an array is a step for each: else one step could be as long as the call.
         self.steps += 1;
@@ -198,15 +198,23 @@ impl<'a> Matching<'a> {
         if !kinds.allow(word) {
             return self.fail(arg, Failure::Kind(arg + 1, property.name.clone(), kinds.name()));
         }
-        if property.looks_like_an_option(word, item) && !self.options_ended(element) {
+        self.no_option((element, arg), property, item).map(|()| word.as_str())
+    }
+
+    /// That the word at a place is none that a program could take for an option.
+    fn no_option(&mut self, (element, arg): (usize, usize), property: &Property, item: bool) -> Option<()> {
+        let template = self.template;
+        let word = self.args.get(arg)?;
+        if property.looks_like_an_option(word, item) && !template.options_ended(element) {
             return self.fail(arg, Failure::Hyphen(arg + 1, property.name.clone()));
         }
-        Some(word)
+        Some(())
     }
 
     /// The word behind a flag, if it can be a value of `property`. A boolean has none there.
-    fn announced(&mut self, arg: usize, place: usize) -> Option<&'a str> {
-        let (property, kinds) = (self.template.properties.get(place)?, self.template.spoken(place));
+    fn announced(&mut self, (element, arg): (usize, usize), place: usize) -> Option<&'a str> {
+        let template = self.template;
+        let (property, kinds) = (template.properties.get(place)?, template.spoken(place));
         if !kinds.scalar() {
             return None;
         }
@@ -217,12 +225,7 @@ impl<'a> Matching<'a> {
         if !kinds.allow(word) {
             return self.fail(arg, Failure::Kind(arg + 1, property.name.clone(), kinds.name()));
         }
-        Some(word)
-    }
-
-    fn options_ended(&self, element: usize) -> bool {
-        let before = self.template.elements.get(..element).unwrap_or_default();
-        before.iter().any(|element| matches!(element, Element::Literal(literal) if literal == "--"))
+        self.no_option((element, arg), property, false).map(|()| word.as_str())
     }
 
     fn fail<T>(&mut self, arg: usize, failure: Failure) -> Option<T> {

@@ -16,9 +16,11 @@
 //!    were repeated. A schema without properties allows no arguments.
 //! 4. Text is text. An integer is in plain decimal digits, a number as JSON writes it, a boolean `true` or `false`. A
 //!    property that can be both text and something else is tried as text first.
-//! 5. A value that may be text, and stands where no flag announces it, does not begin with `-`: a script would take it
-//!    for an option. Unless the property's `enum` or `const` names this very value, its `pattern` begins with `^-`, or a
-//!    literal `"--"` stands before it in `argv`, which ends options.
+//! 5. No value begins with `-`, a number's no more than a text's and behind a flag no more than elsewhere: a script could
+//!    take it for an option. Unless the schema says that it is meant: the property's `enum` or `const` names this very
+//!    value, the `pattern` of a text begins with `^-`, the `minimum` or `exclusiveMinimum` of a number is below 0. Or
+//!    unless a literal `"--"` stands before it in `argv`, which ends options; but not one that could be an option's value:
+//!    directly behind a literal that begins with `-` (and has no `=`), or behind a value that may begin with `-`.
 //! 6. `format` is checked where the format is known. A `pattern` is matched in linear time, so one that needs to look
 //!    around or back makes the contract broken. Nothing is fetched: a `$ref` leads into the schema itself.
 //!

@@ -35,9 +35,9 @@ fn parameter(number: usize) -> impl Strategy<Value = (Value, Value, Option<Value
     let text = "[a-zé0-9 ][ -~é]{0,6}";
     let scalar = prop_oneof![
         text.prop_map(|value| (json!({"type": "string"}), json!(value))),
-        any::<i64>().prop_map(|value| (json!({"type": "integer"}), json!(value))),
+        any::<i64>().prop_map(|value| (json!({"type": "integer", "minimum": i64::MIN}), json!(value))),
         any::<u64>().prop_map(|value| (json!({"type": "integer", "minimum": 0}), json!(value))),
-        (-1e9_f64..1e9).prop_map(|value| (json!({"type": "number"}), json!(value))),
+        (-1e9_f64..1e9).prop_map(|value| (json!({"type": "number", "minimum": -1e9}), json!(value))),
         any::<bool>().prop_map(|value| (json!({"type": "boolean"}), json!(value))),
     ];
     let announced = scalar.prop_map(move |(schema, value)| (schema, flag.clone(), value));

@@ -95,19 +95,38 @@ pub(super) struct Property {
 #[derive(Clone, Debug, Default)]
 struct Hyphens {
     by_pattern: bool,
+    /// The schema's bounds let a number be negative, and say so.
+    negative: bool,
+    /// As words.
     values: Vec<String>,
 }
 
 impl Hyphens {
     fn of(schema: &Schema<'_>) -> Self {
         let named = schema.find("enum").and_then(Value::as_array).into_iter().flatten().chain(schema.find("const"));
-        let values = named.filter_map(Value::as_str).filter(|value| value.starts_with('-')).map(str::to_owned);
+        let word = |value: &Value| match value {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        };
+        let values = named.filter_map(word).filter(|value| value.starts_with('-'));
         let pattern = schema.find("pattern").and_then(Value::as_str);
-        Self { by_pattern: pattern.is_some_and(|pattern| pattern.starts_with("^-")), values: values.collect() }
+        let below_zero = |keyword| schema.find(keyword).and_then(Value::as_f64).is_some_and(|bound| bound < 0.0);
+        Self {
+            by_pattern: pattern.is_some_and(|pattern| pattern.starts_with("^-")),
+            negative: ["minimum", "exclusiveMinimum"].into_iter().any(below_zero),
+            values: values.collect(),
+        }
     }
 
-    fn allow(&self, word: &str) -> bool {
-        self.by_pattern || self.values.iter().any(|value| value == word)
+    fn allow(&self, word: &str, kinds: Kinds) -> bool {
+        let negative = self.negative && kinds.number(word).is_some();
+        negative || (self.by_pattern && kinds.text) || self.values.iter().any(|value| value == word)
+    }
+
+    /// Whether there is any such value.
+    fn any(&self) -> bool {
+        self.by_pattern || self.negative || !self.values.is_empty()
     }
 }
 
@@ -133,10 +152,16 @@ impl Property {
         self.kinds.null || (!self.required && self.default.is_none())
     }
 
-    /// Whether a word could be taken for an option, and no schema says that it is meant.
+    /// Whether a word could be taken for an option, and no schema says that it is meant. A program cannot tell a negative
+    /// number from an option either.
     pub(super) fn looks_like_an_option(&self, word: &str, item: bool) -> bool {
         let (kinds, hyphens) = if item { (self.items, &self.item_hyphens) } else { (self.kinds, &self.hyphens) };
-        kinds.text && word.starts_with('-') && !hyphens.allow(word)
+        word.starts_with('-') && !hyphens.allow(word, kinds)
+    }
+
+    /// Whether some value of it, or of its items, may begin with a hyphen where options have not ended.
+    pub(super) fn may_begin_with_hyphen(&self, item: bool) -> bool {
+        if item { self.item_hyphens.any() } else { self.hyphens.any() }
     }
 }
 

@@ -41,6 +41,8 @@ pub(super) type Reading<'a> = BTreeMap<usize, Word<'a>>;
 pub(super) struct Template {
     pub(super) elements: Vec<Element>,
     pub(super) properties: Vec<Property>,
+    /// The literal `--` that ends options, if there is one.
+    separator: Option<usize>,
 }
 
 impl Template {
@@ -65,7 +67,9 @@ impl Template {
         if elements.len() > limits::ARGUMENTS {
             return Err(format!("'argv' has more than {} elements", limits::ARGUMENTS));
         }
-        let template = Self { elements, properties };
+        let mut template = Self { elements, properties, separator: None };
+        let ends = |number: &usize| template.is_separator(*number);
+        template.separator = (0..template.elements.len()).find(ends);
         template.check(schema)?;
         Ok(template)
     }
@@ -99,6 +103,38 @@ impl Template {
             Some(name) => Err(format!("'{name}' is required, and 'argv' has no place for it")),
             None => Ok(()),
         }
+    }
+
+    /// Whether options have ended before an element.
+    pub(super) fn options_ended(&self, element: usize) -> bool {
+        self.separator.is_some_and(|separator| separator < element)
+    }
+
+    /// Whether an element is a `--` that ends options, whatever the call: not one that a program could take for the value
+    /// of an option before it.
+    fn is_separator(&self, number: usize) -> bool {
+        if !matches!(self.elements.get(number), Some(Element::Literal(literal)) if literal == "--") {
+            return false;
+        }
+        // What may stand directly before it: up to the first element that cannot be left out.
+        for element in self.elements.iter().take(number).rev() {
+            let (place, items) = match element {
+                // One with '=' has its value.
+                Element::Literal(literal) => return !literal.starts_with('-') || literal.contains('='),
+                Element::Value(place) | Element::Flag(place, _) => (place, false),
+                Element::Each(place) => (place, true),
+            };
+            let Some(property) = self.properties.get(*place) else { return false };
+            if property.may_begin_with_hyphen(items) {
+                return false;
+            }
+            let switch = matches!(element, Element::Flag(..)) && property.kinds.boolean;
+            let may_be_missing = items || switch || property.omissible();
+            if !may_be_missing {
+                return true;
+            }
+        }
+        true
     }
 
     /// Whether an element is about this property.

@@ -108,15 +108,87 @@ fn nothing_that_could_be_an_option_stands_where_none_was_declared() {
         &["a", "-b"],
         "argument 2, 'x', begins with '-'",
     );
-    // Behind what ends options, and behind a flag, a hyphen is only a hyphen.
+    // Behind what ends options, a hyphen is only a hyphen.
     let any = json!({"properties": {"x": {"type": "string"}}});
     assert!(judge(&contract(&any, &json!(["--", {"arg": "x"}])), &["--", "-x"]).is_ok());
-    assert!(judge(&contract(&any, &json!([{"arg": "x", "flag": "-m"}])), &["-m", "-x"]).is_ok());
     // A number is what its schema says.
     let number = json!({"properties": {"x": {"type": "integer", "minimum": -5}}});
     let number = contract(&number, &json!([{"arg": "x"}]));
     assert_eq!(judge(&number, &["-5"]), Ok(json!({"x": -5})));
     refused(&number, &["-6"], "'x': the value is less than the minimum of -5");
+}
+
+#[test]
+fn a_negative_number_that_no_schema_declares_is_taken_for_an_option() {
+    let number = |extra: Value, flag: Option<&str>| {
+        let mut schema = json!({"type": "number"});
+        schema.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let element = flag.map_or_else(|| json!({"arg": "x"}), |flag| json!({"arg": "x", "flag": flag}));
+        contract(&json!({"properties": {"x": schema}}), &json!([element]))
+    };
+    for undeclared in
+        [json!({}), json!({"type": "integer"}), json!({"minimum": 0}), json!({"maximum": -1}), json!({"enum": [-4]})]
+    {
+        refused(&number(undeclared.clone(), None), &["-5"], "argument 1, 'x', begins with '-' like an option");
+        refused(&number(undeclared, Some("-n")), &["-n", "-5"], "argument 2, 'x', begins with '-' like an option");
+    }
+    for declared in
+        [json!({"minimum": -9}), json!({"exclusiveMinimum": -6}), json!({"enum": [-5]}), json!({"const": -5})]
+    {
+        assert_eq!(judge(&number(declared.clone(), None), &["-5"]), Ok(json!({"x": -5})), "{declared}");
+        assert_eq!(judge(&number(declared, Some("-n")), &["-n", "-5"]), Ok(json!({"x": -5})));
+    }
+    // What may be a negative number may not be any other word with a hyphen.
+    let either = number(json!({"type": ["string", "integer"], "minimum": -9}), None);
+    assert!(judge(&either, &["-5"]).is_ok());
+    refused(&either, &["-rf"], "like an option");
+    let items = json!({"properties": {"x": {"type": "array", "items": {"type": "integer"}}}});
+    refused(&contract(&items, &Value::Null), &["1", "-2"], "argument 2, 'x', begins with '-'");
+}
+
+#[test]
+fn a_flag_announces_no_option_as_its_value() {
+    let text = |schema: Value| contract(&json!({"properties": {"x": schema}}), &json!([{"arg": "x", "flag": "--x"}]));
+    refused(&text(json!({"type": "string"})), &["--x", "-rf"], "argument 2, 'x', begins with '-' like an option");
+    refused(&text(json!({})), &["--x", "--"], "like an option");
+    assert!(judge(&text(json!({"type": "string", "pattern": "^-[a-z]+$"})), &["--x", "-rf"]).is_ok());
+    assert!(judge(&text(json!({"enum": ["-rf"]})), &["--x", "-rf"]).is_ok());
+}
+
+#[test]
+fn two_hyphens_that_are_an_options_value_end_no_options() {
+    let arguments = json!({
+        "properties": {
+            "x": {"type": "string"}, "on": {"type": "boolean"}, "n": {"type": "integer"}, "mode": {"enum": ["-a", "b"]},
+            "cold": {"type": "integer", "minimum": -9}, "more": {"type": "array", "items": {"type": "string"}},
+        },
+        "required": ["x"],
+    });
+    let judged = |argv: Value, args: &[&str]| judge(&contract(&arguments, &argv), args);
+    let x = json!({"arg": "x"});
+    for (argv, args) in [
+        (json!(["-c", "--", x]), &["-c", "--", "-x"][..]),
+        (json!(["--batch", {"arg": "on", "flag": "-v"}, "--", x]), &["--batch", "--", "-x"]),
+        (json!([{"arg": "mode"}, "--", x]), &["-a", "--", "-x"]),
+        (json!([{"arg": "mode", "flag": "-m"}, "--", x]), &["-m", "-a", "--", "-x"]),
+        (json!(["-c", {"arg": "more", "repeat": true}, "--", x]), &["-c", "--", "-x"]),
+        (json!([{"arg": "cold"}, "--", x]), &["-5", "--", "-x"]),
+    ] {
+        let why = judged(argv.clone(), args).unwrap_err();
+        assert!(why.contains("begins with '-'"), "{argv}: {why}");
+        let last = args.len() - 1;
+        assert!(judged(argv, &[&args[..last], &["x"]].concat()).is_ok(), "{args:?}");
+    }
+    for (argv, args) in [
+        (json!(["verb", "--", x]), &["verb", "--", "-x"][..]),
+        (json!(["--mode=fast", "--", x]), &["--mode=fast", "--", "-x"]),
+        (json!([{"arg": "on", "flag": "-v"}, "--", x]), &["-v", "--", "-x"]),
+        (json!(["verb", {"arg": "n", "flag": "-n"}, "--", x]), &["verb", "-n", "3", "--", "-x"]),
+        (json!([{"arg": "more", "repeat": true}, "--", x]), &["a", "--", "-x"]),
+        (json!(["--", "-c", "--", x]), &["--", "-c", "--", "-x"]),
+    ] {
+        assert!(judged(argv.clone(), args).is_ok(), "{argv} {args:?}");
+    }
 }
 
 #[test]

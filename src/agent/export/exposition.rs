@@ -43,6 +43,10 @@ fn agent(facts: &Facts) -> Registry {
     r.register("revoked_serials", "Serials that this agent refuses", number(facts.revoked));
     let help = "Whether the executor is there; a private one that ended is started by the next run";
     r.register("executor_up", help, number(usize::from(facts.executor)));
+    r.register("log_lines_waiting", "Lines that the log has not taken yet", number(facts.unlogged));
+    let lost: Counter = Counter::default();
+    lost.inc_by(facts.lost);
+    r.register("log_lines_lost", "Lines that the log did not take in time, and that are lost", lost);
     if let Some(left) = facts.certificate {
         let help = "Time until the agent's certificate ends, negative once it has";
         r.register_with_unit("certificate_left", help, Unit::Seconds, gauge(left));
@@ -114,6 +118,8 @@ mod tests {
             jobs: Some(Census { running: 1, ended: 2 }),
             trusted: 1,
             revoked: 0,
+            unlogged: 0,
+            lost: 7,
             usage: Usage::default(),
         };
         let text = |facts: &Facts| super::text(&Metrics::default(), facts, 1_795_330_800).unwrap();
@@ -123,6 +129,7 @@ mod tests {
             "ctrl_exec_agent_certificate_left_seconds -60",
             "ctrl_exec_agent_connections{state=\"open\"} 3",
             "ctrl_exec_agent_executor_up 1",
+            "ctrl_exec_agent_log_lines_lost_total 7",
             "ctrl_exec_agent_jobs{state=\"running\"} 1",
             "# TYPE ctrl_exec_agent_build info",
             "process_start_time_seconds 1795330800",

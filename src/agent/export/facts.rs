@@ -39,6 +39,10 @@ pub(super) struct Facts {
     pub(super) trusted: usize,
     /// Serials in the revocation list.
     pub(super) revoked: usize,
+    /// Lines that the log has not taken yet.
+    pub(super) unlogged: usize,
+    /// Lines that it never got.
+    pub(super) lost: u64,
     /// What the process uses.
     pub(super) usage: Usage,
 }
@@ -79,7 +83,9 @@ async fn look(agent: &Arc<Agent>) -> Facts {
         executor,
         jobs: jobs.ok(),
         trusted: snapshot.trust.iter().count(),
-        revoked: snapshot.revoked.iter().count(),
+        revoked: snapshot.revoked.len(),
+        unlogged: agent.log().waiting(),
+        lost: agent.log().lost(),
         usage,
     }
 }

@@ -3,21 +3,17 @@
 //! By hand, since a second copy of the server that dispatchers talk to would make the binary larger than everything else
 //! about metrics.
 
-use std::time::Duration;
-
 use time::OffsetDateTime;
 use time::format_description::StaticFormatDescription;
 use time::macros::format_description;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::timeout;
 
 use crate::net::local::Local;
+use crate::net::serve::part;
 
 /// Bytes of a head, and its lines.
 const HEAD: usize = 16 * 1024;
 const LINES: usize = 64;
-/// What a client may still say that has its answer: one that is closed on meets a reset, and may lose the answer.
-const REST: (usize, Duration) = (1 << 20, Duration::from_secs(1));
 /// The form of dates (RFC 9110 5.6.7).
 const DATE: StaticFormatDescription =
     format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
@@ -107,20 +103,9 @@ impl Answer {
 pub(super) async fn tell(stream: &mut Box<dyn Local>, answer: &Answer, head_alone: bool) {
     let text = if head_alone { "" } else { answer.text.as_str() };
     let whole = answer.head() + text;
-    if stream.write_all(whole.as_bytes()).await.is_err() || stream.shutdown().await.is_err() {
-        return;
+    if stream.write_all(whole.as_bytes()).await.is_ok() {
+        part(stream).await;
     }
-    let (mut waste, mut left) = (vec![0; 4096], REST.0);
-    let rest = async {
-        while let Ok(count @ 1..) = stream.read(&mut waste).await {
-            left = left.saturating_sub(count);
-            if left == 0 {
-                return;
-            }
-        }
-    };
-    // Who goes on for longer has had time to read.
-    let _ = timeout(REST.1, rest).await;
 }
 
 #[cfg(test)]

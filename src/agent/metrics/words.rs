@@ -78,6 +78,16 @@ impl Verb {
             Self::Unknown => "unknown",
         }
     }
+
+    /// Its name in the words that a hook is asked with: `discovery` and `rotate`, where they differ from [`Verb::as_str`].
+    #[must_use]
+    pub const fn action(self) -> &'static str {
+        match self {
+            Self::Capabilities => "discovery",
+            Self::RotateSerial => "rotate",
+            other => other.as_str(),
+        }
+    }
 }
 
 /// What became of a request. In an answer's extensions where its status does not say it.

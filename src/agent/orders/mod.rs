@@ -1,4 +1,5 @@
-//! The way to the executor: a fresh connection for each order, and a reload that is answered.
+//! The way to the executor: connections for orders, fresh ones and those that monitors keep ([`kept`]), and a reload that is
+//! answered.
 //!
 //! There are three, as [`crate::executor`] describes them from the other side, and the front-end picks one at its start:
 //!
@@ -10,6 +11,7 @@
 //!
 //! Orders under way are never touched by that, since each has its own monitor.
 
+pub mod kept;
 mod line;
 mod system;
 
@@ -17,11 +19,14 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify};
 use tokio::time::timeout;
 
+use self::kept::Kept;
 use self::line::{Fresh, Line};
 use super::snapshot::Places;
 use crate::conf::agent::Settings;
@@ -40,6 +45,9 @@ const GLANCE: Duration = Duration::from_secs(2);
 pub struct Orders {
     way: Way,
     lost: Notify,
+    kept: Arc<Kept>,
+    /// The executor was not told of the configuration that is in force here.
+    behind: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -130,7 +138,7 @@ pub enum ExecutorError {
 impl ExecutorError {
     fn into_io(self) -> io::Error {
         match self {
-            Self::Start(error) => error,
+            Self::Start(error) | Self::Unreachable { source: error, .. } => error,
             other => io::Error::other(other),
         }
     }
@@ -157,7 +165,7 @@ impl Orders {
                 Way::Own(Mutex::new(Own::Fresh(fresh.map_err(ExecutorError::Start)?)))
             }
         };
-        Ok(Self { way, lost: Notify::new() })
+        Ok(Self { way, lost: Notify::new(), kept: Arc::default(), behind: AtomicBool::new(false) })
     }
 
     /// Waits until the executor is ready. One of the system's is only greeted: whether it is there now says little about
@@ -197,6 +205,12 @@ impl Orders {
         matches!(self.way, Way::System(_))
     }
 
+    /// Whether its executor applies profiles. A private one has the agent's own rights and no others to give.
+    #[must_use]
+    pub const fn applies_profiles(&self) -> bool {
+        !matches!(self.way, Way::Private { .. })
+    }
+
     /// Makes ready for another program of this process. A private executor ends, since that program would not know it. An
     /// own root executor becomes the version of its file that is there now, and its socket is what has to be left open.
     /// Orders under way go on in any case, and other orders are still possible.
@@ -204,6 +218,7 @@ impl Orders {
     /// # Errors
     /// A root executor stays what it is.
     pub async fn make_ready(&self) -> Result<Option<OwnedFd>, ExecutorError> {
+        self.kept.renew();
         match &self.way {
             Way::System(_) => {}
             Way::Private { line, .. } => {
@@ -227,8 +242,19 @@ impl Orders {
         Ok(None)
     }
 
+    /// Connections whose monitors are free.
+    #[must_use]
+    pub const fn kept(&self) -> &Arc<Kept> {
+        &self.kept
+    }
+
     /// A fresh order connection. Starts a private executor anew if it has died.
+    ///
+    /// **Invariant:** no order is given to an executor that may decide by an older configuration than this agent.
     pub async fn open(&self) -> io::Result<OwnedFd> {
+        if self.behind.load(Ordering::SeqCst) {
+            self.reload().await.map_err(ExecutorError::into_io)?;
+        }
         let (line, arguments) = match &self.way {
             Way::System(path) => return system::open(path).await,
             Way::Own(own) => return self.open_own(&mut *own.lock().await).await,
@@ -258,6 +284,20 @@ impl Orders {
 
     /// Has the executor read its configuration again.
     pub async fn reload(&self) -> Result<(), ExecutorError> {
+        self.kept.renew();
+        let reloaded = self.tell_to_reload().await;
+        if reloaded.is_ok() {
+            self.behind.store(false, Ordering::SeqCst);
+        }
+        reloaded
+    }
+
+    /// The configuration in force here is one that the executor could not be told of: it will be, before its next order.
+    pub fn leave_behind(&self) {
+        self.behind.store(true, Ordering::SeqCst);
+    }
+
+    async fn tell_to_reload(&self) -> Result<(), ExecutorError> {
         let (line, arguments) = match &self.way {
             Way::System(path) => return system::ask(path, Control::Reload).await.map(drop),
             Way::Own(own) => return self.reload_own(&mut *own.lock().await).await,

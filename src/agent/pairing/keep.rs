@@ -5,7 +5,7 @@
 //! 1. everything is written to one file beside the key, `<key>.pairing`, mode 0600, in one atomic step. Before that step
 //!    the old pairing is whole, and nothing of the new one exists;
 //! 2. CA, key, certificate and trust map are written from the journal, each atomically;
-//! 3. the journal is removed.
+//! 3. the journal is removed, for good: one that came back after a power failure would undo what came after it.
 //!
 //! Killed between 1 and 3, the host has a journal and perhaps a mixture of old and new files. [`recover`] then does step 2
 //! again from its beginning, which gives the same files however far it had come. It is called at the start of every
@@ -168,7 +168,7 @@ fn apply(places: &Places, bundle: &Bundle) -> Result<Vec<String>, KeepError> {
     }
     // A renewed certificate that still waits belongs to the key that was just replaced.
     for path in [&places.staged, &journal] {
-        match file::remove(path) {
+        match file::remove_for_good(path) {
             Err(error) if !error.is_not_found() => {
                 return Err(KeepError::Finish { journal: journal.clone(), source: error });
             }

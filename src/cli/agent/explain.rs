@@ -1,4 +1,4 @@
-//! `explain`: what would become of a call. Nothing is run: not the script, and not the hook.
+//! `explain`: what would become of a request. Nothing is run: not the script, and not the hook.
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -10,6 +10,7 @@ use super::explain_text::{self, Explanation};
 use super::{Globals, kernel_check, remedy};
 use crate::agent::explain::{self as front_end, Asked, Files};
 use crate::agent::explain_peer::{List, Lists, Who};
+use crate::agent::metrics::Verb;
 use crate::agent::orders::Kinship;
 use crate::agent::serve;
 use crate::agent::sidecar::Sidecars;
@@ -29,8 +30,13 @@ use crate::wire::serial::Serial;
 /// What `explain` takes.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The script's name on the allowlist
-    script: String,
+    /// The script's name on the allowlist, for a run
+    #[arg(required_unless_present = "verb")]
+    script: Option<String>,
+    /// What is asked for: run, ping, capabilities (or discovery), result, cancel, renew, renew-complete, rotate-serial (or
+    /// rotate)
+    #[arg(long, value_name = "VERB", default_value = Verb::Run.as_str(), value_parser = verb, hide_default_value = false)]
+    verb: Verb,
     /// Address that the call comes from
     #[arg(long, value_name = "ADDRESS")]
     from: Option<IpAddr>,
@@ -51,6 +57,14 @@ pub struct Args {
     words: Vec<OsString>,
 }
 
+/// The verb of this name, in the words of requests or in those of hooks.
+fn verb(name: &str) -> Result<Verb, String> {
+    let known = Verb::ALL.into_iter().filter(|verb| *verb != Verb::Unknown);
+    let found = known.clone().find(|verb| verb.as_str() == name || verb.action() == name);
+    let names = || known.map(Verb::as_str).collect::<Vec<_>>().join(", ");
+    found.ok_or_else(|| format!("there is no such verb; known are {}, discovery, rotate", names()))
+}
+
 /// Explains; 0 if the call would run, 1 if it would be refused, 77 if this user cannot find out.
 pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     let asked = asked(args, globals)?;
@@ -61,22 +75,33 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
         // Its executor sees no more than the agent's account does.
         agents_eyes(&loaded)?;
     }
-    let (executor, process) = executor_text(&kinship);
+    let (executor, process) = match asked.verb {
+        Verb::Run => executor_text(&kinship),
+        _ => (None, None),
+    };
     let offer = Offer::look(process);
     let eyes = || agents_eyes(&loaded);
     let host = Host { places: &places, loaded: &loaded, kinship: &kinship, offer: &offer, eyes: &eyes };
     let explanation = Explanation { executor, ..explain(&asked, &host)? };
-    let summary = Summary::of(&explanation.gates);
+    let summary = summary(&explanation);
     if args.json {
         out::json(&document(&explanation, &summary));
     } else {
         out::text(&explain_text::text(&explanation, &summary));
     }
     Ok(match summary {
-        Summary::WouldRun => Exit::Success,
+        Summary::WouldRun | Summary::WouldBeAnswered => Exit::Success,
         Summary::WouldBeRefused { .. } => Exit::Failed,
         Summary::Unknown { .. } => Exit::Permission,
     })
+}
+
+/// What the gates come to; nothing but a run runs.
+fn summary(explanation: &Explanation) -> Summary {
+    match Summary::of(&explanation.gates) {
+        Summary::WouldRun if explanation.verb != Verb::Run => Summary::WouldBeAnswered,
+        summary => summary,
+    }
 }
 
 fn asked(args: &Args, globals: &Globals) -> Result<Asked, Failure> {
@@ -87,11 +112,20 @@ fn asked(args: &Args, globals: &Globals) -> Result<Asked, Failure> {
         (None, Some(id)) => Who::Dispatcher(DispatcherId::parse(id).map_err(|error| usage(error.to_string()))?),
         (Some(_), Some(_)) => return Err(usage("--serial and --dispatcher both say who asks: give one".to_owned())),
     };
+    let verb = args.verb;
+    if verb != Verb::Run {
+        if args.script.is_some() || !args.words.is_empty() || !args.username.is_empty() {
+            let text = format!("SCRIPT, ARGS and --username belong to a run: there is none in '{}'", verb.as_str());
+            return Err(usage(text));
+        }
+        return Ok(Asked { verb, from: args.from, who, body: Vec::new() });
+    }
+    let script = args.script.as_ref().ok_or_else(|| usage("a run needs the name of a script".to_owned()))?;
     let text = |word: &OsString| word.to_str().map(str::to_owned);
     let words: Option<Vec<String>> = args.words.iter().map(text).collect();
     let words = words.ok_or_else(|| usage("an argument is no UTF-8 text, so that no caller can send it".to_owned()))?;
-    let body = json!({ "script": args.script, "args": words, "username": args.username, "token": "" });
-    Ok(Asked { from: args.from, who, body: body.to_string().into_bytes() })
+    let body = json!({ "script": script, "args": words, "username": args.username, "token": "" });
+    Ok(Asked { verb, from: args.from, who, body: body.to_string().into_bytes() })
 }
 
 /// What a call is explained from.
@@ -113,12 +147,12 @@ pub(super) struct Host<'a> {
 /// **Invariant:** the executor's part is looked at with the caller's rights, the front-end's with the agent's, as both are
 /// when the call comes: a file that only root can read would seem to be in order.
 pub(super) fn explain(asked: &Asked, host: &Host<'_>) -> Result<Explanation, Failure> {
-    let (behind, surroundings) = behind(asked, host)?;
+    let (behind, surroundings) = if asked.verb == Verb::Run { behind(asked, host)? } else { (Vec::new(), None) };
     let eyes = (host.eyes)()?;
     let mut gates = before(asked, host, eyes)?;
     gates.extend(behind);
     let call = serde_json::from_slice(&asked.body).unwrap_or_default();
-    Ok(Explanation { call, executor: String::new(), gates, surroundings })
+    Ok(Explanation { verb: asked.verb, call, executor: None, gates, surroundings })
 }
 
 /// The front-end's gates.
@@ -136,7 +170,7 @@ fn before(asked: &Asked, host: &Host<'_>, eyes: bool) -> Result<Vec<Line>, Failu
         loaded,
         sidecars: &sidecars,
         lists: Lists {
-            revoked: seen(&settings.revoked_serials).of(snapshot::revoked(settings, &quiet))?,
+            revoked: seen(&settings.revoked_serials).of(snapshot::revoked(settings, &quiet).map(|(list, _)| list))?,
             trust: seen(&settings.trusted_dispatchers_path).of(snapshot::trust(settings, &quiet))?,
         },
         unpaired: snapshot::unpaired(settings).map(|path| path.display().to_string()),
@@ -175,15 +209,16 @@ fn agents_eyes(loaded: &Loaded) -> Result<bool, Failure> {
 }
 
 /// In words, and which process it is, if it runs and says so.
-fn executor_text(kinship: &Kinship) -> (String, Option<i32>) {
-    match kinship {
+fn executor_text(kinship: &Kinship) -> (Option<String>, Option<i32>) {
+    let (text, process) = match kinship {
         Kinship::Private => ("private: scripts have the agent's own rights and no profile is applied".to_owned(), None),
         Kinship::Own => ("the agent's own, as root".to_owned(), None),
         Kinship::System(path) => match kernel_check::executor(kinship) {
             Ok(process) => (format!("the system's, at {}", path.display()), process),
             Err(reason) => (format!("the system's, which does not answer now: {reason}"), None),
         },
-    }
+    };
+    (Some(text), process)
 }
 
 /// How a list is looked at.
@@ -229,13 +264,15 @@ fn fault(error: SnapshotError, places: &Places) -> Failure {
 
 fn document(explanation: &Explanation, summary: &Summary) -> Value {
     let mut document = json!(summary);
-    if let Some(fields) = document.as_object_mut() {
+    let Some(fields) = document.as_object_mut() else { return document };
+    fields.insert("verb".to_owned(), json!(explanation.verb.as_str()));
+    if explanation.verb == Verb::Run {
         let call = |key| explanation.call.get(key).cloned().unwrap_or_default();
         fields.insert("script".to_owned(), call("script"));
         fields.insert("args".to_owned(), call("args"));
         fields.insert("executor".to_owned(), json!(explanation.executor));
-        fields.insert("gates".to_owned(), json!(explanation.gates));
         fields.insert("surroundings".to_owned(), json!(explanation.surroundings));
     }
+    fields.insert("gates".to_owned(), json!(explanation.gates));
     document
 }

@@ -1,5 +1,6 @@
 //! Over thousands of configurations: what is explained is what the gates of a run say when they are asked themselves.
 
+mod hooks;
 mod lacking;
 
 use std::cell::RefCell;
@@ -18,7 +19,9 @@ use super::explain::{Host, explain};
 use super::kernel_check;
 use crate::agent::explain::Asked;
 use crate::agent::explain_peer::Who;
+use crate::agent::gate::rules::Rules;
 use crate::agent::gate::{self, Rejection};
+use crate::agent::metrics::Verb;
 use crate::agent::orders::Kinship;
 use crate::agent::snapshot::{self, Places, Snapshot};
 use crate::audit::{Ident, Logger};
@@ -68,6 +71,7 @@ impl Site {
         symlink(site.at("other/x"), site.at("scripts/link")).unwrap();
         site.put("scripts/open.schema.json", "{}", 0o644);
         site.put("scripts/broken.schema.json", "[", 0o644);
+        hooks::put(&site);
         let contract = r#"{"arguments": {"properties": {"n": {"type": "integer"}, "word": {"type": "string"}}}}"#;
         site.put("scripts/contract.schema.json", contract, 0o644);
         site
@@ -131,7 +135,8 @@ fn settings() -> impl Strategy<Value = Vec<&'static str>> {
     let dirs = ["", "", "script_dirs = {}/scripts", "script_dirs = {}/other:{}/none", "script_dirs = {}"];
     let trusted = select(vec!["", "", "trusted_paths = no"]);
     let schema = select(vec!["", "", "schema = advertise"]);
-    (ips, select(dirs.to_vec()), trusted, schema).prop_map(|(a, b, c, d)| vec![a, b, c, d])
+    let settings = (ips, select(dirs.to_vec()), trusted, schema, select(hooks::LINES.to_vec()));
+    settings.prop_map(|(a, b, c, d, e)| vec![a, b, c, d, e])
 }
 
 fn profile() -> impl Strategy<Value = Vec<&'static str>> {
@@ -264,8 +269,8 @@ fn run(case: &Case, snapshot: &Snapshot, policy: &Policy) -> Result<Order, Strin
         Some(Ok(())) | None => {}
     }
     let request = RunRequest::parse(&case.body()).map_err(|_| "request-malformed")?;
-    let script = snapshot.rules().judge(&request.script(), &request.args).into_result();
-    let script = script.map_err(|(_, refusal)| code(refusal))?;
+    let script = Rules::of(snapshot).listed(&request.script()).map_err(code)?;
+    Rules::of(snapshot).contract(&script, &request.args).map_err(code)?;
     let order = Order::new(script, request.args, RequestId::from_random([7; 8]), Mode::Attached).map_err(code)?;
     decide(&order, policy, &OnDisk).map_err(code)?;
     Ok(order)
@@ -278,7 +283,7 @@ fn check(site: &Site, case: &Case) -> Option<String> {
     let (kinship, offer) = (case.kinship(), case.offer());
     let loaded = snapshot::configuration(&places).unwrap();
     let who = case.serial().map_or(Who::Anybody, Who::Serial);
-    let asked = Asked { from: case.from(), who, body: case.body() };
+    let asked = Asked { verb: Verb::Run, from: case.from(), who, body: case.body() };
     let host = Host { places: &places, loaded: &loaded, kinship: &kinship, offer: &offer, eyes: &|| Ok(true) };
     let explained = explain(&asked, &host);
     let policy = match kernel_check::policy(&kinship, &places) {
@@ -295,6 +300,7 @@ fn check(site: &Site, case: &Case) -> Option<String> {
     let summary = Summary::of(&explained.gates);
     let log = Logger::to_writer(Ident::Agent, Box::new(std::io::sink()));
     let (snapshot, _) = Snapshot::load(&places, "here", &log).unwrap();
+    hooks::judge(site, case, &explained.gates, &snapshot);
     match (run(case, &snapshot, &policy), &summary) {
         (Err(code), Summary::WouldBeRefused { code: said, .. }) => assert_eq!(said, &code, "{case:?}"),
         (Ok(order), summary) => {

@@ -2,15 +2,18 @@
 
 use serde_json::Value;
 
+use crate::agent::metrics::Verb;
 use crate::cli::table::Table;
 use crate::wire::explanation::{Confined, Limit, Line, Means, Summary, Surroundings, Verdict};
 
 /// An explanation, whole.
 pub(super) struct Explanation {
-    /// The call.
+    /// What is asked for.
+    pub(super) verb: Verb,
+    /// The call, if that is a run.
     pub(super) call: Value,
     /// Which executor would carry it out.
-    pub(super) executor: String,
+    pub(super) executor: Option<String>,
     /// Every gate in its order.
     pub(super) gates: Vec<Line>,
     /// What the script would find, if it is permitted.
@@ -21,7 +24,11 @@ const COLUMNS: Table<3> = Table::new([0, 18, 0]);
 
 /// All of it.
 pub(super) fn text(explanation: &Explanation, summary: &Summary) -> String {
-    let mut lines = vec![row("executor", &explanation.executor), String::new()];
+    let head = explanation
+        .executor
+        .as_ref()
+        .map_or_else(|| row("verb", explanation.verb.as_str()), |executor| row("executor", executor));
+    let mut lines = vec![head, String::new()];
     lines.extend(explanation.gates.iter().map(gate));
     if let Some(surroundings) = &explanation.surroundings {
         lines.push(String::new());
@@ -30,6 +37,7 @@ pub(super) fn text(explanation: &Explanation, summary: &Summary) -> String {
     lines.push(String::new());
     lines.push(match summary {
         Summary::WouldRun => "Would run.".to_owned(),
+        Summary::WouldBeAnswered => "Would be answered.".to_owned(),
         Summary::WouldBeRefused { gate, code } => format!("Would be refused: {gate} {code}"),
         Summary::Unknown { gate } => format!("Unknown: this user cannot look behind '{gate}'; run it as root"),
     });
@@ -98,7 +106,10 @@ fn rights(c: &Confined) -> Vec<String> {
         row("private and empty", &list(&c.private)),
         row("hidden", &list(&c.hidden)),
         row("network", if c.network { "the host's" } else { "none" }),
-        row("system calls", if c.syscalls == "off" { "all" } else { "all but those that undo a confinement" }),
+        row(
+            "system calls",
+            if c.syscalls == "off" { "all that end with the run" } else { "all but those that undo a confinement" },
+        ),
     ];
     lines.extend(c.limits.iter().map(limited));
     lines

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::agent::orders::{self, Kinship};
 use crate::agent::snapshot::Places;
 use crate::cli::out;
-use crate::executor::{Offer, OnDisk, Policy, Rights, lacking};
+use crate::executor::{OWNS_THE_HOST, Offer, OnDisk, Policy, Rights, lacking, owners};
 use crate::wire::causes;
 
 /// Whether every profile can be applied here; says what there is to apply them with.
@@ -17,6 +17,11 @@ pub(super) fn kernel(kinship: &Kinship, places: &Places) -> bool {
         // What is wrong with the files is said by the checks of the files.
         return true;
     };
+    for profile in owners(&policy, &OnDisk) {
+        out::line(format!(
+            "  Profile '{profile}': the agent's own places are out of its scripts' reach, but {OWNS_THE_HOST}"
+        ));
+    }
     let lacking = lacking(&policy, &OnDisk, &offer);
     for (profile, why) in &lacking {
         out::line(format!("  Profile '{profile}': every run is refused here: {why}"));

@@ -7,7 +7,6 @@ mod explain_property;
 mod explain_text;
 pub mod globals;
 mod kernel_check;
-mod own_certificate;
 pub mod pairing_status;
 pub mod prepare;
 mod profile_check;
@@ -18,6 +17,7 @@ mod script_check;
 pub mod self_check;
 pub mod self_ping;
 pub mod serve;
+mod unconfined;
 
 use std::ffi::OsString;
 
@@ -49,7 +49,7 @@ enum Verb {
     PairingStatus,
     /// Check what serving would use, and say what needs hands
     SelfCheck(self_check::Args),
-    /// Say what would become of a call, gate by gate; nothing is run
+    /// Say what would become of a request, gate by gate; nothing is run
     Explain(explain::Args),
     /// Call the running agent as a peer would
     SelfPing,
@@ -67,10 +67,14 @@ enum Verb {
 /// Runs the agent's command line. No verb is a question, never a start.
 #[must_use]
 pub fn start(words: &[OsString]) -> Exit {
-    let line: CommandLine = match parse::parse("ctrl-exec-agent", words) {
-        Ok(line) => line,
-        Err(exit) => return exit,
-    };
+    // Wherever it stands, as ever.
+    let version = OsString::from("--version");
+    let asked = words.iter().take_while(|word| *word != "--").any(|word| *word == version);
+    let line: CommandLine =
+        match parse::parse("ctrl-exec-agent", if asked { std::slice::from_ref(&version) } else { words }) {
+            Ok(line) => line,
+            Err(exit) => return exit,
+        };
     let Some(verb) = line.verb else {
         out::text(&CommandLine::command().render_help().to_string());
         return Exit::Success;

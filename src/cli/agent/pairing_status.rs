@@ -1,7 +1,7 @@
 //! `pairing-status` and `paired`.
 
-use super::own_certificate::Own;
 use super::{Globals, remedy};
+use crate::agent::own_certificate::Own;
 use crate::agent::snapshot::{self, SnapshotError};
 use crate::cli::out;
 use crate::exit::Exit;

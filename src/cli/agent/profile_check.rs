@@ -2,7 +2,7 @@
 
 use crate::cli::out;
 use crate::conf::agent::{Loaded, Profile};
-use crate::sys::file;
+use crate::executor::{OnDisk, meanings};
 
 /// Whether a root executor would take the profiles; and what each dangerous capability costs, which is no fault where
 /// the profile says that it is meant.
@@ -13,9 +13,7 @@ pub(super) fn profiles(loaded: &Loaded, applied: bool) -> bool {
         return true;
     }
     let accounts = loaded.settings.profile_errors();
-    let paths = loaded
-        .settings
-        .writable_errors(loaded.allowlist.file(), |path| file::resolve(path).ok().map(|found| found.path));
+    let paths = loaded.settings.writable_errors(loaded.allowlist.file(), |path| meanings(path, &OnDisk));
     let mut good = true;
     for errors in [accounts, paths].into_iter().filter_map(Result::err) {
         out::error(errors.to_string());

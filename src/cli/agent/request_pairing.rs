@@ -243,6 +243,13 @@ fn complete(paired: &Paired, globals: &Globals) {
     out::line("Then verify with: ctrl-exec-agent self-ping");
 }
 
+/// The control group of a service that runs: with one hierarchy, with two, and of old (systemd's `CGROUP_DELEGATION`).
+const UNIT: [&str; 3] = [
+    "/sys/fs/cgroup/system.slice/ctrl-exec-agent.service",
+    "/sys/fs/cgroup/unified/system.slice/ctrl-exec-agent.service",
+    "/sys/fs/cgroup/systemd/system.slice/ctrl-exec-agent.service",
+];
+
 /// How the agent is started here; or, where it runs already, how it takes up what was stored. `there` looks for a file,
 /// `procd` asks procd, `by_hand` looks for processes.
 fn next_steps(
@@ -251,7 +258,7 @@ fn next_steps(
     by_hand: impl FnOnce() -> Vec<u32>,
 ) -> Vec<String> {
     let lines = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
-    if there("/sys/fs/cgroup/system.slice/ctrl-exec-agent.service") {
+    if UNIT.iter().any(|place| there(place)) {
         return lines(&["The agent is running. Restart it:", "  systemctl restart ctrl-exec-agent"]);
     }
     if there("/run/openrc/started/ctrl-exec-agent") {
@@ -354,7 +361,9 @@ fn detached(request: &Request, places: &Places, root: &Root) -> Exit {
                 PairFailure::Denied(_) => (Event::new(Level::Warning, "pair-denied"), Exit::Denied),
                 other => (Event::new(Level::Warning, "pair-failed"), status(other)),
             };
-            log.emit(event.field("REASON", &reason).maybe("REQID", reqid()));
+            // Of one that is out of time, the name says why.
+            let told = Some(&reason).filter(|_| !matches!(failure, PairFailure::TimedOut(_)));
+            log.emit(event.maybe("REASON", told).maybe("REQID", reqid()));
             out::error(format!("Pairing failed: {reason}"));
             remedy(&failure).into_iter().for_each(out::error);
             exit
@@ -378,11 +387,13 @@ mod tests {
     #[test]
     fn each_init_system_has_its_own_next_steps_and_a_running_agent_is_told_of() {
         let steps = |files: &[&str]| next_steps(|path| files.contains(&path), || false, Vec::new).join("\n");
-        let unit = "/sys/fs/cgroup/system.slice/ctrl-exec-agent.service";
         let openrc = ["/run/openrc", "/etc/init.d/ctrl-exec-agent"];
         let procd = ["/etc/rc.common", "/etc/init.d/ctrl-exec-agent"];
         assert!(steps(&["/run/systemd/system"]).ends_with("systemctl enable --now ctrl-exec-agent"));
-        assert!(steps(&["/run/systemd/system", unit]).starts_with("The agent is running. Restart it:\n  systemctl"));
+        for unit in UNIT {
+            let said = steps(&["/run/systemd/system", unit]);
+            assert!(said.starts_with("The agent is running. Restart it:\n  systemctl"), "{unit}: {said}");
+        }
         assert!(steps(&openrc).contains("rc-update add ctrl-exec-agent"));
         assert!(
             steps(&[openrc[0], "/run/openrc/started/ctrl-exec-agent"]).contains("running. Restart it:\n  rc-service")

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use super::{Globals, certificate_check, kernel_check, profile_check, remedy, script_check};
+use super::{Globals, certificate_check, kernel_check, profile_check, remedy, script_check, unconfined};
 use crate::agent::orders::Kinship;
 use crate::agent::serve;
 use crate::agent::snapshot::{self, Places, Snapshot, SnapshotError};
@@ -59,18 +59,21 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
 
 /// A configuration that cannot be used, under the words that the original used for it.
 #[derive(Debug)]
-struct ConfigError(SnapshotError);
+struct ConfigError {
+    file: &'static str,
+    source: SnapshotError,
+}
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Config error: {}", self.0)
+        write!(f, "{} error: {}", self.file, self.source)
     }
 }
 
 impl Error for ConfigError {
     /// The words above are this error's own and the snapshot's.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source()
+        self.source.source()
     }
 }
 
@@ -78,7 +81,14 @@ impl Error for ConfigError {
 #[must_use]
 pub fn broken(error: SnapshotError, places: &Places) -> Failure {
     let remedy = remedy::of(&error, places);
-    let failure = Failure::new(Exit::Failed, ConfigError(error));
+    let list = &places.allowlist;
+    let of_list = match &error {
+        SnapshotError::Configuration(errors) => errors.iter().all(|error| error.path() == list),
+        SnapshotError::File(error) => error.path() == list,
+        _ => false,
+    };
+    let file = if of_list { "Allowlist" } else { "Config" };
+    let failure = Failure::new(Exit::Failed, ConfigError { file, source: error });
     match remedy {
         Some(remedy) => failure.hint(remedy),
         None => failure,
@@ -160,6 +170,9 @@ fn executor(kinship: &Kinship, loaded: &Loaded) -> bool {
     match kinship {
         Kinship::Private => {
             out::line("  Executor: private; scripts run with the agent's own rights");
+            for line in unconfined::warning(loaded) {
+                out::line(format!("  Warning: {line}"));
+            }
             return true;
         }
         Kinship::Own => out::line("  Executor: the agent's own, as root; started with the agent"),

@@ -3,18 +3,18 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use super::{Globals, prepare, remedy};
+use super::{Globals, prepare, remedy, unconfined};
 use crate::agent::orders::{ExecutorError, Kinship};
 use crate::agent::pairing;
 use crate::agent::serve::{self, Inheritance, ServeError, Start};
 use crate::agent::snapshot::Places;
 use crate::cli::out;
+use crate::conf::Warnings;
 use crate::conf::agent::Loaded;
-use crate::conf::{ProfileName, Warnings};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::net::local::LocalError;
-use crate::sys::{host, user};
+use crate::sys::host;
 
 /// How long the resolver may take to tell the host's own name.
 const NAME: Duration = Duration::from_secs(2);
@@ -76,14 +76,10 @@ fn show(warnings: &Warnings) {
 
 /// What an operator should not have to find out.
 fn remind(kinship: &Kinship, loaded: &Loaded) {
-    let profiles = loaded.settings.profiles.values();
-    let named = || loaded.allowlist.iter().any(|script| script.profile().as_str() != ProfileName::DEFAULT);
-    if !kinship.applies_profiles() && (named() || profiles.into_iter().any(|profile| profile.run_as.is_some())) {
-        let (uid, _) = user::current();
-        out::error(format!(
-            "warning: without a root executor every script runs with this agent's own rights (uid {uid}); run_as, caps \
-             and writable of the profiles are not applied"
-        ));
+    if !kinship.applies_profiles() {
+        for line in unconfined::warning(loaded) {
+            out::error(format!("warning: {line}"));
+        }
     }
     if kinship.applies_profiles() && !*loaded.settings.trusted_paths {
         let place = loaded.settings.trusted_paths.place(&loaded.settings.file);

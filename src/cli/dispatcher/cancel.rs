@@ -7,10 +7,10 @@ use crate::dispatcher::status::pending;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::hook::{Context, Submitter};
-use crate::store::runs::{AsyncRun, RunRecord};
+use crate::store::runs::{AsyncRun, RunRecord, is_pending};
 use crate::wire::name::RequestId;
 
-/// Ends the jobs of a run and shows what became of them; 0 if none goes on.
+/// Ends the jobs of a run and shows what became of them; 0 if none goes on, 2 if all that do are being ended, 1 else.
 pub fn run(reqid: &str, globals: &Globals) -> Result<Exit, Failure> {
     let site = globals.site()?;
     call::block_on(1, async {
@@ -20,6 +20,7 @@ pub fn run(reqid: &str, globals: &Globals) -> Result<Exit, Failure> {
             Err(_) => None,
         };
         let Some((id, record)) = record else { return Ok(status::absent(reqid, globals)) };
+        let mut ending = Vec::new();
         if let RunRecord::Async(run) = &record {
             if let Err(exit) = call::allowed(&site, globals, context(run)).await {
                 return Ok(exit);
@@ -32,13 +33,34 @@ pub fn run(reqid: &str, globals: &Globals) -> Result<Exit, Failure> {
             for result in results.iter().filter(|result| result.text("status") == "error") {
                 out::error(format!("{}: not cancelled: {}", result.host, result.text("error")));
             }
+            let slow = results.into_iter().filter(|result| result.text("status") == "running");
+            ending.extend(slow.map(|result| result.host.to_string()));
         }
-        let Some(record) = status::refreshed(&site, &fleet, reqid).await? else {
+        let Some(mut record) = status::refreshed(&site, &fleet, reqid).await? else {
             return Ok(status::absent(reqid, globals));
         };
+        let goes_on = mark(&mut record, &ending);
         status::show(&record, globals);
-        Ok(if status::verdict(&record) == Exit::Pending { Exit::Failed } else { Exit::Success })
+        Ok(match status::verdict(&record) {
+            Exit::Pending if goes_on => Exit::Failed,
+            Exit::Pending => Exit::Pending,
+            _ => Exit::Success,
+        })
     })?
+}
+
+/// Marks the hosts whose jobs are being ended. Whether another's job goes on.
+fn mark(record: &mut RunRecord, ending: &[String]) -> bool {
+    let RunRecord::Async(run) = record else { return false };
+    let mut goes_on = false;
+    for (name, host) in run.hosts.iter_mut().filter(|(_, host)| is_pending(host)) {
+        if ending.contains(name) {
+            host.insert("ending".to_owned(), true.into());
+        } else {
+            goes_on = true;
+        }
+    }
+    goes_on
 }
 
 fn context(run: &AsyncRun) -> Context {

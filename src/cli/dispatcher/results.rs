@@ -63,13 +63,20 @@ pub fn state(result: &HostResult) -> String {
         (&result.host, |text: &str| if text.is_empty() { String::new() } else { format!("    {text}\n") });
     match result.text("status") {
         "done" => {
+            let hint = match result.text("hint") {
+                "" => String::new(),
+                hint => labelled("HINT", hint),
+            };
             let reason = note(result.text("reason"));
-            format!("==> {host}  [done  exit:{}]\n{reason}{}", result.exit(), printed(result))
+            format!("==> {host}  [done  exit:{}]\n{reason}{hint}{}", result.exit(), printed(result))
         }
         status @ ("accepted" | "running") => {
             let error = result.text("fetch_error");
             let pending = if error.is_empty() { String::new() } else { note(&format!("(fetch pending: {error})")) };
-            format!("==> {host}  [{status}]\n{pending}")
+            let ending = result.fields.get("ending").is_some_and(|ending| ending == true);
+            let ending =
+                note(if ending { "(being ended: it is killed when its profile's kill_grace has passed)" } else { "" });
+            format!("==> {host}  [{status}]\n{pending}{ending}")
         }
         other => {
             let notes = note(result.text("error")) + &note(result.text("reason"));

@@ -29,6 +29,10 @@ pub fn private(words: &[OsString]) -> Exit {
 /// The same with root's rights, for an agent that is about to give up its own.
 #[must_use]
 pub fn own(words: &[OsString]) -> Exit {
+    if let Some(ready) = executor::asked(words) {
+        out::line(ready);
+        return Exit::Success;
+    }
     run(words, true)
 }
 
@@ -52,12 +56,11 @@ fn serve(words: &[OsString], privileged: bool) -> Result<Exit, Failure> {
     let limit = limit.ok_or_else(|| by_hand(std::io::Error::other("the limit on descriptors is no number")))?;
     descriptors::put_back(limit).map_err(|error| Failure::new(Exit::Unavailable, error))?;
     let load = |rights| Policy::load(Path::new(config), Path::new(allowlist), &root, rights);
-    let audit = |event: &executor::ExecEvent<'_>| log.emit(event.line());
     let served: Result<(), ServeError> = if privileged {
         let succession = Succession::new(OWN, words, WORDS);
-        executor::serve_own(control, || load(Rights::Root { front_end: None, socket: None }), audit, &succession)
+        executor::serve_own(control, || load(Rights::Root { front_end: None, socket: None }), &log, &succession)
     } else {
-        executor::serve_private(control, || load(Rights::FrontEnd), audit)
+        executor::serve_private(control, || load(Rights::FrontEnd), &log)
     };
     served.map(|()| Exit::Success).map_err(failed)
 }

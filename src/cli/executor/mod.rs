@@ -4,14 +4,16 @@
 
 pub mod child;
 
+use std::cell::LazyCell;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::audit::{Ident, Logger, Sockets};
 use crate::cli::out;
 use crate::conf::agent::Settings;
 use crate::conf::{Account as Configured, Root, Source};
-use crate::executor::{self, Door, Policy, Rights, ServeError};
+use crate::executor::{self, Door, ExecEvent, Policy, Rights, ServeError, Trail};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::sys::file;
@@ -113,10 +115,25 @@ fn run(socket: &Path, config: &Path, allowlist: &Path, user: Option<&str>) -> Re
     let door = Door { path: socket.to_owned(), front_end: front_end.clone() };
     let rights = Rights::Root { front_end: Some(&front_end), socket: Some(socket) };
     // Opened at the first event: a socket that the init system hands over must be taken first.
-    let log = std::cell::OnceCell::new();
-    let open = || Logger::open(Ident::Executor, Sockets::new(|place| root.path(place)));
-    let audit = |event: &executor::ExecEvent<'_>| log.get_or_init(open).emit(event.line());
-    executor::serve_socket(door, || Policy::load(config, allowlist, &root, rights), audit).map_err(failed)
+    let log = LazyCell::new(|| Logger::open(Ident::Executor, Sockets::new(|place| root.path(place))));
+    executor::serve_socket(door, || Policy::load(config, allowlist, &root, rights), &Later(&log)).map_err(failed)
+}
+
+/// A log that is opened when something happens.
+struct Later<'a, F>(&'a LazyCell<Logger, F>);
+
+impl<F: FnOnce() -> Logger> Trail for Later<'_, F> {
+    fn tell(&self, event: &ExecEvent<'_>) {
+        self.0.tell(event);
+    }
+
+    fn settle(&self, limit: Duration) -> u64 {
+        self.0.settle(limit)
+    }
+
+    fn count(&self, events: u64) {
+        self.0.count(events);
+    }
 }
 
 /// The account that gives orders: by name, or the one that `agent.conf` names.

@@ -5,8 +5,8 @@ use std::path::{Component, Path, PathBuf};
 use super::Settings;
 use crate::conf::diagnostic::{Diagnostic, shown};
 
-/// What a path means now, if it means a file.
-type Resolve<'a> = &'a dyn Fn(&Path) -> Option<PathBuf>;
+/// What a path means now, if it means a file: that file's own path first, then the others at which it shows.
+type Resolve<'a> = &'a dyn Fn(&Path) -> Vec<PathBuf>;
 
 /// A directory of the agent's own, in every spelling that is known, and which setting makes it so.
 struct Control {
@@ -52,12 +52,14 @@ fn controls(settings: &Settings, scripts: &Path, resolve: Resolve<'_>) -> Vec<Co
     let socket = settings.executor_socket.iter().map(|socket| ("executor_socket", socket.as_path()));
     // Whoever writes the hook decides what the agent allows, and runs as the agent.
     let hook = settings.auth_hook.iter().map(|hook| ("auth_hook", hook.as_path()));
-    let directory = |(setting, file): (_, &Path)| (setting, directory_of(file).to_owned());
-    let directories = files.into_iter().chain(socket).chain(hook).map(directory);
-    directories
-        .chain([("async_runs_dir", settings.async_runs_dir.to_path_buf())])
-        .map(|(setting, directory)| Control { setting, spellings: spellings(&directory, resolve) })
-        .collect()
+    let control = |(setting, file): (_, &Path)| {
+        // The file may itself be a link out of its directory.
+        let spellings = [spellings(directory_of(file), resolve), spellings(file, resolve)].concat();
+        Control { setting, spellings }
+    };
+    let controls = files.into_iter().chain(socket).chain(hook).map(control);
+    let runs = Control { setting: "async_runs_dir", spellings: spellings(&settings.async_runs_dir, resolve) };
+    controls.chain([runs]).collect()
 }
 
 /// A file may itself be a link, but it is its name here that a script could replace.
@@ -75,11 +77,15 @@ impl Control {
     }
 }
 
-/// A path as its words say, and as the file system resolves it.
+/// A path as its words say, as the file system resolves it, and as mounts show it elsewhere.
 fn spellings(path: &Path, resolve: Resolve<'_>) -> Vec<PathBuf> {
     let mut all = Vec::new();
     all.extend(path.is_absolute().then(|| lexical(path)));
-    all.extend(resolved(path, resolve).filter(|found| !all.contains(found)));
+    for found in resolved(path, resolve) {
+        if !all.contains(&found) {
+            all.push(found);
+        }
+    }
     all
 }
 
@@ -96,12 +102,14 @@ fn lexical(path: &Path) -> PathBuf {
 }
 
 /// As much of the path as exists, resolved; the rest, which does not exist, as written.
-fn resolved(path: &Path, resolve: Resolve<'_>) -> Option<PathBuf> {
-    path.ancestors().find_map(|existing| {
+fn resolved(path: &Path, resolve: Resolve<'_>) -> Vec<PathBuf> {
+    let found = path.ancestors().find_map(|existing| {
         let existing_or_here = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
         let rest = path.strip_prefix(existing).ok()?;
-        resolve(existing_or_here).map(|found| lexical(&found.join(rest)))
-    })
+        let found: Vec<_> = resolve(existing_or_here).iter().map(|found| lexical(&found.join(rest))).collect();
+        (!found.is_empty()).then_some(found)
+    });
+    found.unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -117,8 +125,8 @@ mod tests {
         let source = Source::new("/etc/c/agent.conf", format!("{TEXT}{writable}\n"));
         let (settings, _) = Settings::parse(&source, &Root::default()).unwrap();
         let resolve = |path: &Path| {
-            let (_, to) = links.iter().find(|(from, _)| Path::new(from) == path)?;
-            Some(PathBuf::from(to))
+            let found = links.iter().filter(|(from, _)| Path::new(from) == path);
+            found.map(|(_, to)| PathBuf::from(to)).collect()
         };
         let outcome = settings.writable_errors(Path::new("/etc/s/scripts.conf"), resolve);
         outcome.map_or_else(|errors| errors.to_string(), |()| "ok".to_owned())
@@ -165,13 +173,27 @@ mod tests {
         assert!(judge("/mnt/disk", &[("/etc/c", "/mnt/disk/etc-c")]).contains("agent.conf is"));
         assert!(judge("/a/b", &[("/a/b", "/x"), ("/run/c", "/x/y")]).contains("executor_socket is"));
         assert_eq!(judge("/a/b", &[("/a/b", "/x"), ("/run/c", "/y")]), "ok");
+        // A file that is a link out of its directory.
+        assert!(judge("/srv", &[("/keys/a.key", "/srv/real.key")]).contains("the private key is"));
+        assert_eq!(judge("/srv", &[("/keys/a.key", "/keys/real.key")]), "ok");
+    }
+
+    #[test]
+    fn what_shows_at_another_place_too_is_the_same_there() {
+        let shows = [("/etc/c", "/etc/c"), ("/etc/c", "/mnt/alias/c")];
+        for writable in ["/mnt/alias", "/mnt/alias/c", "/mnt/alias/c/x"] {
+            assert!(judge(writable, &shows).contains("agent.conf is"), "{writable}");
+        }
+        assert_eq!(judge("/mnt/alias/d", &shows), "ok");
+        // And the other way round.
+        assert!(judge("/a", &[("/a", "/a"), ("/a", "/etc/c/x")]).contains("agent.conf is"));
     }
 
     #[test]
     fn a_relative_file_lies_in_the_current_directory() {
         let source = Source::new("agent.conf", format!("{TEXT}/srv/here\n"));
         let (settings, _) = Settings::parse(&source, &Root::default()).unwrap();
-        let here = |path: &Path| (path == Path::new(".")).then(|| PathBuf::from("/srv/here"));
+        let here = |path: &Path| (path == Path::new(".")).then(|| PathBuf::from("/srv/here")).into_iter().collect();
         assert!(settings.writable_errors(Path::new("scripts.conf"), here).is_err());
     }
 }

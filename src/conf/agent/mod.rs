@@ -142,16 +142,12 @@ impl Settings {
     /// replace its configuration, keys, trust or results needs no permission any more. A writable path is refused if it
     /// is, holds or lies in a directory of those files, as written and as links resolve.
     ///
-    /// `scripts` is the allowlist's file; `resolve` says what a path means now, or nothing where there is no such file.
-    /// What links mean can change, so the executor asks again before each run.
+    /// `scripts` is the allowlist's file; `resolve` says what a path means now, and where else that shows, or nothing where
+    /// there is no such file. What links and mounts mean can change, so the executor asks again before each run.
     ///
     /// # Errors
     /// One for each writable path, which names the setting it touches.
-    pub fn writable_errors(
-        &self,
-        scripts: &Path,
-        resolve: impl Fn(&Path) -> Option<PathBuf>,
-    ) -> Result<(), ConfErrors> {
+    pub fn writable_errors(&self, scripts: &Path, resolve: impl Fn(&Path) -> Vec<PathBuf>) -> Result<(), ConfErrors> {
         let mut findings = Findings::default();
         control::errors(self, scripts, &resolve).for_each(|error| findings.push(error));
         findings.sorted().judge(()).map(|((), _)| ())

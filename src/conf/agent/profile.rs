@@ -36,6 +36,9 @@ pub(super) const KEYS: [&str; 17] = [
     "working_directory",
 ];
 
+/// The keys that any executor applies: its own means are enough.
+const APPLIED_BY_ANY: [&str; 2] = ["timeout", "kill_grace"];
+
 /// What `memory_max` can be, in bytes: below 4 MiB hardly a shell starts, and no host has 1 PiB.
 const MEMORY: RangeInclusive<u64> = 4 << 20..=1 << 50;
 /// What `processes_max` can be; the most is the kernel's `PID_MAX_LIMIT`, `proc_sys_kernel(5)`.
@@ -163,6 +166,13 @@ impl Profile {
         profile
     }
 
+    /// The keys that are set and that only a root executor applies, in the order of the manual.
+    #[must_use]
+    pub fn only_as_root(&self) -> Vec<&'static str> {
+        let set = |key: &&str| self.lines.of(key).is_some() && !APPLIED_BY_ANY.contains(key);
+        KEYS.into_iter().filter(set).collect()
+    }
+
     /// The paths of `writable`, each with its place.
     pub(super) fn writable_places(&self) -> impl Iterator<Item = (&Path, &Diagnostic)> {
         self.writable.iter().flatten().map(PathBuf::as_path).zip(&self.writable_places)
@@ -184,6 +194,6 @@ fn syscalls(text: &str) -> Result<Syscalls, Complaint> {
         "default" => Ok(Syscalls::Default),
         "off" => Ok(Syscalls::Off),
         _ => Err(Complaint::of_key(format!("must be 'default' or 'off', not '{}'", shown(text)))
-            .help("'off' lets the script make every system call")),
+            .help("'off' lets the script make nearly every system call")),
     }
 }

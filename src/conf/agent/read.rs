@@ -45,9 +45,7 @@ pub(super) fn settings(source: &Source, root: &Root, findings: &mut Findings) ->
 
 fn top_level(source: &Source, root: &Root, r: &mut Reader<'_, '_>) -> Settings {
     let everywhere = vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
-    let limited = !*r.get_or("rate_limit_disable", value::switch, false);
-    let volume = r.get_or("rate_limit_volume", value::rate, Some(RateLimit::new(10, 60, 300))).into_inner();
-    let probe = r.get_or("rate_limit_probe", value::rate, Some(RateLimit::new(3, 600, 3600))).into_inner();
+    let limits = limits(r);
     let conf = |name: &str| root.path("/etc/ctrl-exec-agent").join(name);
     let state = |name: &str| root.path("/var/lib/ctrl-exec-agent").join(name);
     Settings {
@@ -66,22 +64,50 @@ fn top_level(source: &Source, root: &Root, r: &mut Reader<'_, '_>) -> Settings {
         revoked_serials: r.path_or("revoked_serials", conf("revoked-serials")),
         cert_staging_path: r.path_or("cert_staging_path", state("agent.crt.staged")),
         async_runs_dir: r.path_or("async_runs_dir", state("runs")),
-        stdin_timeout: *r.get_or("stdin_timeout", value::seconds(1..=3600), Duration::from_secs(10)),
+        stdin_timeout: ten_seconds(r, "stdin_timeout"),
         stall_timeout: *r.get_or("stall_timeout", value::seconds(1..=86_400), Duration::from_mins(15)),
-        max_children: usize::try_from(*r.get_or("max_children", value::count(1..=65_535), 256)).unwrap_or(usize::MAX),
+        max_children: max_children(r),
         max_output: *r.get_or("max_output", value::bytes(1 << 10..=1 << 30), 16 << 20),
         async_max_bytes: *r.get_or("async_max_bytes", value::bytes(1 << 20..=1 << 50), 1 << 30),
         schema: *r.get_or("schema", schema, Schema::Enforce),
         auth_hook: r.get("auth_hook", value::absolute),
-        auth_hook_timeout: *r.get_or("auth_hook_timeout", value::seconds(1..=3600), Duration::from_secs(10)),
+        auth_hook_timeout: ten_seconds(r, "auth_hook_timeout"),
         allowed_ips: r.list("allowed_ips", &[','], network).map(Placed::into_inner).map(AllowedIps::new),
-        rate_limit_volume: volume.filter(|_| limited),
-        rate_limit_probe: probe.filter(|_| limited),
+        rate_limit_volume: limits.volume,
+        rate_limit_probe: limits.probe,
         metrics: r.get("metrics", endpoint),
         tags: BTreeMap::new(),
         profiles: BTreeMap::new(),
         lines: r.lines(),
     }
+}
+
+/// The limits on what one address does: in all, and what fails.
+fn limits(r: &mut Reader<'_, '_>) -> Limits {
+    let off = r.lenient("rate_limit_disable", value::switch, false, |text| {
+        if text.starts_with(['1', 'y', 'Y']) { (true, "it counts as 'yes'") } else { (false, "it counts as 'no'") }
+    });
+    let volume = Some(RateLimit::new(10, 60, 300));
+    let volume = r.lenient("rate_limit_volume", value::rate, volume, |_| (volume, "10/60/300 applies"));
+    let probe = Some(RateLimit::new(3, 600, 3600));
+    let probe = r.lenient("rate_limit_probe", value::rate, probe, |_| (probe, "3/600/3600 applies"));
+    if off { Limits::default() } else { Limits { volume, probe } }
+}
+
+#[derive(Default)]
+struct Limits {
+    volume: Option<RateLimit>,
+    probe: Option<RateLimit>,
+}
+
+fn ten_seconds(r: &mut Reader<'_, '_>, key: &'static str) -> Duration {
+    let usual = Duration::from_secs(10);
+    r.lenient(key, value::seconds(1..=3600), usual, |_| (usual, "10 applies"))
+}
+
+fn max_children(r: &mut Reader<'_, '_>) -> usize {
+    let most = r.lenient("max_children", value::count(1..=65_535), 256, |_| (256, "256 applies"));
+    usize::try_from(most).unwrap_or(usize::MAX)
 }
 
 /// The keys that stand above the first section.

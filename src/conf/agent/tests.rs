@@ -259,13 +259,36 @@ fn under_a_root_executor_every_profile_must_name_its_account() {
 #[test]
 fn both_files_errors_appear_together() {
     let agent = Source::new("a.conf", format!("{REQUIRED}prot = 1\n[profile known]\ncaps = CAP_X\n"));
-    let scripts = Source::new("s.conf", "x = bin/x\ny = /y profile=known\nz = /z\n");
+    let scripts = Source::new("s.conf", "x = /x # why\ny = /y profile=known\nz = /z\n");
     let errors = load(&agent, &scripts, &Root::default()).unwrap_err().to_string();
     let places: Vec<&str> = errors.lines().filter(|line| line.contains(".conf:")).collect();
     assert_eq!(places[0], "a.conf:5:1: unknown key 'prot'");
     assert!(places[1].starts_with("a.conf:7:8: Profile 'known': invalid capability"), "{errors}");
-    assert!(places[2].starts_with("s.conf:1:5: the path 'bin/x' is not absolute"), "{errors}");
+    assert!(places[2].starts_with("s.conf:1:8: a comment behind a value"), "{errors}");
     assert_eq!(places[3], "s.conf:3:1: script(s) reference an undefined profile: z -> default");
+}
+
+#[test]
+fn each_key_but_those_of_time_takes_a_root_executor() {
+    let setting = |key: &str| match key {
+        "run_as" => "nobody",
+        "caps" => "CAP_KILL",
+        "allow_dangerous_caps" | "no_new_privileges" | "network" => "no",
+        "writable" | "readable" | "working_directory" => "/srv",
+        "timeout" | "kill_grace" | "processes_max" | "cpu_max" | "files_max" => "60",
+        "memory_max" => "64MiB",
+        "syscalls" => "default",
+        "umask" => "022",
+        "environment" => "A=b",
+        other => panic!("{other}: does an executor without rights apply it?"),
+    };
+    for key in profile::KEYS {
+        let told = profile(&format!("{key} = {}", setting(key))).only_as_root();
+        let expected = if ["timeout", "kill_grace"].contains(&key) { vec![] } else { vec![key] };
+        assert_eq!(told, expected, "also where it is set to its default");
+    }
+    assert!(profile("").only_as_root().is_empty());
+    assert_eq!(profile("umask = 077\ntimeout = 9\nrun_as = nobody").only_as_root(), ["run_as", "umask"]);
 }
 
 #[test]
@@ -284,4 +307,35 @@ fn two_right_files_load_and_an_empty_allowlist_needs_no_profile() {
     let loaded = load(&agent, &Source::new("s.conf", "z = /z\nz = /y\n"), &Root::default()).unwrap();
     assert_eq!(loaded.warnings.iter().count(), 1);
     assert_eq!(loaded.settings.cert.line(), Some(2));
+}
+
+#[test]
+fn a_value_that_the_original_served_with_is_no_reason_not_to_serve() {
+    let usual = settings("");
+    for (line, expected) in [
+        (
+            "rate_limit_volume = 10/60",
+            "rate_limit_volume must be limit/window/block in whole numbers, not '10/60': 10/60/300 applies",
+        ),
+        ("rate_limit_volume = 1/0/5", "would never block anyone: 10/60/300 applies"),
+        ("rate_limit_probe = foo", "not 'foo': 3/600/3600 applies"),
+        ("stdin_timeout = 0", "stdin_timeout must be from 1 to 3600, not 0: 10 applies"),
+        ("max_children = 0", "max_children must be from 1 to 65535, not 0: 256 applies"),
+        ("auth_hook_timeout = 10s", "auth_hook_timeout must be numeric, not '10s': 10 applies"),
+        ("rate_limit_disable = nope", "rate_limit_disable must be yes or no, not 'nope': it counts as 'no'"),
+    ] {
+        let said = warnings(&format!("{line}\n"));
+        assert!(said.contains(expected), "{line}: {said}");
+        let s = settings(&format!("{line}\n"));
+        assert_eq!(
+            (s.rate_limit_volume, s.rate_limit_probe),
+            (usual.rate_limit_volume, usual.rate_limit_probe),
+            "{line}"
+        );
+        assert_eq!((s.stdin_timeout, s.max_children), (usual.stdin_timeout, usual.max_children), "{line}");
+        assert_eq!(s.auth_hook_timeout, usual.auth_hook_timeout, "{line}");
+    }
+    let off = settings("rate_limit_disable = 1x\n");
+    assert_eq!((off.rate_limit_volume, off.rate_limit_probe), (None, None));
+    assert!(warnings("rate_limit_disable = 1x\n").contains("it counts as 'yes'"));
 }

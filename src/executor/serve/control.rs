@@ -5,8 +5,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use super::{Audit, Crew, ExecEvent, Load, SIGNALS, ServeError, Server, Way, warn};
+use crate::audit::FAREWELL;
 use crate::executor::confine;
+use crate::executor::event::Trail;
 use crate::executor::keeper::{self, Verdict};
+use crate::executor::ledger::Ledger;
 use crate::executor::policy::Policy;
 use crate::executor::report;
 use crate::executor::succession::Succession;
@@ -28,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub fn serve_private(
     control: OwnedFd,
     load: impl Fn() -> Result<Policy, String>,
-    audit: impl Fn(&ExecEvent<'_>),
+    audit: &impl Trail,
 ) -> Result<(), ServeError> {
     if user::is_root() {
         return Err(ServeError::Root);
@@ -38,7 +41,8 @@ pub fn serve_private(
     let policy = first(&control, &load)?;
     let signals = Signals::collect(&SIGNALS).map_err(ServeError::Control)?;
     answer(&control, &Reloaded::Done).map_err(ServeError::Control)?;
-    serve(control, signals, Ok(policy), Part { load: &load, audit: &audit, network: None })
+    let ledger = Ledger::new().map_err(ServeError::Control)?;
+    serve(control, signals, Ok(policy), Part { load: &load, audit, network: None, ledger: &ledger })
 }
 
 /// As [`serve_private`] with root's rights: the executor that a front-end started before it gave up its own. The
@@ -53,7 +57,7 @@ pub fn serve_private(
 pub fn serve_own(
     control: OwnedFd,
     load: impl Fn() -> Result<Policy, String>,
-    audit: impl Fn(&ExecEvent<'_>),
+    audit: &impl Trail,
     succession: &Succession,
 ) -> Result<(), ServeError> {
     if !user::is_root() {
@@ -68,29 +72,31 @@ pub fn serve_own(
         ServeError::Network(error)
     })?;
     // One that has taken over keeps its place, whatever has become of the configuration.
-    let mut policy = if succession.taken_over() { again(&load, &audit) } else { Ok(first(&control, &load)?) };
+    let mut policy = if succession.taken_over() { again(&load, audit) } else { Ok(first(&control, &load)?) };
     // Without it, profiles with limits on memory or CPU time are refused, with the reason.
     drop(confine::prepare());
-    let part = Part { load: &load, audit: &audit, network: Some(&network) };
+    let ledger = Ledger::new().map_err(ServeError::Control)?;
+    let part = Part { load: &load, audit, network: Some(&network), ledger: &ledger };
     if succession.taken_over() {
-        audit(&ExecEvent::Upgraded { failure: None });
+        audit.tell(&ExecEvent::Upgraded { failure: None });
     }
     answer(&control, &Reloaded::Done).map_err(ServeError::Control)?;
     loop {
-        match keeper::keep(&control).map_err(ServeError::Control)? {
+        let killed = |pid, signal| ledger.bury(pid, signal, audit);
+        match keeper::keep(&control, &killed).map_err(ServeError::Control)? {
             Verdict::Serve => {
                 let signals = Signals::collect(&SIGNALS).map_err(ServeError::Control)?;
                 return serve(control, signals, policy, part);
             }
             Verdict::Again(end) => {
-                audit(&ExecEvent::Restarted { end });
-                policy = again(&load, &audit);
+                audit.tell(&ExecEvent::Restarted { end });
+                policy = again(&load, audit);
             }
             Verdict::Upgrade => {
                 let text = succession.take_up(&control, &network).map_err(ServeError::Network)?;
-                audit(&ExecEvent::Upgraded { failure: Some(&text) });
+                audit.tell(&ExecEvent::Upgraded { failure: Some(&text) });
                 answer(&control, &Reloaded::failed(&text)).map_err(ServeError::Control)?;
-                policy = again(&load, &audit);
+                policy = again(&load, audit);
             }
             Verdict::Over => return Ok(()),
         }
@@ -99,7 +105,7 @@ pub fn serve_own(
 
 /// Another reading of the configuration, by one that serves in any case.
 fn again(load: Load<'_>, audit: Audit<'_>) -> Result<Policy, String> {
-    load().inspect_err(|text| audit(&ExecEvent::ReloadFailed { text }))
+    load().inspect_err(|text| audit.tell(&ExecEvent::ReloadFailed { text }))
 }
 
 /// What a service is given by whoever calls it.
@@ -108,6 +114,8 @@ struct Part<'a> {
     load: Load<'a>,
     audit: Audit<'a>,
     network: Option<&'a HostNetwork>,
+    /// Shared with the services before, whose monitors may still be at work.
+    ledger: &'a Ledger,
 }
 
 /// The first reading of the configuration. The front-end hears of a broken one.
@@ -120,13 +128,13 @@ fn first(control: &OwnedFd, load: Load<'_>) -> Result<Policy, ServeError> {
 }
 
 fn serve(control: OwnedFd, signals: Signals, policy: Result<Policy, String>, part: Part<'_>) -> Result<(), ServeError> {
-    let Part { load, audit, network } = part;
+    let Part { load, audit, network, ledger } = part;
     if let Ok(policy) = &policy {
         warn(policy, audit);
     }
     // Whoever else this one's keeper has adopted was at work for a service before it.
     let elders = if network.is_some() { process::siblings() } else { 0 };
-    let crew = Crew::new(elders).map_err(ServeError::Control)?;
+    let crew = ledger.share().and_then(|ledger| Crew::new(elders, ledger)).map_err(ServeError::Control)?;
     // What is only a saving may fail.
     drop(memory::forget_unchanged());
     let server = Server { door: control, signals, policy, crew, audit, load, network };
@@ -156,7 +164,8 @@ impl Server<'_, OwnedFd> {
     fn serve(mut self) -> io::Result<()> {
         let mut buffer = vec![0; control::LIMIT];
         loop {
-            let [signal, message] = poll::readable([Some(self.signals.as_fd()), Some(self.door.as_fd())], None)?;
+            let sources = [self.signals.as_fd(), self.door.as_fd()];
+            let [signal, message] = poll::readable(sources.map(Some), self.until_the_log())?;
             // SIGHUP is for the front-end, which asks for a reload over the socket; here it only must not end us.
             if signal.readable && self.signalled()?.end {
                 return Ok(());
@@ -172,7 +181,10 @@ impl Server<'_, OwnedFd> {
                 }
                 Message::Hello => answer(&self.door, &Reloaded::Done)?,
                 // Its keeper's part: what is forked from it is the old program again.
-                Message::Upgrade if self.network.is_some() => process::end(keeper::UPGRADE.into()),
+                Message::Upgrade if self.network.is_some() => {
+                    self.audit.settle(FAREWELL);
+                    process::end(keeper::UPGRADE.into())
+                }
                 Message::Upgrade => {
                     answer(&self.door, &Reloaded::failed("an executor without root's rights is started anew"))?;
                 }

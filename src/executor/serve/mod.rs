@@ -1,7 +1,8 @@
 //! The executor's service: it takes orders' connections and hands them to monitors.
 //!
-//! It does as little as can be: it reads the configuration, finds each order's connection a monitor (one that waits for
-//! another order, or a fork), and counts them (`crew`). What an order says, only its monitor reads.
+//! It does as little as can be: it reads the configuration, finds each connection a monitor (one that waits for another
+//! order, or a fork), and counts them (`crew`). What an order says, only its monitor reads; of one that comes on a connection
+//! that its monitor has kept (`post`), the service hears nothing.
 //!
 //! There are three services, which differ in how a connection reaches them and in what they may do:
 //!
@@ -21,7 +22,7 @@ mod socket;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crew::Crew;
 
@@ -43,6 +44,13 @@ use crate::wire::refusal::Refusal;
 
 /// How long to wait for a monitor that may be about to end before an order is turned away.
 const SECOND_LOOK: Duration = Duration::from_millis(10);
+/// Time between two looks within that.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// How long a monitor's end waits for a log that does not keep up: it still counts as one that is at work.
+const LAST_WORD: Duration = Duration::from_millis(100);
+/// How long what a log has not taken waits for another attempt.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The signals that a service hears.
 const SIGNALS: [Signal; 4] = [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
@@ -109,12 +117,21 @@ impl<D: Way> Server<'_, D> {
             asked.end |= matches!(signal, Signal::SIGTERM | Signal::SIGINT);
             asked.reload |= signal == Signal::SIGHUP;
         }
-        self.crew.count();
+        self.crew.count(self.audit);
+        match self.crew.unheard() {
+            0 => {}
+            events => self.audit.count(events),
+        }
         Ok(asked)
     }
 
+    /// Writes what the log has not taken yet. If it still does not, this is when to come again.
+    fn until_the_log(&self) -> Option<Duration> {
+        (self.audit.settle(Duration::ZERO) > 0).then_some(RETRY)
+    }
+
     fn ignore(&self, reason: &str) {
-        (self.audit)(&ExecEvent::Ignored { reason });
+        self.audit.tell(&ExecEvent::Ignored { reason });
     }
 
     /// Gives the connection to a monitor: one that is free, or a new one, which never returns from here.
@@ -138,6 +155,7 @@ impl<D: Way> Server<'_, D> {
         // Without a line, it is for one order alone.
         let line = if full.is_none() { self.crew.line().ok() } else { None };
         let (ours, post) = line.unzip();
+        let (number, place) = self.crew.place();
         match process::fork() {
             Ok(Fork::Child) => {
                 let Self { door, signals, policy, audit, network, crew, .. } = self;
@@ -145,12 +163,13 @@ impl<D: Way> Server<'_, D> {
                 drop((signals, crew, ours));
                 let control = door.teller();
                 if let Ok(policy) = &policy {
-                    monitor::run(connection, &Means { policy, audit, network, control, full }, post.as_ref());
+                    monitor::run(connection, &Means { policy, audit, network, control, full, place }, post.as_ref());
                 }
-                process::end(0)
+                process::end(i32::from(u8::try_from(audit.settle(LAST_WORD)).unwrap_or(u8::MAX)))
             }
-            Ok(Fork::Parent(pid)) => self.crew.add(pid, ours),
+            Ok(Fork::Parent(pid)) => self.crew.add(pid, ours, number),
             Err(error) => {
+                self.crew.give_back(number);
                 let (step, reason) = ("fork".to_owned(), error.to_string());
                 self.turn_away(&connection, &Outcome::NotStarted { step, reason });
             }
@@ -171,15 +190,27 @@ impl<D: Way> Server<'_, D> {
     }
 
     /// Whether `most` monitors or more are at work. One that has told its outcome is about to be free or to end, and the front-end may
-    /// send the next order for its place before it has: so a full house is looked at twice.
+    /// send the next order for its place before it has: so a full house is looked at twice; and once more without those who keep
+    /// their connection, and may be waiting.
     fn reaches(&mut self, most: usize) -> bool {
-        if self.crew.busy() >= most {
-            let sources = [Some(self.signals.as_fd()), Some(self.crew.ear())];
-            if poll::readable(sources, Some(SECOND_LOOK)).is_ok() {
-                self.crew.count();
+        self.stays_at(most) && (!self.crew.retire_keepers() || self.stays_at(most))
+    }
+
+    /// Whether they still are after a moment.
+    fn stays_at(&mut self, most: usize) -> bool {
+        let until = Instant::now() + SECOND_LOOK;
+        // A signal stays for the loop to take, and would end every further wait at once.
+        let mut waits = [(true, SECOND_LOOK)].into_iter().chain(std::iter::repeat((false, PAUSE)));
+        while self.crew.busy() >= most {
+            let left = until.saturating_duration_since(Instant::now());
+            let Some((signals, wait)) = waits.next().filter(|_| !left.is_zero()) else { return true };
+            let sources = [signals.then(|| self.signals.as_fd()), Some(self.crew.ear())];
+            if poll::readable(sources, Some(wait.min(left))).is_err() {
+                return true;
             }
+            self.crew.count(self.audit);
         }
-        self.crew.busy() >= most
+        false
     }
 
     /// Answers without a monitor, and without waiting: a fresh socket has room for the answer.
@@ -187,7 +218,7 @@ impl<D: Way> Server<'_, D> {
         let report = Report::Ended(outcome.clone());
         // A front-end that has gone away does not miss it.
         drop(report::send_now(connection, &report));
-        (self.audit)(&ExecEvent::Ended { order: None, profile: None, pid: None, outcome });
+        self.audit.tell(&ExecEvent::Ended { order: None, profile: None, pid: None, outcome });
     }
 
     /// All of the new configuration or all of the old.
@@ -197,11 +228,11 @@ impl<D: Way> Server<'_, D> {
                 warn(&policy, self.audit);
                 self.policy = Ok(policy);
                 self.crew.retire();
-                (self.audit)(&ExecEvent::Reloaded);
+                self.audit.tell(&ExecEvent::Reloaded);
                 Reloaded::Done
             }
             Err(text) => {
-                (self.audit)(&ExecEvent::ReloadFailed { text: &text });
+                self.audit.tell(&ExecEvent::ReloadFailed { text: &text });
                 Reloaded::failed(&text)
             }
         }
@@ -211,6 +242,6 @@ impl<D: Way> Server<'_, D> {
 /// What an operator should be reminded of whenever it takes effect.
 fn warn(policy: &Policy, audit: Audit<'_>) {
     if policy.lifts_trust() {
-        audit(&ExecEvent::TrustLifted);
+        audit.tell(&ExecEvent::TrustLifted);
     }
 }

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use super::{Crew, ExecEvent, SIGNALS, ServeError, Server, Way, warn};
 use crate::executor::confine;
+use crate::executor::event::Trail;
+use crate::executor::ledger::Ledger;
 use crate::executor::policy::Policy;
 use crate::executor::report;
 use crate::sys::listener::Bound;
@@ -74,7 +76,7 @@ struct Entrance {
 pub fn serve_socket(
     door: Door,
     load: impl Fn() -> Result<Policy, String>,
-    audit: impl Fn(&ExecEvent<'_>),
+    audit: &impl Trail,
 ) -> Result<(), ServeError> {
     if !user::is_root() {
         return Err(ServeError::NotRoot);
@@ -92,15 +94,15 @@ pub fn serve_socket(
     let handed_over = given.is_some();
     let ours = || Bound::new(&path, front_end.uid(), front_end.gid()).map(Ear::Ours);
     let ear = given.map(Ear::Given).map_or_else(ours, Ok).map_err(ServeError::Listen)?;
-    audit(&ExecEvent::Listening { path: &path, handed_over });
-    warn(&policy, &audit);
+    audit.tell(&ExecEvent::Listening { path: &path, handed_over });
+    warn(&policy, audit);
     let door = Entrance { ear, told, teller, front_end, notifier };
     let policy = Ok(policy);
     let network = Some(&network);
-    let crew = Crew::new(0).map_err(ServeError::Control)?;
+    let crew = Ledger::new().and_then(|ledger| Crew::new(0, ledger)).map_err(ServeError::Control)?;
     // What is only a saving may fail.
     drop(memory::forget_unchanged());
-    let server = Server { door, signals, policy, crew, audit: &audit, load: &load, network };
+    let server = Server { door, signals, policy, crew, audit, load: &load, network };
     server.serve().map_err(ServeError::Control)
 }
 
@@ -119,7 +121,7 @@ impl Server<'_, Entrance> {
         loop {
             let (knocks, words) = (self.door.ear.listener().as_fd(), self.door.told.as_fd());
             let sources = [self.signals.as_fd(), knocks, words];
-            let [signal, knock, word] = poll::readable(sources.map(Some), None)?;
+            let [signal, knock, word] = poll::readable(sources.map(Some), self.until_the_log())?;
             if signal.readable {
                 let asked = self.signalled()?;
                 if asked.end {
@@ -166,7 +168,7 @@ impl Server<'_, Entrance> {
         };
         let Ok(peer) = fdpass::peer(&connection) else { return Ok(self) };
         if peer.uid != self.door.front_end.uid() && !peer.uid.is_root() {
-            (self.audit)(&ExecEvent::Stranger { uid: peer.uid.as_raw(), pid: peer.pid });
+            self.audit.tell(&ExecEvent::Stranger { uid: peer.uid.as_raw(), pid: peer.pid });
             return Ok(self);
         }
         Ok(self.take(connection))

@@ -10,6 +10,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType};
 use nix::sys::stat::Mode;
 
 use super::harness::Executor;
@@ -38,6 +39,8 @@ fn attempt(words: &[&str]) -> io::Result<()> {
         ["sibling"] => attempt::sibling(),
         ["stop"] => attempt::stop_as_traced(),
         ["call", name] => attempt::refused(name),
+        ["hold-key", name] => attempt::hold_key(name),
+        ["read-key", name] => attempt::read_key(name),
         ["loosen", path] => attempt::loosen(Path::new(path)),
         ["loosen-copy", path] => attempt::loosen_a_copy(Path::new(path)).map(drop),
         ["make-in-copy", path, name] => {
@@ -50,6 +53,16 @@ fn attempt(words: &[&str]) -> io::Result<()> {
             let opened = nix::fcntl::open(path, OFlag::O_WRONLY | OFlag::O_NONBLOCK, Mode::empty())?;
             File::from(opened).write_all(b"x")
         }
+        ["fchmod", path, mode] => {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(u32::from_str_radix(mode, 8).unwrap());
+            OpenOptions::new().write(true).create(true).truncate(false).open(path)?.set_permissions(mode)
+        }
+        ["leave-shell-of-root", path] => {
+            nix::unistd::setuid(nix::unistd::Uid::from_raw(0))?;
+            fs::copy("/bin/sh", path)?;
+            fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o4755))
+        }
+        ["socket", family] => socket(family),
         ["own", path, uid] => std::os::unix::fs::chown(path, uid.parse().ok(), None),
         ["bind", address] => TcpListener::bind(address).map(drop),
         ["tcp", address] => TcpStream::connect(address).map(drop),
@@ -66,6 +79,19 @@ fn attempt(words: &[&str]) -> io::Result<()> {
         }
         _ => panic!("{words:?}"),
     }
+}
+
+/// A socket of a family by name.
+pub(super) fn socket(family: &str) -> io::Result<()> {
+    let (family, kind) = match family {
+        "vsock" => (AddressFamily::Vsock, SockType::Stream),
+        "alg" => (AddressFamily::Alg, SockType::SeqPacket),
+        "packet" => (AddressFamily::Packet, SockType::Datagram),
+        "netlink" => (AddressFamily::Netlink, SockType::Raw),
+        "inet6" => (AddressFamily::Inet6, SockType::Stream),
+        other => panic!("{other}"),
+    };
+    nix::sys::socket::socket(family, kind, SockFlag::empty(), None).map(drop).map_err(io::Error::from)
 }
 
 /// Has as many files open at the same time as are asked for, those that were open before included.

@@ -61,6 +61,11 @@ impl Executor {
 
     /// Without waiting for the first answer.
     pub(super) fn spawn_root(starter: &[&str], profile: &str) -> Self {
+        Self::spawn_listing(starter, "", profile)
+    }
+
+    /// As [`Executor::spawn_root`], with these lines in the allowlist besides.
+    pub(super) fn spawn_listing(starter: &[&str], scripts: &str, profile: &str) -> Self {
         assert!(user::is_root(), "these tests need root");
         let directory = tempfile::tempdir().unwrap();
         let place = directory.path().canonicalize().unwrap();
@@ -68,14 +73,15 @@ impl Executor {
             fs::create_dir(place.join(name)).unwrap();
             fs::set_permissions(place.join(name), PermissionsExt::from_mode(0o777)).unwrap();
         }
-        let profile = profile.replace("{}", place.to_str().unwrap());
+        let [profile, scripts] = [profile, scripts].map(|text| text.replace("{}", place.to_str().unwrap()));
+        let scripts = format!("sh = /bin/sh\n{scripts}");
         let conf = |name: &str| place.join("conf").join(name);
         let agent = format!(
             "port = 1\ncert = {c}/crt\nkey = {c}/key\nca = {c}/ca\nuser = daemon\nasync_runs_dir = {c}-runs\n\
             [profile default]\n{profile}\n",
             c = place.join("conf").display()
         );
-        for (path, text) in [(conf("agent.conf"), agent.as_str()), (conf("scripts.conf"), "sh = /bin/sh\n")] {
+        for (path, text) in [(conf("agent.conf"), agent.as_str()), (conf("scripts.conf"), &scripts)] {
             File::create_new(path).unwrap().write_all(text.as_bytes()).unwrap();
         }
         Self::spawn_in(directory, "", 0, starter)
@@ -196,21 +202,7 @@ impl Executor {
     }
 
     pub(super) fn run(&self, order: &Order) -> Run {
-        let connection = self.connect();
-        let (stdin, write_in) = pipe::pipe().unwrap();
-        let (read_out, stdout) = pipe::pipe().unwrap();
-        let (read_err, stderr) = pipe::pipe().unwrap();
-        let (status, lock) = (tempfile::tempfile().unwrap(), tempfile::NamedTempFile::new().unwrap());
-        lock.as_file().try_lock().unwrap();
-        let (fifo, cancel) = pipe::pipe().unwrap();
-        let lock_fd = lock.as_file().as_fd();
-        let all = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), status.as_fd(), lock_fd, fifo.as_fd()];
-        let bytes = frame::encode(order, limits::ORDER).unwrap();
-        let sent = fdpass::send(&connection, &bytes, &all[..order.descriptors()]).unwrap();
-        (&connection).write_all(&bytes[sent..]).unwrap();
-        let (stdout, stderr) = (File::from(read_out), File::from(read_err));
-        let lock = lock.into_temp_path();
-        Run { connection, stdin: Some(File::from(write_in)), stdout, stderr, status, lock, cancel: cancel.into() }
+        Run::on(self.connect(), order)
     }
 
     /// Lets the executor know that the front-end is gone, and waits for its end.
@@ -246,6 +238,24 @@ pub(super) struct Run {
 }
 
 impl Run {
+    /// Gives it on this connection.
+    pub(super) fn on(connection: UnixStream, order: &Order) -> Self {
+        let (stdin, write_in) = pipe::pipe().unwrap();
+        let (read_out, stdout) = pipe::pipe().unwrap();
+        let (read_err, stderr) = pipe::pipe().unwrap();
+        let (status, lock) = (tempfile::tempfile().unwrap(), tempfile::NamedTempFile::new().unwrap());
+        lock.as_file().try_lock().unwrap();
+        let (fifo, cancel) = pipe::pipe().unwrap();
+        let lock_fd = lock.as_file().as_fd();
+        let all = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), status.as_fd(), lock_fd, fifo.as_fd()];
+        let bytes = frame::encode(order, limits::ORDER).unwrap();
+        let sent = fdpass::send(&connection, &bytes, &all[..order.descriptors()]).unwrap();
+        (&connection).write_all(&bytes[sent..]).unwrap();
+        let (stdout, stderr) = (File::from(read_out), File::from(read_err));
+        let lock = lock.into_temp_path();
+        Self { connection, stdin: Some(File::from(write_in)), stdout, stderr, status, lock, cancel: cancel.into() }
+    }
+
     /// The next report; `None` when the monitor has closed.
     pub(super) fn report(&self) -> Option<Report> {
         report(&self.connection)

@@ -7,6 +7,7 @@ mod attempts;
 mod confined;
 mod ends;
 mod harness;
+mod kept;
 mod limits;
 mod machine;
 mod orders;
@@ -28,6 +29,7 @@ use super::confine;
 use super::monitor::{self, Means};
 use super::{Confinements, ExecEvent, Paths, Pins, Policy, ProfileLimits, Script, serve_private};
 use crate::conf::{Root, Source, agent};
+use crate::sys::attempt;
 use crate::sys::fdpass;
 use crate::sys::process::{self, Fork, Reaped};
 use crate::wire::control::Reloaded;
@@ -58,7 +60,7 @@ fn executor(control: OwnedFd, directory: &Path) {
     write!(file, "{}", std::process::id()).unwrap();
     let log = OpenOptions::new().append(true).open(directory.join("log")).unwrap();
     let audit = |event: &ExecEvent<'_>| writeln!(&log, "{}", event.line().line()).unwrap();
-    let result = serve_private(control, || load(&directory.join("policy")), audit);
+    let result = serve_private(control, || load(&directory.join("policy")), &audit);
     process::end(result.map_or_else(
         |error| {
             audit(&ExecEvent::Ignored { reason: &error.to_string() });
@@ -70,6 +72,9 @@ fn executor(control: OwnedFd, directory: &Path) {
 
 /// Reads real configuration files, and has nothing of a service but its orders.
 fn root_executor(control: &OwnedFd, directory: &Path) {
+    // Of which no script finds anything, and where keys are not allowed, there is none to find.
+    process::own_keyring().unwrap();
+    drop(attempt::hold_key(&format!("executor-{}", std::process::id())));
     write!(OpenOptions::new().write(true).open(directory.join("pid")).unwrap(), "{}", std::process::id()).unwrap();
     let log = OpenOptions::new().append(true).open(directory.join("log")).unwrap();
     let audit = |event: &ExecEvent<'_>| writeln!(&log, "{}", event.line().line()).unwrap();
@@ -89,7 +94,7 @@ fn root_executor(control: &OwnedFd, directory: &Path) {
         let Some(connection) = message.descriptors.pop() else { process::end(0) };
         if let Fork::Child = process::fork().unwrap() {
             nix::unistd::close(std::os::fd::AsRawFd::as_raw_fd(control)).unwrap();
-            let means = Means { policy: &policy, audit: &audit, network: None, control: None, full: None };
+            let means = Means { policy: &policy, audit: &audit, network: None, control: None, full: None, place: None };
             monitor::run(connection, &means, None);
             process::end(0);
         }

@@ -37,6 +37,8 @@ use crate::wire::stream::Channel;
 /// Results may hold secrets: the agent's account and its group.
 const MODE: u32 = 0o640;
 const DIR_MODE: u32 = 0o750;
+/// How much of the end of a failed job's standard error is looked at for advice, in bytes.
+pub const TAIL: usize = 64 * 1024;
 /// Largest record read, in bytes: the original did not cut its outputs.
 const RECORD: usize = 1 << 30;
 
@@ -47,6 +49,7 @@ pub struct Jobs {
     /// Bytes of each output stream that a record keeps.
     most: u64,
     witness: Option<Witness>,
+    adviser: Option<Adviser>,
 }
 
 /// Told of every job's end, once, when it goes on record.
@@ -65,6 +68,26 @@ impl Witness {
 impl fmt::Debug for Witness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Witness")
+    }
+}
+
+/// Asked for advice about every job that has ended and failed, by its script's name and the end of what that has printed
+/// to its standard error ([`TAIL`]).
+#[derive(Clone)]
+pub struct Adviser(Arc<Advise>);
+
+type Advise = dyn Fn(&str, &[u8]) -> Option<String> + Send + Sync;
+
+impl Adviser {
+    /// One that advises so.
+    pub fn new(advise: impl Fn(&str, &[u8]) -> Option<String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(advise))
+    }
+}
+
+impl fmt::Debug for Adviser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Adviser")
     }
 }
 
@@ -140,13 +163,19 @@ impl Jobs {
     /// The jobs in this directory, which need not exist yet. A record keeps `most` bytes of each output stream.
     #[must_use]
     pub const fn new(dir: PathBuf, most: u64) -> Self {
-        Self { dir, most, witness: None }
+        Self { dir, most, witness: None, adviser: None }
     }
 
     /// The same, with somebody to tell of each job's end.
     #[must_use]
     pub fn witnessed(self, witness: Witness) -> Self {
         Self { witness: Some(witness), ..self }
+    }
+
+    /// The same, with somebody to ask for advice about jobs that have failed.
+    #[must_use]
+    pub fn advised(self, adviser: Adviser) -> Self {
+        Self { adviser: Some(adviser), ..self }
     }
 
     /// Accepts a job, unless its script or its request id is busy. A finished job of the same owner and id is replaced,

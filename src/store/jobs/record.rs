@@ -75,6 +75,9 @@ pub struct JobRecord {
     /// What `exit` alone cannot say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Advice for the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
     /// Everything else, kept as it was.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -98,6 +101,7 @@ impl JobRecord {
             stderr_base64: None,
             truncated: false,
             reason: None,
+            hint: None,
             extra: Map::new(),
         }
     }

@@ -1,9 +1,10 @@
 //! From a job that has ended to its final record.
 
 use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{JobRecord, JobStatus, Jobs, Key, Part, StoreError, Witness};
+use super::{Adviser, JobRecord, JobStatus, Jobs, Key, Part, StoreError, TAIL, Witness};
 use crate::sys::file::{self, FileError};
 use crate::wire::limits;
 use crate::wire::name::ScriptName;
@@ -35,8 +36,11 @@ impl Jobs {
             (Some(_), Some(facts)) => facts.modified,
             _ => now,
         };
-        let (stdout, stderr) = (self.head(key, Channel::Stdout)?, self.head(key, Channel::Stderr)?);
+        // Its monitor has cut both then, wherever the limit fell.
+        let cut = matches!(outcome, Some(Outcome::OutputLimit { .. }));
+        let (stdout, stderr) = (self.head(key, Channel::Stdout, cut)?, self.head(key, Channel::Stderr, cut)?);
         let record = record.ended(outcome.as_ref(), utc(finished), stdout, stderr);
+        let record = JobRecord { hint: self.advice(key, &record)?, ..record };
         self.write(key, &record)?;
         self.remove_part(key, Part::Status)?;
         self.remove_part(key, Part::Cancel)?;
@@ -55,14 +59,31 @@ impl Jobs {
         }
     }
 
-    /// The beginning of an output, as much of it as a record keeps.
-    fn head(&self, key: &Key, channel: Channel) -> Result<Output, StoreError> {
+    /// What may be advised about a job that has ended.
+    fn advice(&self, key: &Key, record: &JobRecord) -> Result<Option<String>, StoreError> {
+        let Some(Adviser(advise)) = &self.adviser else { return Ok(None) };
+        // Also -1 is no failure of the script: nobody knows how it ended.
+        if record.exit.is_none_or(|exit| exit <= 0) {
+            return Ok(None);
+        }
+        let Some(file) = self.output(key, Channel::Stderr)? else { return Ok(None) };
+        let fail = |source| FileError::new(&self.path(key, Part::Stderr), "read", source);
+        let mut bytes = vec![0; TAIL];
+        let size = file.metadata().map_err(fail)?.len();
+        let from = size.saturating_sub(u64::try_from(TAIL).unwrap_or(u64::MAX));
+        let filled = file.read_at(&mut bytes, from).map_err(fail)?;
+        bytes.truncate(filled);
+        Ok(advise(&record.script, &bytes))
+    }
+
+    /// The beginning of an output, as much of it as a record keeps. What was `cut` may end in the middle of a character.
+    fn head(&self, key: &Key, channel: Channel, cut: bool) -> Result<Output, StoreError> {
         let Some(file) = self.output(key, channel)? else { return Ok(Output::default()) };
         let fail = |source| FileError::new(&self.path(key, Part::of(channel)), "read", source);
         let mut bytes = Vec::new();
         (&file).take(self.most).read_to_end(&mut bytes).map_err(fail)?;
         let more = (&file).read(&mut [0]).map_err(fail)? > 0;
-        Ok(Output::of(bytes, more))
+        Ok(Output::of(bytes, more || cut))
     }
 
     /// Whether the original's process of a job without a status file lives: it holds its script's lock, unless that is

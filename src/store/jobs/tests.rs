@@ -28,12 +28,23 @@ fn accepted(jobs: &Jobs, id: &str, script: &str) -> NewJob {
     job
 }
 
+/// Lets go of a job's locks, and waits until nobody has them. A process that another test is starting at this moment has
+/// copies of them until it runs its program.
+fn close(jobs: &Jobs, id: &str, job: NewJob) {
+    let script = jobs.read(&key(id)).unwrap().map(|record| jobs.script_lock(&record.script));
+    drop(job);
+    let is_held = |path: &PathBuf| file::is_locked(path).unwrap() == Some(true);
+    while jobs.is_alive(&key(id)).unwrap() || script.as_ref().is_some_and(is_held) {
+        std::thread::yield_now();
+    }
+}
+
 /// What the monitor does at the end of a job.
 fn end(jobs: &Jobs, id: &str, job: NewJob, outcome: &Outcome) {
     let mut line = serde_json::to_vec(outcome).unwrap();
     line.push(b'\n');
     file::overwrite(&jobs.path(&key(id), Part::Status), &line).unwrap();
-    drop(job);
+    close(jobs, id, job);
 }
 
 fn look(jobs: &Jobs, id: &str) -> JobRecord {
@@ -72,7 +83,7 @@ fn a_line_that_is_not_whole_is_no_outcome() {
         let (_dir, jobs) = store();
         let job = accepted(&jobs, "a", "x");
         file::overwrite(&jobs.path(&key("a"), Part::Status), text.as_bytes()).unwrap();
-        drop(job);
+        close(&jobs, "a", job);
         let lost = look(&jobs, "a");
         assert_eq!((lost.status, lost.exit, lost.stdout.as_deref()), (JobStatus::Lost, Some(-1), Some("")), "{text:?}");
     }
@@ -86,7 +97,7 @@ fn script_and_request_id_are_busy_while_the_job_lives() {
     assert!(matches!(submit(&jobs, "a", "y"), Submission::InUse));
     assert!(jobs.look(&key("b"), SystemTime::now()).unwrap().is_none());
     let other = accepted(&jobs, "c", "y");
-    drop(job);
+    close(&jobs, "a", job);
     let again = accepted(&jobs, "a", "x");
     assert_eq!(look(&jobs, "a").status, JobStatus::Running);
     drop((again, other));
@@ -95,7 +106,7 @@ fn script_and_request_id_are_busy_while_the_job_lives() {
 #[test]
 fn a_job_that_was_taken_back_leaves_nothing() {
     let (_dir, jobs) = store();
-    drop(accepted(&jobs, "a", "x"));
+    close(&jobs, "a", accepted(&jobs, "a", "x"));
     jobs.discard(&key("a")).unwrap();
     assert_eq!(parts(&jobs, "a"), []);
     assert!(jobs.look(&key("a"), SystemTime::now()).unwrap().is_none());
@@ -109,7 +120,7 @@ fn a_cancelled_job_hears_of_it_and_an_ended_one_has_nobody_to_hear() {
     assert!(jobs.cancel(&key("a")).unwrap());
     let ready = crate::sys::poll::readable([Some(std::os::fd::AsFd::as_fd(&job.cancel))], None).unwrap();
     assert!(ready[0].readable);
-    drop(job);
+    close(&jobs, "a", job);
     assert!(!jobs.cancel(&key("a")).unwrap());
 }
 
@@ -119,9 +130,9 @@ fn a_sweep_settles_what_has_ended_and_removes_what_belongs_to_nothing() {
     let running = accepted(&jobs, "run", "x");
     let done = accepted(&jobs, "done", "y");
     end(&jobs, "done", done, &Outcome::Exited { code: 0 });
-    drop(accepted(&jobs, "lost", "z"));
+    close(&jobs, "lost", accepted(&jobs, "lost", "z"));
     let orphan = accepted(&jobs, "orphan", "w");
-    drop(orphan);
+    close(&jobs, "orphan", orphan);
     file::remove(&jobs.path(&key("orphan"), Part::Record)).unwrap();
     jobs.sweep(LIMITS, SystemTime::now()).unwrap();
     assert_eq!(parts(&jobs, "run"), Part::ALL);
@@ -152,7 +163,7 @@ fn a_job_that_is_submitted_anew_is_not_forgotten_in_the_old_ones_place() {
     jobs.remove_part(&key("a"), Part::Record).unwrap();
     jobs.forget(&key("a"), SystemTime::now()).unwrap();
     assert_eq!(parts(&jobs, "a"), Part::ALL[1..]);
-    drop(job);
+    close(&jobs, "a", job);
     jobs.forget(&key("a"), SystemTime::now()).unwrap();
     assert_eq!(parts(&jobs, "a"), []);
 }
@@ -161,7 +172,7 @@ fn a_job_that_is_submitted_anew_is_not_forgotten_in_the_old_ones_place() {
 fn what_is_too_old_is_forgotten_unless_it_runs() {
     let (_dir, jobs) = store();
     let running = accepted(&jobs, "run", "x");
-    drop(accepted(&jobs, "lost", "y"));
+    close(&jobs, "lost", accepted(&jobs, "lost", "y"));
     look(&jobs, "lost");
     let later = SystemTime::now() + RETENTION + Duration::from_mins(1);
     jobs.sweep(LIMITS, SystemTime::now()).unwrap();
@@ -199,7 +210,7 @@ fn the_oldest_go_until_the_rest_fits_and_the_newest_keeps_its_record() {
 #[test]
 fn a_record_that_cannot_be_read_is_forgotten_like_any_other() {
     let (_dir, jobs) = store();
-    drop(accepted(&jobs, "a", "x"));
+    close(&jobs, "a", accepted(&jobs, "a", "x"));
     file::write_atomic(&jobs.path(&key("a"), Part::Record), b"{", Access::mode(MODE)).unwrap();
     assert!(matches!(jobs.look(&key("a"), SystemTime::now()), Err(StoreError::Malformed { .. })));
     jobs.sweep(LIMITS, SystemTime::now()).unwrap();
@@ -247,7 +258,7 @@ fn a_census_counts_who_runs_and_who_has_ended_and_each_end_is_told_once() {
     let (first, second, _third) = (accepted(&jobs, "a", "x"), accepted(&jobs, "b", "y"), accepted(&jobs, "c", "z"));
     assert_eq!(jobs.census(SystemTime::now()).unwrap(), Census { running: 3, ended: 0 });
     end(&jobs, "a", first, &Outcome::Exited { code: 7 });
-    drop(second);
+    close(&jobs, "b", second);
     for _ in 0..2 {
         assert_eq!(jobs.census(SystemTime::now()).unwrap(), Census { running: 1, ended: 2 });
         look(&jobs, "a");

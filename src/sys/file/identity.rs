@@ -27,6 +27,27 @@ impl Identity {
         std::fs::metadata(path).map(|facts| Self::from_facts(&facts))
     }
 
+    /// Of the directory that `path` leads to now, following symbolic links; none where there is none.
+    #[must_use]
+    pub fn of_directory(path: &Path) -> Option<Self> {
+        let facts = std::fs::metadata(path).ok()?;
+        facts.is_dir().then(|| Self::from_facts(&facts))
+    }
+
+    /// Whether both are files of one file system.
+    #[must_use]
+    pub const fn is_beside(&self, other: &Self) -> bool {
+        self.device == other.device
+    }
+
+    /// Of what has this name now, also if that is a symbolic link itself.
+    ///
+    /// # Errors
+    /// There is none, or a directory on the way may not be searched.
+    pub fn of_itself(path: &Path) -> io::Result<Self> {
+        std::fs::symlink_metadata(path).map(|facts| Self::from_facts(&facts))
+    }
+
     /// Of an opened file.
     ///
     /// # Errors

@@ -13,24 +13,44 @@ use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 /// Most symbolic links on the way, as in the kernel (`path_resolution(7)`).
 const LINKS: usize = 40;
 
-/// The path without symbolic links and dots, if root made every link on the way. Whose the directories are does not
+/// Where a path leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Led {
+    /// The path without symbolic links and dots.
+    pub place: PathBuf,
+    /// What else decides where it leads, beside the directories above the place: the links on the way, and the directories that
+    /// were left again by `..`; each without links above it.
+    pub passed: Vec<PathBuf>,
+}
+
+impl Led {
+    /// By no link.
+    #[must_use]
+    pub const fn straight(place: PathBuf) -> Self {
+        Self { place, passed: Vec::new() }
+    }
+}
+
+/// Where a path leads, if root made every link on the way. Whose the directories are does not
 /// matter: who owns one may exchange what is in it, but with a link of root's only for one that is there already.
 ///
 /// Names are looked at one after another, so whoever uses the result follows no link any more (`RESOLVE_NO_SYMLINKS`).
 ///
 /// # Errors
 /// There is no such file, a link is somebody else's, or the path is relative.
-pub fn resolve_by_links_of_root(path: &Path) -> io::Result<PathBuf> {
+pub fn resolve_by_links_of_root(path: &Path) -> io::Result<Led> {
     if !path.is_absolute() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is not absolute"));
     }
     if let Some(answer) = without_links(path) {
-        return answer;
+        return answer.map(Led::straight);
     }
     let (mut found, mut rest, mut links) = (PathBuf::new(), VecDeque::new(), 0);
+    let mut passed = Vec::new();
     prepend(&mut found, &mut rest, path);
     while let Some(name) = rest.pop_front() {
         if name == ".." {
+            passed.extend(found.parent().map(|_| found.clone()));
             found.pop();
             continue;
         }
@@ -49,8 +69,9 @@ pub fn resolve_by_links_of_root(path: &Path) -> io::Result<PathBuf> {
             return Err(Errno::ELOOP.into());
         }
         prepend(&mut found, &mut rest, &fs::read_link(&place)?);
+        passed.push(place);
     }
-    Ok(found)
+    Ok(Led { place: found, passed })
 }
 
 /// The answer for a path without dots that no link is on, in one call of the kernel's (`RESOLVE_NO_SYMLINKS`, openat2(2)),
@@ -94,10 +115,14 @@ mod tests {
         symlink(base.join("a"), base.join("whole")).unwrap();
         symlink("../whole/./b", base.join("a/part")).unwrap();
         symlink("circle", base.join("circle")).unwrap();
-        let resolve = |name: &str| resolve_by_links_of_root(&base.join(name));
+        let led = |path: &Path| resolve_by_links_of_root(path).map(|led| led.place);
+        let resolve = |name: &str| led(&base.join(name));
         assert_eq!(resolve("a/part/.").unwrap(), base.join("a/b"));
         assert_eq!(resolve("whole/../whole/b").unwrap(), base.join("a/b"));
-        assert_eq!(resolve_by_links_of_root(Path::new("/..")).unwrap(), Path::new("/"));
+        assert_eq!(led(Path::new("/..")).unwrap(), Path::new("/"));
+        let passed = |name: &str| resolve_by_links_of_root(&base.join(name)).unwrap().passed;
+        assert_eq!(passed("a/part"), [base.join("a/part"), base.join("a"), base.join("whole")]);
+        assert_eq!(passed("a/b"), Vec::<PathBuf>::new());
         assert_eq!(resolve("none").unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(resolve("circle").unwrap_err().raw_os_error(), Some(libc::ELOOP));
         lchown(base.join("whole"), Some(65_534), None).unwrap();

@@ -23,7 +23,7 @@ pub use facts::{Facts, age, create_dir, facts, give, is_executable, is_writable_
 pub use fifo::{make_fifo, nudge};
 pub use guarded::{Guarded, doubt};
 pub use identity::{Identity, Resolved, path_of, resolve};
-pub use links::resolve_by_links_of_root;
+pub use links::{Led, resolve_by_links_of_root};
 pub use lock::{LockGuard, is_locked, lock_directory, lock_exclusive, lock_shared, try_lock_exclusive};
 pub use private::PrivateDir;
 pub use trusted::{TrustError, check_own, check_trusted_directory, open_trusted, resolve_trusted};
@@ -115,6 +115,15 @@ pub fn read_open(mut file: &File, path: &Path, limit: usize) -> Result<Vec<u8>, 
 /// Also when it does not exist: [`FileError::is_not_found`] tells.
 pub fn remove(path: &Path) -> Result<(), FileError> {
     std::fs::remove_file(path).map_err(|source| FileError::new(path, "remove", source))
+}
+
+/// As [`remove`], and returns only when a crash of the host cannot bring the name back.
+///
+/// # Errors
+/// As [`remove`], and syncing the directory; the file is gone by then.
+pub fn remove_for_good(path: &Path) -> Result<(), FileError> {
+    remove(path)?;
+    write::sync_directory(path)
 }
 
 /// The names in a directory, sorted, without `.` and `..`. Names that begin with `.tmp-` are unfinished writes

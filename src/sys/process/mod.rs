@@ -121,6 +121,18 @@ pub fn own_session() -> io::Result<()> {
     Ok(unistd::setsid().map(drop)?)
 }
 
+/// Leaves the session keyring, and whatever keys are on it, for a new and empty one (session-keyring(7)). Where keyctl(2)
+/// is not there or not allowed, nobody below this process can use a key either.
+///
+/// # Errors
+/// Out of memory, or the user has too many keys.
+pub fn own_keyring() -> io::Result<()> {
+    match call(Numbers::JoinNewSessionKeyring) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
+        joined => joined.map(drop),
+    }
+}
+
 /// Becomes the parent of every descendant whose own parent ends (`PR_SET_CHILD_SUBREAPER`, prctl(2)).
 ///
 /// # Errors

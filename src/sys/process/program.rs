@@ -64,6 +64,12 @@ impl Program {
         Ok(Self { path, argv: argv.to_vec() })
     }
 
+    /// Another program, at this path and with these words, its own name the first.
+    #[must_use]
+    pub const fn at(path: PathBuf, argv: Vec<OsString>) -> Self {
+        Self { path, argv }
+    }
+
     /// Where the file is, or will be.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -18,7 +18,7 @@ use nix::unistd::{self, Pid};
 
 use super::fault::Fault;
 use super::signals::reset_for_exec;
-use super::{fork_for_exec, own_session};
+use super::{fork_for_exec, own_keyring, own_session};
 use crate::sys::call::{Numbers, call};
 use crate::sys::file::{self, Identity};
 use crate::sys::pipe;
@@ -101,6 +101,7 @@ impl Spawn {
         rights: impl FnOnce() -> Result<(), Fault>,
     ) -> Result<std::convert::Infallible, Fault> {
         own_session().map_err(Fault::at("session"))?;
+        own_keyring().map_err(Fault::at("keyring"))?;
         if self.dies_with_parent {
             prctl::set_pdeathsig(Signal::SIGKILL).map_err(Fault::at("parent-death-signal"))?;
             // The parent may have ended just before that.

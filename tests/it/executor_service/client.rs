@@ -112,6 +112,7 @@ fn told(mut stream: UnixStream) -> String {
             Ok(Report::Started { .. }) => "started".to_owned(),
             Ok(Report::Ended(Outcome::Refused(refusal))) => format!("refused {}", refusal.code()),
             Ok(Report::Ended(outcome)) => format!("ended {}", outcome.exit()),
+            Ok(other) => panic!("nobody has asked for {other:?}"),
             Err(_) => String::from_utf8(body).unwrap(),
         });
     }

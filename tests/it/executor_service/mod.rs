@@ -192,7 +192,7 @@ fn a_hang_up_reads_the_configuration_again_and_a_broken_one_changes_nothing() {
     let site = service(builder());
     let (agent, service) = (site.agent(), site.agent().service());
     let good = std::fs::read_to_string(agent.allowlist()).unwrap();
-    std::fs::write(agent.allowlist(), format!("{good}nonsense\n")).unwrap();
+    std::fs::write(agent.allowlist(), format!("{good}x = /x # why\n")).unwrap();
     host::kill(service.pid(), Signal::SIGHUP);
     let line = service.line_where("exec-reload-fail", |_| true);
     let place = format!("{}:{}:", agent.allowlist().display(), good.lines().count() + 1);

@@ -76,7 +76,7 @@ fn a_broken_configuration_is_told_on_standard_error_with_status_2() {
     for (settings, scripts, place, text) in [
         (SETTINGS.replace("port = 7443", "port = many"), SCRIPTS, "agent.conf:1:8: ", "port"),
         (without_account, SCRIPTS, "agent.conf:6:2: ", "no run_as"),
-        (SETTINGS.to_owned(), "plain = true\n", "scripts.conf:1:9: ", "absolute"),
+        (SETTINGS.to_owned(), "plain = /bin/true # why\n", "scripts.conf:1:19: ", "comment"),
     ] {
         let ran = Place::new(&settings, scripts).resolve("plain").exits(2);
         assert!(ran.stdout.is_empty() && ran.stderr.contains(place) && ran.stderr.contains(text), "{ran:?}");

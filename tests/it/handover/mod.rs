@@ -247,6 +247,39 @@ fn a_root_executor_takes_up_no_file_that_another_could_have_written() {
 }
 
 #[test]
+fn a_file_that_could_serve_and_be_no_executor_leaves_both_as_they_were() {
+    let mut site = started(builder(Mode::Own));
+    let file = site.agent().file.clone().unwrap();
+    let good = file.with_file_name("good");
+    std::fs::rename(&file, &good).unwrap();
+    let keeper = site.agent().keeper();
+    for (number, (text, reason)) in [
+        ("echo broken >&2; exit 3", "could not serve: broken"),
+        ("exit 0", "it is no executor"),
+        ("kill -SEGV $$", "could not serve: signal"),
+        ("exec sleep 300", "did not say within 3 seconds"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let rest = format!("exec {} \"$@\"", good.display());
+        write_executable(&file, &format!("#!/bin/sh\n[ \"$1\" != serve-own ] || {{ {text}; }}\n{rest}\n"));
+        host::kill(site.agent().pid(), Signal::SIGUSR2);
+        for action in ["exec-upgrade", "upgrade"] {
+            let line = eventually("a line about it", || site.agent().lines(action).get(number).cloned());
+            assert_eq!(line.get("RESULT"), Some("kept the old program"), "{line:?}");
+            assert!(line.get("REASON").unwrap().contains(reason), "{line:?}");
+        }
+        assert_eq!(site.agent().keeper(), keeper);
+        assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+    }
+    site.agent_mut().install();
+    site.agent().upgrade();
+    assert!(runs_its_file(site.agent()));
+    assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+}
+
+#[test]
 fn a_root_executor_becomes_the_new_file_and_stays_what_it_is() {
     let mut site = started(builder(Mode::Own).sh("net", "readlink /proc/self/ns/net; id -un"));
     let before = site.result("net", &[])["stdout"].clone();

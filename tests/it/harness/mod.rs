@@ -19,6 +19,7 @@ pub(crate) mod process;
 pub(crate) mod site;
 pub(crate) mod terminal;
 pub(crate) mod tls;
+pub(crate) mod trace;
 
 use std::time::{Duration, Instant};
 

@@ -283,6 +283,21 @@ fn an_agent_of_the_original_with_its_executor_refuses_jobs_and_cannot_cancel_the
 }
 
 #[test]
+fn a_job_that_takes_long_to_end_is_never_said_to_go_on() {
+    let site = Site::builder().agents(0).prepare();
+    let running = r#"{"status":"running","script":"x","reqid":"r"}"#;
+    let _agent = original(&site, &[ACCEPTED, ("202 Accepted", running), ("200 OK", running)]);
+    let id = submitted(&site.control(&["run", "--async", "old", "x"]).exits(0));
+    let ran = site.control(&["cancel", &id]).exits(2);
+    assert!(ran.stdout.contains("[PENDING]\n==> old  [running]\n    (being ended: "), "{ran:?}");
+    // Another's question knows nothing of it.
+    assert!(!site.control(&["status", &id]).exits(0).stdout.contains("being ended"));
+    let _agent = original(&site, &[("202 Accepted", running), ("200 OK", running)]);
+    let json = site.control(&["--json", "cancel", &id]).exits(2).json();
+    assert_eq!(json["hosts"]["old"]["ending"], true, "{json}");
+}
+
+#[test]
 fn records_of_the_original_s_dispatcher_are_read_and_brought_to_their_end() {
     let site = site().start();
     let caller = Caller::of(&site);

@@ -81,7 +81,10 @@ fn a_script_has_one_job_at_a_time_and_the_next_may_follow_at_once() {
     caller.accepted("wait", "r1");
     let busy = caller.submit("wait", "r2");
     assert_eq!(busy.status, 409);
-    let want = json!({"script": "wait", "status": "busy", "reqid": "r2", "error": "script already running"});
+    let want = json!({
+        "script": "wait", "status": "busy", "reqid": "r2", "error": "script already running",
+        "reason": "script-already-running",
+    });
     assert_eq!(busy.json(), want);
     site.agent().line("run-async-busy").is(&["ACTION=run-async-busy", "PEER=127.0.0.1", "REQID=r2", "SCRIPT=wait"]);
     assert_eq!(caller.get("/result/r2").status, 404);

@@ -82,6 +82,51 @@ fn a_job_whose_monitor_was_killed_is_lost_and_its_script_is_gone() {
     assert_eq!(caller.ended("r2")["exit"], 3);
 }
 
+/// The original's dispatcher asks without naming any media type of ours, and knows `running` and `done`.
+#[test]
+fn a_caller_that_does_not_know_the_word_is_told_that_a_lost_job_has_ended() {
+    let site = site().start();
+    let caller = Caller::of(&site);
+    caller.accepted("wait", "r1");
+    let (script, monitor) = waiting(&site);
+    // Of a job that runs both are told the same.
+    let original = |path: &str| {
+        let mut http = caller.connect();
+        http.send(format!(
+            "GET {path} HTTP/1.1\r\nTE: deflate,gzip;q=0.3\r\nConnection: TE, close\r\nHost: agent1\r\n\
+             User-Agent: libwww-perl/6.68\r\n\r\n"
+        ));
+        let answer = http.answer().unwrap();
+        assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")), "{answer:?}");
+        answer.json()
+    };
+    assert_eq!(original("/result/r1"), caller.result("r1"));
+    host::kill(monitor, Signal::SIGKILL);
+    [script, monitor].into_iter().for_each(dead);
+    let told = original("/result/r1");
+    assert_eq!((&told["status"], &told["exit"], &told["stdout"]), (&json!("done"), &json!(-1), &json!("begun\n")));
+    let words = "the job's end is unknown: its supervisor was killed, or the host went down";
+    assert_eq!((&told["reason"], &told["error"]), (&json!(words), &json!(words)), "{told}");
+    assert_eq!(told["stderr"], format!("ctrl-exec-agent: {words}\n"), "all that its dispatcher shows");
+    for field in ["reqid", "script", "owner", "started", "finished"] {
+        assert!(told[field].is_string(), "{field}: {told}");
+    }
+    let piece = original("/result/r1?from=2");
+    assert_eq!((&piece["status"], &piece["exit"], &piece["stdout"]), (&json!("done"), &json!(-1), &json!("gun\n")));
+    let cancelled = caller.post("/cancel/r1", &json!({}));
+    assert_eq!((cancelled.status, &cancelled.json()["status"]), (200, &json!("done")));
+    assert_eq!(cancelled.header("content-type"), Some("application/json"));
+    // Who knows the word hears it, and on the disk it stays what it is.
+    for request in ["GET /result/r1", "GET /result/r1?from=2", "POST /cancel/r1"] {
+        let answer = caller.knowing(request);
+        assert_eq!((answer.status, &answer.json()["status"]), (200, &json!("lost")), "{request}");
+        assert_eq!(answer.header("content-type"), Some("application/vnd.ctrl-exec.job+json"), "{request}");
+    }
+    assert!(std::fs::read_to_string(file(&site, "r1", "json")).unwrap().contains(r#""status":"lost""#));
+    site.agent().line_where("result", |line| line.get("STATUS") == Some("lost"));
+    assert!(site.agent().lines("result").iter().all(|line| line.get("STATUS") != Some("done")));
+}
+
 #[test]
 fn a_host_that_went_down_has_lost_its_jobs_and_nothing_runs_for_ever() {
     let mut site = site().start();

@@ -50,8 +50,7 @@ fn nobody_answers_in_time_and_nothing_is_stored() {
     let log = log(&world);
     let session = world.session(&[]);
     let id = asked_in_background(&world, &session, &["--timeout", "1"]);
-    let line = log.line(4, &["ACTION=pair-timeout", "REASON=*", &format!("REQID={id}")]);
-    assert!(line.get("REASON").unwrap().contains("within 1 s"), "{line:?}");
+    log.line(4, &["ACTION=pair-timeout", &format!("REQID={id}")]);
     eventually("an empty queue", || world.queued().is_empty().then_some(()));
     world.nothing_came_of_it();
 }

@@ -1,6 +1,7 @@
 //! Who reads the output of a command: somebody who goes away, who reads nothing, who has no room, and a terminal.
 
 mod gone;
+mod silent;
 mod slow;
 mod terminal;
 

@@ -124,6 +124,27 @@ mod tests {
         }
     }
 
+    /// The product's own tests compile the same sources with the product's own crates, so that alone would not be seen.
+    #[test]
+    fn every_crate_that_the_targets_use_is_in_their_manifest() {
+        let manifest = std::fs::read_to_string(sources().join("Cargo.toml")).unwrap();
+        let mut asked = 0;
+        for file in std::fs::read_dir(sources()).unwrap().map(|entry| entry.unwrap().path()) {
+            if file.extension().is_none_or(|kind| kind != "rs") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&file).unwrap();
+            let roots = text.lines().filter_map(|line| line.strip_prefix("use ")?.split("::").next());
+            for root in roots.filter(|root| !matches!(*root, "crate" | "self" | "super" | "std")) {
+                let names = [root.to_owned(), root.replace('_', "-")];
+                let listed = manifest.lines().any(|line| names.iter().any(|name| line.split(' ').next() == Some(name)));
+                assert!(listed, "{} uses {root}", file.display());
+                asked += 1;
+            }
+        }
+        assert!(asked > 10, "{asked} were found");
+    }
+
     #[test]
     fn what_is_neither_target_nor_seconds_is_refused() {
         for words in [&["nothing"][..], &["order", "x"], &["all", "0"], &["order", "1", "2"]] {

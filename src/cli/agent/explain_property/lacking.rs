@@ -19,7 +19,7 @@ fn a_profile_that_this_host_cannot_apply_is_named_with_what_it_lacks() {
         change(&mut offer);
         offer
     };
-    let cases: [Lost; 12] = [
+    let cases: [Lost; 13] = [
         (&["memory_max = 64M", "cpu_max = 9", "processes_max = 5", "readable = /usr"], WHOLE, ""),
         (&["memory_max = 64M"], |offer| offer.controllers.memory = false, "memory_max: "),
         (&["cpu_max = 9"], |offer| offer.controllers.cpu = false, "cpu_max: "),
@@ -28,7 +28,8 @@ fn a_profile_that_this_host_cannot_apply_is_named_with_what_it_lacks() {
         (&["files_max = 64", "caps = CAP_CHOWN"], WHOLE, ""),
         (&["readable = /usr"], |offer| offer.kernel.landlock = None, "readable: "),
         (&["umask = 077"], |offer| offer.kernel.seccomp = false, "syscalls: "),
-        (&["syscalls = off"], |offer| offer.kernel.seccomp = false, ""),
+        (&["syscalls = off"], |offer| offer.kernel.seccomp = false, "syscalls: "),
+        (&["syscalls = off", "allow_dangerous_caps = yes"], |offer| offer.kernel.seccomp = false, ""),
         (&["syscalls = default"], |offer| offer.kernel.mount_setattr = false, "namespaces: "),
         (&["caps = CAP_CHOWN"], |offer| offer.caps = Set::default(), "caps: CAP_CHOWN "),
         (&["writable = {}/work"], WHOLE, ""),
@@ -45,7 +46,7 @@ fn a_profile_that_this_host_cannot_apply_is_named_with_what_it_lacks() {
 }
 
 /// A call of a script without anything particular about it.
-fn plain() -> Case {
+pub(super) fn plain() -> Case {
     Case {
         settings: vec![],
         profile: vec![],

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::super::attempts::tries;
 use super::super::harness::Executor;
-use crate::sys::attempt::REFUSED;
+use crate::sys::attempt::{REFUSED, SET_ID};
+use std::os::unix::fs::MetadataExt as _;
 
 /// The lines of a profile that may mount.
 const MOUNTER: &str = "run_as = root\ncaps = CAP_SYS_ADMIN\nallow_dangerous_caps = yes\n";
@@ -52,6 +53,20 @@ fn calls_that_attack_others_are_refused_without_a_capability_too() {
 }
 
 #[test]
+fn a_script_has_a_keyring_of_its_own_and_none_of_the_executors_keys() {
+    let executor = Executor::root("run_as = root\nsyscalls = off");
+    let theirs = format!("executor-{}", executor.pid());
+    let keys = std::fs::read_to_string("/proc/keys").unwrap();
+    assert!(keys.contains(&format!("{theirs}: 1")), "the executor holds it: {keys}");
+    let read = format!("read-key {theirs}");
+    assert_eq!(tries(&executor, &[&read, "hold-key mine", "read-key mine"]), ["ENOKEY", "done", "done"]);
+    assert_eq!(tries(&executor, &["read-key mine", &read]), ["ENOKEY"; 2], "nor those of another run");
+    // The filter refuses all of it.
+    let filtered = Executor::root("run_as = root");
+    assert_eq!(tries(&filtered, &["read-key mine", "hold-key mine"]), ["EPERM"; 2]);
+}
+
+#[test]
 fn a_capability_to_mount_does_not_undo_the_tree() {
     let profile = format!("{MOUNTER}writable = {{}}/open\n");
     let text = "mount -o remount,bind,rw / && echo remounted; umount /tmp && echo uncovered; \
@@ -83,4 +98,92 @@ fn a_tree_that_is_made_writable_again_by_its_descriptor_is_not_written_to() {
     let executor = Executor::root("run_as = root\nwritable = {}/open\nsyscalls = off");
     assert_eq!(tries(&executor, &ways), ["EPERM", "EROFS", "EPERM", "EPERM"]);
     assert!(!Path::new(MARK).exists());
+}
+
+/// The words that give the bits of set-user-ID and set-group-ID to a file in every way there is, one each.
+fn ways() -> Vec<String> {
+    // It is there for those that do not make it, and away for those that do.
+    SET_ID.iter().map(|name| format!("call {name}")).collect()
+}
+
+/// How each way ends under a profile, and the bits that the file has then on the host.
+fn set_ids(profile: &str) -> Vec<(String, String, u32)> {
+    let executor = Executor::root(&format!("{profile}\nworking_directory = {{}}/open"));
+    let file = executor.path("open/set-id");
+    let ends = ways().into_iter().map(|way| {
+        let _ = std::fs::remove_file(&file);
+        if way.contains("chmod") {
+            executor.says("echo x > {}/open/set-id; chmod 755 {}/open/set-id");
+        }
+        let answer = tries(&executor, &[&way]).remove(0);
+        let bits = std::fs::metadata(&file).map_or(0, |facts| facts.mode() & 0o6000);
+        (way, answer, bits)
+    });
+    ends.collect()
+}
+
+#[test]
+fn no_script_leaves_a_set_user_id_program_behind() {
+    for profile in [
+        "run_as = bin\ncaps = CAP_SETUID\nwritable = {}/open",
+        "run_as = bin\ncaps = CAP_CHOWN,CAP_FOWNER,CAP_FSETID\nwritable = {}/open",
+        "run_as = root\nwritable = {}/open",
+        "run_as = root\nwritable = {}/open\nsyscalls = off",
+        "run_as = bin\ncaps = CAP_SETUID\nsyscalls = off",
+        "run_as = bin",
+    ] {
+        for (way, answer, bits) in set_ids(profile) {
+            // A kernel from before it does not know it.
+            assert!(
+                answer == "EPERM" || way.ends_with("fchmodat2") && answer == "ENOSYS",
+                "{profile}: {way}: {answer}"
+            );
+            assert_eq!(bits, 0, "{profile}: {way}");
+        }
+        let executor = Executor::root(profile);
+        let file = executor.path("open/x");
+        let words = [format!("fchmod {} 4755", file.display()), format!("fchmod {} 0755", file.display())];
+        let words = words.each_ref().map(String::as_str);
+        assert_eq!(tries(&executor, &words), ["EPERM", "done"], "{profile}");
+        assert_eq!(std::fs::metadata(&file).unwrap().mode() & 0o7777, 0o755, "{profile}");
+        let hidden = Executor::root(&format!("{profile}\nworking_directory = {{}}/open"));
+        assert_eq!(tries(&hidden, &["call openat2"]), ["ENOSYS"], "{profile}");
+    }
+}
+
+#[test]
+fn a_shell_of_roots_is_not_left_where_others_find_it() {
+    for profile in ["run_as = bin\ncaps = CAP_SETUID\nwritable = {}/open", "run_as = root\nwritable = {}/open"] {
+        let executor = Executor::root(profile);
+        let shell = executor.path("open/shell");
+        let leave = format!("leave-shell-of-root {}", shell.display());
+        assert_eq!(tries(&executor, &[&leave]), ["EPERM"], "{profile}");
+        let facts = std::fs::metadata(&shell).unwrap();
+        assert_eq!((facts.uid(), facts.mode() & 0o7777), (0, 0o755), "{profile}");
+        // And the twin: a program without the bits.
+        let said = executor.says("cp /bin/sh {}/open/other && chmod 555 {}/open/other && {}/open/other -c 'echo runs'");
+        assert_eq!(said, "runs\n", "{profile}");
+    }
+}
+
+#[test]
+fn package_managers_and_profiles_that_may_undo_themselves_give_files_any_bits() {
+    for profile in [
+        "run_as = root",
+        "run_as = root\ncaps = CAP_SYS_ADMIN\nallow_dangerous_caps = yes\nsyscalls = off\nwritable = {}/open",
+    ] {
+        for (way, answer, bits) in set_ids(profile) {
+            assert!(answer == "done" || way.ends_with("fchmodat2") && answer == "ENOSYS", "{profile}: {way}: {answer}");
+            assert!(answer != "done" || bits == 0o6000, "{profile}: {way}: {bits:o}");
+        }
+    }
+}
+
+#[test]
+fn an_ordinary_account_shares_its_directories_with_its_group() {
+    let executor = Executor::root("run_as = bin\nwritable = {}/open");
+    let said = executor.says("mkdir {}/open/shared && chmod 2775 {}/open/shared && stat -c %a {}/open/shared");
+    assert_eq!(said, "2775\n");
+    let executor = Executor::root("run_as = root\nwritable = {}/open");
+    assert!(executor.says("mkdir {}/open/shared && chmod 2775 {}/open/shared").contains("Operation not permitted"));
 }

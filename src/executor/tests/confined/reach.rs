@@ -9,7 +9,7 @@ use std::path::Path;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
-use super::super::attempts::tries;
+use super::super::attempts::{socket, tries};
 use super::super::harness::Executor;
 use crate::sys::landlock;
 
@@ -41,6 +41,21 @@ fn a_server_of_the_hosts_is_reached_with_the_network_and_not_without() {
     assert_eq!(tries(&with, &ways), ["done", "done"]);
     tcp.accept().unwrap();
     assert_eq!(udp.recv(&mut [0]).unwrap(), 1);
+}
+
+#[test]
+fn without_a_network_no_socket_reaches_past_its_namespace_whatever_the_filter() {
+    let off = "network = no\nsyscalls = off";
+    let lifted = "network = no\nsyscalls = off\ncaps = CAP_SYS_ADMIN\nallow_dangerous_caps = yes";
+    for profile in ["network = no", off, lifted] {
+        let executor = Executor::root(&format!("run_as = root\n{profile}"));
+        let answers = tries(&executor, &["socket vsock", "socket alg", "socket netlink"]);
+        assert_eq!(answers, ["EAFNOSUPPORT", "EAFNOSUPPORT", "done"], "{profile}");
+        assert_eq!(tries(&executor, &["call io_uring_setup"]), ["EPERM"], "{profile}");
+    }
+    // With the network there is what the kernel has.
+    let offered = ["vsock", "alg"].map(|family| if socket(family).is_ok() { "done" } else { "EAFNOSUPPORT" });
+    assert_eq!(tries(&Executor::root("run_as = root"), &["socket vsock", "socket alg"]), offered);
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use time::{Duration, OffsetDateTime};
 
+use crate::audit::{Event, Level, Logger};
+use crate::conf::agent::Settings;
 use crate::pki::cert::{Certificate, openssl_time};
 use crate::pki::chain::{ChainError, TrustAnchor};
 use crate::pki::renewal::{self, RenewalError};
@@ -13,25 +15,34 @@ const YEAR: u32 = 365;
 
 /// What is known of this host's certificate.
 #[derive(Debug)]
-pub(super) struct Own {
+pub struct Own {
     /// The end of its validity, in OpenSSL's form.
-    pub(super) expiry: String,
+    pub expiry: String,
     /// Why no dispatcher would accept it now, and what to do.
-    pub(super) fault: Option<String>,
+    pub fault: Option<String>,
     /// What ends soon.
-    pub(super) concern: Option<String>,
+    pub concern: Option<String>,
 }
 
 impl Own {
     /// Judges a certificate under the CA as every dispatcher will.
     ///
     /// That the key is the certificate's own is known of every [`crate::tls::identity::Identity`].
-    pub(super) fn judge(certificate: &Certificate, ca: &TrustAnchor, now: OffsetDateTime) -> Self {
+    #[must_use]
+    pub fn judge(certificate: &Certificate, ca: &TrustAnchor, now: OffsetDateTime) -> Self {
         let fits = renewal::fits(certificate, certificate.public_key(), ca, now);
         let fault = fits.err().map(|error| told(&error));
         let concern = if fault.is_none() { concern(certificate, ca, now) } else { None };
         Self { expiry: certificate.expiry_text(), fault, concern }
     }
+}
+
+/// Says in the log that no dispatcher accepts the agent's certificate, and what mends that. It serves all the same: a clock
+/// may be wrong, and whatever is put in place is taken up by a reload.
+pub fn warn(log: &Logger, settings: &Settings, fault: Option<&str>) {
+    let Some(fault) = fault else { return };
+    let event = Event::new(Level::Warning, "config-warn").field("KEY", "cert");
+    log.emit(event.field("MSG", format!("{} cannot serve: {fault}", settings.cert.display())));
 }
 
 /// The reason, with what mends it: a certificate that no dispatcher accepts cannot be renewed over the connection.

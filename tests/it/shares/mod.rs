@@ -1,6 +1,8 @@
 //! What a trusted dispatcher may keep an agent waiting for, and that nobody else waits with it: bodies that do not come,
 //! answers that are not read, connections that say nothing. Its own quick requests do not wait either.
 
+mod unread;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -111,7 +113,8 @@ async fn told(answer: ResponseFuture) -> (StatusCode, Value) {
 async fn crowded(many: usize, streams: Vec<ResponseFuture>) -> JoinSet<(StatusCode, Value)> {
     let mut answers: JoinSet<_> = streams.into_iter().map(told).collect();
     for _ in 0..many {
-        let refusal = (StatusCode::SERVICE_UNAVAILABLE, json!({"error": "too many requests at once"}));
+        let refusal =
+            (StatusCode::SERVICE_UNAVAILABLE, json!({"error": "too many requests at once", "reason": "overload"}));
         assert_eq!(answers.join_next().await.unwrap().unwrap(), refusal);
     }
     assert!(timeout(Duration::from_millis(100), answers.join_next()).await.is_err(), "the others still wait");

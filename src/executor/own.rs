@@ -1,0 +1,214 @@
+//! Where the agent's own files are now, and those of others that decide what it does. Pure, as `confinement`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::host::{HostFacts, PROGRAM};
+use crate::conf::agent::{Loaded, Settings};
+use crate::sys::file::Led;
+
+/// Directories that many programs share. A file of the agent's own in one of them is hidden alone; from any other
+/// place its whole directory is.
+const SHARED: [&str; 31] = [
+    "/",
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/etc/pki",
+    "/etc/pki/tls",
+    "/etc/pki/tls/certs",
+    "/etc/pki/tls/private",
+    "/etc/ssl",
+    "/etc/ssl/certs",
+    "/etc/ssl/private",
+    "/home",
+    "/lib",
+    "/lib64",
+    "/mnt",
+    "/opt",
+    "/proc",
+    "/root",
+    "/run",
+    "/sbin",
+    "/srv",
+    "/sys",
+    "/tmp",
+    "/usr",
+    "/usr/bin",
+    "/usr/local",
+    "/usr/local/etc",
+    "/var",
+    "/var/lib",
+    "/var/tmp",
+];
+
+/// What a contract of a script's is called, behind the script's own name.
+const SIDECAR: &str = ".schema.json";
+
+/// As configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Own {
+    /// What no script sees: directories of everything secret or decisive, or files alone where others have theirs beside them;
+    /// and each of those files by its own name, which may be a link out of its directory.
+    secret: Vec<PathBuf>,
+    /// What scripts may see and must not change.
+    public: Vec<PathBuf>,
+    scripts: Vec<Listed>,
+}
+
+/// What a listed script is, as it was when the allowlist was read: only root can have changed that since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Listed {
+    name: String,
+    profile: String,
+    led: Led,
+}
+
+/// What is there now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// To be hidden from every script, wherever it shows.
+    pub(super) hidden: Vec<PathBuf>,
+    /// To be kept from being changed, wherever it shows.
+    pub(super) kept: Vec<PathBuf>,
+    /// What else decides where those are found.
+    pub(super) passed: Vec<PathBuf>,
+}
+
+impl Own {
+    /// Those of a configuration; `scripts` is the allowlist's file. A certificate is public, so that it is nothing to hide.
+    pub(super) fn of(loaded: &Loaded, scripts: &Path, facts: &dyn HostFacts) -> Self {
+        let settings = &loaded.settings;
+        let mut own =
+            Self { secret: vec![settings.async_runs_dir.to_path_buf()], public: public(settings), scripts: Vec::new() };
+        let files = [
+            settings.file.as_path(),
+            scripts,
+            &settings.key,
+            &settings.trusted_dispatchers_path,
+            &settings.revoked_serials,
+            &settings.cert_staging_path,
+        ];
+        let socket = settings.executor_socket.iter().map(|socket| socket.as_path());
+        files.into_iter().chain(socket).for_each(|file| own.add(file));
+        let listed = loaded.allowlist.iter().map(|entry| Listed {
+            name: entry.name().to_string(),
+            profile: entry.profile().to_string(),
+            led: facts.place(entry.path()).unwrap_or_else(|_| Led::straight(entry.path().to_owned())),
+        });
+        own.scripts.extend(listed);
+        own
+    }
+
+    /// One secret file more.
+    pub(super) fn add(&mut self, file: &Path) {
+        self.secret.extend([place(file), file.to_owned()]);
+        self.secret.sort();
+        self.secret.dedup();
+    }
+
+    /// What the file system makes of the secret ones now; those that do not exist need no hiding. One that somebody else than
+    /// root has led elsewhere is no place to hide, and no run goes on without it.
+    ///
+    /// # Errors
+    /// Which cannot be found out about, and why.
+    pub(super) fn secret(&self, facts: &dyn HostFacts) -> Result<Found, String> {
+        let mut found = Found::default();
+        let unknown = |own: &Path, error: io::Error| format!("{} cannot be found out about: {error}", own.display());
+        for own in &self.secret {
+            match facts.place(own) {
+                Ok(led) => found.take(led),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(unknown(own, error)),
+            }
+        }
+        let mut hidden = std::mem::take(&mut found.kept);
+        outermost(&mut hidden);
+        for place in hidden.clone() {
+            hidden.extend(facts.elsewhere(&place).map_err(|error| unknown(&place, error))?);
+        }
+        outermost(&mut hidden);
+        Ok(Found { hidden, ..found })
+    }
+
+    /// The public ones, this program among them, that are there now. What a link of somebody else's leads to is theirs.
+    pub(super) fn public(&self, facts: &dyn HostFacts) -> Found {
+        let mut found = Found::default();
+        let program = facts.resolve(Path::new(PROGRAM)).ok().map(|program| Led::straight(program.path));
+        self.public.iter().filter_map(|file| facts.place(file).ok()).chain(program).for_each(|led| found.take(led));
+        let others: Vec<PathBuf> = found.kept.iter().filter_map(|file| facts.elsewhere(file).ok()).flatten().collect();
+        found.kept.extend(others);
+        found
+    }
+
+    /// The scripts of other profiles than this, with their contracts, that lie in what it may write to: whoever could change
+    /// them would have the rights of those profiles.
+    ///
+    /// # Errors
+    /// Which is listed there and does not exist, so that it could be made.
+    pub(super) fn scripts_within(
+        &self,
+        writable: &[PathBuf],
+        profile: &str,
+        facts: &dyn HostFacts,
+    ) -> Result<Found, String> {
+        let mut found = Found::default();
+        let within = |path: &PathBuf| writable.iter().any(|above| path.starts_with(above));
+        for Listed { name, profile, led } in self.scripts.iter().filter(|script| script.profile != profile) {
+            if within(&led.place) {
+                if facts.place(&led.place).is_err() {
+                    let place = led.place.display();
+                    return Err(format!(
+                        "'{name}' of profile '{profile}' is to be {place}, where nothing is and it may put one"
+                    ));
+                }
+                let mut sidecar = led.place.clone().into_os_string();
+                sidecar.push(SIDECAR);
+                found.kept.extend(facts.place(Path::new(&sidecar)).ok().map(|sidecar| sidecar.place));
+                found.kept.push(led.place.clone());
+            }
+            found.passed.extend(led.passed.iter().filter(|path| within(path)).cloned());
+        }
+        Ok(found)
+    }
+}
+
+impl Found {
+    fn take(&mut self, led: Led) {
+        self.kept.push(led.place);
+        self.passed.extend(led.passed);
+    }
+
+    /// Both together; what is hidden needs no keeping.
+    pub(super) fn and(mut self, others: Self) -> Self {
+        self.kept.extend(others.kept);
+        self.kept.retain(|file| !self.hidden.iter().any(|hidden| file.starts_with(hidden)));
+        self.passed.extend(others.passed);
+        for paths in [&mut self.kept, &mut self.passed] {
+            paths.sort();
+            paths.dedup();
+        }
+        self
+    }
+}
+
+/// Without what lies in another one of them.
+fn outermost(paths: &mut Vec<PathBuf>) {
+    paths.sort();
+    paths.dedup_by(|later, earlier| later.starts_with(earlier));
+}
+
+/// Whoever writes the CA's certificate decides whom the agent trusts; the hook, what it allows.
+fn public(settings: &Settings) -> Vec<PathBuf> {
+    let hook = settings.auth_hook.iter().map(|hook| hook.to_path_buf());
+    [settings.cert.to_path_buf(), settings.ca.to_path_buf()].into_iter().chain(hook).collect()
+}
+
+/// The directory of a file, unless others have theirs there.
+fn place(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(directory) if !SHARED.iter().any(|shared| directory == Path::new(shared)) => directory.to_owned(),
+        _ => file.to_owned(),
+    }
+}
