@@ -15,8 +15,6 @@ const COMMAND: &str = "\u{1e}";
 /// The small process.
 pub(crate) struct Spawner {
     child: Child,
-    /// How many it knows.
-    commands: usize,
     orders: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
 }
@@ -29,11 +27,10 @@ impl Spawner {
 
     /// One that spawns these commands, of which each is a program and its words.
     pub(crate) fn of(commands: &[Vec<String>]) -> Self {
-        let count = commands.len();
         let commands: Vec<String> = commands.iter().map(|words| words.join(&WORD.to_string())).collect();
         let mut child = helper::start("spawner", &[&commands.join(COMMAND)]);
         let (orders, answers) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        Self { child, commands: count, orders, answers: BufReader::new(answers).lines() }
+        Self { child, orders, answers: BufReader::new(answers).lines() }
     }
 
     /// Its process.
@@ -47,9 +44,9 @@ impl Spawner {
         (times.next().unwrap(), times.collect())
     }
 
-    /// Spawns each command once, in turn: each one's time.
-    pub(crate) fn turn(&mut self) -> Vec<Duration> {
-        (0..self.commands).filter_map(|command| self.order(command, 1, 1).pop()).collect()
+    /// Spawns one of the commands once.
+    pub(crate) fn once(&mut self, command: usize) -> Duration {
+        self.order(command, 1, 1).pop().unwrap()
     }
 
     /// The whole time, then each one's.

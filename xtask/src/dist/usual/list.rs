@@ -122,6 +122,8 @@ fn stands_for_any(pattern: &str, known: &BTreeSet<&str>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::super::sections;
     use super::*;
 
@@ -129,7 +131,7 @@ mod tests {
     fn map(functions: &[(&str, u64)]) -> Vec<Section> {
         let (mut at, mut text) = (0x1000, "Linker script and memory map\n".to_owned());
         for (name, size) in functions {
-            text += &format!(" {name}\n    {at:#x} {size:#x} /a/0123456789abcdef-{}.o\n", name.len());
+            let _ = write!(text, " {name}\n    {at:#x} {size:#x} /a/0123456789abcdef-{}.o\n", name.len());
             at += size;
         }
         sections::read(&text)
