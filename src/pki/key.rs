@@ -161,22 +161,13 @@ pub struct PrivateKey {
 }
 
 impl PrivateKey {
-    /// Reads the one private key of a PEM text: PKCS#8, PKCS#1 or SEC 1. An `EC PARAMETERS` block before it, as
-    /// `openssl ecparam -genkey` writes it, is passed over.
+    /// Reads the one private key of a PEM text, as [`der_from_pem`] finds it.
     pub fn from_pem(text: &str) -> Result<Self, KeyError> {
-        // A PKCS#1 key under a passphrase says so in a header, a PKCS#8 key in its label (RFC 7468 11).
-        if text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") || text.contains("Proc-Type: 4,ENCRYPTED") {
-            return Err(KeyError::Encrypted);
-        }
-        let mut keys = PrivateKeyDer::pem_slice_iter(text.as_bytes());
-        let der = keys.next().ok_or(KeyError::Absent)?.map_err(|_| KeyError::Unusable)?;
-        if keys.next().is_some() {
-            return Err(KeyError::Several);
-        }
-        Self::from_der(der)
+        Self::from_der(der_from_pem(text)?)
     }
 
-    fn from_der(der: PrivateKeyDer<'static>) -> Result<Self, KeyError> {
+    /// A key of whatever kind it turns out to be.
+    pub fn from_der(der: PrivateKeyDer<'static>) -> Result<Self, KeyError> {
         let pair = rcgen::KeyPair::try_from(&der).map_err(|_| KeyError::Unusable)?;
         let public = PublicKey::from_spki(&pair.subject_public_key_info())?;
         Ok(Self { der, pair, public })
@@ -220,6 +211,21 @@ impl fmt::Debug for PrivateKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PrivateKey({:?})", self.public.kind)
     }
+}
+
+/// The one private key of a PEM text, not looked into yet: PKCS#8, PKCS#1 or SEC 1. An `EC PARAMETERS` block before it, as
+/// `openssl ecparam -genkey` writes it, is passed over.
+pub fn der_from_pem(text: &str) -> Result<PrivateKeyDer<'static>, KeyError> {
+    // A PKCS#1 key under a passphrase says so in a header, a PKCS#8 key in its label (RFC 7468 11).
+    if text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") || text.contains("Proc-Type: 4,ENCRYPTED") {
+        return Err(KeyError::Encrypted);
+    }
+    let mut keys = PrivateKeyDer::pem_slice_iter(text.as_bytes());
+    let der = keys.next().ok_or(KeyError::Absent)?.map_err(|_| KeyError::Unusable)?;
+    if keys.next().is_some() {
+        return Err(KeyError::Several);
+    }
+    Ok(der)
 }
 
 /// A new ECDSA P-256 key: what every host and dispatcher of ours has.

@@ -6,14 +6,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
-use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::crypto::aws_lc_rs::sign::{any_ecdsa_type, any_supported_type};
 use rustls::crypto::tls13::OkmBlock;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SigningKey};
 
 use crate::pki::cert::{CertError, Certificate};
-use crate::pki::key::{KeyError, PrivateKey};
+use crate::pki::key::{self, KeyError, KeyKind, PrivateKey, PublicKey};
 use crate::pki::pem::{self, PemError};
 
 /// A certificate and key that cannot be shown to peers.
@@ -61,13 +61,13 @@ impl Identity {
         let chain = pem::all(certificate_pem, "CERTIFICATE").map_err(IdentityError::Pem)?;
         let leaf = chain.first().ok_or(IdentityError::Pem(PemError::Absent("CERTIFICATE")))?;
         let certificate = Certificate::from_der(leaf).map_err(IdentityError::Certificate)?;
-        let key = PrivateKey::from_pem(key_pem).map_err(IdentityError::Key)?;
-        if certificate.public_key() != key.public() {
-            return Err(IdentityError::Mismatch);
-        }
-        let signer = any_supported_type(key.der()).map_err(IdentityError::Signer)?;
-        let chain = chain.into_iter().map(CertificateDer::from).collect();
+        let key = key::der_from_pem(key_pem).map_err(IdentityError::Key)?;
         let secret = secret_of(&key)?;
+        let signer = match signer_of(certificate.public_key(), &key) {
+            Some(signer) => signer,
+            None => signer_of_any(certificate.public_key(), key)?,
+        };
+        let chain = chain.into_iter().map(CertificateDer::from).collect();
         Ok(Self { certificate, shown: Arc::new(CertifiedKey::new(chain, signer)), secret })
     }
 
@@ -83,9 +83,29 @@ impl Identity {
     }
 }
 
-fn secret_of(key: &PrivateKey) -> Result<Secret, IdentityError> {
+/// The signer of a key that is of the kind of this public key, and its other half. A key that is tried as one of every
+/// kind is checked, at the price of a signature, once for each: a process of the command line has no time for that.
+fn signer_of(public: &PublicKey, key: &PrivateKeyDer<'_>) -> Option<Arc<dyn SigningKey>> {
+    let signer = match public.kind() {
+        KeyKind::EcdsaP256 | KeyKind::EcdsaP384 | KeyKind::EcdsaP521 => any_ecdsa_type(key),
+        // It begins with RSA.
+        KeyKind::Rsa(_) | KeyKind::Ed25519 => any_supported_type(key),
+    };
+    signer.ok().filter(|signer| signer.public_key().is_some_and(|own| own.as_ref() == public.spki()))
+}
+
+/// The signer of a key of whatever kind, or what is wrong with it.
+fn signer_of_any(public: &PublicKey, key: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, IdentityError> {
+    let key = PrivateKey::from_der(key).map_err(IdentityError::Key)?;
+    if public != key.public() {
+        return Err(IdentityError::Mismatch);
+    }
+    any_supported_type(key.der()).map_err(IdentityError::Signer)
+}
+
+fn secret_of(key: &PrivateKeyDer<'_>) -> Result<Secret, IdentityError> {
     let mut bytes = [0; 32];
-    let prk = Salt::new(HKDF_SHA256, b"ctrl-exec").extract(key.der().secret_der());
+    let prk = Salt::new(HKDF_SHA256, b"ctrl-exec").extract(key.secret_der());
     let filled = prk.expand(&[b"kept sessions"], HKDF_SHA256).and_then(|okm| okm.fill(&mut bytes));
     filled.map_err(|_| IdentityError::Signer(rustls::Error::General("HKDF failed".to_owned())))?;
     Ok(Secret(OkmBlock::new(&bytes)))

@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use crate::{hello, spawner, strangers, tls_pipe};
+use crate::{calls, hello, spawner, strangers, tls_pipe};
 
 /// What the first word of a helper begins with.
 const MARK: &str = "helper:";
@@ -13,6 +13,7 @@ pub(crate) fn run(words: &[String]) -> bool {
     let Some(name) = words.next().and_then(|word| word.strip_prefix(MARK)) else { return false };
     let rest: Vec<&str> = words.collect();
     match name {
+        "calls" => calls::help(&rest),
         "hello" => hello::help(&rest),
         "spawner" => spawner::help(&rest),
         "strangers" => strangers::help(&rest),

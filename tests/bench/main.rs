@@ -14,6 +14,7 @@
 
 mod agent;
 mod caller;
+mod calls;
 mod cold;
 mod endurance;
 mod executor;

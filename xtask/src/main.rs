@@ -62,6 +62,12 @@ const TASKS: &[Task] = &[
         start: dist::task,
     },
     Task {
+        name: "usual",
+        arguments: "",
+        about: "lists anew what the usual calls execute, for the linker; needs valgrind",
+        start: dist::usual::task,
+    },
+    Task {
         name: "vm",
         arguments: "[TEST FILTERS]",
         about: "the tests of confinement on Debian's kernel, in a virtual machine",

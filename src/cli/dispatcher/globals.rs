@@ -31,14 +31,19 @@ pub struct Globals {
     #[arg(long, global = true)]
     pub no_resume: bool,
     /// Name for hooks and scripts; a claim, not an identity
-    #[arg(long, global = true, value_name = "S", env = "USER", default_value = "", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "S", env = Self::USERNAME, default_value = "", hide_env_values = true)]
     pub username: String,
     /// Token for hooks and scripts; better given in the environment, where other users cannot see it
-    #[arg(long, global = true, value_name = "S", env = "ENVEXEC_TOKEN", default_value = "", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "S", env = Self::TOKEN, default_value = "", hide_env_values = true)]
     pub token: String,
 }
 
 impl Globals {
+    /// The environment's word for `--username`.
+    pub const USERNAME: &str = "USER";
+    /// The environment's word for `--token`.
+    pub const TOKEN: &str = "ENVEXEC_TOKEN";
+
     /// The prefix of default paths.
     #[must_use]
     pub fn root(&self) -> Root {

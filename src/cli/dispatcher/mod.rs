@@ -20,6 +20,7 @@ pub mod setup_ca;
 pub mod setup_ctrl_exec;
 pub mod status;
 pub mod unpair;
+mod usual;
 pub mod wait;
 
 use std::ffi::OsString;
@@ -85,8 +86,8 @@ enum Verb {
 /// Runs the dispatcher's command line under one of its names.
 #[must_use]
 pub fn start(name: &'static str, words: &[OsString]) -> Exit {
-    let usual = usual(words).and_then(|part| parse::parse_part(name, part, words));
-    let line: CommandLine = match usual.map_or_else(|| parse::parse(name, words), Ok) {
+    let part = || usual(words).and_then(|part| parse::parse_part(name, part, words));
+    let line: CommandLine = match usual::read(words).or_else(part).map_or_else(|| parse::parse(name, words), Ok) {
         Ok(line) => line,
         Err(exit) => return exit,
     };

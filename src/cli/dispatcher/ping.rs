@@ -21,6 +21,14 @@ pub struct Args {
     hosts: Vec<String>,
 }
 
+impl Args {
+    /// Those of a ping of these.
+    #[must_use]
+    pub fn plain(hosts: &[&str]) -> Self {
+        Self { hosts: hosts.iter().map(|&host| host.to_owned()).collect() }
+    }
+}
+
 /// Pings agents; 1 if any did not answer.
 pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     let site = globals.site()?;

@@ -47,6 +47,23 @@ pub struct Args {
     arguments: Vec<String>,
 }
 
+impl Args {
+    /// Those of a run with no switch of its own.
+    #[must_use]
+    pub fn plain(words: &[&str], arguments: &[&str]) -> Self {
+        let [words, arguments] = [words, arguments].map(|words| words.iter().map(|&word| word.to_owned()).collect());
+        Self {
+            words,
+            arguments,
+            stream: false,
+            no_stream: false,
+            json_lines: false,
+            detached: false,
+            keep_running: false,
+        }
+    }
+}
+
 /// Runs a script; 0 if every host's exit status was 0. With `--async`, 0 if any host has taken its job.
 pub fn run(args: Args, globals: &Globals) -> Result<Exit, Failure> {
     let style = style(&args, globals);

@@ -1,7 +1,8 @@
 //! Builds the product for musl, with rustup's standard library for it or with our own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::linker;
 use super::sysroot::{self, Std};
 use crate::run::Run;
 use crate::{Outcome, place};
@@ -13,8 +14,17 @@ const ALLOCATOR: &str = "-DMI_DEFAULT_ARENA_RESERVE=65536L";
 
 /// Builds `ctrl-exec` under `profile` and says where it is.
 pub(super) fn static_binary(profile: &str) -> Outcome<PathBuf> {
+    binary(profile, |folder| if profile == "dist" { linker::shipped(folder) } else { Ok(Vec::new()) })
+}
+
+/// Builds what ships but for where its functions lie, which the linker tells in `map`, and says where it is.
+pub(super) fn mapped_binary(map: &Path) -> Outcome<PathBuf> {
+    binary("dist", |folder| linker::mapped(folder, map))
+}
+
+fn binary(profile: &str, linking: impl FnOnce(&Path) -> Outcome<Vec<String>>) -> Outcome<PathBuf> {
     let (cargo, folder) = for_musl("rustc", profile)?;
-    cargo.args(["--bin", "ctrl-exec", "--"]).args(if profile == "dist" { lighter() } else { Vec::new() }).go()?;
+    cargo.args(["--bin", "ctrl-exec", "--"]).args(linking(&folder)?).go()?;
     // Cargo's one exception to "the folder bears the profile's name".
     let kind = if profile == "dev" { "debug" } else { profile };
     Ok(folder.join(place::musl_target()).join(kind).join("ctrl-exec"))
@@ -27,13 +37,6 @@ pub(super) fn static_tests(profile: &str, target: &[&str]) -> Outcome<PathBuf> {
     let executable =
         said.lines().filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next()).next_back();
     executable.map(PathBuf::from).ok_or_else(|| format!("cargo built no test program of {}", target.join(" ")))
-}
-
-/// Leaves the unwinding tables out of what ships. `-Cforce-unwind-tables=no` does not: with debug information in the
-/// standard library, LLVM writes a table for every function.
-fn lighter() -> Vec<String> {
-    let script = place::repository().join("xtask/src/dist/no-unwinding.ld");
-    vec!["-Clink-arg=-Wl,--no-eh-frame-hdr".to_owned(), format!("-Clink-arg=-Wl,-T,{}", script.display())]
 }
 
 /// A cargo that builds the product for musl, and its target directory.

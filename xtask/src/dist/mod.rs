@@ -2,10 +2,12 @@
 
 mod build;
 mod compiler;
+mod linker;
 mod proof;
 mod sbom;
 mod source;
 mod sysroot;
+pub(crate) mod usual;
 
 use std::fs;
 use std::path::{Path, PathBuf};
