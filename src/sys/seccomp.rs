@@ -23,7 +23,7 @@ use super::call::{Numbers, call};
 pub struct Wanted {
     /// Refuse what undoes a confinement or attacks the kernel.
     pub list: bool,
-    /// Refuse sockets but of those families that a network namespace holds ([`HELD`]).
+    /// Refuse sockets but of those families that a network namespace holds (`HELD`).
     pub no_network: bool,
     /// Which bits no file may be given.
     pub set_ids: SetIds,
