@@ -9,7 +9,7 @@ use hyper::StatusCode;
 use serde_json::json;
 
 use super::answer::{self, Answer, Instead};
-use super::gate::{Ask, Asked, Findings, Gate, Passed};
+use super::gate::{Asked, OfPeer, Passed};
 use super::metrics::{CANCEL, Verb};
 use super::state::Agent;
 use super::words::Words;
@@ -28,13 +28,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_m
 #[derive(Debug)]
 pub struct Cancel(RequestId);
 
-impl Ask for Cancel {
+impl OfPeer for Cancel {
     const VERB: Verb = Verb::Cancel;
-    type Found = ();
-
-    fn found(_: Findings) -> Result<(), Gate> {
-        Ok(())
-    }
 }
 
 /// Reads a request.

@@ -4,7 +4,7 @@ use hyper::StatusCode;
 use serde_json::Value;
 
 use super::answer::{self, Answer};
-use super::gate::{Ask, Findings, Gate, Passed};
+use super::gate::{OfPeer, Passed};
 use super::metrics::Verb;
 use super::state::Agent;
 use crate::audit::{Event, Level};
@@ -14,13 +14,8 @@ use crate::wire::ping::{self, PingReply};
 #[derive(Debug)]
 pub struct Ping(pub Value);
 
-impl Ask for Ping {
+impl OfPeer for Ping {
     const VERB: Verb = Verb::Ping;
-    type Found = ();
-
-    fn found(_: Findings) -> Result<(), Gate> {
-        Ok(())
-    }
 }
 
 /// Reads a request.

@@ -13,7 +13,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::answer::{self, Answer};
-use super::gate::{Ask, Asked, Findings, Gate, Passed, TrustedPeer};
+use super::gate::{Asked, OfPeer, Passed, TrustedPeer};
 use super::metrics::{Verb, Verdict};
 use super::present::{Present, PresentError};
 use super::state::Agent;
@@ -64,22 +64,12 @@ pub struct Renew(Value);
 #[derive(Debug)]
 pub struct Complete(Value, Option<String>);
 
-impl Ask for Renew {
+impl OfPeer for Renew {
     const VERB: Verb = Verb::Renew;
-    type Found = ();
-
-    fn found(_: Findings) -> Result<(), Gate> {
-        Ok(())
-    }
 }
 
-impl Ask for Complete {
+impl OfPeer for Complete {
     const VERB: Verb = Verb::RenewComplete;
-    type Found = ();
-
-    fn found(_: Findings) -> Result<(), Gate> {
-        Ok(())
-    }
 }
 
 /// Reads the one request.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::answer::{self, Answer, Instead};
 use super::follow::{self, Followed};
-use super::gate::{Ask, Asked, Findings, Gate, Passed, TrustedPeer};
+use super::gate::{Asked, OfPeer, Passed, TrustedPeer};
 use super::jobs::{self, Part, Source, read, unreadable, work};
 use super::metrics::{RESULT, Verb, Verdict};
 use super::state::Agent;
@@ -42,13 +42,8 @@ pub enum Form {
 #[derive(Debug)]
 pub struct Wanted(RequestId, Option<Part>);
 
-impl Ask for Wanted {
+impl OfPeer for Wanted {
     const VERB: Verb = Verb::Result;
-    type Found = ();
-
-    fn found(_: Findings) -> Result<(), Gate> {
-        Ok(())
-    }
 }
 
 /// Reads a request.

@@ -137,6 +137,21 @@ pub trait Ask: Sized + Sync {
     }
 }
 
+/// A request of which nothing is judged but whose it is.
+pub trait OfPeer: Sized + Sync {
+    /// The verb.
+    const VERB: Verb;
+}
+
+impl<A: OfPeer> Ask for A {
+    const VERB: Verb = <A as OfPeer>::VERB;
+    type Found = ();
+
+    fn found(_: Findings) -> Result<(), Gate> {
+        Ok(())
+    }
+}
+
 /// A trusted peer's request, and what it is judged by.
 #[derive(Debug)]
 pub struct Asked<A> {

@@ -42,7 +42,8 @@ mod tests {
             let reaped = loop {
                 match process::reap().unwrap() {
                     Reaped::Child(child, end) => break (child, end),
-                    _ => std::thread::yield_now(),
+                    Reaped::Running => std::thread::yield_now(),
+                    Reaped::Nobody => panic!("the child was buried by somebody else"),
                 }
             };
             format!("{} {patient}", reaped == (child.unwrap(), End::Signalled(9)))

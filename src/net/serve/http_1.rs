@@ -1,0 +1,123 @@
+//! HTTP/1.0 and 1.1, for the original and for anything by hand: the connection is the request, and one that ends early ends it.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONNECTION, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+
+use super::{Bounds, Counted, Cut, FAREWELL, Held, is_last};
+use crate::net::shared::Shared;
+use crate::wire::limits;
+
+/// How much of what a peer sends after it was refused is taken and thrown away, in bytes.
+const WASTE: u64 = 16 * 1024 * 1024;
+/// HTTP/1: how often is looked whether the peer of a request under way has hung up.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Serves a connection on which HTTP/1.0 or 1.1 is spoken, to its end or until `leave` is done.
+pub async fn serve_1<S, A, F, B>(stream: S, bounds: Bounds, leave: impl Future<Output = ()>, answer: A)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    serve(stream, |_| false, bounds, leave, answer).await;
+}
+
+/// The same over a transport that can tell whether the peer has hung up.
+///
+/// While a request is under way, nothing is read beyond what came with it: where that is more than the request, its end is
+/// not seen by reading.
+pub(super) async fn serve<S, A, F, B>(
+    stream: S,
+    hung_up: impl Fn(&S) -> bool,
+    bounds: Bounds,
+    leave: impl Future<Output = ()>,
+    answer: A,
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (parting, cut) = (Notify::new(), Cut::default());
+    let under_way = Arc::new(watch::Sender::new(0_usize));
+    let watched = under_way.subscribe();
+    let service = service_fn(|mut request| {
+        request.extensions_mut().insert(cut.clone());
+        let (counted, answer, parting) = (Counted::new(&under_way), answer(request), &parting);
+        async move {
+            let mut answer = answer.await;
+            if is_last(&answer) {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                parting.notify_one();
+            }
+            Ok::<_, Infallible>(answer.map(|body| Held { body, _counted: counted }))
+        }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(bounds.head).max_buf_size(limits::REQUEST_HEAD);
+    let stream = Shared(Mutex::new(stream));
+    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(&stream), service));
+    let mut over = std::pin::pin!(async {
+        tokio::select! {
+            () = async { parting.notified().await; sleep(FAREWELL).await } => {}
+            () = cut.wanted() => {}
+            () = lost(watched, || stream.look(&hung_up)) => {}
+        }
+    });
+    tokio::select! {
+        ended = &mut connection => return refused(ended, &stream).await,
+        () = &mut over => return,
+        () = leave => connection.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
+        ended = &mut connection => refused(ended, &stream).await,
+        () = over => {}
+    }
+}
+
+/// Returns when the peer has hung up on a request that is under way.
+async fn lost(mut under_way: watch::Receiver<usize>, has_hung_up: impl Fn() -> bool) {
+    loop {
+        if under_way.wait_for(|count| *count > 0).await.is_err() {
+            return std::future::pending().await;
+        }
+        sleep(LOOK).await;
+        if *under_way.borrow() > 0 && has_hung_up() {
+            return;
+        }
+    }
+}
+
+/// Sees to it that a peer learns why its head was refused.
+async fn refused(ended: hyper::Result<()>, stream: impl AsyncRead + AsyncWrite + Unpin) {
+    if ended.is_err_and(|error| error.is_parse()) {
+        part(stream).await;
+    }
+}
+
+/// Ends a connection whose peer has its last answer, and may not have read it. Where a connection is closed before all was
+/// read, the kernel resets it, and the answer may be lost with that: so what still comes is thrown away for a while
+/// (RFC 9112 9.6).
+pub async fn part(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let parting = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(WASTE), &mut tokio::io::sink()).await
+    };
+    drop(timeout(FAREWELL, parting).await);
+}
