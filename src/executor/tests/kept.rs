@@ -1,5 +1,7 @@
 //! Connections that are kept: several orders on each, one after another.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -119,9 +121,9 @@ fn a_monitor_gives_its_connection_up_after_so_many_orders() {
 #[test]
 fn a_connection_that_the_front_end_closes_leaves_its_monitor_to_others() {
     let executor = Executor::start();
-    let (connection, monitor) = kept(&executor);
-    drop(connection);
-    until("the same monitor", || kept(&executor).1 == monitor);
+    let seen = RefCell::new(HashSet::new());
+    // Which one of those that are free is next is not said, and one that is asked too early finds none.
+    until("a monitor again", || !seen.borrow_mut().insert(kept(&executor).1));
 }
 
 #[test]
