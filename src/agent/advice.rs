@@ -1,7 +1,7 @@
 //! Advice for the operator about a run that failed: that its script met a file system which its profile keeps read-only.
 //!
 //! The script's own words are all that there is to tell it by: the kernel tells nobody but the caller which of its calls
-//! failed with `EROFS`. A script may print in any language (it has the agent's `LANG` and `LC_ALL`), so what is looked
+//! failed with `EROFS`. A script may print in any language (its profile's `environment` may set one), so what is looked
 //! for is, beside the C library's English text in any case, the error's name and number, which no language changes and
 //! which Python, Node, Rust and many others print. Where neither is there, there is no advice; it is never given without
 //! one of them.

@@ -1,4 +1,5 @@
-//! The environment of a script: a fixed search path and a few words about language and place, nothing else.
+//! The environment of a script: a fixed search path, and who it runs as or, of one that is the executor itself, a few words
+//! about language and place. Nothing else.
 
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;
@@ -9,20 +10,17 @@ use crate::wire::trace::TraceParent;
 /// The search path of every script.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What is passed on if the executor has it.
+/// What is passed on if the executor has it, to a script that is as little confined.
 const PASSED: [&str; 7] = ["HOME", "LANG", "LC_ALL", "TZ", "TERM", "USER", "LOGNAME"];
-/// Of these, what says who somebody is. It would be a lie about somebody else.
-const PERSONAL: [&str; 3] = ["HOME", "USER", "LOGNAME"];
-
 /// A script's environment, given a way to look into this process's own.
 pub(super) fn environment(own: impl Fn(&str) -> Option<OsString>) -> Vec<CString> {
     words(passed(own))
 }
 
-/// As [`environment`], for a script that runs as somebody else: who that is, and what its profile sets, which replaces
-/// anything else of the same name.
-pub(super) fn environment_of(confinement: &Confinement, own: impl Fn(&str) -> Option<OsString>) -> Vec<CString> {
-    let mut all: Vec<(&str, Vec<u8>)> = passed(own).filter(|(name, _)| !PERSONAL.contains(name)).collect();
+/// As [`environment`], for a script that is confined: who it runs as, and what its profile sets, which replaces anything else
+/// of the same name. Nothing of it is the executor's, or of whoever started that.
+pub(super) fn environment_of(confinement: &Confinement) -> Vec<CString> {
+    let mut all: Vec<(&str, Vec<u8>)> = vec![("PATH", PATH.into())];
     for (name, value) in confinement.environment() {
         all.retain(|(known, _)| *known != name);
         all.push((name, value.into()));
@@ -43,9 +41,7 @@ pub(super) fn traced(mut all: Vec<CString>, trace: Option<&TraceParent>) -> Vec<
 
 /// What is passed on to a script under this confinement, where the executor has it.
 pub(super) fn passed_on(confinement: Option<&Confinement>) -> Vec<&'static str> {
-    let Some(confinement) = confinement else { return PASSED.to_vec() };
-    let set: Vec<&str> = confinement.environment().map(|(name, _)| name).collect();
-    PASSED.into_iter().filter(|name| !PERSONAL.contains(name) && !set.contains(name)).collect()
+    confinement.map_or_else(|| PASSED.to_vec(), |_| Vec::new())
 }
 
 fn passed(own: impl Fn(&str) -> Option<OsString>) -> impl Iterator<Item = (&'static str, Vec<u8>)> {

@@ -80,6 +80,11 @@ pub enum ExecEvent<'a> {
         /// Why not.
         failure: Option<&'a str>,
     },
+    /// Scripts inherit something from whoever started the executor after all.
+    Inherited {
+        /// What could not be put right, and what the host keeps narrower.
+        kept: &'a [String],
+    },
     /// `trusted_paths` is off: scripts are executed that others than root may have written.
     TrustLifted,
     /// The configuration was read again and is in force.
@@ -171,6 +176,9 @@ impl ExecEvent<'_> {
                 .field("VERSION", env!("CARGO_PKG_VERSION")),
             Self::Upgraded { failure: Some(text) } => {
                 Event::new(Level::Error, "exec-upgrade").field("REASON", text).field("RESULT", "kept the old program")
+            }
+            Self::Inherited { kept } => {
+                Event::new(Level::Warning, "exec-inherited").field("SCRIPTS_HAVE", kept.join(", "))
             }
             Self::TrustLifted => Event::new(Level::Warning, "config-warn").field("KEY", "trusted_paths").field(
                 "MSG",

@@ -247,7 +247,7 @@ fn surroundings(plan: &Plan, entry: Option<&Entry>, facts: &dyn HostFacts, offer
     let program = plan.program().to_string_lossy().into_owned();
     let profile = confinement.map(Confinement::profile);
     let directory = profile.map_or_else(|| "/".to_owned(), |profile| shown(&profile.working_directory));
-    let environment = confinement.map_or_else(|| environment(|_| None), |one| environment_of(one, |_| None));
+    let environment = confinement.map_or_else(|| environment(|_| None), environment_of);
     Surroundings {
         sha256: facts.content(Path::new(&program)).ok().map(|(_, digest)| hex::encode(&digest)),
         path: program,

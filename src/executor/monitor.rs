@@ -29,7 +29,7 @@ use super::report;
 use super::supervision::{Ended, Supervision, not_started};
 use crate::sys::network::HostNetwork;
 use crate::sys::process::{self, Pid, Signal, Signals, Spawn, Spawned};
-use crate::sys::{clock, fdpass, user};
+use crate::sys::{clock, descriptors, fdpass, user};
 use crate::wire::control::{Control, Reloaded};
 use crate::wire::order::{Mode, Order, Report};
 use crate::wire::outcome::Outcome;
@@ -37,6 +37,10 @@ use crate::wire::refusal::Refusal;
 
 /// How long a front-end may take to send its order.
 const INTAKE: Duration = Duration::from_secs(5);
+
+/// How many files a confined script may open, unless its profile says so or the executor's hard limit is lower: more than that
+/// select(2) does not take.
+const FILES: u64 = 1024;
 
 /// What a monitor has from its executor, for all of its orders.
 pub(super) struct Means<'a> {
@@ -56,7 +60,7 @@ pub(super) struct Means<'a> {
 
 /// Does what a connection asks for, and then what those ask for that `post` brings. The process ends afterwards.
 pub(super) fn run(connection: OwnedFd, means: &Means<'_>, post: Option<&Post>) {
-    let signals = match settle_down() {
+    let signals = match settle_down(means.policy) {
         Ok(signals) => signals,
         Err(error) => {
             Ending::new(&connection, means.audit).tell(&not_started("monitor", &error));
@@ -200,8 +204,12 @@ fn only_an_order(connection: &OwnedFd, control: Option<&OwnedFd>, asked: Asked) 
 }
 
 /// Leaves everything that could end this process by accident.
-fn settle_down() -> std::io::Result<Signals> {
+fn settle_down(policy: &Policy) -> std::io::Result<Signals> {
     process::own_session()?;
+    if policy.confinements.is_some() {
+        // The executor has what its own work needs.
+        descriptors::put_back(FILES)?;
+    }
     process::block_all()?;
     process::default_for_good();
     Signals::collect(&[Signal::SIGCHLD])
@@ -231,7 +239,7 @@ fn start(plan: &Plan, stdio: [OwnedFd; 3], kept: Kept<'_>) -> Result<(Spawned, O
         return spawn.start().map(|spawned| (spawned, None)).map_err(|error| not_started("fork", &error));
     };
     let spawn = Spawn {
-        environment: traced(environment_of(confinement, own), plan.trace()),
+        environment: traced(environment_of(confinement), plan.trace()),
         // Its namespace ends with its init, and that with this process.
         dies_with_parent: false,
         directory: confinement.profile().working_directory.clone(),

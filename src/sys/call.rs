@@ -48,6 +48,14 @@ pub(super) enum Numbers {
     JoinNewSessionKeyring,
     /// setpriority(2) of this process.
     Niceness(i32),
+    /// sched_setscheduler(2) of this process, to `SCHED_OTHER`.
+    UsualPolicy,
+    /// ioprio_set(2) of this process, to that which its niceness gives.
+    NoIoPriority,
+    /// set_mempolicy(2), to the default.
+    AnyMemory,
+    /// personality(2), to `PER_LINUX` without flags.
+    PlainPersonality,
     /// `move_mount(2)` from one descriptor to another.
     MoveMount {
         /// The tree.
@@ -61,6 +69,15 @@ pub(super) enum Numbers {
 fn nowhere() -> i64 {
     i64::try_from(c"".as_ptr().expose_provenance()).unwrap_or_default()
 }
+
+/// `struct sched_param` with the priority 0, as a number.
+fn nothing() -> i64 {
+    static PRIORITY: libc::c_int = 0;
+    i64::try_from((&raw const PRIORITY).expose_provenance()).unwrap_or_default()
+}
+
+/// Of ioprio_set(2), which no library exports.
+const IOPRIO_WHO_PROCESS: i64 = 1;
 
 /// Makes the call and gives back its number.
 ///
@@ -88,6 +105,10 @@ pub(super) fn call(call: Numbers) -> io::Result<i64> {
         }
         Numbers::JoinNewSessionKeyring => (libc::SYS_keyctl, [libc::KEYCTL_JOIN_SESSION_KEYRING.into(), 0, 0, 0, 0]),
         Numbers::Niceness(value) => (libc::SYS_setpriority, [libc::PRIO_PROCESS.into(), 0, value.into(), 0, 0]),
+        Numbers::UsualPolicy => (libc::SYS_sched_setscheduler, [0, libc::SCHED_OTHER.into(), nothing(), 0, 0]),
+        Numbers::NoIoPriority => (libc::SYS_ioprio_set, [IOPRIO_WHO_PROCESS, 0, 0, 0, 0]),
+        Numbers::AnyMemory => (libc::SYS_set_mempolicy, [libc::MPOL_DEFAULT.into(), 0, 0, 0, 0]),
+        Numbers::PlainPersonality => (libc::SYS_personality, [0; 5]),
         Numbers::MoveMount { from, to } => {
             let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
             (libc::SYS_move_mount, [from.into(), nowhere(), to.into(), nowhere(), flags.into()])

@@ -14,6 +14,7 @@ pub mod fdpass;
 pub mod file;
 pub mod handover;
 pub mod host;
+pub mod inherited;
 pub mod kernel;
 pub mod landlock;
 pub mod listener;

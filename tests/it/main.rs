@@ -32,6 +32,7 @@ mod harness;
 mod hook;
 mod hostile;
 mod identity;
+mod inherited;
 mod jobs;
 mod kept;
 mod log_table;

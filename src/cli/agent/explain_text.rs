@@ -88,8 +88,10 @@ fn found(surroundings: &Surroundings) -> Vec<String> {
         row("working directory", &s.working_directory),
         row("umask", &s.umask),
         row("environment", &s.environment.join(" ")),
-        row("", &format!("and, where the executor has them: {passed_on}")),
     ]);
+    if !passed_on.is_empty() {
+        lines.push(row("", &format!("and, where the executor has them: {passed_on}")));
+    }
     lines
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use super::{Audit, Crew, ExecEvent, Load, SIGNALS, ServeError, Server, Way, warn};
+use super::{Audit, Crew, ExecEvent, Load, SIGNALS, ServeError, Server, Way, start_afresh, warn};
 use crate::audit::FAREWELL;
 use crate::executor::confine;
 use crate::executor::event::Trail;
@@ -63,6 +63,7 @@ pub fn serve_own(
     if !user::is_root() {
         return Err(ServeError::NotRoot);
     }
+    start_afresh(audit);
     let network = HostNetwork::leave().map_err(|error| {
         let text = format!(
             "it cannot leave the host's network: {error}: a root executor needs CAP_SYS_ADMIN (in a container: --cap-add \

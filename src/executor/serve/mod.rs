@@ -33,6 +33,7 @@ use super::event::{Audit, ExecEvent};
 use super::monitor::{self, Means};
 use super::policy::Policy;
 use super::report;
+use crate::sys::inherited;
 use crate::sys::listener::BindError;
 use crate::sys::network::HostNetwork;
 use crate::sys::poll;
@@ -236,6 +237,14 @@ impl<D: Way> Server<'_, D> {
                 Reloaded::failed(&text)
             }
         }
+    }
+}
+
+/// Leaves what a root executor has from whoever started it and its scripts are not to have from it: once, for all of them.
+fn start_afresh(audit: Audit<'_>) {
+    let kept = inherited::put_right();
+    if !kept.is_empty() {
+        audit.tell(&ExecEvent::Inherited { kept: &kept });
     }
 }
 
