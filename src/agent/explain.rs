@@ -8,12 +8,14 @@ use std::net::IpAddr;
 
 use super::explain_peer::{Lists, Who};
 use super::gate::rules::Rules;
-use super::gate::{self, Facts, Found, Gate, Grounds, Refused, order as gates};
+use super::gate::{self, Denial, Facts, Found, Gate, Grounds, Refused, order as gates};
 use super::metrics::Verb;
 use super::sidecar::{self, Sidecars, Terms};
+use super::snapshot;
 use crate::conf::RateLimit;
 use crate::conf::agent::{Loaded, Schema, Settings};
 use crate::conf::scripts::Entry;
+use crate::hook::Fault;
 use crate::wire::explanation::Line;
 use crate::wire::limits;
 use crate::wire::name::{RequestId, ScriptName};
@@ -79,7 +81,7 @@ pub fn explain(asked: &Asked, files: &Files<'_>) -> Vec<Line> {
             Gate::Trust => lists[1].take(),
             Gate::Allowlist | Gate::Contract => Some(own.line(gate)),
             Gate::Hook if request.is_some() && run.is_none() => Some(Line::not_reached(gate.as_str())),
-            Gate::Hook => Some(hook(settings, asked.verb, run)),
+            Gate::Hook => Some(hook(files, asked.verb, run)),
         });
     }
     lines
@@ -229,8 +231,16 @@ fn terms(settings: &Settings, sidecars: &Sidecars, script: &ScriptName) -> &'sta
     }
 }
 
-fn hook(settings: &Settings, verb: Verb, run: Option<&RunRequest>) -> Line {
-    let gate = Gate::Hook.as_str();
+/// Why a request would be denied without asking the hook, by the function that it is denied by.
+fn not_asked(settings: &Settings) -> Option<(Fault, String)> {
+    match snapshot::hook(settings) {
+        Ok(hook) => hook.and_then(|hook| hook.doubt()),
+        Err(error) => Some((Fault::NotExecutable, error.to_string())),
+    }
+}
+
+fn hook(files: &Files<'_>, verb: Verb, run: Option<&RunRequest>) -> Line {
+    let (gate, settings) = (Gate::Hook.as_str(), &files.loaded.settings);
     let line = match &settings.auth_hook {
         None => Line::passes(gate, "there is none"),
         Some(hook) => {
@@ -241,7 +251,18 @@ fn hook(settings: &Settings, verb: Verb, run: Option<&RunRequest>) -> Line {
             };
             let seconds = settings.auth_hook_timeout.as_secs();
             let path = hook.display();
-            Line::not_judged(gate, format!("{path} would be asked about {about}, and denies after {seconds} s"))
+            match not_asked(settings) {
+                None => {
+                    Line::not_judged(gate, format!("{path} would be asked about {about}, and denies after {seconds} s"))
+                }
+                // The account that asks is one of those who may have written it, and may see what others do not.
+                Some((_, reason)) if !files.eyes => Line::unseen(gate, format!("as this user sees it: {reason}")),
+                Some((fault, reason)) => {
+                    let text = format!("it is not asked: {reason}");
+                    let refused = Refused::Hook(Denial::Failed { fault, reason });
+                    Line::refuses(gate, &Refusal::new(refused.code(), text))
+                }
+            }
         }
     };
     line.at(settings.place("auth_hook"))

@@ -13,6 +13,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use crate::sys::memory;
 use crate::sys::poll;
 use crate::sys::process::{self, End, Fork, Pid, Reaped, Signal, Signals};
 
@@ -55,6 +56,8 @@ pub(super) fn keep(control: &OwnedFd, killed: Killed<'_>) -> io::Result<Verdict>
         Fork::Child => return Ok(Verdict::Serve),
         Fork::Parent(pid) => pid,
     };
+    // It needs next to nothing of the program until the service ends. What is only a saving may fail.
+    drop(memory::forget_unchanged());
     let end = wait_for(service, &signals, killed)?;
     if gone(control, Duration::ZERO)? {
         return Ok(Verdict::Over);

@@ -25,7 +25,9 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) {
     let own = Executor::own(&bench.binary, &host);
     own.order();
     let service = *process::children(own.pid()).first().unwrap();
-    report.at_most("own executor, resident", float(process::resident(service)), "KiB", 3072.0);
+    for (part, pid) in [("keeper", own.pid()), ("service", service)] {
+        report.at_most(&format!("own executor, {part}, resident"), float(process::resident(pid)), "KiB", 3072.0);
+    }
 }
 
 fn cost(bench: &Bench, host: &Host, report: &mut Report) {

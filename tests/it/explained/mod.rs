@@ -188,21 +188,27 @@ fn compare(world: &World, case: &Case, reqid: &str) -> (String, Logged) {
     let hook = &gates[place("hook")];
     let about = format!("{case:?}\n{json:#}\nhappened: {happened}\n{output}");
 
-    // The hook is asked if nothing before it refuses, and what is said of it leaves open what it will say.
+    // The hook is asked if nothing before it refuses and nobody else could have written it, and what is said of it leaves open
+    // what it will say.
     let reached = gates[..place("hook")].iter().all(|gate| gate["verdict"] != "refuses");
     let doubtful = case.hook == Hook::Doubtful && !case.settings.contains(&"trusted_paths = no");
     let denies = !matches!(case.hook, Hook::None | Hook::Allows | Hook::Doubtful) || doubtful;
     let verdict = match (reached, case.hook) {
         (_, Hook::None) => "passes",
+        (true, _) if doubtful => "refuses",
         (true, _) => "not-judged",
         (false, _) => hook["verdict"].as_str().unwrap(),
     };
     assert_eq!(hook["verdict"], verdict, "{about}");
     let asked = usize::from(reached && case.hook != Hook::None && !doubtful);
     assert_eq!(world.asked() - before, asked, "{about}");
+    if reached && doubtful {
+        assert_eq!((&json["gate"], &json["code"]), (&"hook".into(), &"not-authorised".into()), "{about}");
+        assert!(hook["text"].as_str().unwrap().contains("chmod"), "{about}");
+    }
     if reached && denies {
         assert_eq!(happened, "hook", "{about}");
-        return ("hook".to_owned(), Logged::Nothing);
+        return (if doubtful { "hook not asked" } else { "hook" }.to_owned(), Logged::Nothing);
     }
 
     assert_eq!(said, happened, "{about}");
@@ -274,10 +280,11 @@ fn judge_log(agent: &Agent, expected: &BTreeMap<String, Logged>) {
 }
 
 /// What must have been met, or the test would prove less than it says.
-const SEEN: [&str; 17] = [
+const SEEN: [&str; 18] = [
     "broken",
     "runs",
     "hook",
+    "hook not asked",
     "ip-block",
     "revoked-cert",
     "serial-reject",
