@@ -143,3 +143,32 @@ fn runs_leave_no_zombies_and_no_open_descriptors_behind() {
     alone();
     eventually("what the executor had before", || (count() <= before).then_some(()));
 }
+
+/// Leaves a child's child without a parent, and waits for a file.
+const LEAVES: &str = "sh -c 'sleep 300 < /dev/null > /dev/null 2>&1 & echo $! > {work}/orphan'; echo $$ > {work}/leader\n\
+                      while [ ! -e {work}/go ]; do sleep 0.02; done";
+
+#[test]
+fn an_orphan_falls_to_the_monitor_of_a_script_that_is_not_confined_and_else_to_the_runs_own_init() {
+    for mode in Mode::ALL {
+        let site = Site::builder().executor(mode).sh("leaves", LEAVES).start();
+        let agent = site.agent();
+        let run = Background::start(site.control_command(&["--json", "run", "agent1", "leaves"]));
+        let [leader, orphan] = ["leader", "orphan"].map(|name| agent.worked_pid(name));
+        let monitor = host::parent(leader);
+        assert!(host::leads_session(monitor), "{mode:?}");
+        if mode == Mode::Private {
+            eventually("the monitor's child", || (host::parent(orphan) == monitor).then_some(()));
+            host::kill(orphan, Signal::SIGKILL);
+        } else {
+            // The leader's parent is outside of its namespace, and nobody in there has one there but the first.
+            let init = eventually("an init", || {
+                Some(host::parent(orphan)).filter(|above| *above != leader && host::numbered(1).contains(above))
+            });
+            assert_eq!(host::parent(init), monitor, "{mode:?}");
+        }
+        std::fs::write(agent.work("go"), "").unwrap();
+        run.end().exits(0);
+        dead(orphan);
+    }
+}

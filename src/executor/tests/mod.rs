@@ -16,7 +16,7 @@ mod runs;
 mod service;
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -59,7 +59,7 @@ fn executor(control: OwnedFd, directory: &Path) {
     let mut file = OpenOptions::new().write(true).open(directory.join("pid")).unwrap();
     write!(file, "{}", std::process::id()).unwrap();
     let log = OpenOptions::new().append(true).open(directory.join("log")).unwrap();
-    let audit = |event: &ExecEvent<'_>| writeln!(&log, "{}", event.line().line()).unwrap();
+    let audit = |event: &ExecEvent<'_>| note(&log, event);
     let result = serve_private(control, || load(&directory.join("policy")), &audit);
     process::end(result.map_or_else(
         |error| {
@@ -77,7 +77,7 @@ fn root_executor(control: &OwnedFd, directory: &Path) {
     drop(attempt::hold_key(&format!("executor-{}", std::process::id())));
     write!(OpenOptions::new().write(true).open(directory.join("pid")).unwrap(), "{}", std::process::id()).unwrap();
     let log = OpenOptions::new().append(true).open(directory.join("log")).unwrap();
-    let audit = |event: &ExecEvent<'_>| writeln!(&log, "{}", event.line().line()).unwrap();
+    let audit = |event: &ExecEvent<'_>| note(&log, event);
     let conf = directory.join("conf");
     let policy = load_confined(&conf.join("agent.conf"), &conf.join("scripts.conf"));
     let answer = match &policy {
@@ -108,6 +108,12 @@ fn load_confined(config: &Path, allowlist: &Path) -> Result<Policy, String> {
     let loaded = loaded.map_err(|errors| errors.to_string())?;
     let confinements = Some(Confinements::new(&loaded, allowlist, &super::OnDisk)?);
     Ok(Policy { paths: Paths::AnyAsRoot, confinements, ..Policy::of(&loaded.settings, &loaded.allowlist) })
+}
+
+/// Writes an event's line, and whether the process that tells it, which is a monitor for most, adopts orphans.
+fn note(mut log: &File, event: &ExecEvent<'_>) {
+    let adopts = nix::sys::prctl::get_child_subreaper().unwrap();
+    log.write_all(format!("adopts={adopts} {}\n", event.line().line()).as_bytes()).unwrap();
 }
 
 /// Stands in for the configuration files.

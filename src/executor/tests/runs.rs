@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 
 use serde_json::json;
 
-use super::harness::{Executor, order};
+use super::harness::{Executor, order, until};
 use crate::wire::order::{Mode, Report};
 use crate::wire::outcome::Outcome;
 
@@ -147,6 +147,18 @@ fn argv_zero_is_the_configured_path_and_the_judged_file_is_what_runs() {
     assert_eq!(out("link", &[]).trim_end(), real.to_str().unwrap());
     let name = out("shell", &["-c", "tr '\\0' '\\n' < /proc/$$/cmdline | head -1"]);
     assert_eq!(name.trim_end(), shell.to_str().unwrap());
+}
+
+#[test]
+fn only_the_monitor_of_a_script_that_is_not_confined_adopts_orphans() {
+    let executors = [(Executor::start(), "true"), (Executor::root("run_as = nobody"), "false")];
+    for (executor, adopts) in executors {
+        let (outcome, ..) = executor.shell("true", &[]).finish();
+        assert_eq!(outcome, Outcome::Exited { code: 0 });
+        until("the line", || executor.log().contains("ACTION=exec "));
+        let log = executor.log();
+        assert!(log.lines().all(|line| line.starts_with(&format!("adopts={adopts} "))), "{log}");
+    }
 }
 
 #[test]
