@@ -48,11 +48,11 @@ pub(super) enum Numbers {
     JoinNewSessionKeyring,
     /// setpriority(2) of this process.
     Niceness(i32),
-    /// sched_setscheduler(2) of this process, to `SCHED_OTHER`.
+    /// `sched_setscheduler(2)` of this process, to `SCHED_OTHER`.
     UsualPolicy,
-    /// ioprio_set(2) of this process, to that which its niceness gives.
+    /// `ioprio_set(2)` of this process, to that which its niceness gives.
     NoIoPriority,
-    /// set_mempolicy(2), to the default.
+    /// `set_mempolicy(2)`, to the default.
     AnyMemory,
     /// personality(2), to `PER_LINUX` without flags.
     PlainPersonality,
@@ -76,7 +76,7 @@ fn nothing() -> i64 {
     i64::try_from((&raw const PRIORITY).expose_provenance()).unwrap_or_default()
 }
 
-/// Of ioprio_set(2), which no library exports.
+/// Of `ioprio_set(2)`, which no library exports.
 const IOPRIO_WHO_PROCESS: i64 = 1;
 
 /// Makes the call and gives back its number.

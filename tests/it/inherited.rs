@@ -13,11 +13,11 @@ use crate::harness::{Agent, Site};
 /// A shell that starts an executor, or an agent, with everything at odds. No hard limit is lowered.
 const ODD: &str = r#"
 umask 077; cd /tmp; trap '' INT QUIT PIPE USR1 WINCH ALRM; exec 7</etc/passwd 8>/dev/null 9<>/dev/zero
-echo 500 > /proc/$$/oom_score_adj; echo 0x7 > /proc/$$/coredump_filter; echo 12345 > /proc/$$/timerslack_ns
+echo 1000 > /proc/$$/oom_score_adj; echo 0x7 > /proc/$$/coredump_filter; echo 12345 > /proc/$$/timerslack_ns
 export LANG=de_DE.UTF-8 LC_ALL=de_DE.UTF-8 LANGUAGE=de TZ=Pacific/Auckland TERM=vt52 HOME=/tmp USER=eve LOGNAME=eve
 export SECRET=s LD_BIND_NOW=1 PERL_BADLANG=0
 prlimit --pid $$ --cpu=90000: --fsize=900000000: --data=90000000000: --stack=1000000: --core=1000: --rss=900000000: \
-    --nproc=9000: --memlock=4096: --as=90000000000: --locks=900: --sigpending=900: --msgqueue=9000: --rttime=9000000:
+    --nproc=2000: --memlock=4096: --as=90000000000: --locks=900: --sigpending=900: --msgqueue=9000: --rttime=9000000:
 renice -n 7 -p $$ > /dev/null; ionice -c 3 -p $$; chrt --batch -p 0 $$
 taskset -pc "$(taskset -pc $$ | sed 's/.*: *//; s/[,-].*//')" $$ > /dev/null
 # prctl(PR_SET_THP_DISABLE, 1), whose number is the machine's.
@@ -141,7 +141,7 @@ const AFRESH: [(&str, &str); 7] = [
 
 /// That the odd shell did what it was told to, seen at the front-end.
 fn is_at_odds(agent: &Agent) {
-    let wanted = [("nice", "7"), ("policy", "3"), ("oom_score_adj", "500"), ("coredump_filter", "00000007")];
+    let wanted = [("nice", "7"), ("policy", "3"), ("oom_score_adj", "1000"), ("coredump_filter", "00000007")];
     let found = of(agent.pid());
     are(&found, &wanted, "the agent");
     are(&found, &[("timerslack_ns", "12345"), ("personality", "00040000"), ("THP_enabled", "0")], "the agent");
@@ -187,7 +187,7 @@ fn a_script_with_the_agents_own_rights_has_the_agents_bounds_and_a_clean_start_a
     let site = started(Mode::Private, ODD);
     is_at_odds(site.agent());
     let found = of_a_script(&site);
-    are(&found, &[&ANYWHERE[..], &[("nice", "7"), ("oom_score_adj", "500")]].concat(), "private");
+    are(&found, &[&ANYWHERE[..], &[("nice", "7"), ("oom_score_adj", "1000")]].concat(), "private");
     let names: BTreeSet<&str> = found["environment"].split(' ').map(|pair| pair.split('=').next().unwrap()).collect();
     assert_eq!(names, BTreeSet::from(["HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "TERM", "TZ", "USER"]));
     assert_eq!(says(&site, "ls", &["/proc/self/fd"]), "0\n1\n2\n3\n");
