@@ -257,6 +257,10 @@ mod tests {
             Ok(Vec::new())
         }
 
+        fn other_names(&self, _: &Path, _: Option<&Path>) -> io::Result<u64> {
+            Ok(0)
+        }
+
         fn content(&self, path: &Path) -> io::Result<Content> {
             self.resolve(path).map(|found| (found.identity, [0x11; 32]))
         }
@@ -289,6 +293,10 @@ mod tests {
 
         fn elsewhere(&self, place: &Path) -> io::Result<Vec<PathBuf>> {
             self.0.elsewhere(place)
+        }
+
+        fn other_names(&self, path: &Path, but: Option<&Path>) -> io::Result<u64> {
+            self.0.other_names(path, but)
         }
 
         fn content(&self, path: &Path) -> io::Result<Content> {

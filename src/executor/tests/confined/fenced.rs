@@ -122,6 +122,33 @@ fn a_writable_path_that_shows_what_is_hidden_is_refused() {
     assert_eq!(twin.says("echo x > {}/free/x; echo y > {}/alias/open/y; cat {}/free/x {}/alias/open/y"), "x\ny\n");
 }
 
+#[test]
+fn a_file_of_the_agents_own_with_another_name_refuses_scripts_that_could_come_to_it_there() {
+    for own in ["agent.conf", "scripts.conf", "key", "crt", "ca"] {
+        let linked = mounting(&format!("umask 077; echo '# x' >> $D/conf/{own}; ln $D/conf/{own} $D/other/name"));
+        let linked = linked.each_ref().map(String::as_str);
+        for profile in STRONG {
+            let executor = Executor::root_under(&linked, profile);
+            let Outcome::Refused(refusal) = executor.shell("echo ran", &[]).outcome() else {
+                panic!("{own} of {profile} is not refused")
+            };
+            let place = executor.path("conf").join(own).display().to_string();
+            assert_eq!(refusal.code(), "own-linked");
+            assert!(refusal.text().contains(&format!("{place} has another name")), "{refusal:?}");
+        }
+        // Whoever has no such rights is kept away by the file's mode.
+        let twin = Executor::root_under(&linked, "run_as = bin\nwritable = {}/open");
+        assert_eq!(twin.says("echo ran"), "ran\n", "{own}");
+    }
+    // Another name in the directory that is hidden is hidden with it.
+    let beside = mounting("echo secret > $D/conf/key; ln $D/conf/key $D/conf/.tmp-key");
+    for profile in STRONG {
+        let twin = Executor::root_under(&beside.each_ref().map(String::as_str), profile);
+        let said = twin.says("cat {}/conf/key {}/conf/.tmp-key; echo ran");
+        assert!(!said.contains("secret") && said.ends_with("ran\n"), "{profile}: {said}");
+    }
+}
+
 /// Two scripts of a stronger profile and one of the same, all where the profile may write.
 fn listing(writable: &str) -> Executor {
     let scripts = "strong = {}/open/deep/strong profile=strong\nmine = {}/open/mine\n";
