@@ -143,7 +143,8 @@ fn reaches_others(profile: &Profile, person: &Person) -> bool {
 pub fn of_two_names(own: &Path) -> String {
     let own = own.display();
     format!(
-        "{own} has another name besides (a hard link), at which nothing hides it:          remove that one, which 'find / -xdev -samefile {own}' tells"
+        "{own} has another name besides (a hard link), at which nothing hides it: remove that one \
+         ('find / -xdev -samefile {own}' tells it) and reload the agent"
     )
 }
 

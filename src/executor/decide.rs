@@ -442,6 +442,32 @@ mod tests {
         }
 
         #[test]
+        fn what_is_decoded_of_a_damaged_order_is_what_it_prints_or_it_is_refused(
+            args in proptest::collection::vec("\\PC{0,8}", 0..4),
+            damage in proptest::collection::vec((any::<proptest::sample::Index>(), 0..3_u8, any::<u8>()), 0..4),
+        ) {
+            let whole = order("x", &args.iter().map(String::as_str).collect::<Vec<_>>());
+            let mut bytes = serde_json::to_vec(&whole).unwrap();
+            for (place, how, byte) in damage {
+                let place = place.index(bytes.len());
+                match how {
+                    0 => bytes[place] = byte,
+                    1 => bytes.insert(place, byte),
+                    _ => drop(bytes.remove(place)),
+                }
+            }
+            if let Ok(found) = crate::wire::frame::decode::<Order>(&bytes) {
+                let again = serde_json::to_vec(&found).unwrap();
+                prop_assert_eq!(crate::wire::frame::decode::<Order>(&again).unwrap(), found.clone());
+                // Whatever it asks for, it gets a script that is listed and arguments that can be carried, or nothing.
+                if let Ok(plan) = decide(&found, &policy("/bin/true", None), &Table(vec![])) {
+                    prop_assert!(found.check().is_ok() && found.script().as_str() == "x");
+                    prop_assert_eq!(plan.argv().len(), 1 + found.args().len());
+                }
+            }
+        }
+
+        #[test]
         fn arguments_arrive_as_they_are_or_are_refused(args in proptest::collection::vec(any::<String>(), 0..20)) {
             let request = RequestId::from_random([0; 8]);
             let made = Order::new(ScriptName::parse("x").unwrap(), args.clone(), request, Mode::Attached);

@@ -38,8 +38,8 @@ fn warnings(policy: &Policy) {
     }
     for Shared { profile, directory, script: (name, its) } in shared(policy) {
         out::line(format!(
-            "  Profile '{profile}': it may write to {}, where script '{name}' of profile '{its}' is: the file and its \
-             contract are kept from it, and what they load from there is not (keep that elsewhere)",
+            "  Profile '{profile}': it may write to {}, where script '{name}' of profile '{its}' is: that file and \
+             its contract are kept from it; what the script loads from there is not (keep that elsewhere)",
             directory.display()
         ));
     }

@@ -54,7 +54,7 @@ const KEYS: [Twins; 17] = [
     twins("kill_grace", Some("1"), Some("3600"), tidying_up_until_it_is_told),
     twins("memory_max", Some("32M"), None, taking_memory),
     twins("processes_max", Some("5"), Some("20"), starting_processes),
-    twins("cpu_max", Some("1"), None, computing),
+    twins("cpu_max", Some("10"), None, computing),
     twins("files_max", Some("40"), Some("41"), opening_files),
     twins("network", Some("no"), Some("yes"), connecting),
     twins("syscalls", Some("default"), Some("off"), calling_ptrace),
@@ -161,23 +161,15 @@ fn becoming_root(line: &str) -> Came {
 /// A shell's words that wait for a file which the test makes.
 const WAIT: &str = "while [ ! -e {}/open/go ]; do sleep 0.1; done";
 
-/// A script of these words and [`WAIT`], which prints `up` before.
-fn waiting(executor: &Executor, before: &str, after: &str) -> super::harness::Run {
-    let text = format!("{before}\necho up\n{WAIT}\n{after}").replace("{}/", executor.path("").to_str().unwrap());
-    let mut run = executor.run(&order("sh", &["-c", &text], Mode::Attached));
-    assert_eq!(run.line(), "up");
-    run
-}
-
 fn running_until_it_is_told(line: &str) -> Came {
     let executor = Executor::root(&format!("run_as = nobody\nkill_grace = 0\n{line}"));
-    let mut run = waiting(&executor, "", "echo over");
     // What else could end it is not made where there is a limit.
     if line.is_empty() {
         executor.write("open/go", "");
     }
-    let outcome = run.outcome();
-    let said = run.rest();
+    let place = executor.path("");
+    let (outcome, said, _) =
+        executor.shell(&format!("{WAIT}; echo over").replace("{}/", place.to_str().unwrap()), &[]).finish();
     match outcome {
         Outcome::TimedOut { limit_ms: 1000 } if said.is_empty() => Forbidden,
         Outcome::Exited { code: 0 } if said == "over\n" => Permitted,
@@ -188,7 +180,9 @@ fn running_until_it_is_told(line: &str) -> Came {
 fn tidying_up_until_it_is_told(line: &str) -> Came {
     let patient = line.ends_with("3600");
     let executor = Executor::root(&format!("run_as = nobody\n{line}"));
-    let mut run = waiting(&executor, "trap 'echo asked' TERM", "echo tidied");
+    let text = format!("trap 'echo asked' TERM; echo up; {WAIT}; echo tidied");
+    let mut run = executor.shell(&text.replace("{}/", executor.path("").to_str().unwrap()), &[]);
+    assert_eq!(run.line(), "up");
     let asked = Instant::now();
     run.cancel();
     if patient {
@@ -232,15 +226,14 @@ fn starting_processes(line: &str) -> Came {
 fn computing(line: &str) -> Came {
     let lent = Delegation::find().and_then(|here| here.controllers()).unwrap_or_default();
     let executor = Executor::root(&format!("run_as = nobody\n{line}"));
-    // More than the millisecond of each tenth of a second that is one percent, on any machine.
-    let text = "i=0; while [ $i -lt 200000 ]; do i=$((i + 1)); done
-        cat /sys/fs/cgroup$(grep ^0: /proc/self/cgroup | cut -d: -f3)/cpu.stat 2> /dev/null; echo ran";
+    // Until it has been made to wait for its next share, or has used more than a share again and again.
+    let text = "stat=/sys/fs/cgroup$(grep ^0: /proc/self/cgroup | cut -d: -f3)/cpu.stat; i=0
+        while [ $i -lt 100 ]; do
+            grep -qs '^nr_throttled [1-9]' $stat && echo throttled && exit; i=$((i + 1))
+        done; echo free";
     match limited(&executor, text, "cpu_max", lent.cpu) {
         None => Forbidden,
-        Some((Outcome::Exited { code: 0 }, said)) => {
-            let throttled = said.lines().find_map(|line| line.strip_prefix("nr_throttled ")).unwrap_or("0");
-            if throttled == "0" { Permitted } else { Forbidden }
-        }
+        Some((Outcome::Exited { code: 0 }, said)) => told(&said, "throttled\n", "free\n"),
         Some(other) => panic!("{other:?}"),
     }
 }
