@@ -11,6 +11,12 @@ use crate::wire::{hex, limits};
 /// Each annotation and the form of its value.
 const FORMS: [(&str, &str); 3] = [("profile", "NAME"), ("sha256", "64 hex digits"), ("args", "none, N or N..M")];
 
+/// Every annotation, for tests that have something for each.
+#[cfg(test)]
+pub(crate) fn words() -> [&'static str; FORMS.len()] {
+    FORMS.map(|(word, _)| word)
+}
+
 /// How many arguments a script takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ArgumentCount {

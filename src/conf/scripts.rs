@@ -5,6 +5,8 @@ use std::path::{Component, Path, PathBuf};
 
 use super::annotation::Annotations;
 pub use super::annotation::ArgumentCount;
+#[cfg(test)]
+pub(crate) use super::annotation::words;
 use super::diagnostic::{ConfErrors, Diagnostic, Findings, Warnings, shown};
 use super::lexer::{self, Setting, Span};
 use super::names::ProfileName;

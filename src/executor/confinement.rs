@@ -85,6 +85,9 @@ impl Confinements {
             let text = format!("its writable path {} reaches what belongs to the agent", path.display());
             return Err(refuse("writable-control", text));
         }
+        if let Some(own) = self.own.linked().first().filter(|_| reaches_others(profile, &person)) {
+            return Err(refuse("own-linked", of_two_names(own)));
+        }
         if let Some(own) = secret.hidden.iter().find(|own| program.starts_with(own)) {
             let text = format!("the script lies in {}, which is hidden from every script", own.display());
             return Err(refuse("script-hidden", text));
@@ -98,6 +101,19 @@ impl Confinements {
             None => self.own.public(facts),
         };
         Ok(Confinement { profile: profile.clone(), person, found: secret.and(others) })
+    }
+
+    /// Files of the agent's own that have another name, by which a script could come to them.
+    pub(super) fn linked(&self) -> &[PathBuf] {
+        self.own.linked()
+    }
+
+    /// What each profile may write to beside scripts of others: [`Own::shared_directories`].
+    pub(super) fn shared_directories(&self) -> impl Iterator<Item = (&str, (&Path, &str, &str))> {
+        self.profiles.iter().flat_map(|(name, profile)| {
+            let writable = profile.writable.as_deref().unwrap_or_default();
+            self.own.shared_directories(writable, name).into_iter().map(move |shared| (name.as_str(), shared))
+        })
     }
 
     /// The capabilities that some profile has.
@@ -114,6 +130,22 @@ pub fn meanings(path: &Path, facts: &dyn HostFacts) -> Vec<PathBuf> {
     // Whoever may not look is told of what can be seen; the executor may.
     let others = facts.elsewhere(&found.path).unwrap_or_default();
     [found.path].into_iter().chain(others).collect()
+}
+
+/// Whether a script may read or change files that are not its account's, or become somebody who may. Of any other the modes
+/// of the agent's files keep it away, by whatever name.
+fn reaches_others(profile: &Profile, person: &Person) -> bool {
+    person.uid.is_root() || profile.caps.iter().any(|cap| cap.is_wide() || cap.is_dangerous())
+}
+
+/// What is wrong with a file of the agent's own that has another name.
+#[must_use]
+pub fn of_two_names(own: &Path) -> String {
+    let own = own.display();
+    format!(
+        "{own} has another name besides (a hard link), at which nothing hides it: remove that one \
+         ('find / -xdev -samefile {own}' tells it) and reload the agent"
+    )
 }
 
 /// Whether it is the place of the run's own processes. Only a path with such words can be: a link is no writable path.
@@ -247,6 +279,10 @@ pub(super) mod tests {
 
         fn elsewhere(&self, _: &Path) -> io::Result<Vec<PathBuf>> {
             Ok(Vec::new())
+        }
+
+        fn other_names(&self, _: &Path, _: Option<&Path>) -> io::Result<u64> {
+            Ok(0)
         }
 
         fn content(&self, _: &Path) -> io::Result<Content> {

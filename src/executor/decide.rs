@@ -257,6 +257,10 @@ mod tests {
             Ok(Vec::new())
         }
 
+        fn other_names(&self, _: &Path, _: Option<&Path>) -> io::Result<u64> {
+            Ok(0)
+        }
+
         fn content(&self, path: &Path) -> io::Result<Content> {
             self.resolve(path).map(|found| (found.identity, [0x11; 32]))
         }
@@ -289,6 +293,10 @@ mod tests {
 
         fn elsewhere(&self, place: &Path) -> io::Result<Vec<PathBuf>> {
             self.0.elsewhere(place)
+        }
+
+        fn other_names(&self, path: &Path, but: Option<&Path>) -> io::Result<u64> {
+            self.0.other_names(path, but)
         }
 
         fn content(&self, path: &Path) -> io::Result<Content> {
@@ -430,6 +438,32 @@ mod tests {
         fn any_bytes_are_decoded_or_refused_and_never_worse(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             if let Ok(order) = crate::wire::frame::decode::<Order>(&bytes) {
                 let _ = decide(&order, &policy("/bin/true", None), &Table(vec![]));
+            }
+        }
+
+        #[test]
+        fn what_is_decoded_of_a_damaged_order_is_what_it_prints_or_it_is_refused(
+            args in proptest::collection::vec("\\PC{0,8}", 0..4),
+            damage in proptest::collection::vec((any::<proptest::sample::Index>(), 0..3_u8, any::<u8>()), 0..4),
+        ) {
+            let whole = order("x", &args.iter().map(String::as_str).collect::<Vec<_>>());
+            let mut bytes = serde_json::to_vec(&whole).unwrap();
+            for (place, how, byte) in damage {
+                let place = place.index(bytes.len());
+                match how {
+                    0 => bytes[place] = byte,
+                    1 => bytes.insert(place, byte),
+                    _ => drop(bytes.remove(place)),
+                }
+            }
+            if let Ok(found) = crate::wire::frame::decode::<Order>(&bytes) {
+                let again = serde_json::to_vec(&found).unwrap();
+                prop_assert_eq!(crate::wire::frame::decode::<Order>(&again).unwrap(), found.clone());
+                // Whatever it asks for, it gets a script that is listed and arguments that can be carried, or nothing.
+                if let Ok(plan) = decide(&found, &policy("/bin/true", None), &Table(vec![])) {
+                    prop_assert!(found.check().is_ok() && found.script().as_str() == "x");
+                    prop_assert_eq!(plan.argv().len(), 1 + found.args().len());
+                }
             }
         }
 

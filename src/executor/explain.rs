@@ -137,6 +137,10 @@ impl HostFacts for Noting<'_> {
         self.noted(place, self.facts.elsewhere(place))
     }
 
+    fn other_names(&self, path: &Path, but: Option<&Path>) -> io::Result<u64> {
+        self.noted(path, self.facts.other_names(path, but))
+    }
+
     fn content(&self, path: &Path) -> io::Result<Content> {
         self.noted(path, self.facts.content(path))
     }

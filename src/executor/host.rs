@@ -42,6 +42,13 @@ pub trait HostFacts {
     /// The place is gone, or the host's mounts cannot be found out about.
     fn elsewhere(&self, place: &Path) -> io::Result<Vec<PathBuf>>;
 
+    /// How many other names a file has in its file system (hard links, link(2)), but for those in this directory. One that was
+    /// being made when its maker was killed has one, beside its own.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be looked at.
+    fn other_names(&self, path: &Path, but: Option<&Path>) -> io::Result<u64>;
+
     /// What is in the file that a path means now, which is asked only for a script that is pinned to its content.
     ///
     /// # Errors
@@ -74,6 +81,17 @@ impl HostFacts for OnDisk {
 
     fn elsewhere(&self, place: &Path) -> io::Result<Vec<PathBuf>> {
         Ok(Table::read()?.elsewhere(place)?.places)
+    }
+
+    fn other_names(&self, path: &Path, but: Option<&Path>) -> io::Result<u64> {
+        let facts = fs::symlink_metadata(path)?;
+        let Some(directory) = but.filter(|_| facts.nlink() > 1) else { return Ok(facts.nlink().saturating_sub(1)) };
+        let identity = Identity::of_itself(path)?;
+        let mut here = 0;
+        for entry in fs::read_dir(directory)? {
+            here += u64::from(Identity::of_itself(&entry?.path()).is_ok_and(|found| found == identity));
+        }
+        Ok(facts.nlink().saturating_sub(here.max(1)))
     }
 
     fn content(&self, path: &Path) -> io::Result<Content> {
@@ -154,6 +172,10 @@ impl HostFacts for Remembered {
             none => none.insert(Mounts::look()?),
         };
         known.elsewhere(place)
+    }
+
+    fn other_names(&self, path: &Path, but: Option<&Path>) -> io::Result<u64> {
+        OnDisk.other_names(path, but)
     }
 
     fn content(&self, path: &Path) -> io::Result<Content> {

@@ -48,7 +48,7 @@ mod watch;
 mod workshop;
 
 pub use confine::prepare;
-pub use confinement::{Confinement, Confinements, meanings};
+pub use confinement::{Confinement, Confinements, meanings, of_two_names};
 pub use decide::{Plan, decide};
 pub use event::{ExecEvent, Trail};
 pub use explain::{Explained, Files, OWNS_THE_HOST, explain};
@@ -56,7 +56,7 @@ pub use ground::look;
 pub use host::{HostFacts, OnDisk, Person};
 pub use intake::{Asked, Intake, Job, take as take_order};
 pub use monitor::busy;
-pub use offer::{Offer, lacking, owners};
+pub use offer::{Offer, Shared, lacking, linked, owners, shared};
 pub use pins::{Content, Pins};
 pub use policy::{Paths, Policy, ProfileLimits, Rights, Script};
 pub use resolve::resolve;

@@ -1,9 +1,9 @@
 //! What this host offers to a confined run, and what of a profile it therefore cannot apply. A run asks the same
 //! functions, each at its step.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::confinement::Confinement;
+use super::confinement::{Confinement, Confinements};
 use super::ground;
 use super::host::HostFacts;
 use super::limits::{self, Means, Unenforceable};
@@ -93,6 +93,35 @@ pub fn owners(policy: &Policy, facts: &dyn HostFacts) -> Vec<String> {
         confinements.of(name, Path::new("/"), facts).is_ok_and(|confinement| confinement.owns_the_host())
     };
     policy.profiles.keys().filter(owns).cloned().collect()
+}
+
+/// Files of the agent's own that have another name, at which no script finds them hidden.
+#[must_use]
+pub fn linked(policy: &Policy) -> &[PathBuf] {
+    policy.confinements.as_ref().map_or(&[], |confinements| confinements.linked())
+}
+
+/// A directory that scripts of a profile may write to, and in which one of another profile lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shared {
+    /// The profile that may write there.
+    pub profile: String,
+    /// The directory.
+    pub directory: PathBuf,
+    /// The first script there, with its profile.
+    pub script: (String, String),
+}
+
+/// Every such directory: what a script loads from there besides its own file, another profile's may have written.
+#[must_use]
+pub fn shared(policy: &Policy) -> Vec<Shared> {
+    let all = policy.confinements.iter().flat_map(Confinements::shared_directories);
+    all.map(|(profile, (directory, script, its))| Shared {
+        profile: profile.to_owned(),
+        directory: directory.to_owned(),
+        script: (script.to_owned(), its.to_owned()),
+    })
+    .collect()
 }
 
 /// What keeps every script of a profile from starting, if something does. Where a script lies is a place that it sees.

@@ -54,6 +54,8 @@ pub(super) struct Own {
     secret: Vec<PathBuf>,
     /// What scripts may see and must not change.
     public: Vec<PathBuf>,
+    /// Files of both kinds that had another name when the configuration was read, at which nothing would hide them.
+    linked: Vec<PathBuf>,
     scripts: Vec<Listed>,
 }
 
@@ -80,8 +82,8 @@ impl Own {
     /// Those of a configuration; `scripts` is the allowlist's file. A certificate is public, so that it is nothing to hide.
     pub(super) fn of(loaded: &Loaded, scripts: &Path, facts: &dyn HostFacts) -> Self {
         let settings = &loaded.settings;
-        let mut own =
-            Self { secret: vec![settings.async_runs_dir.to_path_buf()], public: public(settings), scripts: Vec::new() };
+        let (secret, public) = (vec![settings.async_runs_dir.to_path_buf()], public(settings));
+        let mut own = Self { secret, public, linked: Vec::new(), scripts: Vec::new() };
         let files = [
             settings.file.as_path(),
             scripts,
@@ -92,6 +94,7 @@ impl Own {
         ];
         let socket = settings.executor_socket.iter().map(|socket| socket.as_path());
         files.into_iter().chain(socket).for_each(|file| own.add(file));
+        own.linked = own.with_other_names(&files, facts);
         let listed = loaded.allowlist.iter().map(|entry| Listed {
             name: entry.name().to_string(),
             profile: entry.profile().to_string(),
@@ -99,6 +102,38 @@ impl Own {
         });
         own.scripts.extend(listed);
         own
+    }
+
+    /// Files of the agent's own that have another name. It cannot be hidden, since nobody knows it.
+    pub(super) fn linked(&self) -> &[PathBuf] {
+        &self.linked
+    }
+
+    /// Those of these files and of the public ones; names in a directory that is hidden itself do not count.
+    fn with_other_names(&self, files: &[&Path], facts: &dyn HostFacts) -> Vec<PathBuf> {
+        let place = |path: &Path| facts.place(path).map(|led| led.place);
+        let hidden: Vec<PathBuf> = self.secret.iter().filter_map(|secret| place(secret).ok()).collect();
+        let has_others = |file: &PathBuf| {
+            let covered = file.parent().filter(|above| hidden.iter().any(|hidden| above.starts_with(hidden)));
+            // One that cannot be looked at is not there for a script either.
+            facts.other_names(file, covered).is_ok_and(|others| others > 0)
+        };
+        let all = files.iter().copied().chain(self.public.iter().map(PathBuf::as_path));
+        all.filter_map(|file| place(file).ok()).filter(has_others).collect()
+    }
+
+    /// The directories in what `profile` may write to where scripts of other profiles lie, each with the name and the profile
+    /// of the first.
+    pub(super) fn shared_directories(&self, writable: &[PathBuf], profile: &str) -> Vec<(&Path, &str, &str)> {
+        let mut all: Vec<(&Path, &str, &str)> = Vec::new();
+        for Listed { name, profile, led } in self.scripts.iter().filter(|script| script.profile != profile) {
+            let Some(directory) = led.place.parent() else { continue };
+            let open = writable.iter().any(|above| directory.starts_with(above));
+            if open && !all.iter().any(|(known, ..)| *known == directory) {
+                all.push((directory, name, profile));
+            }
+        }
+        all
     }
 
     /// One secret file more.

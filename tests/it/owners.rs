@@ -1,4 +1,5 @@
-//! Profiles whose scripts gain the host in the end, and that the agent says so of each.
+//! What of a configuration lets scripts reach more than they seem to, and that the agent says so: profiles whose scripts gain
+//! the host in the end, files of the agent's own that have another name, and directories that profiles share.
 
 use crate::harness::Site;
 use crate::harness::executor::Mode;
@@ -35,5 +36,64 @@ fn a_profile_whose_scripts_gain_the_host_is_named_by_check_and_explanation() {
             let but = format!("{words}, but the host is not: without 'writable'");
             assert_eq!(explained.contains(&but), owns, "{mode:?} {name}: {explained}");
         }
+    }
+}
+
+/// A site with a script of a profile that runs as root, and one that may write to the scripts' directory.
+fn neighbours(mode: Mode) -> Site {
+    let site = Site::builder().executor(mode).sh("plain", "true").allow("strong = {scripts}/plain profile=strong");
+    let site = site.allow("weak = {scripts}/plain profile=weak").prepare();
+    let (config, scripts) = (site.agent().config(), site.agent().root.join("scripts"));
+    let text = std::fs::read_to_string(&config).unwrap();
+    let sections = "[profile strong]\nrun_as = root\n[profile weak]\nrun_as = 12345\nwritable = ";
+    std::fs::write(&config, format!("{text}{sections}{}\n", scripts.display())).unwrap();
+    site
+}
+
+#[test]
+fn a_file_of_the_agents_own_with_another_name_is_named_and_refuses_who_could_come_to_it_there() {
+    for mode in Mode::ROOT {
+        let mut site = neighbours(mode);
+        let own = site.agent().root.join("etc/ctrl-exec-agent/agent.key");
+        let other = site.agent().work("saved.key");
+        std::fs::hard_link(&own, &other).unwrap();
+        site.start(0);
+        let why = format!("{} has another name besides (a hard link)", own.display());
+        let said = site.agent().command(&["self-check"]).exits(1).stdout;
+        assert!(said.contains(&format!("  Warning: {why}")), "{mode:?}: {said}");
+        assert!(said.contains(&format!("  Profile 'strong': every run is refused here: {why}")), "{mode:?}: {said}");
+        assert!(!said.contains("'weak': every run") && !said.contains("'default': every run"), "{mode:?}: {said}");
+        let explained = site.agent().command(&["explain", "strong"]);
+        assert!(explained.code == 1 && explained.stdout.contains(&why), "{mode:?}: {explained:?}");
+        let result = site.result("strong", &[]);
+        assert_eq!((&result["exit"], &result["reason"]), (&(-1).into(), &"own-linked".into()), "{mode:?}: {result}");
+        assert_eq!(site.result("plain", &[])["exit"], 0, "{mode:?}");
+        // Without it there is nothing to say.
+        std::fs::remove_file(&other).unwrap();
+        let said = site.agent().command(&["self-check"]).exits(0).stdout;
+        assert!(!said.contains("another name"), "{mode:?}: {said}");
+        site.agent().command(&["explain", "strong"]).exits(0);
+        site.agent().reload();
+        assert_eq!(site.result("strong", &[])["exit"], 0, "{mode:?}");
+    }
+}
+
+#[test]
+fn a_directory_with_scripts_of_others_that_a_profile_may_write_to_is_named() {
+    for mode in Mode::ROOT {
+        let mut site = neighbours(mode);
+        site.start(0);
+        let scripts = site.agent().root.join("scripts").display().to_string();
+        let said = site.agent().command(&["self-check"]).exits(0).stdout;
+        let line =
+            format!("  Profile 'weak': it may write to {scripts}, where script 'plain' of profile 'default' is: ");
+        assert!(said.contains(&line), "{mode:?}: {said}");
+        assert_eq!(said.matches("it may write to").count(), 1, "{mode:?}: {said}");
+        // Its own scripts are no others.
+        let text = std::fs::read_to_string(site.agent().allowlist()).unwrap();
+        let own = text.lines().find(|line| line.starts_with("weak")).unwrap();
+        std::fs::write(site.agent().allowlist(), own).unwrap();
+        let said = site.agent().command(&["self-check"]).exits(0).stdout;
+        assert!(!said.contains("it may write to"), "{mode:?}: {said}");
     }
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 use crate::agent::orders::{self, Kinship};
 use crate::agent::snapshot::Places;
 use crate::cli::out;
-use crate::executor::{OWNS_THE_HOST, Offer, OnDisk, Policy, Rights, lacking, owners};
+use crate::executor::{OWNS_THE_HOST, Offer, OnDisk, Policy, Rights, Shared};
+use crate::executor::{lacking, linked, of_two_names, owners, shared};
 use crate::wire::causes;
 
 /// Whether every profile can be applied here; says what there is to apply them with.
@@ -17,16 +18,31 @@ pub(super) fn kernel(kinship: &Kinship, places: &Places) -> bool {
         // What is wrong with the files, or with what they say, is told by the checks of either.
         return true;
     };
-    for profile in owners(&policy, &OnDisk) {
-        out::line(format!(
-            "  Profile '{profile}': the agent's own places are out of its scripts' reach, but {OWNS_THE_HOST}"
-        ));
-    }
+    warnings(&policy);
     let lacking = lacking(&policy, &OnDisk, &offer);
     for (profile, why) in &lacking {
         out::line(format!("  Profile '{profile}': every run is refused here: {why}"));
     }
     lacking.is_empty()
+}
+
+/// What is no fault where it is meant.
+fn warnings(policy: &Policy) {
+    for profile in owners(policy, &OnDisk) {
+        out::line(format!(
+            "  Profile '{profile}': the agent's own places are out of its scripts' reach, but {OWNS_THE_HOST}"
+        ));
+    }
+    for own in linked(policy) {
+        out::line(format!("  Warning: {}", of_two_names(own)));
+    }
+    for Shared { profile, directory, script: (name, its) } in shared(policy) {
+        out::line(format!(
+            "  Profile '{profile}': it may write to {}, where script '{name}' of profile '{its}' is: that file and \
+             its contract are kept from it; what the script loads from there is not (keep that elsewhere)",
+            directory.display()
+        ));
+    }
 }
 
 /// The process of the executor that runs, where one is to be greeted; `None` where nobody can say which it is.

@@ -13,6 +13,12 @@ use std::time::Duration;
 pub use load::{Loaded, load};
 pub use profile::{Profile, Syscalls};
 
+/// The keys of a profile, for tests that have something for each.
+#[cfg(test)]
+pub(crate) fn profile_keys() -> &'static [&'static str] {
+    &profile::KEYS
+}
+
 use crate::conf::diagnostic::{ConfErrors, Findings, Warnings};
 use crate::conf::endpoint::Endpoint;
 use crate::conf::names::{Account, ProfileName};

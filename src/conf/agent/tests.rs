@@ -269,6 +269,19 @@ fn both_files_errors_appear_together() {
 }
 
 #[test]
+fn every_field_of_a_profile_is_one_of_its_known_keys() {
+    // So that a key which is read is one that the manual describes and that tests try.
+    let text = format!("{:#?}", profile(""));
+    let names = text.lines().filter_map(|line| line.strip_prefix("    ")?.split_once(": ")).map(|(name, _)| name);
+    let fields =
+        names.filter(|name| !name.starts_with(' ') && !["name", "lines", "writable_places", "place"].contains(name));
+    let (mut fields, mut keys) = (fields.collect::<Vec<_>>(), profile::KEYS);
+    fields.sort_unstable();
+    keys.sort_unstable();
+    assert_eq!(fields, keys);
+}
+
+#[test]
 fn each_key_but_those_of_time_takes_a_root_executor() {
     let setting = |key: &str| match key {
         "run_as" => "nobody",

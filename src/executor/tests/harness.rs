@@ -144,12 +144,20 @@ impl Executor {
     /// An executable file. Another process writes it: while this one had it open for writing, a fork elsewhere in the
     /// test binary could keep it so, and exec would fail.
     pub(super) fn script(&self, name: &str, text: &str) -> PathBuf {
+        self.made(name, "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"", text)
+    }
+
+    /// A copy of a program of the host's that has its owner's rights, and the owner is root.
+    pub(super) fn set_user_id(&self, name: &str, program: &str) -> PathBuf {
+        self.made(name, "cp \"$1\" \"$2\" && chmod 4755 \"$2\"", program)
+    }
+
+    /// What a shell's words make of the second of their arguments.
+    fn made(&self, name: &str, words: &str, from: &str) -> PathBuf {
         let path = self.path(name);
-        #[expect(clippy::disallowed_methods, reason = "see above")]
+        #[expect(clippy::disallowed_methods, reason = "a process that writes what this one must not have open")]
         let mut shell = Process::new("/bin/sh");
-        let status =
-            shell.args(["-c", "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"", "sh", text]).arg(&path).status();
-        assert!(status.unwrap().success());
+        assert!(shell.args(["-c", words, "sh", from]).arg(&path).status().unwrap().success());
         path
     }
 

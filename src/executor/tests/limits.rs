@@ -3,8 +3,11 @@
 //!
 //! Most hosts of tests lend none. `cargo xtask vm` boots one that lends all, and says so ([`all_are_lent`]).
 
-use std::fs;
-use std::path::Path;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use super::attempts::tries;
@@ -174,7 +177,7 @@ fn is_gone_with_its_group(limit: Option<Duration>, end: fn(&Run), outcome: &Outc
 }
 
 // Neither can tell the writing of cgroup.kill from the death of the namespace's first process, which ends everybody by
-// itself; the first is there for whoever the kernel has not got round to yet, and is seen to work in `sys::cgroup`.
+// itself. The two below can.
 
 #[test]
 fn a_stubborn_run_in_a_group_is_gone_with_it_when_it_is_cancelled() {
@@ -185,4 +188,66 @@ fn a_stubborn_run_in_a_group_is_gone_with_it_when_it_is_cancelled() {
 fn a_stubborn_run_in_a_group_is_gone_with_it_when_its_time_is_up() {
     let limit = Duration::from_secs(3);
     is_gone_with_its_group(Some(limit), |_| (), &Outcome::TimedOut { limit_ms: 3000 });
+}
+
+/// A process of the host's in the only group of a run, so that the end of that run's namespace is not its own; and the group.
+fn stranger_in_the_group() -> (Child, PathBuf) {
+    #[expect(clippy::disallowed_methods, reason = "a process that does nothing")]
+    let stranger = Command::new("sleep").arg("1000000").spawn().unwrap();
+    let here = Delegation::find().unwrap();
+    let mut entries = fs::read_dir(here.directory()).unwrap().map(|entry| entry.unwrap().path());
+    let group = entries.find(|path| path.file_name().unwrap().to_string_lossy().starts_with("run-")).unwrap();
+    let mut members = OpenOptions::new().write(true).open(group.join("cgroup.procs")).unwrap();
+    members.write_all(stranger.id().to_string().as_bytes()).unwrap();
+    (stranger, group)
+}
+
+#[test]
+fn the_end_of_a_run_kills_its_group_too_and_not_its_namespace_alone() {
+    // Long enough for what comes before it.
+    for limit in [None, Some(Duration::from_secs(15))] {
+        let executor = Executor::root("run_as = root\nkill_grace = 0\nprocesses_max = 20");
+        if !is_applied(&executor, "processes_max", |lent| lent.processes) {
+            return;
+        }
+        until("the end of the first run's group", || groups() == 0);
+        let mut run = executor.run(&order("sh", &["-c", STUBBORN], Mode::Attached).time_limit(limit));
+        assert_eq!(run.line(), "up");
+        let (mut stranger, _) = stranger_in_the_group();
+        let outcome = if limit.is_some() { Outcome::TimedOut { limit_ms: 15_000 } } else { Outcome::Cancelled };
+        if limit.is_none() {
+            run.cancel();
+        }
+        assert_eq!(run.outcome(), outcome);
+        assert!(run.everyone_is_gone(), "{outcome:?}");
+        assert_eq!(stranger.wait().unwrap().signal(), Some(9), "{outcome:?}");
+        until("the end of its group", || groups() == 0);
+    }
+}
+
+#[test]
+fn where_the_group_cannot_be_killed_the_run_is_gone_with_its_namespace_all_the_same() {
+    let executor = Executor::root_under(&["unshare", "--mount"], "run_as = root\nkill_grace = 0\nprocesses_max = 20");
+    if !is_applied(&executor, "processes_max", |lent| lent.processes) {
+        return;
+    }
+    until("the end of the first run's group", || groups() == 0);
+    let mut run = executor.run(&order("sh", &["-c", STUBBORN], Mode::Attached));
+    assert_eq!(run.line(), "up");
+    let (mut stranger, group) = stranger_in_the_group();
+    // As on a kernel from before 5.14, the monitor has no file there that it could write to.
+    let executors = executor.pid().to_string();
+    #[expect(clippy::disallowed_methods, reason = "nobody but the executor sees that mount")]
+    let status = Command::new("nsenter")
+        .args(["--target", &executors, "--mount", "mount", "-t", "tmpfs", "none"])
+        .arg(&group)
+        .status();
+    assert!(status.unwrap().success());
+    run.cancel();
+    assert_eq!(run.outcome(), Outcome::Cancelled);
+    assert!(run.everyone_is_gone());
+    assert_eq!(stranger.try_wait().unwrap(), None, "the group was killed after all");
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+    until("an empty hierarchy", crate::executor::confine::sweep);
 }

@@ -8,6 +8,7 @@ mod confined;
 mod ends;
 mod harness;
 mod kept;
+mod keys;
 mod limits;
 mod machine;
 mod orders;

@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -295,6 +296,37 @@ fn a_job_that_takes_long_to_end_is_never_said_to_go_on() {
     let _agent = original(&site, &[("202 Accepted", running), ("200 OK", running)]);
     let json = site.control(&["--json", "cancel", &id]).exits(2).json();
     assert_eq!(json["hosts"]["old"]["ending"], true, "{json}");
+}
+
+/// Tidies up when it is asked to end, and takes its time until the test says that it is done.
+const TIDIES_UP: &str = "trap 'echo asked; touch {work}/asked; asked=1' TERM; echo begun; echo $$ > {work}/pid
+                         while [ ! -e {work}/go ]; do sleep 0.1; done; echo tidied ${asked:-unasked}";
+
+#[test]
+fn a_cancellation_that_takes_longer_than_its_agent_waits_is_told_as_under_way_and_comes_to_its_end() {
+    let site = Site::builder().sh("wait", TIDIES_UP).section("kill_grace = 3600").start();
+    let id = submitted(&site.control(&["run", "--async", "agent1", "wait"]).exits(0));
+    let (script, _) = waiting(&site);
+    let begun = Instant::now();
+    // Longer than other commands may take: the agent waits as long as it is documented to.
+    let output = site.control_command(&["cancel", &id]).stdin(Stdio::null()).output().unwrap();
+    assert!(begun.elapsed() >= Duration::from_secs(20), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    let told = "(being ended: it is killed when its profile's kill_grace has passed)";
+    assert!(said.contains(&format!("[PENDING]\n==> agent1  [running]\n    {told}\n")), "{said}");
+    site.agent().line("cancel").is(&[
+        "ACTION=cancel",
+        "DISPATCHER=control-1",
+        "PEER=127.0.0.1",
+        &format!("REQID={id}"),
+        "STATUS=running",
+    ]);
+    assert!(site.agent().work("asked").exists() && host::alive(script), "it was asked, and has its grace");
+    go(&site);
+    let said = site.control(&["wait", &id]).exits(1).stdout;
+    assert!(said.contains("==> agent1  [done  exit:126]\n    cancelled\nbegun\nasked\ntidied 1\n"), "{said}");
+    site.control(&["cancel", &id]).exits(0);
 }
 
 #[test]

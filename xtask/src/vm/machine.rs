@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::Outcome;
 
 /// How long the machine may run. It takes seconds to boot, and emulation costs a test up to thirty times its time.
-const PATIENCE: Duration = Duration::from_mins(15);
+const PATIENCE: Duration = Duration::from_mins(30);
 /// What the first program says last.
 const VERDICT: &str = "ctrl-exec-vm: tests ended with ";
 /// What the kernel is told in any case.

@@ -21,8 +21,9 @@ use crate::{Outcome, dist};
 /// The library's tests that run where nothing else is said.
 ///
 /// Not those of the private executor: they race the scheduler, which an emulated machine on a busy host may lose.
-const TESTS: [&str; 9] = [
+const TESTS: [&str; 10] = [
     "executor::tests::confined",
+    "executor::tests::keys",
     "executor::tests::limits",
     "executor::tests::machine",
     "executor::tests::persons",

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::super::attempts::tries;
 use super::super::harness::Executor;
 use crate::sys::attempt::{REFUSED, SET_ID};
+use crate::wire::outcome::Outcome;
 use std::os::unix::fs::MetadataExt as _;
 
 /// The lines of a profile that may mount.
@@ -163,6 +164,30 @@ fn a_shell_of_roots_is_not_left_where_others_find_it() {
         // And the twin: a program without the bits.
         let said = executor.says("cp /bin/sh {}/open/other && chmod 555 {}/open/other && {}/open/other -c 'echo runs'");
         assert_eq!(said, "runs\n", "{profile}");
+    }
+}
+
+#[test]
+fn a_set_user_id_program_of_the_hosts_that_a_script_writes_to_is_none_any_more() {
+    for profile in [
+        "run_as = root\nwritable = {}/open",
+        "run_as = root\nwritable = {}/open\nsyscalls = off",
+        "run_as = root\ncaps = CAP_CHOWN,CAP_FOWNER\nwritable = {}/open",
+        "run_as = root",
+    ] {
+        let executor = Executor::root(profile);
+        let bits = |file: &Path| std::fs::metadata(file).unwrap().mode() & 0o7777;
+        for text in ["echo x >> $0", ": > $0", "cp /bin/true $0"] {
+            let file = executor.set_user_id("open/program", "/bin/grep");
+            assert_eq!(bits(&file), 0o4755);
+            let (outcome, _, errors) = executor.shell(text, &[file.to_str().unwrap()]).finish();
+            assert_eq!((outcome, errors.as_str()), (Outcome::Exited { code: 0 }, ""), "{profile}: {text}");
+            assert_eq!(bits(&file), 0o755, "{profile}: {text}");
+        }
+        // And the twin, which it only reads.
+        let file = executor.set_user_id("open/other", "/bin/grep");
+        assert_eq!(executor.says(&format!("head -c 1 {} | wc -c", file.display())), "1\n");
+        assert_eq!(bits(&file), 0o4755, "{profile}");
     }
 }
 

@@ -122,6 +122,35 @@ fn a_writable_path_that_shows_what_is_hidden_is_refused() {
     assert_eq!(twin.says("echo x > {}/free/x; echo y > {}/alias/open/y; cat {}/free/x {}/alias/open/y"), "x\ny\n");
 }
 
+#[test]
+fn a_file_of_the_agents_own_with_another_name_refuses_scripts_that_could_come_to_it_there() {
+    let one = &STRONG[..1];
+    for (own, profiles) in [("key", &STRONG[..]), ("agent.conf", one), ("scripts.conf", one), ("crt", one), ("ca", one)]
+    {
+        let linked = mounting(&format!("umask 077; echo '# x' >> $D/conf/{own}; ln $D/conf/{own} $D/other/name"));
+        let linked = linked.each_ref().map(String::as_str);
+        for profile in profiles {
+            let executor = Executor::root_under(&linked, profile);
+            let Outcome::Refused(refusal) = executor.shell("echo ran", &[]).outcome() else {
+                panic!("{own} of {profile} is not refused")
+            };
+            let place = executor.path("conf").join(own).display().to_string();
+            assert_eq!(refusal.code(), "own-linked");
+            assert!(refusal.text().contains(&format!("{place} has another name")), "{refusal:?}");
+        }
+    }
+    // Whoever has no such rights is kept away by the file's mode.
+    let linked = mounting("umask 077; echo secret > $D/conf/key; ln $D/conf/key $D/other/name");
+    let twin = Executor::root_under(&linked.each_ref().map(String::as_str), "run_as = bin");
+    let said = twin.says("cat {}/other/name; echo ran");
+    assert!(said.contains("Permission denied") && said.ends_with("ran\n"), "{said}");
+    // Another name in the directory that is hidden is hidden with it.
+    let beside = mounting("echo secret > $D/conf/key; ln $D/conf/key $D/conf/.tmp-key");
+    let twin = Executor::root_under(&beside.each_ref().map(String::as_str), one[0]);
+    let said = twin.says("cat {}/conf/key {}/conf/.tmp-key; echo ran");
+    assert!(!said.contains("secret") && said.ends_with("ran\n"), "{said}");
+}
+
 /// Two scripts of a stronger profile and one of the same, all where the profile may write.
 fn listing(writable: &str) -> Executor {
     let scripts = "strong = {}/open/deep/strong profile=strong\nmine = {}/open/mine\n";
