@@ -63,7 +63,7 @@ pub enum ExecEvent<'a> {
         /// Whether the init system made the socket.
         handed_over: bool,
     },
-    /// Somebody connected who is neither the agent nor root.
+    /// Somebody connected who is neither the agent nor root, or a confined script that is root.
     Stranger {
         /// Whose process it was.
         uid: u32,

@@ -47,6 +47,10 @@ impl Offer {
     }
 }
 
+/// What is missing where there are no user namespaces.
+pub(super) const USER_NAMESPACES: &str = "mounts are locked to their places with a user namespace, in which no script ever is: \
+    the kernel must have them, and sysctl user.max_user_namespaces must allow some, such as 1000";
+
 /// The version of Landlock to use for a run; none if the kernel has none and the profile can do without.
 pub(super) fn landlock(confinement: &Confinement, version: Option<u32>) -> Result<Option<u32>, Unenforceable> {
     if version.is_none() && confinement.profile().readable.is_some() {
@@ -76,6 +80,9 @@ pub(super) fn applicable(confinement: &Confinement, offer: &Offer) -> Result<Mea
     if !offer.kernel.mount_setattr {
         let why = "this kernel has no mount_setattr (5.12 or later), or a filter of system calls keeps it away";
         return Err(Unenforceable { key: "namespaces", why: why.to_owned() });
+    }
+    if !offer.kernel.user_namespaces {
+        return Err(Unenforceable { key: "locked", why: USER_NAMESPACES.to_owned() });
     }
     landlock(confinement, offer.kernel.landlock)?;
     if !confinement.calls().is_nothing() && !offer.kernel.seccomp {

@@ -109,7 +109,7 @@ impl Policy {
             return Ok(Self { paths: Paths::Any, ..policy });
         };
         let confinements = Confinements::new(loaded, allowlist, &OnDisk)?.and_hidden(socket);
-        judge(loaded, front_end)?;
+        judge(&loaded.settings, &loaded.allowlist, front_end)?;
         Ok(Self { confinements: Some(confinements), ..policy })
     }
 
@@ -150,18 +150,18 @@ fn trusted(path: &Path) -> Result<Vec<u8>, String> {
 
 /// No profile may write where the agent's files are, and none names a front-end's account: a script of that account
 /// could give orders itself, past trust map, hook and log.
-fn judge(loaded: &Loaded, front_end: Option<&Account>) -> Result<(), String> {
-    let settings = &loaded.settings;
-    settings
-        .writable_errors(loaded.allowlist.file(), |path| meanings(path, &OnDisk))
-        .map_err(|errors| errors.to_string())?;
+pub(super) fn judge(settings: &Settings, allowlist: &Allowlist, front_end: Option<&Account>) -> Result<(), String> {
+    settings.writable_errors(allowlist.file(), |path| meanings(path, &OnDisk)).map_err(|errors| errors.to_string())?;
     let taken = [uid(&settings.user)?, front_end.map(|account| account.uid().as_raw())];
     let mut faults = Vec::new();
     for (name, profile) in &settings.profiles {
         let Some(run_as) = &profile.run_as else { continue };
-        let uid = uid(run_as)?;
-        if uid.is_some() && taken.contains(&uid) {
-            let (place, example) = (run_as.place(&settings.file), settings.user.another());
+        let own = uid(run_as)?;
+        if own.is_some() && taken.contains(&own) {
+            let is_free =
+                |name: &&str| uid(&Configured::Name((*name).to_owned())).is_ok_and(|uid| !taken.contains(&uid));
+            let example = ["nobody", "daemon", "bin"].into_iter().find(is_free).unwrap_or("scripts");
+            let place = run_as.place(&settings.file);
             faults.push(format!(
                 "{place}: Profile '{name}': run_as '{}' is the agent's own account: a script could give orders past the \
                  agent's checks\nhelp: name another account, for example 'run_as = {example}', or one made for it",

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use super::decide::decide;
 use super::host::OnDisk;
-use super::policy::Policy;
+use super::policy::{Policy, Rights, judge};
 use crate::conf::agent::{Profile, Settings};
 use crate::conf::scripts::Allowlist;
-use crate::conf::{Root, Source};
+use crate::conf::{self, Root, Source};
 use crate::sys::file;
 use crate::wire::causes;
 use crate::wire::name::{RequestId, ScriptName};
@@ -20,24 +20,33 @@ const LIMIT: usize = 2 * 1024 * 1024;
 /// The decision about the script `name`: `OK path=P|profile=N|run_as=U|nnp=0/1|caps=A,B|writable=X:Y`, or `DENY` and
 /// why, with the full reason besides.
 ///
-/// It asks the very decision that a run asks. Unlike the service it reads files that are not root's alone, so that a
-/// configuration can be tried before it is put in place, and a profile that is not defined is an answer and no fault.
+/// It asks the very decision that a run asks, with what the service asks of every profile before. Unlike the service it reads
+/// files that are not root's alone, so that a configuration can be tried before it is put in place, and a profile that is not
+/// defined is an answer and no fault.
 ///
 /// # Errors
-/// Every fault of either file with its place, for people.
+/// Every fault of either file with its place, for people; a profile that may write where the agent's own files are, or that
+/// has the agent's account, is one.
 pub fn resolve(config: &Path, allowlist: &Path, root: &Root, name: &str) -> Result<(String, Option<String>), String> {
     let read = |path: &Path| match file::read_bounded(path, LIMIT) {
         Ok(bytes) => Ok(Source::new(path, bytes)),
         Err(error) => Err(causes::on_one_line(&error)),
     };
-    let (settings, _) = Settings::parse(&read(config)?, root).map_err(|errors| errors.to_string())?;
-    let (allowlist, _) = Allowlist::parse(&read(allowlist)?).map_err(|errors| errors.to_string())?;
+    let (agent, scripts) = (read(config)?, read(allowlist)?);
+    let path = allowlist;
+    let (settings, _) = Settings::parse(&agent, root).map_err(|errors| errors.to_string())?;
+    let (allowlist, _) = Allowlist::parse(&scripts).map_err(|errors| errors.to_string())?;
     settings.profile_errors().map_err(|errors| errors.to_string())?;
     let denied = |refusal: &Refusal| (format!("DENY {}", word(refusal.code())), Some(refusal.text().to_owned()));
     let not_listed = || ("DENY not-allowlisted".to_owned(), None);
     let Ok(name) = ScriptName::parse(name) else { return Ok(not_listed()) };
     let Some(entry) = allowlist.get(&name) else { return Ok(not_listed()) };
-    let mut policy = Policy::of(&settings, &allowlist);
+    judge(&settings, &allowlist, None)?;
+    let mut policy = match conf::agent::load(&agent, &scripts, root) {
+        Ok(loaded) => Policy::judged(&loaded, path, Rights::Root { front_end: None, socket: None })?,
+        // What is wrong with both together is that some script's profile is not defined.
+        Err(_) => Policy::of(&settings, &allowlist),
+    };
     // No arguments are given here, so none are counted.
     policy.scripts.values_mut().for_each(|script| script.pins.args = None);
     let order = Order::new(name, vec![], RequestId::from_random([0; 8]), Mode::Attached);
@@ -78,7 +87,7 @@ mod tests {
     use super::*;
     use crate::sys::file::{Access, write_atomic};
 
-    const AGENT: &str = "port = 7443\ncert = /c\nkey = /k\nca = /a\nscript_dirs = /bin:/usr/bin\n\
+    const AGENT: &str = "port = 7443\ncert = /etc/x/c\nkey = /etc/x/k\nca = /etc/x/a\nscript_dirs = /bin:/usr/bin\n\
         [profile default]\nrun_as = nobody\n[profile ops]\nrun_as = 0\ncaps = CAP_CHOWN CAP_KILL\nwritable = /srv:/opt\n\
         no_new_privileges = no\n";
     const SCRIPTS: &str = "a = /bin/true\nb = /bin/sh profile=ops\nc = /bin/ls profile=none\nd = /etc/passwd\n";
@@ -107,12 +116,27 @@ mod tests {
         let dir = tempfile::tempdir_in("/tmp").unwrap();
         let (config, allowlist) = (dir.path().join("agent.conf"), dir.path().join("scripts.conf"));
         write_atomic(&config, agent.as_bytes(), Access::public()).unwrap();
-        write_atomic(&allowlist, format!("a = {}\n", config.display()).as_bytes(), Access::public()).unwrap();
+        let script = dir.path().join("script");
+        write_atomic(&script, b"#!/bin/sh\n", Access::public()).unwrap();
+        write_atomic(&allowlist, format!("a = {}\n", script.display()).as_bytes(), Access::public()).unwrap();
         let (line, reason) = resolve(&config, &allowlist, &Root::new(None), "a").unwrap();
         assert_eq!(line, "DENY not-trusted");
         assert!(reason.unwrap().contains("/tmp has mode 1777"));
         write_atomic(&config, format!("trusted_paths = no\n{agent}").as_bytes(), Access::public()).unwrap();
         assert!(resolve(&config, &allowlist, &Root::new(None), "a").unwrap().0.starts_with("OK path="));
+    }
+
+    /// As the service does, which would not start with it.
+    #[test]
+    fn what_the_service_would_refuse_is_never_said_to_be_in_order() {
+        let scripts =
+            |name: &str, agent: &str| answer(&format!("user = bin\nasync_runs_dir = /srv/runs\n{agent}"), name);
+        let text = scripts("a", AGENT).unwrap_err();
+        assert!(text.contains("'ops'") && text.contains("'/srv/runs', where async_runs_dir is"), "{text}");
+        let agent = AGENT.replace("/srv:/opt", "/opt");
+        assert!(scripts("a", &agent).unwrap().0.starts_with("OK path="));
+        let text = scripts("a", &agent.replace("run_as = nobody", "run_as = bin")).unwrap_err();
+        assert!(text.contains("is the agent's own account") && text.contains("'run_as = nobody'"), "{text}");
     }
 
     #[test]

@@ -25,7 +25,8 @@
 //!    copies go to their places, and what is not to be written in them is kept (`own`); for a run without `writable`, the
 //!    control groups become read-only;
 //! 7. the agent's own places are hidden, last, so that nothing lies over them;
-//! 8. the properties are read back.
+//! 8. the properties are read back;
+//! 9. the whole of it is copied once more, so that the kernel locks each mount to its place ([`lock`]).
 //!
 //! **Invariant:** a tree that was prepared is used only while the host's table of mounts is the one that it was made from
 //! (`household`), and while the host has the same directories below its private places. Files that were made meanwhile show in
@@ -38,6 +39,7 @@
 //! | device nodes can be written on a read-only mount | `/dev` is private, and no other mount has devices |
 //! | so can sockets and FIFOs | `/run`, `/tmp` and `/dev` are private: the sockets of the host's services are not there |
 //! | descriptors, also of directories, opened before | all but the three standard ones are closed; those are pipes and files |
+//! | descriptors of directories, handed on by one run to another that outlives it | mounts are locked: what is covered stays so |
 //! | `/proc/PID/root` of other processes | a process namespace: there are no other processes |
 //! | a fresh `/proc` is writable | it is mounted read-only |
 //! | user namespaces | the filter of system calls |
@@ -65,6 +67,7 @@ use super::fence::{self, Fence};
 use super::kind::{Kind, PRIVATE, Piece};
 use super::workshop::{self, Blinds, Made};
 use crate::sys::file::Identity;
+use crate::sys::locks::{self, Locks};
 use crate::sys::mount::{self, Attributes, Fresh};
 use crate::sys::process::{self, Fault};
 
@@ -113,6 +116,16 @@ pub(super) fn complete(
     confinement.hidden().iter().try_for_each(|place| hide(place, blinds))?;
     prove(Path::new("/"), kind.whole())?;
     prove(Path::new("/proc"), CLOSED)
+}
+
+/// Step 9. Without it a run that is over would leave to whoever has a directory of it the host's own tree, with nothing hidden.
+pub(super) fn lock(locks: &Locks) -> Result<(), Fault> {
+    let place = Path::new("/proc");
+    locks.close().map_err(Fault::confining("locked"))?;
+    if locks::is_locked(place).map_err(Fault::confining("locked"))? {
+        return Ok(());
+    }
+    Err(Fault::unproven("locked", format_args!("what is mounted at {} is not", place.display())))
 }
 
 /// The writable paths, parents before what lies below them.

@@ -12,6 +12,8 @@ pub struct Kernel {
     pub mount_setattr: bool,
     /// Filters on system calls: seccomp(2), on a machine that there is a filter for.
     pub seccomp: bool,
+    /// User namespaces, of which more than none may be made (`user.max_user_namespaces`, namespaces(7)).
+    pub user_namespaces: bool,
 }
 
 /// Asks the kernel. It takes a few microseconds.
@@ -22,6 +24,8 @@ pub fn probe() -> Kernel {
         landlock: landlock::version(),
         mount_setattr: says(Numbers::MountSetattrOfNothing, libc::EINVAL),
         seccomp: says(Numbers::SeccompWithoutFilter, libc::EFAULT) && seccomp::is_for_this_machine(),
+        user_namespaces: std::fs::read_to_string("/proc/sys/user/max_user_namespaces")
+            .is_ok_and(|most| most.trim().parse().is_ok_and(|most: u64| most > 0)),
     }
 }
 
@@ -39,6 +43,9 @@ mod tests {
         let kernel = probe();
         assert_eq!((kernel, filters()), (probe(), before));
         assert_eq!(kernel.landlock, landlock::version());
-        assert!(kernel.mount_setattr && kernel.seccomp, "the tests of the executor need both: {kernel:?}");
+        assert!(
+            kernel.mount_setattr && kernel.seccomp && kernel.user_namespaces,
+            "the tests of the executor need all: {kernel:?}"
+        );
     }
 }

@@ -20,6 +20,7 @@ pub mod landlock;
 pub mod listener;
 pub mod listening;
 pub mod localtime;
+pub mod locks;
 pub mod memory;
 pub mod mount;
 pub mod mounts;

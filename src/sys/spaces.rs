@@ -30,8 +30,7 @@ impl Spaces {
     pub fn own(network: bool) -> io::Result<Self> {
         let open = |name: &str| File::open(format!("/proc/self/ns/{name}")).map(OwnedFd::from);
         let network = network.then(|| open("net")).transpose()?;
-        let root = fcntl::open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-        Ok(Self { processes: open("pid")?, mounts: open("mnt")?, objects: open("ipc")?, root, network })
+        Ok(Self { processes: open("pid")?, mounts: open("mnt")?, objects: open("ipc")?, root: root()?, network })
     }
 
     /// To be sent to another process, which puts them together again with [`Spaces::received`].
@@ -52,7 +51,7 @@ impl Spaces {
     }
 
     /// Joins those of System V objects, of network if it is one of these, and of mounts, with the root directory of whoever made
-    /// them as this process's root and working directory: setns(2) alone would lead out of a chroot(2).
+    /// them as this process's root and working directory.
     ///
     /// **Invariant:** the caller shares neither its directories nor its descriptors with another process.
     ///
@@ -63,15 +62,25 @@ impl Spaces {
         if let Some(network) = &self.network {
             setns(network, CloneFlags::CLONE_NEWNET)?;
         }
-        setns(&self.mounts, CloneFlags::CLONE_NEWNS)?;
-        fchdir(&self.root)?;
-        Ok(chroot(".")?)
+        enter(&self.mounts, &self.root)
     }
 
     /// The next children of this process are in that of processes.
     pub(super) fn lead_children_in(&self) -> io::Result<()> {
         Ok(setns(&self.processes, CloneFlags::CLONE_NEWPID)?)
     }
+}
+
+/// The root directory of this process.
+pub(super) fn root() -> io::Result<OwnedFd> {
+    Ok(fcntl::open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
+}
+
+/// Joins a namespace of mounts, with a root directory that is in it: setns(2) alone would lead out of a chroot(2).
+pub(super) fn enter(mounts: &OwnedFd, root: &OwnedFd) -> io::Result<()> {
+    setns(mounts, CloneFlags::CLONE_NEWNS)?;
+    fchdir(root)?;
+    Ok(chroot(".")?)
 }
 
 /// From now on this process has a host name of its own, which is the host's for the time being.

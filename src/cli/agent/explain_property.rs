@@ -251,7 +251,7 @@ impl Case {
     fn offer(&self) -> Offer {
         let (groups, landlock, seccomp) = self.offer;
         let controllers = Controllers { memory: groups, processes: groups, cpu: groups && landlock };
-        let kernel = Kernel { landlock: landlock.then_some(5), mount_setattr: true, seccomp };
+        let kernel = Kernel { landlock: landlock.then_some(5), mount_setattr: true, seccomp, user_namespaces: true };
         Offer { kernel, controllers, ..Offer::look(None) }
     }
 }

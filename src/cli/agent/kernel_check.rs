@@ -78,7 +78,8 @@ fn kernel_text(offer: &Offer) -> String {
     let landlock = kernel.landlock.map_or_else(|| "no Landlock".to_owned(), |version| format!("Landlock {version}"));
     let has = |there: bool, name: &str| if there { name.to_owned() } else { format!("NO {name}") };
     let (mounts, filters) = (has(kernel.mount_setattr, "mount_setattr"), has(kernel.seccomp, "seccomp"));
-    format!("{landlock}, {mounts}, {filters}; user namespaces are not needed")
+    let users = has(kernel.user_namespaces, "user namespaces");
+    format!("{landlock}, {mounts}, {filters}, {users}")
 }
 
 fn groups_text(offer: &Offer) -> String {

@@ -3,7 +3,9 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::Path;
 
@@ -14,7 +16,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType};
 use nix::sys::stat::Mode;
 
 use super::harness::Executor;
-use crate::sys::attempt;
+use crate::sys::{attempt, fdpass};
 
 /// Set for such a script: what it tries, one attempt after another, separated by semicolons.
 const ATTEMPTS: &str = "CTRL_EXEC_TEST_ATTEMPTS";
@@ -70,6 +72,7 @@ fn attempt(words: &[&str]) -> io::Result<()> {
             let socket = UdpSocket::bind("0.0.0.0:0")?;
             socket.send_to(b"x", address).map(drop)
         }
+        ["lend", directory, socket] => lend(directory, socket),
         ["unix", path] => UnixStream::connect(path).map(drop),
         ["abstract", name] => UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?).map(drop),
         ["files", most] => open_files(most.parse().unwrap()),
@@ -79,6 +82,12 @@ fn attempt(words: &[&str]) -> io::Result<()> {
         }
         _ => panic!("{words:?}"),
     }
+}
+
+/// Sends a directory to whoever listens at a socket.
+fn lend(directory: &str, socket: &str) -> io::Result<()> {
+    let directory = File::options().read(true).custom_flags(OFlag::O_DIRECTORY.bits()).open(directory)?;
+    fdpass::send(&UnixStream::connect(socket)?, b"d", &[directory.as_fd()]).map(drop)
 }
 
 /// A socket of a family by name.

@@ -14,6 +14,7 @@ use std::io;
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{kill, killpg};
+use nix::sys::wait::waitpid;
 use nix::unistd::{self, ForkResult};
 
 use crate::sys::call::{Numbers, call};
@@ -68,11 +69,31 @@ pub fn fork() -> io::Result<Fork> {
 ///
 /// # Errors
 /// As [`fork`].
-pub fn fork_for_exec(mut work: impl FnMut()) -> io::Result<Pid> {
+pub fn fork_for_exec(work: impl FnMut()) -> io::Result<Pid> {
+    borrowing(0, work)
+}
+
+/// Does `work` in a process of its own that shares this one's memory and descriptors, and ends: what it becomes, and whatever
+/// else of a process's own it changes, ends with it.
+///
+/// **Invariant:** as [`fork`], the caller has one thread.
+///
+/// # Errors
+/// That of `work`, or as [`fork`], or somebody has killed the process.
+pub fn aside<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let (mut work, mut result) = (Some(work), None);
+    let child = borrowing(libc::CLONE_FILES, || result = work.take().map(|work| work()))?;
+    // It has ended; this is to bury it, whatever it ended by.
+    let _ = waitpid(child, None);
+    result.unwrap_or_else(|| Err(io::ErrorKind::Interrupted.into()))
+}
+
+/// A process that borrows memory, and shares what `shared` says.
+fn borrowing(shared: i32, mut work: impl FnMut()) -> io::Result<Pid> {
     /// Bytes of stack; only what is used is ever real.
     const STACK: usize = 1 << 20;
     let mut work: &mut dyn FnMut() = &mut work;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | shared | libc::SIGCHLD;
     let (access, kind) =
         (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK);
     #[expect(unsafe_code, reason = "clone has no safe binding")]
@@ -92,10 +113,10 @@ pub fn fork_for_exec(mut work: impl FnMut()) -> io::Result<Pid> {
     }
 }
 
-/// The child of [`fork_for_exec`], from its first instruction.
+/// The child of [`borrowing`], from its first instruction.
 extern "C" fn run_and_end(work: *mut libc::c_void) -> libc::c_int {
     #[expect(unsafe_code, reason = "an argument of clone is untyped")]
-    // SAFETY: `fork_for_exec`, the only caller, passes a pointer of this type to a live value that nobody else uses.
+    // SAFETY: `borrowing`, the only caller, passes a pointer of this type to a live value that nobody else uses.
     let work = unsafe { &mut *work.cast::<&mut dyn FnMut()>() };
     work();
     end(FAILED)
@@ -192,6 +213,20 @@ pub fn give_way() -> io::Result<()> {
 #[must_use]
 pub fn own_id() -> Pid {
     unistd::getpid()
+}
+
+/// Whether a process is in the same process namespace as this one, and not in one further in, as a confined script is
+/// (`NSpid`, `proc_pid_status(5)`).
+///
+/// # Errors
+/// The process is gone, or is in a namespace that this one cannot see into; there is no `/proc`.
+pub fn is_a_neighbour(pid: Pid) -> io::Result<bool> {
+    let depth = |process: &str| -> io::Result<usize> {
+        let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        numbers.map(|numbers| numbers.split_whitespace().count()).ok_or_else(|| io::ErrorKind::Unsupported.into())
+    };
+    Ok(depth(&pid.to_string())? == depth("self")?)
 }
 
 /// Permissions that new files do not get.

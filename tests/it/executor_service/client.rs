@@ -36,8 +36,20 @@ const MARK: &str = "SCENE:";
 /// Plays a scene as `uid` and gives back what it saw.
 pub(super) fn play(uid: u32, socket: &Path, scene: &str) -> String {
     let mut command = Command::new("/proc/self/exe");
+    command.uid(uid).gid(uid);
+    play_in(command, socket, scene)
+}
+
+/// Plays a scene as root in a process namespace of its own, as a confined script would that has come to the socket.
+pub(super) fn play_further_in(socket: &Path, scene: &str) -> String {
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork"]).arg(std::env::current_exe().unwrap());
+    play_in(command, socket, scene)
+}
+
+fn play_in(mut command: Command, socket: &Path, scene: &str) -> String {
     command.args(["executor_service::client::client_role", "--exact", "--nocapture", "--test-threads=1"]);
-    command.env(SCENE, scene).env(SOCKET, socket).uid(uid).gid(uid).current_dir("/");
+    command.env(SCENE, scene).env(SOCKET, socket).current_dir("/");
     let ran = finish(command, "");
     let seen = ran.stderr.split(MARK).nth(1).unwrap_or_else(|| panic!("no scene was played: {ran:?}"));
     seen.lines().next().unwrap().to_owned()

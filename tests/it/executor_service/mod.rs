@@ -16,7 +16,7 @@ use crate::harness::executor::{Mode, Service};
 use crate::harness::process::{finish, program};
 use crate::harness::site::Builder;
 use crate::harness::{Site, audit, binary, eventually, host};
-use client::{AGENT, STRANGER, play};
+use client::{AGENT, STRANGER, play, play_further_in};
 
 fn builder() -> Builder {
     Site::builder().executor(Mode::System).sh("ok", "echo ran as $(id -u)")
@@ -49,6 +49,18 @@ fn who_is_neither_the_agent_nor_root_is_closed_without_a_byte_and_logged() {
     let line = site.agent().service().line_where("exec-peer-reject", |_| true);
     assert_eq!((line.ident.as_str(), line.get("PEER_UID")), ("ctrl-exec-exec", Some("1")));
     assert_eq!(play(AGENT, &socket, "hello"), "\"done\"");
+}
+
+#[test]
+fn a_script_that_is_root_and_comes_to_the_socket_nevertheless_gives_no_orders() {
+    let site = service(builder());
+    let socket = site.agent().socket();
+    for scene in ["hello", "reload", "unlisted"] {
+        assert!(!play_further_in(&socket, scene).contains("done"), "{scene}");
+        let line = site.agent().service().line_where("exec-peer-reject", |_| true);
+        assert_eq!(line.get("PEER_UID"), Some("0"), "{scene}");
+    }
+    assert_eq!(play(0, &socket, "hello"), "\"done\"");
 }
 
 /// Each as the agent's account through the real socket; afterwards the executor serves as before.

@@ -10,7 +10,7 @@ const WHOLE: fn(&mut Offer) = |_| {};
 #[test]
 fn a_profile_that_this_host_cannot_apply_is_named_with_what_it_lacks() {
     let site = Site::new();
-    let kernel = Kernel { landlock: Some(1), mount_setattr: true, seccomp: true };
+    let kernel = Kernel { landlock: Some(1), mount_setattr: true, seccomp: true, user_namespaces: true };
     let controllers = Controllers { memory: true, processes: false, cpu: true };
     let caps = (0..41).fold(Set::default(), Set::with);
     let full = Offer { kernel, controllers, caps, files: 4096, running: true };
@@ -19,7 +19,7 @@ fn a_profile_that_this_host_cannot_apply_is_named_with_what_it_lacks() {
         change(&mut offer);
         offer
     };
-    let cases: [Lost; 13] = [
+    let cases: [Lost; 14] = [
         (&["memory_max = 64M", "cpu_max = 9", "processes_max = 5", "readable = /usr"], WHOLE, ""),
         (&["memory_max = 64M"], |offer| offer.controllers.memory = false, "memory_max: "),
         (&["cpu_max = 9"], |offer| offer.controllers.cpu = false, "cpu_max: "),
@@ -31,6 +31,7 @@ fn a_profile_that_this_host_cannot_apply_is_named_with_what_it_lacks() {
         (&["syscalls = off"], |offer| offer.kernel.seccomp = false, "syscalls: "),
         (&["syscalls = off", "allow_dangerous_caps = yes"], |offer| offer.kernel.seccomp = false, ""),
         (&["syscalls = default"], |offer| offer.kernel.mount_setattr = false, "namespaces: "),
+        (&["syscalls = default"], |offer| offer.kernel.user_namespaces = false, "locked: "),
         (&["caps = CAP_CHOWN"], |offer| offer.caps = Set::default(), "caps: CAP_CHOWN "),
         (&["writable = {}/work"], WHOLE, ""),
     ];

@@ -1,10 +1,18 @@
 //! What lies around the agent's own places: nobody puts something else there, and nobody comes to them by another way.
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use super::super::harness::Executor;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+use nix::unistd::Pid;
+
+use super::super::attempts::tries;
+use super::super::harness::{Executor, until};
+use crate::sys::fdpass;
 use crate::wire::control::Reloaded;
 use crate::wire::outcome::Outcome;
 
@@ -149,6 +157,48 @@ fn a_file_of_the_agents_own_with_another_name_refuses_scripts_that_could_come_to
     let twin = Executor::root_under(&beside.each_ref().map(String::as_str), one[0]);
     let said = twin.says("cat {}/conf/key {}/conf/.tmp-key; echo ran");
     assert!(!said.contains("secret") && said.ends_with("ran\n"), "{said}");
+}
+
+/// Whether the first process of a process namespace is anywhere below this one.
+fn has_inits(above: Pid) -> bool {
+    let own = fs::read_to_string(format!("/proc/{above}/status")).unwrap_or_default();
+    // One in a namespace of its own has a number there besides those that it has here.
+    let depth =
+        |status: &str| status.lines().find(|line| line.starts_with("NSpid:")).map(|line| line.split('\t').count());
+    let listed = fs::read_to_string(format!("/proc/{above}/task/{above}/children")).unwrap_or_default();
+    listed.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).any(|pid| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        depth(&status) > depth(&own) || has_inits(pid)
+    })
+}
+
+/// What a run had covered stays so for whoever it has given a directory to, when it is over and its namespaces are gone.
+#[test]
+fn a_directory_that_is_handed_on_shows_nothing_more_when_its_run_is_over() {
+    for more in ["", "\nreadable = /", "\nwritable = {}/open\nnetwork = no", "\nwritable = {}/open\nsyscalls = off"] {
+        let executor = Executor::root(&format!("run_as = root{more}"));
+        executor.write("conf/agent.key", "secret");
+        executor.write("other/x", "plain");
+        let socket = executor.path("open/socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        fs::set_permissions(&socket, PermissionsExt::from_mode(0o777)).unwrap();
+        assert_eq!(tries(&executor, &[&format!("lend / {}", socket.display())]), ["done"], "{more}");
+        let (connection, _) = listener.accept().unwrap();
+        let root = fdpass::receive(&connection, &mut [0; 1], 1).unwrap().descriptors.pop().unwrap();
+        // With the first of its processes its namespaces go.
+        until("the end of its first process", || !has_inits(executor.pid()));
+        let at = |name: &str, how| {
+            let path = executor.path(name);
+            let opened = openat(&root, path.strip_prefix("/").unwrap(), how, Mode::empty()).map(File::from);
+            opened.and_then(|file| Ok(std::io::read_to_string(file).unwrap_or_default()))
+        };
+        let seen = ["conf/agent.key", "conf/agent.conf"].map(|name| at(name, OFlag::O_RDONLY));
+        assert!(seen.iter().all(Result::is_err), "{more}: {seen:?}");
+        assert!(at("conf/agent.conf", OFlag::O_WRONLY).is_err(), "{more}");
+        // In the host's `/tmp` that is covered as well, unless the run has it.
+        let beside = if more.contains("writable") { Err(Errno::ENOENT) } else { Ok("plain".to_owned()) };
+        assert_eq!(at("other/x", OFlag::O_RDONLY), beside, "{more}");
+    }
 }
 
 /// Two scripts of a stronger profile and one of the same, all where the profile may write.
