@@ -16,12 +16,12 @@ use tokio_rustls::server::TlsStream;
 
 use super::gate::{self, Peer, Refused};
 use super::kept::Kept;
-use super::metrics::Turned;
+use super::metrics::{Counted, Turned, Verb, Verdict};
 use super::route;
 use super::state::Agent;
 use crate::audit::{Event, Level};
 use crate::net::handshakes::Place;
-use crate::net::serve::{self as net, Bounds};
+use crate::net::serve::{self as net, Bounds, Unreadable};
 use crate::net::slots::Slot;
 use crate::sys::{clock, socket};
 use crate::tls;
@@ -152,12 +152,20 @@ async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, (peer, own):
     let leave = timeout(term, leave(agent.leaving.subscribe(), judged.subscribe()));
     let leave = async { drop(leave.await) };
     tokio::select! {
-        () = net::serve(stream, bounds(agent), leave, answer) => {}
+        unreadable = net::serve(stream, bounds(agent), leave, answer) => {
+            unreadable.into_iter().for_each(|Unreadable(reason)| malformed(agent, address, &reason));
+        }
         () = kept.one_too_many() => overloaded(agent, address),
     }
     if !proven && !own && !*judged.borrow() {
         agent.unproven(address);
     }
+}
+
+/// What came was no request, and was answered. It was the last on its connection, so there is one such line for each.
+fn malformed(agent: &Agent, peer: IpAddr, reason: &str) {
+    agent.log().emit(Event::new(Level::Warning, "request-malformed").field("PEER", peer).field("REASON", reason));
+    Counted::new(Arc::clone(&agent.metrics), Verb::Unknown).answered(Verdict::Invalid);
 }
 
 /// When a connection is to end because the agent leaves: at once, but for one on which nothing was asked yet. Who has

@@ -114,7 +114,8 @@ fn a_head_that_is_too_large_is_refused() {
     for size in [70_000, 3_000_000] {
         let mut http = trusted(&site);
         http.send(format!("POST /ping HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(size)));
-        assert_eq!(http.answer().unwrap().status, 431, "{size}");
+        let answer = http.answer().unwrap();
+        assert_eq!((answer.status, answer.json()), (431, json!({"error": "request head too large"})), "{size}");
         still_serves(&site);
     }
 }
@@ -131,8 +132,56 @@ fn thirty_two_headers_pass_and_the_next_is_refused_in_json() {
     assert_eq!((answer.status, answer.json()), (431, json!({"error": "too many headers"})));
     let mut http = trusted(&site);
     http.send(head(500));
-    assert_eq!(http.answer().unwrap().status, 431);
+    let answer = http.answer().unwrap();
+    assert_eq!((answer.status, answer.json()), (431, json!({"error": "too many headers"})));
+    assert!(answer.head.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"), "{answer:?}");
     still_serves(&site);
+}
+
+#[test]
+fn what_is_no_request_is_answered_in_json_and_has_one_line() {
+    let site = site().start();
+    let cases = ["GET / HTTP/1.1\r\nno header\r\n\r\n", "\x01\x02\x03\r\n\r\n", "POST /run HTTP/1.1\r\nContent-Length: x\r\n\r\n"];
+    for (count, text) in cases.into_iter().enumerate() {
+        let mut http = trusted(&site);
+        http.send(text);
+        let answer = http.answer().unwrap();
+        assert_eq!((answer.status, answer.json()), (400, json!({"error": "invalid request"})), "{text:?}");
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert!(answer.head.starts_with("HTTP/1.1 400 Bad Request\r\n") && answer.header("date").is_some(), "{answer:?}");
+        assert!(http.rest().is_empty());
+        let lines = eventually("a line", || Some(site.agent().lines("request-malformed")).filter(|all| all.len() > count));
+        assert_eq!(lines.len(), count + 1);
+        lines[count].is(&["ACTION=request-malformed", "PEER=127.0.0.1", "REASON=*"]);
+    }
+    // Behind a request it is hyper's answer, without a text.
+    let mut http = trusted(&site);
+    assert_eq!(http.post("/ping", "{}").status, 200);
+    http.send(cases[0]);
+    assert_eq!(http.answer().unwrap().status, 400);
+    let all = cases.len() + 1;
+    eventually("its line", || (site.agent().lines("request-malformed").len() == all).then_some(()));
+    still_serves(&site);
+}
+
+#[test]
+fn who_ends_without_a_request_is_told_so_and_one_within_it_too() {
+    let site = site().start();
+    for (text, error) in [("", "empty request"), ("POST /ping HT", "incomplete request")] {
+        let mut http = trusted(&site);
+        http.send(text);
+        http.stream.conn.send_close_notify();
+        http.stream.flush().unwrap();
+        let answer = http.answer().unwrap();
+        assert_eq!((answer.status, answer.json()), (400, json!({"error": error})));
+    }
+    site.agent().line("request-malformed").is(&["ACTION=request-malformed", "PEER=127.0.0.1", "REASON=*"]);
+    let mut http = trusted(&site);
+    assert_eq!(http.post("/ping", "{}").status, 200);
+    http.stream.conn.send_close_notify();
+    http.stream.flush().unwrap();
+    assert!(http.rest().is_empty(), "nothing follows an answer");
+    assert_eq!(site.agent().lines("request-malformed").len(), 1, "who says nothing has no line");
 }
 
 #[test]
@@ -144,6 +193,7 @@ fn a_body_beyond_the_limit_gets_a_readable_refusal() {
         http.send([head.as_bytes(), &body].concat());
         let answer = http.answer().unwrap();
         assert_eq!((answer.status, answer.json()), (413, json!({"error": "request too large"})));
+        assert!(answer.head.starts_with("HTTP/1.1 413 Content Too Large\r\n"), "{answer:?}");
     }
     let mut http = trusted(&site);
     http.send("POST /run HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use super::{Bounds, Counted, Cut, FAREWELL, Held, is_last};
+use super::{Bounds, Counted, Cut, FAREWELL, Held, Unreadable, is_last, unasked};
 use crate::net::shared::Shared;
 use crate::wire::limits;
 
@@ -26,7 +26,12 @@ const WASTE: u64 = 16 * 1024 * 1024;
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Serves a connection on which HTTP/1.0 or 1.1 is spoken, to its end or until `leave` is done.
-pub async fn serve_1<S, A, F, B>(stream: S, bounds: Bounds, leave: impl Future<Output = ()>, answer: A)
+pub async fn serve_1<S, A, F, B>(
+    stream: S,
+    bounds: Bounds,
+    leave: impl Future<Output = ()>,
+    answer: A,
+) -> Option<Unreadable>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
@@ -34,7 +39,7 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    serve(stream, |_| false, bounds, leave, answer).await;
+    serve(stream, |_| false, bounds, leave, answer).await
 }
 
 /// The same over a transport that can tell whether the peer has hung up.
@@ -47,17 +52,20 @@ pub(super) async fn serve<S, A, F, B>(
     bounds: Bounds,
     leave: impl Future<Output = ()>,
     answer: A,
-) where
+) -> Option<Unreadable>
+where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let stream = Shared::new(stream);
     let (parting, cut) = (Notify::new(), Cut::default());
     let under_way = Arc::new(watch::Sender::new(0_usize));
     let watched = under_way.subscribe();
     let service = service_fn(|mut request| {
+        stream.speak();
         request.extensions_mut().insert(cut.clone());
         let (counted, answer, parting) = (Counted::new(&under_way), answer(request), &parting);
         async move {
@@ -71,7 +79,6 @@ pub(super) async fn serve<S, A, F, B>(
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(bounds.head).max_buf_size(limits::REQUEST_HEAD);
-    let stream = Shared(Mutex::new(stream));
     let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(&stream), service));
     let mut over = std::pin::pin!(async {
         tokio::select! {
@@ -81,13 +88,13 @@ pub(super) async fn serve<S, A, F, B>(
         }
     });
     tokio::select! {
-        ended = &mut connection => return refused(ended, &stream).await,
-        () = &mut over => return,
+        ended = &mut connection => return unasked::end(ended, &stream, false).await,
+        () = &mut over => return None,
         () = leave => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {
-        ended = &mut connection => refused(ended, &stream).await,
-        () = over => {}
+        ended = &mut connection => unasked::end(ended, &stream, true).await,
+        () = over => None,
     }
 }
 
@@ -101,13 +108,6 @@ async fn lost(mut under_way: watch::Receiver<usize>, has_hung_up: impl Fn() -> b
         if *under_way.borrow() > 0 && has_hung_up() {
             return;
         }
-    }
-}
-
-/// Sees to it that a peer learns why its head was refused.
-async fn refused(ended: hyper::Result<()>, stream: impl AsyncRead + AsyncWrite + Unpin) {
-    if ended.is_err_and(|error| error.is_parse()) {
-        part(stream).await;
     }
 }
 
