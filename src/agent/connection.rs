@@ -155,7 +155,9 @@ async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, peer: Peer, 
     let leave = async { drop(leave.await) };
     tokio::select! {
         unreadable = net::serve(stream, bounds(agent), leave, answer) => {
-            unreadable.into_iter().for_each(|Unreadable(reason)| malformed(agent, address, &reason));
+            if let Some(Unreadable(reason)) = unreadable {
+                malformed(agent, address, &reason);
+            }
         }
         () = kept.one_too_many() => overloaded(agent, address),
     }

@@ -1,8 +1,8 @@
 //! `<script>.schema.json`: what stands beside a script and describes it to callers.
 //!
-//! A sidecar is shown by `GET /capabilities` as it stands there, with the spelling of its numbers. If it has `arguments`, it is also the script's argument
-//! contract, which `schema = enforce` holds callers to. What cannot be read is no sidecar to callers; but under
-//! `enforce` it refuses every call, since it may have been meant to refuse this one.
+//! A sidecar is shown by `GET /capabilities` as it stands there, with the spelling of its numbers. If it has `arguments`, it is
+//! also the script's argument contract, which `schema = enforce` holds callers to. What cannot be read is no sidecar to
+//! callers; but under `enforce` it refuses every call, since it may have been meant to refuse this one.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

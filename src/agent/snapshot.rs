@@ -142,8 +142,7 @@ impl Snapshot {
         let hook = hook(&settings)?;
         let host = host.to_owned();
         let sidecars = Arc::new(Sidecars::load(&allowlist, log));
-        let read =
-            Self { settings, allowlist, sidecars, trust, revoked, unread, hook, host, expiry, fault, key, tls };
+        let read = Self { settings, allowlist, sidecars, trust, revoked, unread, hook, host, expiry, fault, key, tls };
         Ok((read, warnings))
     }
 }

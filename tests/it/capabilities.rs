@@ -42,7 +42,8 @@ const DERIVED: &str = "sha256:650284ec8e04";
 #[test]
 fn numbers_of_a_sidecar_are_shown_as_they_were_spelt() {
     let mut site = Site::builder().sh("a", "true").prepare();
-    let text = "{ \"version\": 12345678901234567890123,\n\t\"arguments\": {\"maximum\": 98765432109876543210987, \"x\": [2.50, 1e3, 2.0]} }";
+    let arguments = r#"{"maximum": 98765432109876543210987, "x": [2.50, 1e3, 2.0]}"#;
+    let text = &format!("{{ \"version\": 12345678901234567890123,\n\t\"arguments\": {arguments} }}");
     describe(site.agent(), "a", text);
     site.start(0);
     let mut http = tls::connect(site.agent().address(), &site.authority(), &site.dispatcher());

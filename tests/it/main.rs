@@ -35,6 +35,7 @@ mod identity;
 mod jobs;
 mod kept;
 mod log_table;
+mod malformed;
 mod memory;
 mod metrics;
 mod mounts;

@@ -12,16 +12,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::{Bounds, Counted, Cut, FAREWELL, Held, Unreadable, is_last, unasked};
 use crate::net::shared::Shared;
 use crate::wire::limits;
 
-/// How much of what a peer sends after it was refused is taken and thrown away, in bytes.
-const WASTE: u64 = 16 * 1024 * 1024;
 /// HTTP/1: how often is looked whether the peer of a request under way has hung up.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -109,15 +107,4 @@ async fn lost(mut under_way: watch::Receiver<usize>, has_hung_up: impl Fn() -> b
             return;
         }
     }
-}
-
-/// Ends a connection whose peer has its last answer, and may not have read it. Where a connection is closed before all was
-/// read, the kernel resets it, and the answer may be lost with that: so what still comes is thrown away for a while
-/// (RFC 9112 9.6).
-pub async fn part(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
-    let parting = async {
-        stream.shutdown().await?;
-        tokio::io::copy(&mut stream.take(WASTE), &mut tokio::io::sink()).await
-    };
-    drop(timeout(FAREWELL, parting).await);
 }

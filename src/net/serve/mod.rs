@@ -7,6 +7,7 @@
 
 mod http_1;
 mod http_2;
+mod parting;
 mod unasked;
 
 use std::future::Future;
@@ -22,8 +23,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio_rustls::server::TlsStream;
 
-pub use http_1::{part, serve_1};
+pub use http_1::serve_1;
 pub use http_2::serve_2;
+pub use parting::part;
 
 use crate::sys::socket;
 use crate::tls::peer;

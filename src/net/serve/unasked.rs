@@ -8,7 +8,7 @@ use hyper::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use super::http_1::part;
+use super::parting::part;
 use super::{FAREWELL, Unreadable};
 use crate::net::shared::Shared;
 use crate::sys::clock;
