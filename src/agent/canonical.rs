@@ -1,8 +1,8 @@
 //! JSON in the one form that the original takes digests of, so that both name the same sidecar by the same version:
 //! keys sorted by code point, no blanks, only `"`, `\` and C0 controls escaped.
 //!
-//! Numbers are what the original makes of them: `2.50` is 2.5 and `1e3` is 1000 (C's `%.15g`). Only of integers beyond
-//! 64 bits, which it turns into text with every digit, are the last digits not known here.
+//! Numbers are what the original makes of them: `2.50` is 2.5 and `1e3` is 1000 (C's `%.15g`). Integers beyond 64 bits, which
+//! it turns into text with every digit, are text by then ([`crate::wire::spelling::originals`]).
 //!
 //! The original takes text without a character above U+00FF as Latin-1, and any other as UTF-8.
 

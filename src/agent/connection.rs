@@ -16,12 +16,12 @@ use tokio_rustls::server::TlsStream;
 
 use super::gate::{self, Peer, Refused};
 use super::kept::Kept;
-use super::metrics::Turned;
+use super::metrics::{Counted, Turned, Verb, Verdict};
 use super::route;
 use super::state::Agent;
 use crate::audit::{Event, Level};
 use crate::net::handshakes::Place;
-use crate::net::serve::{self as net, Bounds};
+use crate::net::serve::{self as net, Bounds, Unreadable};
 use crate::net::slots::Slot;
 use crate::sys::{clock, socket};
 use crate::tls;
@@ -94,8 +94,7 @@ pub async fn serve(agent: Arc<Agent>, admission: Admission, stream: TcpStream, a
     match gate::shows(&agent, ip, stream.get_ref().1, UnixTime::now()).await {
         Ok((peer, not_after)) => {
             let term = term(not_after, clock::now().into());
-            let own = is_own(&agent, &peer, &stream);
-            requests(&agent, stream, (peer, own), term).await;
+            requests(&agent, stream, peer, term).await;
         }
         Err(refused) => refused.turn_away(&agent, ip),
     }
@@ -108,11 +107,13 @@ fn overloaded(agent: &Agent, peer: IpAddr) {
     agent.metrics.turned_away(Turned::Overload);
 }
 
-/// Whether this is the agent's own `self-ping`: its own certificate, at an address of its own. Whoever is blocked for it
-/// is also the dispatcher on this host. It decides about the rate limit alone, never about trust.
+/// Whether this is the agent's own `self-ping`: its own key, at an address of its own. The certificate may be a renewed one
+/// that this process has not taken up yet. Whoever is blocked for it is also the dispatcher on this host. It decides about
+/// the rate limit alone, never about trust.
 fn is_own(agent: &Agent, peer: &Peer, stream: &TlsStream<TcpStream>) -> bool {
-    let here = stream.get_ref().0.local_addr().is_ok_and(|local| local.ip().to_canonical() == peer.address);
-    here && peer.serial == agent.snapshot().serial
+    let (tcp, end) = stream.get_ref();
+    let here = tcp.local_addr().is_ok_and(|local| local.ip().to_canonical() == peer.address);
+    here && tls::peer::certificate(end).is_ok_and(|shown| *shown.public_key() == agent.snapshot().key)
 }
 
 /// How long a connection may be kept: never beyond the end of its peer's certificate.
@@ -120,7 +121,7 @@ fn term(not_after: OffsetDateTime, now: OffsetDateTime) -> Duration {
     Duration::try_from(not_after - now).unwrap_or_default().min(KEPT)
 }
 
-async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, (peer, own): (Peer, bool), term: Duration) {
+async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, peer: Peer, term: Duration) {
     let address = peer.address;
     // Each rejection counts as a connection of its own: one that stays open is no way round the limit.
     let judged = Arc::new(watch::Sender::new(false));
@@ -129,6 +130,7 @@ async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, (peer, own):
     // Whoever has just shown a trusted dispatcher's key is no stranger, whatever becomes of the request: it may be idle,
     // cut off, or unreadable. What is asked is judged on its own all the same.
     let proven = party.is_some();
+    let own = !proven && is_own(agent, &peer, &stream);
     if proven {
         agent.proven(address);
     }
@@ -152,12 +154,22 @@ async fn requests(agent: &Arc<Agent>, stream: TlsStream<TcpStream>, (peer, own):
     let leave = timeout(term, leave(agent.leaving.subscribe(), judged.subscribe()));
     let leave = async { drop(leave.await) };
     tokio::select! {
-        () = net::serve(stream, bounds(agent), leave, answer) => {}
+        unreadable = net::serve(stream, bounds(agent), leave, answer) => {
+            if let Some(Unreadable(reason)) = unreadable {
+                malformed(agent, address, &reason);
+            }
+        }
         () = kept.one_too_many() => overloaded(agent, address),
     }
     if !proven && !own && !*judged.borrow() {
         agent.unproven(address);
     }
+}
+
+/// What came was no request, and was answered. It was the last on its connection, so there is one such line for each.
+fn malformed(agent: &Agent, peer: IpAddr, reason: &str) {
+    agent.log().emit(Event::new(Level::Warning, "request-malformed").field("PEER", peer).field("REASON", reason));
+    Counted::new(Arc::clone(&agent.metrics), Verb::Unknown).answered(Verdict::Invalid);
 }
 
 /// When a connection is to end because the agent leaves: at once, but for one on which nothing was asked yet. Who has

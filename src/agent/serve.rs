@@ -112,6 +112,8 @@ pub struct Inheritance {
     pub given: Option<Given>,
     /// The socket to the root executor that it has started.
     pub executor: Option<OwnedFd>,
+    /// Lines of the log that it has lost.
+    pub unlogged: u64,
     /// What it was started as.
     pub footing: Footing,
 }
@@ -125,7 +127,8 @@ pub fn inheritance(argv: &[OsString]) -> Result<Inheritance, ServeError> {
         process::let_nobody_look().map_err(ServeError::Start)?;
     }
     let program = Program::own(argv).map_err(ServeError::Start)?;
-    Ok(Inheritance { given, executor, footing: Footing::new(program).map_err(ServeError::Start)? })
+    let footing = Footing::new(program).map_err(ServeError::Start)?;
+    Ok(Inheritance { given, executor, unlogged: handover::unlogged(), footing })
 }
 
 /// Whether an agent could serve, for the one that wants to become this program: what [`serve`] needs before it listens.
@@ -147,6 +150,8 @@ pub struct Start {
     pub orders: Orders,
     /// Sockets that were opened for it.
     pub given: Option<Given>,
+    /// Lines of the log that this process has lost before.
+    pub unlogged: u64,
     /// What it was started as.
     pub footing: Footing,
     /// The signals that wait until it listens.
@@ -155,8 +160,9 @@ pub struct Start {
 
 /// Serves until SIGTERM or SIGINT, or until the agent's own root executor is lost.
 pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), ServeError> {
-    let Start { places, orders, given, footing, held } = start;
+    let Start { places, orders, given, unlogged, footing, held } = start;
     let log = Logger::serving(Ident::Agent, Sockets::new(|place| places.root.path(place)));
+    log.count_lost(unlogged);
     let (snapshot, warnings) = Snapshot::load(&places, &host, &log)?;
     warn(&warnings);
     snapshot::log_warnings(&log, &warnings);
@@ -195,7 +201,7 @@ pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), Ser
     }
     beside.iter().for_each(tokio::task::JoinHandle::abort);
     // Requests that are broken off now may hold the log for longer than the process lives.
-    serving.agent.log().flush(FAREWELL);
+    serving.agent.log().farewell(FAREWELL);
     ended
 }
 
@@ -304,11 +310,11 @@ impl Serving {
         let error = match ready {
             Ok(executor) => {
                 let executor = executor.as_ref().map(AsFd::as_fd);
-                let left = Left { sockets: self.door.descriptors(), appointed: self.appointed, executor };
                 let event = self.footing.event(Level::Info).field("RESULT", "ok").field("VERSION", version);
                 self.agent.log().emit(event);
-                // Lines that wait are this program's.
-                self.agent.log().flush(FAREWELL);
+                // Lines that wait are this program's, and the next one knows no more than how many they were.
+                let unlogged = self.agent.log().flush(FAREWELL);
+                let left = Left { sockets: self.door.descriptors(), appointed: self.appointed, executor, unlogged };
                 UpgradeError::Start(self.footing.take_up(&left))
             }
             Err(error) => error.into(),

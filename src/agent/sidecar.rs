@@ -1,9 +1,10 @@
 //! `<script>.schema.json`: what stands beside a script and describes it to callers.
 //!
-//! A sidecar is shown by `GET /capabilities` as it stands there. If it has `arguments`, it is also the script's argument
-//! contract, which `schema = enforce` holds callers to. What cannot be read is no sidecar to callers; but under
-//! `enforce` it refuses every call, since it may have been meant to refuse this one.
+//! A sidecar is shown by `GET /capabilities` as it stands there, with the spelling of its numbers. If it has `arguments`, it is
+//! also the script's argument contract, which `schema = enforce` holds callers to. What cannot be read is no sidecar to
+//! callers; but under `enforce` it refuses every call, since it may have been meant to refuse this one.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -16,9 +17,10 @@ use crate::audit::{Event, Level, Logger};
 use crate::conf::agent::Schema;
 use crate::conf::scripts::Allowlist;
 use crate::sys::file;
-use crate::wire::hex;
+use crate::wire::capabilities::Verbatim;
 use crate::wire::name::ScriptName;
 use crate::wire::refusal::Refusal;
+use crate::wire::{hex, spelling};
 
 /// Largest sidecar, in bytes.
 const SIZE: usize = 65_536;
@@ -38,7 +40,7 @@ pub struct Sidecars(BTreeMap<ScriptName, Sidecar>);
 #[derive(Debug)]
 pub struct Sidecar {
     /// The body and its version, if it is fit to be shown.
-    pub shown: Option<(Map<String, Value>, String)>,
+    pub shown: Option<(Verbatim, String)>,
     /// Which arguments it allows.
     pub contract: Terms,
 }
@@ -124,30 +126,33 @@ impl Sidecar {
     /// # Errors
     /// What it is instead of a sidecar.
     pub fn parse(bytes: &[u8], say: Say<'_>) -> Result<Self, String> {
-        match serde_json::from_slice(bytes) {
-            Ok(Value::Object(body)) => Ok(Self::of(body, say)),
-            Ok(_) => Err("no JSON object".to_owned()),
-            Err(error) => Err(format!("no JSON: {error}")),
-        }
-    }
-
-    fn of(body: Map<String, Value>, say: Say<'_>) -> Self {
-        let contract = match body.get("arguments") {
-            None => Terms::Open,
-            Some(arguments) => match Contract::new(arguments, body.get("argv")) {
-                Ok(contract) => Terms::Contract(Box::new(contract)),
-                Err(reason) => {
-                    say("schema-broken", &reason);
-                    Terms::Broken(reason)
-                }
-            },
+        let broken = |error: serde_json::Error| format!("no JSON: {error}");
+        let Value::Object(body) = serde_json::from_slice(bytes).map_err(broken)? else {
+            return Err("no JSON object".to_owned());
         };
-        let version = version(&body, say);
-        Self { shown: Some((body, version)), contract }
+        let version = match spelling::originals(bytes) {
+            Cow::Borrowed(_) => version(&body, say),
+            Cow::Owned(text) => version(&serde_json::from_slice(&text).map_err(broken)?, say),
+        };
+        let text = Verbatim::new(bytes).map_err(broken)?;
+        Ok(Self { shown: Some((text, version)), contract: Terms::of(&body, say) })
     }
 }
 
-/// The body's own version if it has a good one, else one that is made up from what it says.
+impl Terms {
+    fn of(body: &Map<String, Value>, say: Say<'_>) -> Self {
+        let Some(arguments) = body.get("arguments") else { return Self::Open };
+        match Contract::new(arguments, body.get("argv")) {
+            Ok(contract) => Self::Contract(Box::new(contract)),
+            Err(reason) => {
+                say("schema-broken", &reason);
+                Self::Broken(reason)
+            }
+        }
+    }
+}
+
+/// The own version of a body as the original reads it, if it has a good one; else one that is made up from what it says.
 fn version(body: &Map<String, Value>, say: Say<'_>) -> String {
     let own = match body.get("version") {
         Some(Value::String(text)) => Some(text.clone()),
@@ -179,8 +184,9 @@ mod tests {
     /// The version of a body, and what was said about it.
     fn versioned(body: &str) -> (String, Vec<String>) {
         let said = RefCell::new(Vec::new());
-        let body = serde_json::from_str(body).unwrap();
-        let version = version(&body, &|action, _| said.borrow_mut().push(action.to_owned()));
+        let sidecar = Sidecar::parse(body.as_bytes(), &|action, _| said.borrow_mut().push(action.to_owned())).unwrap();
+        let (shown, version) = sidecar.shown.unwrap();
+        assert_eq!(shown.as_str(), body.trim());
         (version, said.into_inner())
     }
 
@@ -192,6 +198,8 @@ mod tests {
             (r#"{"version":1.5}"#, "1.5"),
             (r#"{"version":2.0}"#, "2"),
             (r#"{"version":1e3}"#, "1000"),
+            (r#"{"version":12345678901234567890123}"#, "12345678901234567890123"),
+            (r#"{"version":-9223372036854775809}"#, "-9223372036854775809"),
         ] {
             assert_eq!(versioned(body), (expected.to_owned(), vec![]), "{body}");
         }
@@ -213,6 +221,18 @@ mod tests {
     fn a_derived_version_depends_on_what_is_said_and_not_on_how() {
         assert_eq!(versioned(r#"{"b": "x", "a": 1}"#).0, versioned("{\"a\":1,\n\"b\":\"\\u0078\"}").0);
         assert_ne!(versioned(r#"{"a":1}"#).0, versioned(r#"{"a":2}"#).0);
+        // As numbers of 64 bits they are the same.
+        let large = |last: u8| versioned(&format!("{{\"a\": [1234567890123456789012{last}]}}")).0;
+        assert_ne!(large(3), large(4));
+        assert_eq!(large(3), versioned(r#"{"a":["12345678901234567890123"]}"#).0);
+    }
+
+    #[test]
+    fn a_number_is_shown_as_it_was_spelt() {
+        let text = "{\n \"const\": [12345678901234567890123, 2.50, 1e3, -0, 1.0],\n \"x\": \"\\u00e9\" }";
+        let (shown, _) = Sidecar::parse(format!(" {text}\n").as_bytes(), &|_, _| ()).unwrap().shown.unwrap();
+        assert_eq!(shown.as_str(), text);
+        assert_eq!(serde_json::to_string(&shown).unwrap(), text);
     }
 
     #[test]

@@ -355,6 +355,7 @@ impl Agent {
         }
     }
 
+    /// A warning, as the original writes it; one table of its documentation has it as information.
     fn evicted(&self) {
         let event = Event::new(Level::Warning, "rate-evict");
         self.log.emit(event.field("COUNT", crate::net::rate::CAPACITY));

@@ -97,6 +97,15 @@ impl Backlog {
         delivery
     }
 
+    /// Says how many lines are lost with this program, where lines go that the log has no room for. Once that is said they
+    /// are gone.
+    pub(super) fn give_up(&mut self, sink: &mut Sink) {
+        let lost = self.at_stake();
+        if lost > 0 && sink.pass_over(&notice(lost).render()) == Delivery::Sent {
+            (self.lines, self.bytes, self.lost) = (VecDeque::new(), 0, 0);
+        }
+    }
+
     fn push(&mut self, event: Event, tells_of: Option<u64>) {
         self.bytes = self.bytes.saturating_add(event.size());
         self.lines.push_back(Late { event, time: syslog::now(), tells_of });

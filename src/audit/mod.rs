@@ -8,7 +8,8 @@
 //! takes it at once. If not, it waits with those behind it, in their order and up to a bound; what is over goes to
 //! standard error, and what that does not take is counted: `log-lost` tells how many, where they would have stood. A
 //! program that serves has a thread for lines that wait, from the first one on ([`Logger::serving`]); one that must stay
-//! a single thread writes them at its next event, at [`Logger::flush`] and at its end.
+//! a single thread writes them at its next event, at [`Logger::flush`] and at its end. What the system's log
+//! has not taken by then is counted on standard error; a program that becomes another one has that one tell the count.
 //!
 //! Both sockets lie below the prefix that the caller gives, which is why the journal's protocol is written here: the
 //! crates that speak it know one fixed path. Besides, the executor must log without a runtime and with few crates.
@@ -121,6 +122,12 @@ impl Logger {
     #[expect(clippy::must_use_candidate, reason = "whoever goes on hears of what is lost later")]
     pub fn flush(&self, limit: Duration) -> u64 {
         if self.0.shared.flush(limit) { 0 } else { self.0.shared.at_stake() }
+    }
+
+    /// Writes what waits, at most for `limit`, and then how many lines are lost with this program, where that can be
+    /// written: on standard error, if it is the system's log that does not take them.
+    pub fn farewell(&self, limit: Duration) {
+        self.0.shared.farewell(limit);
     }
 
     /// Standard error is another one from now on: what was opened of the one before is closed.

@@ -92,7 +92,18 @@ impl Shared {
     }
 
     pub(super) fn at_stake(&self) -> u64 {
-        self.state().backlog.at_stake()
+        let mut state = self.state();
+        // A line of which some is on its way is in nobody's backlog.
+        let begun = state.sink.settle() != Delivery::Sent;
+        state.backlog.at_stake().saturating_add(u64::from(begun))
+    }
+
+    pub(super) fn farewell(&self, limit: Duration) {
+        if !self.flush(limit) {
+            let mut state = self.state();
+            let State { sink, backlog, .. } = &mut *state;
+            backlog.give_up(sink);
+        }
     }
 
     pub(super) fn forget_stderr(&self) {
@@ -104,7 +115,7 @@ impl Shared {
     }
 
     pub(super) fn close(&self, limit: Duration) {
-        self.flush(limit);
+        self.farewell(limit);
         self.state().closed = true;
         self.work.notify_all();
     }

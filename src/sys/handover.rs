@@ -19,14 +19,25 @@ use nix::unistd;
 use super::fdpass::{self, Kind};
 
 /// What a service manager tells its services by. It is for this process, and for none that it starts.
-pub const OF_THE_SERVICE_MANAGER: [&str; 8] =
-    ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID", KEPT, EXECUTOR];
+pub const OF_THE_SERVICE_MANAGER: [&str; 9] = [
+    "NOTIFY_SOCKET",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    KEPT,
+    EXECUTOR,
+    UNLOGGED,
+];
 
 /// What this process tells the program that replaces its own: `PID:NUMBER,NUMBER`, with [`APPOINTED`] behind it where the
 /// init system has opened them.
 const KEPT: &str = "CTRL_EXEC_LISTEN_FDS";
 /// The same of the socket to its executor.
 const EXECUTOR: &str = "CTRL_EXEC_EXECUTOR_FD";
+/// How many lines of the log went with the program before: `PID:COUNT`.
+const UNLOGGED: &str = "CTRL_EXEC_LOG_LOST";
 
 /// The first descriptor that an init system hands over (`SD_LISTEN_FDS_START`, `sd_listen_fds(3)`).
 const FIRST: RawFd = 3;
@@ -87,6 +98,8 @@ pub struct Left<'a> {
     pub appointed: bool,
     /// The socket to a root executor that it has started.
     pub executor: Option<BorrowedFd<'a>>,
+    /// Lines that its log has not taken, and nobody will hear of.
+    pub unlogged: u64,
 }
 
 impl<'a> Left<'a> {
@@ -139,7 +152,7 @@ pub fn unix_listener() -> io::Result<Option<UnixListener>> {
 #[must_use]
 pub fn environment(left: &Left<'_>) -> Vec<(OsString, OsString)> {
     let stale = |name: &OsStr| {
-        name.to_str().is_some_and(|name| name.starts_with("LISTEN_") || [KEPT, EXECUTOR].contains(&name))
+        name.to_str().is_some_and(|name| name.starts_with("LISTEN_") || [KEPT, EXECUTOR, UNLOGGED].contains(&name))
     };
     let word = |name: &str, sockets: &[BorrowedFd<'_>], more: &str| {
         let numbers: Vec<String> = sockets.iter().map(|socket| socket.as_raw_fd().to_string()).collect();
@@ -147,8 +160,20 @@ pub fn environment(left: &Left<'_>) -> Vec<(OsString, OsString)> {
         (!sockets.is_empty()).then(|| (name.into(), word.into()))
     };
     let sockets = word(KEPT, &left.sockets, if left.appointed { APPOINTED } else { "" });
-    let ours = [sockets, word(EXECUTOR, left.executor.as_slice(), "")];
+    let unlogged = || (UNLOGGED.into(), format!("{}:{}", std::process::id(), left.unlogged).into());
+    let ours = [sockets, word(EXECUTOR, left.executor.as_slice(), ""), (left.unlogged > 0).then(unlogged)];
     std::env::vars_os().filter(|(name, _)| !stale(name)).chain(ours.into_iter().flatten()).collect()
+}
+
+/// Lines of the log that this process has lost when it ran another program.
+#[must_use]
+pub fn unlogged() -> u64 {
+    std::env::var(UNLOGGED).ok().and_then(|word| count(&word, std::process::id())).unwrap_or(0)
+}
+
+fn count(word: &str, own: u32) -> Option<u64> {
+    let (pid, count) = word.split_once(':')?;
+    count.parse().ok().filter(|_| pid.parse() == Ok(own))
 }
 
 /// The numbers that the init system names, if it means this process.
@@ -245,8 +270,14 @@ mod tests {
         let left = Left { sockets: vec![listener.as_fd()], ..Left::default() };
         let environment = environment(&left);
         assert!(environment.iter().all(|(name, _)| !name.to_string_lossy().starts_with("LISTEN_")));
+        let own = std::process::id();
         let (_, word) = environment.iter().find(|(name, _)| name == KEPT).unwrap();
-        assert_eq!(kept(word.to_str(), std::process::id()).unwrap(), [listener.as_raw_fd()]);
+        assert_eq!(kept(word.to_str(), own).unwrap(), [listener.as_raw_fd()]);
+        assert!(environment.iter().all(|(name, _)| name != UNLOGGED), "nothing is lost");
+        let environment = super::environment(&Left { unlogged: 7, ..left });
+        let (_, word) = environment.iter().find(|(name, _)| name == UNLOGGED).unwrap();
+        let counted = |pid| count(word.to_str().unwrap(), pid);
+        assert_eq!((counted(own), counted(own + 1), count("7", 7), count("7:-1", 7)), (Some(7), None, None, None));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,8 +36,37 @@ pub struct ScriptEntry {
     pub sha256: Option<String>,
     /// What the sidecar beside it says, as it stands there.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub schema: Option<Map<String, Value>>,
+    pub schema: Option<Verbatim>,
     /// Which sidecar that is: its own version, or `sha256:` and the beginning of its digest.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub schema_version: Option<String>,
 }
+
+/// A JSON object as it was written: with the spelling of its numbers, which no reader has in 64 bits.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Verbatim(Box<RawValue>);
+
+impl Verbatim {
+    /// A text as it is.
+    ///
+    /// # Errors
+    /// It is no JSON.
+    pub fn new(text: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(text)
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.get()
+    }
+}
+
+impl PartialEq for Verbatim {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Verbatim {}

@@ -22,7 +22,7 @@ pub mod renew;
 pub mod rotate;
 pub mod run;
 pub mod serial;
-mod spelling;
+pub mod spelling;
 pub mod stamp;
 pub mod stream;
 pub mod trace;

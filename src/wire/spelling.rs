@@ -2,7 +2,46 @@
 //!
 //! **Invariant:** given only a text that `serde_json` has read. What is no JSON is found to hold nothing.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
+
+/// The same text with each whole number that does not fit into 64 bits as a text, which is what the original makes of it.
+#[must_use]
+pub fn originals(body: &[u8]) -> Cow<'_, [u8]> {
+    let mut changed = Vec::new();
+    let (mut at, mut done) = (0, 0);
+    while let Some(rest) = body.get(at..).filter(|rest| !rest.is_empty()) {
+        let size = token(rest);
+        let word = rest.get(..size).and_then(number);
+        if let Some(word) = word.filter(|word| is_beyond_64_bits(word)) {
+            changed.extend_from_slice(body.get(done..at).unwrap_or_default());
+            changed.push(b'"');
+            changed.extend_from_slice(word.as_bytes());
+            changed.push(b'"');
+            done = at + size;
+        }
+        at += size;
+    }
+    if changed.is_empty() {
+        return Cow::Borrowed(body);
+    }
+    changed.extend_from_slice(body.get(done..).unwrap_or_default());
+    Cow::Owned(changed)
+}
+
+/// The size of the string, or the number, or the single byte of something else that a text begins with.
+fn token(text: &[u8]) -> usize {
+    match text.first() {
+        Some(b'"' | b'-' | b'0'..=b'9') => text.len() - Scan(text).value().1.0.len(),
+        _ => 1,
+    }
+}
+
+fn is_beyond_64_bits(word: &str) -> bool {
+    let whole = word.trim_start_matches('-').bytes().all(|byte| byte.is_ascii_digit());
+    whole && word.parse::<i64>().is_err() && word.parse::<u64>().is_err()
+}
 
 /// The spelling of each number among the elements of the array that the object in `body` has under `key`; none where an
 /// element is no number.
@@ -34,12 +73,7 @@ pub(super) fn exact(body: &[u8], key: &str, value: Value) -> Value {
         return value;
     }
     let spelt = field(body, key).and_then(|scan| number(scan.value().0));
-    let whole = |text: &&str| text.trim_start_matches('-').bytes().all(|byte| byte.is_ascii_digit());
-    match spelt.filter(whole) {
-        // Not a number of the original's either.
-        Some("-0") | None => value,
-        Some(text) => Value::String(text.to_owned()),
-    }
+    spelt.filter(|text| is_beyond_64_bits(text)).map_or(value, |text| Value::String(text.to_owned()))
 }
 
 fn number(value: &[u8]) -> Option<&str> {
@@ -166,7 +200,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn only_whole_numbers_beyond_64_bits_become_texts() {
+        for (from, to) in [
+            ("{\"a\":12345678901234567890123}", "{\"a\":\"12345678901234567890123\"}"),
+            ("[-9223372036854775809 ,18446744073709551616]", "[\"-9223372036854775809\" ,\"18446744073709551616\"]"),
+            (" 99999999999999999999\n", " \"99999999999999999999\"\n"),
+        ] {
+            assert_eq!(originals(from.as_bytes()), to.as_bytes());
+        }
+        let same = br#"{"\"12345678901234567890123":[-9223372036854775808,18446744073709551615,-0,1e30,1234567890123456789012.0],
+            "x":"99999999999999999999","y":true}"#;
+        assert!(matches!(originals(same), Cow::Borrowed(text) if text == same));
+    }
+
     proptest! {
+        #[test]
+        fn what_the_original_reads_differs_in_large_numbers_alone(
+            numbers in proptest::collection::vec("-?[1-9][0-9]{0,25}(\\.[0-9]{1,5})?", 0..8),
+            text in "[\"\\\\0-9 -]{0,12}",
+        ) {
+            let body = format!("{{{}:[{}]}}", Value::String(text.clone()), numbers.join(" ,"));
+            let read: Value = serde_json::from_slice(&originals(body.as_bytes())).unwrap();
+            for (number, found) in numbers.iter().zip(read[&text].as_array().unwrap()) {
+                let value: Value = serde_json::from_str(number).unwrap();
+                let large = value.is_f64() && !number.contains('.');
+                prop_assert_eq!(found, &if large { Value::String(number.clone()) } else { value });
+            }
+        }
+
         #[test]
         fn every_array_of_numbers_is_found_whole(numbers in proptest::collection::vec("-?[1-9][0-9]{0,30}(\\.[0-9]{1,5})?", 0..8)) {
             let body = format!("{{\"a\": \"[\\\"\", \"args\": [{}]}}", numbers.join(" , "));
@@ -177,6 +239,7 @@ mod tests {
         #[test]
         fn no_text_is_too_strange_to_be_looked_at(text in "[\\[\\]{}:,\"\\\\a1 \n-]{0,60}") {
             let _ = (elements(text.as_bytes(), "a"), exact(text.as_bytes(), "a", Value::from(1.5)));
+            let _ = originals(text.as_bytes());
         }
     }
 }

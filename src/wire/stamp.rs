@@ -1,4 +1,7 @@
-//! Points in time as they stand in messages and files: UTC, `YYYY-MM-DDTHH:MM:SSZ`.
+//! Points in time as they stand in messages and files: UTC, `YYYY-MM-DDTHH:MM:SSZ`, and in heads of HTTP.
+
+const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// Formats seconds since 1970-01-01T00:00:00Z (proleptic Gregorian calendar, no leap seconds, as POSIX counts).
 #[must_use]
@@ -6,6 +9,19 @@ pub fn utc(unix: u64) -> String {
     let (days, seconds) = (unix / 86_400, unix % 86_400);
     let (year, month, day) = civil(days);
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
+/// The same point as HTTP has it: `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 5.6.7).
+#[must_use]
+pub fn http(unix: u64) -> String {
+    let (days, seconds) = (unix / 86_400, unix % 86_400);
+    let (year, month, day) = civil(days);
+    let name = |names: &[&'static str], number: u64| {
+        usize::try_from(number).ok().and_then(|number| names.get(number).copied()).unwrap_or_default()
+    };
+    let (weekday, month) = (name(&DAYS, days % 7), name(&MONTHS, month - 1));
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
 }
 
 /// Days since 1970-01-01 to year, month, day. Years begin in March here, so that the leap day is the last of its year;
@@ -38,5 +54,13 @@ mod tests {
         ] {
             assert_eq!(utc(unix), want);
         }
+    }
+
+    /// `date -u -d @784111777 -R`
+    #[test]
+    fn http_has_its_own_form() {
+        assert_eq!(http(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(http(0), "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(http(1_795_330_800), "Sun, 22 Nov 2026 07:00:00 GMT");
     }
 }

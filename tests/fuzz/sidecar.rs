@@ -18,12 +18,14 @@ pub fn sidecar(bytes: &[u8]) {
     let Some((shown, version)) = &sidecar.shown else { panic!("an object that is not shown") };
     judge_version(version);
     let printed = serde_json::to_vec(shown).unwrap_or_default();
+    assert_eq!(printed, body.trim_ascii());
     let again = Sidecar::parse(&printed, &|_, _| ()).ok().and_then(|again| again.shown);
     assert_eq!(again.as_ref(), sidecar.shown.as_ref());
+    let Ok(Value::Object(shown)) = serde_json::from_str(shown.as_str()) else { panic!("no object is shown") };
     match &sidecar.contract {
         Terms::Open => assert!(!shown.contains_key("arguments")),
         Terms::Broken(reason) => assert!(said.get() > 0 && !reason.is_empty()),
-        Terms::Contract(contract) => call(contract, shown, &args),
+        Terms::Contract(contract) => call(contract, &shown, &args),
     }
 }
 

@@ -40,6 +40,21 @@ fn a_sidecar_is_shown_as_it_stands_with_its_version() {
 const DERIVED: &str = "sha256:650284ec8e04";
 
 #[test]
+fn numbers_of_a_sidecar_are_shown_as_they_were_spelt() {
+    let mut site = Site::builder().sh("a", "true").prepare();
+    let arguments = r#"{"maximum": 98765432109876543210987, "x": [2.50, 1e3, 2.0]}"#;
+    let text = &format!("{{ \"version\": 12345678901234567890123,\n\t\"arguments\": {arguments} }}");
+    describe(site.agent(), "a", text);
+    site.start(0);
+    let mut http = tls::connect(site.agent().address(), &site.authority(), &site.dispatcher());
+    let answer = http.get("/capabilities");
+    let body = String::from_utf8(answer.body.clone()).unwrap();
+    assert!(body.contains(text), "{body}");
+    assert_eq!(answer.json()["scripts"][0]["schema_version"], "12345678901234567890123");
+    assert!(site.agent().lines("schema-version-derive").is_empty());
+}
+
+#[test]
 fn what_is_no_sidecar_is_logged_and_not_shown() {
     let mut site = Site::builder().sh("a", "true").sh("b", "true").prepare();
     describe(site.agent(), "a", "no json");

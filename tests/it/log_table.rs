@@ -1,6 +1,7 @@
 //! Every line that an agent writes, with its severity and its fields in their order: what alert patterns match.
 //!
-//! Not here: the lines of pairing, which `pairing::background` compares in the same way, and `accept-fatal`, which no
+//! Not here: the lines of pairing, which `pairing::background` compares in the same way, that of what is no request, which
+//! `malformed` does, and `accept-fatal`, which no
 //! agent of this program can write, since neither a failed handshake nor a lack of descriptors ends it: `accept-error` tells
 //! of the latter.
 
@@ -205,6 +206,8 @@ fn who_is_not_served() {
     world.line(WARNING, &["ACTION=serial-reject", PEER, &serial, "REQID=(none)"]);
     world.get(&stranger, "/capabilities");
     world.line(WARNING, &["ACTION=capabilities-deny", PEER, &serial, "REASON=serial-mismatch"]);
+    world.get(&stranger, "/result/r9");
+    world.line(WARNING, &["ACTION=serial-reject", PEER, &serial, "REQID=r9"]);
     std::fs::write(world.site.agent().revoked(), stranger.serial()).unwrap();
     let trust = std::fs::read_to_string(world.site.agent().trust()).unwrap();
     std::fs::write(world.site.agent().trust(), "").unwrap();

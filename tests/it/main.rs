@@ -36,6 +36,7 @@ mod inherited;
 mod jobs;
 mod kept;
 mod log_table;
+mod malformed;
 mod memory;
 mod metrics;
 mod mounts;

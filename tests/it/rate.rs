@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::background::Background;
 use crate::harness::http::Http;
-use crate::harness::{Agent, Site, eventually, host, tls};
+use crate::harness::{Agent, Site, eventually, host, pki, tls};
 
 const ELSEWHERE: [u8; 4] = [127, 0, 0, 2];
 
@@ -305,6 +305,14 @@ fn an_agent_s_pings_of_itself_do_not_block_the_dispatcher_on_its_host() {
     for _ in 0..12 {
         drop(tls::connect(agent.address(), &site.authority(), &agent.credentials));
     }
+    // A renewed certificate is in place, and the agent does not know it yet.
+    let renewed = pki::reissue(&site.authority(), "agent1", &agent.credentials, 365);
+    std::fs::write(agent.root.join("etc/ctrl-exec-agent/agent.crt"), &renewed.cert).unwrap();
+    for _ in 0..12 {
+        let said = agent.command(&["--port", &port, "self-ping"]).exits(0).stdout;
+        assert!(said.contains("403 serial mismatch (expected"), "{said}");
+    }
+    agent.line_where("serial-reject", |line| line.get("PEER_SERIAL") == Some(&renewed.serial()));
     site.control(&["ping", "agent1"]).exits(0);
     assert!(agent.lines("rate-block").is_empty());
     // Its certificate in anybody else's hands is a stranger's.

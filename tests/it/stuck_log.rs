@@ -70,6 +70,56 @@ fn an_agent_whose_log_nobody_reads_ends_when_it_is_told_to() {
 }
 
 #[test]
+fn lines_that_wait_when_the_agent_becomes_its_new_file_are_counted_and_told_by_that() {
+    let mut site = Site::builder().executor(Executor::Private).prepare();
+    site.agent_mut().install();
+    let fifo = site.agent().root.join("fifo");
+    nix::unistd::mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    std::fs::set_permissions(&fifo, std::fs::Permissions::from_mode(0o600)).unwrap();
+    site.agent_mut().start_with(&format!("exec 2<>{}", fifo.display()), [Stdio::null(), Stdio::null()]);
+    ping(&site, MANY);
+    site.agent().upgrade();
+    let (mut seen, mut lost) = (0, None);
+    for line in BufReader::new(File::open(&fifo).unwrap()).lines().map(Result::unwrap) {
+        if line.contains(" ACTION=start ") && lost.is_some() {
+            break;
+        }
+        if line.contains(" ACTION=ping ") {
+            assert!(lost.is_none() && line.ends_with(&format!(" REQID=p{seen}")), "{seen}: {line}");
+            seen += 1;
+        }
+        if let Some((_, told)) = line.split_once(" ACTION=log-lost COUNT=") {
+            lost = told.split_once(' ').and_then(|(count, _)| count.parse::<usize>().ok());
+        }
+    }
+    // Besides there is what the old program said of the upgrade.
+    assert_eq!(seen + lost.unwrap(), MANY + 1);
+}
+
+#[test]
+fn an_end_that_the_system_s_log_does_not_hear_of_is_told_on_standard_error_with_the_lines_that_it_costs() {
+    let mut site = Site::builder().executor(Executor::Private).prepare();
+    let path = site.agent().root.join("dev/log");
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let log = UnixDatagram::bind(&path).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
+    site.start(0);
+    ping(&site, MANY);
+    assert_eq!(site.agent_mut().stop(), Some(0));
+    let said = std::fs::read_to_string(site.agent().root.join("stderr.1")).unwrap();
+    let lost: Vec<&str> = said.lines().filter(|line| line.contains(" ACTION=log-lost ")).collect();
+    let [line] = lost[..] else { panic!("{said}") };
+    let lost: usize = line.split_once("COUNT=").unwrap().1.split(' ').next().unwrap().parse().unwrap();
+    log.set_nonblocking(true).unwrap();
+    let mut buffer = vec![0; 65_536];
+    let mut heard = 0;
+    while let Ok(size) = log.recv(&mut buffer) {
+        heard += usize::from(String::from_utf8_lossy(&buffer[..size]).contains(" ACTION=ping "));
+    }
+    assert_eq!(heard + lost, MANY, "{line}");
+}
+
+#[test]
 fn a_log_that_takes_two_lines_a_second_slows_down_nobody() {
     let mut site = Site::builder().sh("ok", "echo ran").prepare();
     let path = site.agent().root.join("dev/log");

@@ -52,8 +52,8 @@ fn agent(facts: &Facts) -> Registry {
         r.register_with_unit("certificate_left", help, Unit::Seconds, gauge(left));
     }
     if let Some(jobs) = facts.jobs {
-        let states = family("state", [("running", jobs.running), ("ended", jobs.ended)]);
-        r.register("jobs", "Jobs on record, by whether they run", states);
+        let states = family("state", [("running", jobs.running), ("done", jobs.done), ("lost", jobs.lost)]);
+        r.register("jobs", "Jobs on record, by whether they run and whether their end is known", states);
     }
     registry
 }
@@ -83,7 +83,7 @@ fn process(usage: &Usage, started: u64) -> Registry {
     registry
 }
 
-fn family(key: &'static str, values: [(&'static str, usize); 2]) -> Family<One, Number> {
+fn family<const N: usize>(key: &'static str, values: [(&'static str, usize); N]) -> Family<One, Number> {
     let family = Family::<One, Number>::default();
     for (word, value) in values {
         family.get_or_create(&[(key, word)]).set(i64::try_from(value).unwrap_or(i64::MAX));
@@ -115,7 +115,7 @@ mod tests {
             blocked: 0,
             certificate: Some(-60),
             executor: true,
-            jobs: Some(Census { running: 1, ended: 2 }),
+            jobs: Some(Census { running: 1, done: 2, lost: 3 }),
             trusted: 1,
             revoked: 0,
             unlogged: 0,
@@ -131,6 +131,8 @@ mod tests {
             "ctrl_exec_agent_executor_up 1",
             "ctrl_exec_agent_log_lines_lost_total 7",
             "ctrl_exec_agent_jobs{state=\"running\"} 1",
+            "ctrl_exec_agent_jobs{state=\"done\"} 2",
+            "ctrl_exec_agent_jobs{state=\"lost\"} 3",
             "# TYPE ctrl_exec_agent_build info",
             "process_start_time_seconds 1795330800",
         ] {

@@ -3,20 +3,16 @@
 //! By hand, since a second copy of the server that dispatchers talk to would make the binary larger than everything else
 //! about metrics.
 
-use time::OffsetDateTime;
-use time::format_description::StaticFormatDescription;
-use time::macros::format_description;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::net::local::Local;
 use crate::net::serve::part;
+use crate::sys::clock;
+use crate::wire::stamp;
 
 /// Bytes of a head, and its lines.
 const HEAD: usize = 16 * 1024;
 const LINES: usize = 64;
-/// The form of dates (RFC 9110 5.6.7).
-const DATE: StaticFormatDescription =
-    format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
 
 /// What a client has said.
 #[derive(Debug, PartialEq, Eq)]
@@ -88,7 +84,7 @@ impl Answer {
     }
 
     fn head(&self) -> String {
-        let date = OffsetDateTime::now_utc().format(&DATE).unwrap_or_default();
+        let date = stamp::http(clock::unix_now());
         let allow = self.allow.map_or_else(String::new, |allow| format!("Allow: {allow}\r\n"));
         format!(
             "HTTP/1.1 {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n{allow}Date: {date}\r\nConnection: close\r\n\r\n",

@@ -21,7 +21,7 @@
 //! With a pinned CA (`--ca-fingerprint`) nobody is asked here: only a holder of a certificate of that CA can then pose
 //! as the dispatcher, and it still cannot get this agent's certificate signed without the dispatcher's operator, who
 //! compares the code. Without pin and without terminal the pairing goes on unconfirmed, as the original's always did,
-//! with a warning and `CONFIRMED=no` in the log.
+//! with a warning and `CONFIRMED=no` in the log (`pair-confirmation`).
 //!
 //! # What is stored, and when
 //!

@@ -219,15 +219,16 @@ fn logger(root: &Root) -> Logger {
     Logger::open(Ident::Agent, Sockets::new(|place| root.path(place)))
 }
 
+/// The original's line, field by field; and one for what it has no field for.
 fn log_complete(log: &Logger, request: &Request, paired: &Paired) {
-    let event = Event::new(Level::Info, "pair-complete").field("STATUS", "approved");
-    let event = event.field("DISPATCHER_HOST", request.dispatcher.host());
+    let event = |action| Event::new(Level::Info, action).field("DISPATCHER_HOST", request.dispatcher.host());
     // The original's code confirms nothing, whoever compared it.
     let by_code = matches!(request.confirm, Confirm::Code(_));
     let confirmed = if paired.original && by_code { "no" } else { request.confirm.as_str() };
-    let event = event.field("CONFIRMED", confirmed);
-    let event = event.maybe("DISPATCHER", paired.dispatcher.as_ref());
-    log.emit(event.maybe("FORM", paired.original.then_some("original")));
+    let confirmation = event("pair-confirmation").field("CONFIRMED", confirmed);
+    log.emit(confirmation.maybe("FORM", paired.original.then_some("original")));
+    let complete = event("pair-complete").field("STATUS", "approved");
+    log.emit(complete.maybe("DISPATCHER", paired.dispatcher.as_ref()));
 }
 
 fn complete(paired: &Paired, globals: &Globals) {

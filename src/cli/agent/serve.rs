@@ -50,7 +50,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     let held = serve::hold_signals().map_err(fail)?;
     // Before anything is opened: what was handed over is known by its number alone.
     let words: Vec<OsString> = std::env::args_os().collect();
-    let Inheritance { given, executor, footing } = serve::inheritance(&words).map_err(fail)?;
+    let Inheritance { given, executor, unlogged, footing } = serve::inheritance(&words).map_err(fail)?;
     prepare(globals)?;
     let loaded = serve::configuration(&places).map_err(fail)?;
     let kinship = match (Kinship::of(&loaded.settings, args.unprivileged), &executor) {
@@ -65,7 +65,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     let host = host::fqdn(NAME);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build();
     let runtime = runtime.map_err(|error| fail(ServeError::Start(error)))?;
-    let start = Start { places: places.clone(), orders, given, footing, held };
+    let start = Start { places: places.clone(), orders, given, unlogged, footing, held };
     runtime.block_on(serve::serve(start, host, &show)).map_err(fail)?;
     Ok(Exit::Success)
 }

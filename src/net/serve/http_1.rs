@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,21 +12,24 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use super::{Bounds, Counted, Cut, FAREWELL, Held, is_last};
+use super::{Bounds, Counted, Cut, FAREWELL, Held, Unreadable, is_last, unasked};
 use crate::net::shared::Shared;
 use crate::wire::limits;
 
-/// How much of what a peer sends after it was refused is taken and thrown away, in bytes.
-const WASTE: u64 = 16 * 1024 * 1024;
 /// HTTP/1: how often is looked whether the peer of a request under way has hung up.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Serves a connection on which HTTP/1.0 or 1.1 is spoken, to its end or until `leave` is done.
-pub async fn serve_1<S, A, F, B>(stream: S, bounds: Bounds, leave: impl Future<Output = ()>, answer: A)
+pub async fn serve_1<S, A, F, B>(
+    stream: S,
+    bounds: Bounds,
+    leave: impl Future<Output = ()>,
+    answer: A,
+) -> Option<Unreadable>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
@@ -34,7 +37,7 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    serve(stream, |_| false, bounds, leave, answer).await;
+    serve(stream, |_| false, bounds, leave, answer).await
 }
 
 /// The same over a transport that can tell whether the peer has hung up.
@@ -47,17 +50,20 @@ pub(super) async fn serve<S, A, F, B>(
     bounds: Bounds,
     leave: impl Future<Output = ()>,
     answer: A,
-) where
+) -> Option<Unreadable>
+where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let stream = Shared::new(stream);
     let (parting, cut) = (Notify::new(), Cut::default());
     let under_way = Arc::new(watch::Sender::new(0_usize));
     let watched = under_way.subscribe();
     let service = service_fn(|mut request| {
+        stream.speak();
         request.extensions_mut().insert(cut.clone());
         let (counted, answer, parting) = (Counted::new(&under_way), answer(request), &parting);
         async move {
@@ -71,7 +77,6 @@ pub(super) async fn serve<S, A, F, B>(
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(bounds.head).max_buf_size(limits::REQUEST_HEAD);
-    let stream = Shared(Mutex::new(stream));
     let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(&stream), service));
     let mut over = std::pin::pin!(async {
         tokio::select! {
@@ -81,13 +86,13 @@ pub(super) async fn serve<S, A, F, B>(
         }
     });
     tokio::select! {
-        ended = &mut connection => return refused(ended, &stream).await,
-        () = &mut over => return,
+        ended = &mut connection => return unasked::end(ended, &stream, false).await,
+        () = &mut over => return None,
         () = leave => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {
-        ended = &mut connection => refused(ended, &stream).await,
-        () = over => {}
+        ended = &mut connection => unasked::end(ended, &stream, true).await,
+        () = over => None,
     }
 }
 
@@ -102,22 +107,4 @@ async fn lost(mut under_way: watch::Receiver<usize>, has_hung_up: impl Fn() -> b
             return;
         }
     }
-}
-
-/// Sees to it that a peer learns why its head was refused.
-async fn refused(ended: hyper::Result<()>, stream: impl AsyncRead + AsyncWrite + Unpin) {
-    if ended.is_err_and(|error| error.is_parse()) {
-        part(stream).await;
-    }
-}
-
-/// Ends a connection whose peer has its last answer, and may not have read it. Where a connection is closed before all was
-/// read, the kernel resets it, and the answer may be lost with that: so what still comes is thrown away for a while
-/// (RFC 9112 9.6).
-pub async fn part(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
-    let parting = async {
-        stream.shutdown().await?;
-        tokio::io::copy(&mut stream.take(WASTE), &mut tokio::io::sink()).await
-    };
-    drop(timeout(FAREWELL, parting).await);
 }

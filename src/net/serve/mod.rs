@@ -7,6 +7,8 @@
 
 mod http_1;
 mod http_2;
+mod parting;
+mod unasked;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,8 +23,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio_rustls::server::TlsStream;
 
-pub use http_1::{part, serve_1};
+pub use http_1::serve_1;
 pub use http_2::serve_2;
+pub use parting::part;
 
 use crate::sys::socket;
 use crate::tls::peer;
@@ -38,14 +41,24 @@ pub struct Bounds {
     pub streams: u32,
 }
 
+/// What came over a connection and is no request, in words for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable(pub String);
+
 /// How long a peer may take to part, once told to.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Serves a connection to its end. What breaks a connection is nobody's error here: who waits for an answer hears of it.
+/// HTTP/1: what came in place of a request was answered, and is returned.
 ///
 /// When `leave` is done, the peer is told no more on this connection: requests under way are answered, and where there
 /// are none, it ends.
-pub async fn serve<A, F, B>(stream: TlsStream<TcpStream>, bounds: Bounds, leave: impl Future<Output = ()>, answer: A)
+pub async fn serve<A, F, B>(
+    stream: TlsStream<TcpStream>,
+    bounds: Bounds,
+    leave: impl Future<Output = ()>,
+    answer: A,
+) -> Option<Unreadable>
 where
     A: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
@@ -54,9 +67,10 @@ where
 {
     if peer::is_http_2(stream.get_ref().1) {
         serve_2(stream, bounds, leave, answer).await;
+        None
     } else {
         let hung_up = |stream: &TlsStream<TcpStream>| socket::has_hung_up(stream.get_ref().0);
-        http_1::serve(stream, hung_up, bounds, leave, answer).await;
+        http_1::serve(stream, hung_up, bounds, leave, answer).await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::{JobStatus, Jobs, Part, StoreError};
+use super::{JobStatus, Jobs, Key, Part, StoreError};
 
 /// How many jobs are on record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -10,7 +10,9 @@ pub struct Census {
     /// Whose script runs.
     pub running: usize,
     /// Whose end is on record, and kept.
-    pub ended: usize,
+    pub done: usize,
+    /// The same, where nobody will ever know how they ended.
+    pub lost: usize,
 }
 
 impl Jobs {
@@ -25,18 +27,24 @@ impl Jobs {
             if !parts.contains(&Part::Record) {
                 continue;
             }
-            let unsettled = parts.contains(&Part::Status);
-            let ended = || match self.look(&key, now) {
-                Ok(record) => record.is_none_or(|record| record.status != JobStatus::Running),
-                Err(_) => false,
-            };
-            if unsettled && (self.is_alive(&key).unwrap_or(true) || !ended()) {
-                census.running += 1;
-            } else {
-                census.ended += 1;
+            match self.state(&key, &parts, now) {
+                JobStatus::Running => census.running += 1,
+                JobStatus::Done => census.done += 1,
+                JobStatus::Lost => census.lost += 1,
             }
         }
         Ok(census)
+    }
+
+    fn state(&self, key: &Key, parts: &[Part], now: SystemTime) -> JobStatus {
+        let settled = if parts.contains(&Part::Lost) { JobStatus::Lost } else { JobStatus::Done };
+        if !parts.contains(&Part::Status) {
+            return settled;
+        }
+        if self.is_alive(key).unwrap_or(true) {
+            return JobStatus::Running;
+        }
+        self.look(key, now).map_or(JobStatus::Running, |record| record.map_or(settled, |record| record.status))
     }
 
     /// How many monitors of jobs live now. Nothing is recorded on the way, whoever asks.

@@ -135,11 +135,13 @@ enum Part {
     Stderr,
     Status,
     Cancel,
+    /// Empty, and there where the record says [`JobStatus::Lost`]: so those are counted without reading a record.
+    Lost,
 }
 
 impl Part {
     /// The record goes first: what is left without one is swept.
-    const ALL: [Self; 5] = [Self::Record, Self::Stdout, Self::Stderr, Self::Status, Self::Cancel];
+    const ALL: [Self; 6] = [Self::Record, Self::Stdout, Self::Stderr, Self::Status, Self::Cancel, Self::Lost];
 
     const fn suffix(self) -> &'static str {
         match self {
@@ -148,6 +150,7 @@ impl Part {
             Self::Stderr => "stderr",
             Self::Status => "status",
             Self::Cancel => "cancel",
+            Self::Lost => "lost",
         }
     }
 

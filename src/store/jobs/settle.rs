@@ -4,8 +4,8 @@ use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Adviser, JobRecord, JobStatus, Jobs, Key, Part, StoreError, TAIL, Witness};
-use crate::sys::file::{self, FileError};
+use super::{Adviser, JobRecord, JobStatus, Jobs, Key, MODE, Part, StoreError, TAIL, Witness};
+use crate::sys::file::{self, Access, FileError};
 use crate::wire::limits;
 use crate::wire::name::ScriptName;
 use crate::wire::outcome::Outcome;
@@ -41,6 +41,9 @@ impl Jobs {
         let (stdout, stderr) = (self.head(key, Channel::Stdout, cut)?, self.head(key, Channel::Stderr, cut)?);
         let record = record.ended(outcome.as_ref(), utc(finished), stdout, stderr);
         let record = JobRecord { hint: self.advice(key, &record)?, ..record };
+        if record.status == JobStatus::Lost {
+            file::write_atomic(&self.path(key, Part::Lost), b"", Access::mode(MODE))?;
+        }
         self.write(key, &record)?;
         self.remove_part(key, Part::Status)?;
         self.remove_part(key, Part::Cancel)?;

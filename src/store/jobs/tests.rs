@@ -51,6 +51,9 @@ fn look(jobs: &Jobs, id: &str) -> JobRecord {
     jobs.look(&key(id), SystemTime::now()).unwrap().unwrap()
 }
 
+/// What there is of a job that runs.
+const RUNNING: [Part; 5] = [Part::Record, Part::Stdout, Part::Stderr, Part::Status, Part::Cancel];
+
 fn parts(jobs: &Jobs, id: &str) -> Vec<Part> {
     let there = |part: &Part| jobs.path(&key(id), *part).symlink_metadata().is_ok();
     Part::ALL.into_iter().filter(there).collect()
@@ -61,7 +64,7 @@ fn a_job_runs_while_its_lock_is_held_and_then_has_the_outcome_on_file() {
     let (_dir, jobs) = store();
     let mut job = accepted(&jobs, "a", "x");
     assert_eq!(look(&jobs, "a").status, JobStatus::Running);
-    assert_eq!(parts(&jobs, "a"), Part::ALL);
+    assert_eq!(parts(&jobs, "a"), RUNNING);
     job.stdout.write_all(b"0123456789+").unwrap();
     job.stderr.write_all(b"\xff").unwrap();
     end(&jobs, "a", job, &Outcome::Exited { code: 7 });
@@ -135,7 +138,7 @@ fn a_sweep_settles_what_has_ended_and_removes_what_belongs_to_nothing() {
     close(&jobs, "orphan", orphan);
     file::remove(&jobs.path(&key("orphan"), Part::Record)).unwrap();
     jobs.sweep(LIMITS, SystemTime::now()).unwrap();
-    assert_eq!(parts(&jobs, "run"), Part::ALL);
+    assert_eq!(parts(&jobs, "run"), RUNNING);
     assert_eq!(parts(&jobs, "done"), [Part::Record, Part::Stdout, Part::Stderr]);
     assert_eq!(parts(&jobs, "orphan"), []);
     let read = |id: &str| jobs.read(&key(id)).unwrap().unwrap().status;
@@ -149,7 +152,7 @@ fn a_submission_under_way_is_no_orphan() {
     let job = accepted(&jobs, "a", "x");
     file::remove(&jobs.path(&key("a"), Part::Record)).unwrap();
     jobs.sweep(LIMITS, SystemTime::now()).unwrap();
-    assert_eq!(parts(&jobs, "a"), Part::ALL[1..]);
+    assert_eq!(parts(&jobs, "a"), RUNNING[1..]);
     drop(job);
 }
 
@@ -162,7 +165,7 @@ fn a_job_that_is_submitted_anew_is_not_forgotten_in_the_old_ones_place() {
     // As far as a submission is when it lets go of the store's lock.
     jobs.remove_part(&key("a"), Part::Record).unwrap();
     jobs.forget(&key("a"), SystemTime::now()).unwrap();
-    assert_eq!(parts(&jobs, "a"), Part::ALL[1..]);
+    assert_eq!(parts(&jobs, "a"), RUNNING[1..]);
     close(&jobs, "a", job);
     jobs.forget(&key("a"), SystemTime::now()).unwrap();
     assert_eq!(parts(&jobs, "a"), []);
@@ -256,13 +259,18 @@ fn a_census_counts_who_runs_and_who_has_ended_and_each_end_is_told_once() {
         ends.lock().unwrap().push((record.script.clone(), outcome.cloned()));
     }));
     let (first, second, _third) = (accepted(&jobs, "a", "x"), accepted(&jobs, "b", "y"), accepted(&jobs, "c", "z"));
-    assert_eq!(jobs.census(SystemTime::now()).unwrap(), Census { running: 3, ended: 0 });
+    assert_eq!(jobs.census(SystemTime::now()).unwrap(), Census { running: 3, done: 0, lost: 0 });
     end(&jobs, "a", first, &Outcome::Exited { code: 7 });
     close(&jobs, "b", second);
     for _ in 0..2 {
-        assert_eq!(jobs.census(SystemTime::now()).unwrap(), Census { running: 1, ended: 2 });
+        assert_eq!(jobs.census(SystemTime::now()).unwrap(), Census { running: 1, done: 1, lost: 1 });
         look(&jobs, "a");
     }
     let expected = [("x".to_owned(), Some(Outcome::Exited { code: 7 })), ("y".to_owned(), None)];
     assert_eq!(*told.lock().unwrap(), expected);
+    // The next job of that id is another one.
+    let again = accepted(&jobs, "b", "y");
+    assert_eq!(jobs.census(SystemTime::now()).unwrap(), Census { running: 2, done: 1, lost: 0 });
+    end(&jobs, "b", again, &Outcome::Exited { code: 0 });
+    assert_eq!(jobs.census(SystemTime::now()).unwrap(), Census { running: 1, done: 2, lost: 0 });
 }

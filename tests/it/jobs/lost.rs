@@ -138,7 +138,7 @@ fn a_host_that_went_down_has_lost_its_jobs_and_nothing_runs_for_ever() {
     // As a power cut leaves it: half a line.
     std::fs::write(file(&site, "r1", "status"), "{\"kind\":\"exi").unwrap();
     site.start(0);
-    eventually("the final record", || (files(&site) == ["r1.json", "r1.stderr", "r1.stdout"]).then_some(()));
+    eventually("the final record", || (files(&site) == ["r1.json", "r1.lost", "r1.stderr", "r1.stdout"]).then_some(()));
     assert_eq!(Caller::of(&site).result("r1")["status"], "lost");
 }
 
@@ -161,7 +161,7 @@ fn what_a_killed_submission_left_is_swept_or_lost() {
         host::give_to_agent(&file(&site, "x", "json").with_file_name(name));
     }
     site.start(0);
-    let want = ["after.json", "after.stderr", "after.stdout", "r1.json", "r1.stderr", "r1.stdout"];
+    let want = ["after.json", "after.lost", "after.stderr", "after.stdout", "r1.json", "r1.stderr", "r1.stdout"];
     eventually("the sweep", || (files(&site) == want).then_some(()));
     let caller = Caller::of(&site);
     assert_eq!(caller.get("/result/before").status, 404);

@@ -66,7 +66,7 @@ fn a_job_of_ours_is_not_taken_for_the_life_of_one_of_the_original() {
     assert_eq!(caller.result("aa")["status"], "lost");
     go(&site);
     assert_eq!(caller.ended("bb")["status"], "done");
-    assert_eq!(files(&site), ["aa.json", "bb.json", "bb.stderr", "bb.stdout"]);
+    assert_eq!(files(&site), ["aa.json", "aa.lost", "bb.json", "bb.stderr", "bb.stdout"]);
 }
 
 #[test]

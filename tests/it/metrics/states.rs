@@ -113,7 +113,8 @@ fn jobs_are_counted_by_whether_they_run_and_their_ends_once() {
         submit(&site, script, reqid);
     }
     becomes(&site, "ctrl_exec_agent_jobs", &[("state", "running")], 1.0);
-    becomes(&site, "ctrl_exec_agent_jobs", &[("state", "ended")], 2.0);
+    becomes(&site, "ctrl_exec_agent_jobs", &[("state", "done")], 2.0);
+    assert_eq!(scrape(&site).value("ctrl_exec_agent_jobs", &[("state", "lost")]), Some(0.0));
     let busy = json!({"script": "wait", "reqid": "r4", "async": true}).to_string();
     let mut http = tls::connect(site.agent().address(), &site.authority(), &site.dispatcher());
     assert_eq!(http.post("/run", &busy).status, 409);
@@ -144,6 +145,8 @@ fn a_job_whose_supervisor_was_killed_is_counted_as_lost() {
     let script = site.agent().worked_pid("pid");
     host::kill(host::parent(script), Signal::SIGKILL);
     becomes(&site, RUNS, &[("script", "wait"), ("outcome", "lost")], 1.0);
+    becomes(&site, "ctrl_exec_agent_jobs", &[("state", "lost")], 1.0);
+    assert_eq!(scrape(&site).value("ctrl_exec_agent_jobs", &[("state", "done")]), Some(0.0));
     assert_eq!(scrape(&site).value("ctrl_exec_agent_run_seconds_count", &[("script", "wait")]), None);
     // A script that is listed no more lends nobody its name; and what was counted stays.
     submit(&site, "wait", "r2");

@@ -27,8 +27,8 @@ fn only_the_id_is_printed_and_the_pairing_goes_on_by_itself() {
     let ran = world.approve(&id, &[]).exits(0);
     assert!(ran.stdout.contains("Certificate delivered."), "{ran:?}");
     let dispatcher = format!("DISPATCHER={DISPATCHER}");
-    let fields = ["ACTION=pair-complete", "CONFIRMED=no", &dispatcher, "DISPATCHER_HOST=127.0.0.1", "STATUS=approved"];
-    log.line(6, &fields);
+    log.line(6, &["ACTION=pair-confirmation", "CONFIRMED=no", "DISPATCHER_HOST=127.0.0.1"]);
+    log.line(6, &["ACTION=pair-complete", &dispatcher, "DISPATCHER_HOST=127.0.0.1", "STATUS=approved"]);
     assert!(files(world.agent()).iter().all(|path| path.exists()));
     assert_eq!(world.record()["reqid"], id);
 }
@@ -41,7 +41,7 @@ fn a_pinned_ca_is_confirmed_in_the_background_too() {
     let ca = world.site.authority().certificate().sha256();
     let id = asked_in_background(&world, &session, &["--ca-fingerprint", &ctrl_exec::wire::hex::encode(&ca)]);
     world.approve(&id, &[]).exits(0);
-    assert!(log.with("ACTION=pair-complete").contains("CONFIRMED=ca"));
+    assert!(log.with("ACTION=pair-confirmation").contains("CONFIRMED=ca"));
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn at_a_terminal_a_yes_pairs() {
         asking.types(answer);
         world.approve(&id, &[]).exits(0);
         let paired = asking.ends().exits(0);
-        assert_eq!(paired.lines("pair-complete")[0].get("CONFIRMED"), Some("code"));
+        assert_eq!(paired.lines("pair-confirmation")[0].get("CONFIRMED"), Some("code"));
         assert!(world.record()["cert_serial"].is_string());
     }
 }
@@ -105,7 +105,7 @@ fn the_fingerprint_that_openssl_prints_needs_no_question() {
         let paired = asking.ends().exits(0);
         assert!(!paired.stderr.contains("nobody can be asked"), "{paired:?}");
         assert!(paired.stdout.contains("Pairing code: "), "the code is shown all the same");
-        assert_eq!(paired.lines("pair-complete")[0].get("CONFIRMED"), Some("ca"));
+        assert_eq!(paired.lines("pair-confirmation")[0].get("CONFIRMED"), Some("ca"));
     }
 }
 

@@ -205,9 +205,11 @@ fn a_dispatcher_of_the_original_is_paired_with_where_the_operator_says_so() {
     let paired = asking.ends().exits(0);
     assert!(!paired.stdout.contains("[y/N]"), "a yes to this code would prove nothing");
     assert!(paired.stderr.contains("Warning: this is the original's code; it protects neither end"), "{paired:?}");
-    let line = &paired.lines("pair-complete")[0];
-    let found = (line.get("CONFIRMED"), line.get("DISPATCHER"), line.get("FORM"));
-    assert_eq!(found, (Some("no"), Some("old-control"), Some("original")));
+    let host = paired.lines("pair-complete")[0].get("DISPATCHER_HOST").unwrap().to_owned();
+    let host = format!("DISPATCHER_HOST={host}");
+    paired.lines("pair-complete")[0].is(&["ACTION=pair-complete", "DISPATCHER=old-control", &host, "STATUS=approved"]);
+    let confirmation = ["ACTION=pair-confirmation", "CONFIRMED=no", &host, "FORM=original"];
+    paired.lines("pair-confirmation")[0].is(&confirmation);
     let [cert, key, _, trust] = files(world.agent());
     let credentials = Credentials::load(&cert, &key);
     ctrl_exec::tls::identity::Identity::load(&credentials.cert, &credentials.key).unwrap();

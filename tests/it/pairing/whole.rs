@@ -33,7 +33,6 @@ fn a_host_is_paired_and_then_serves_pings_and_runs() {
     assert!(paired.messages().contains("Warning: nobody can be asked to compare the code here"), "{paired:?}");
     paired.lines("pair-complete")[0].is(&[
         "ACTION=pair-complete",
-        "CONFIRMED=no",
         &format!("DISPATCHER={DISPATCHER}"),
         "DISPATCHER_HOST=127.0.0.1",
         "STATUS=approved",

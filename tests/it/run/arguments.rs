@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::harness::Site;
 use crate::harness::process::finish;
+use crate::harness::{Site, tls};
 
 #[test]
 fn arguments_reach_the_script_unchanged() {
@@ -24,6 +24,16 @@ fn arguments_reach_the_script_unchanged() {
     assert_eq!(printed[0], given.len().to_string());
     assert_eq!(printed[1..=given.len()], given);
     assert!(!site.agent().work("x").exists());
+}
+
+#[test]
+fn numbers_reach_the_script_as_they_were_spelt() {
+    let site = Site::builder().sh("args", r#"printf '%s\n' "$@""#).start();
+    let numbers = ["1e3", "-0", "100000000000000000000", "2.50", "7"];
+    let body = format!(r#"{{"script": "args", "args": [{}]}}"#, numbers.join(", "));
+    let mut http = tls::connect(site.agent().address(), &site.authority(), &site.dispatcher());
+    let printed = http.post("/run", &body).json()["stdout"].as_str().unwrap().to_owned();
+    assert_eq!(printed.lines().collect::<Vec<_>>(), numbers);
 }
 
 #[test]
