@@ -302,14 +302,13 @@ impl Run {
 
     /// Whether, right now, no process holds standard output: all that ever ran for this order are gone.
     pub(super) fn everyone_is_gone(&mut self) -> bool {
+        self.everyone_is_gone_but_for(&mut Vec::new())
+    }
+
+    /// The same, and what they have left to be read.
+    pub(super) fn everyone_is_gone_but_for(&mut self, left: &mut Vec<u8>) -> bool {
         pipe::set_nonblocking(&self.stdout, true).unwrap();
-        loop {
-            match self.stdout.read(&mut [0; 4096]) {
-                Ok(0) => return true,
-                Ok(_) => {}
-                Err(_) => return false,
-            }
-        }
+        self.stdout.read_to_end(left).is_ok()
     }
 
     /// Closes standard input, and gives back outcome, output and errors.

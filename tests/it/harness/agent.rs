@@ -16,6 +16,10 @@ use super::pki::Credentials;
 use super::process::{Ran, finish, program};
 use super::{DEADLINE, binary, eventually, host};
 
+/// A shell script that says which pipe its input is, and counts what it has of it as soon as it may.
+pub(crate) const READS_LATE: &str =
+    "readlink /proc/self/fd/0 > {work}/input; while [ ! -e {work}/go ]; do sleep 0.02; done; wc -c";
+
 /// A managed host.
 #[derive(Debug)]
 pub(crate) struct Agent {
@@ -97,6 +101,18 @@ impl Agent {
         let path = self.work(name);
         let look = || std::fs::read_to_string(&path).ok().filter(|text| text.ends_with('\n'));
         eventually(&format!("{} of {}", name, self.name), look).trim_end().to_owned()
+    }
+
+    /// Lets a script of [`READS_LATE`] read once the agent has given up writing to it.
+    pub(crate) fn let_read_late(&self) {
+        let input = self.worked("input");
+        let has_it_open = || {
+            let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().flatten();
+            let mut links = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+            links.any(|link| link == Path::new(&input))
+        };
+        eventually("the end of the script's input", || (!has_it_open()).then_some(()));
+        std::fs::write(self.work("go"), "").unwrap();
     }
 
     /// The process whose own number a script has written there.
@@ -339,7 +355,7 @@ impl Drop for Agent {
         }
         if let Some(mut process) = self.process.take() {
             host::kill(process.child.id(), Signal::SIGTERM);
-            let deadline = Instant::now() + Duration::from_secs(5);
+            let deadline = Instant::now() + DEADLINE / 4;
             while matches!(process.child.try_wait(), Ok(None)) && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(2));
             }
@@ -379,7 +395,10 @@ pub(crate) fn write_key(path: &Path, text: &str) {
 /// Writes an executable file under its name only when it is complete and closed.
 pub(crate) fn write_executable(path: &Path, text: &str) {
     let fresh = path.with_extension("new");
-    std::fs::write(&fresh, text).unwrap();
-    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // By another process: this one's forks would otherwise inherit the file while it is open for writing, and as long as one
+    // of them has come no further, nobody could execute it.
+    let mut command = program(Path::new("/bin/sh"));
+    command.args(["-c", "cat > \"$1\" && chmod 755 \"$1\"", "sh"]).arg(&fresh);
+    finish(command, text).exits(0);
     std::fs::rename(&fresh, path).unwrap();
 }
