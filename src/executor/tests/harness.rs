@@ -138,7 +138,10 @@ impl Executor {
 
     /// Puts a file that all may read into the test's directory.
     pub(super) fn write(&self, name: &str, text: &str) {
-        File::create_new(self.path(name)).unwrap().write_all(text.as_bytes()).unwrap();
+        let mut file = File::create_new(self.path(name)).unwrap();
+        // Whatever umask the tests were started with.
+        file.set_permissions(PermissionsExt::from_mode(0o644)).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
     }
 
     /// An executable file. Another process writes it: while this one had it open for writing, a fork elsewhere in the
