@@ -116,8 +116,7 @@ fn a_hidden_place_itself_is_moved_by_nobody() {
 
 #[test]
 fn a_writable_path_above_or_below_the_agents_own_files_is_refused_at_the_start() {
-    let above = std::env::temp_dir().canonicalize().unwrap();
-    for writable in ["{}", "{}/conf", "{}/conf/agent.conf", "/", above.to_str().unwrap()] {
+    for writable in ["{}", "{}/conf", "{}/conf/agent.conf", "/", "/tmp"] {
         let executor = Executor::spawn_root(&[], &format!("run_as = nobody\nwritable = {writable}"));
         let Reloaded::Failed { text } = executor.answer() else { panic!("not failed") };
         assert!(text.contains("writable path"), "{text}");

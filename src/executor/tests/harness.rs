@@ -67,7 +67,8 @@ impl Executor {
     /// As [`Executor::spawn_root`], with these lines in the allowlist besides.
     pub(super) fn spawn_listing(starter: &[&str], scripts: &str, profile: &str) -> Self {
         assert!(user::is_root(), "these tests need root");
-        let directory = tempfile::tempdir().unwrap();
+        // Wherever temporary files are otherwise: what scripts see there is what is tested.
+        let directory = tempfile::tempdir_in("/tmp").unwrap();
         let place = directory.path().canonicalize().unwrap();
         for name in ["conf", "open", "open/deep", "other"] {
             fs::create_dir(place.join(name)).unwrap();
