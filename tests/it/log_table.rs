@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt as _;
 use ctrl_exec::sys::user::Account;
 use serde_json::{Value, json};
 
-use crate::harness::agent::READS_LATE;
+use crate::harness::late::READS_LATE;
 use crate::harness::log::Log;
 use crate::harness::pki::Credentials;
 use crate::harness::process::{finish, program};

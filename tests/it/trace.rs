@@ -4,8 +4,8 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::{Value, json};
 
-use crate::harness::agent::READS_LATE;
 use crate::harness::http::{Answer, Http};
+use crate::harness::late::READS_LATE;
 use crate::harness::tls::Tls;
 use crate::harness::{Site, audit, eventually, host, pki, tls};
 

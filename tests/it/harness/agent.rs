@@ -16,10 +16,6 @@ use super::pki::Credentials;
 use super::process::{Ran, finish, program};
 use super::{DEADLINE, binary, eventually, host};
 
-/// A shell script that says which pipe its input is, and counts what it has of it as soon as it may.
-pub(crate) const READS_LATE: &str =
-    "readlink /proc/self/fd/0 > {work}/input; while [ ! -e {work}/go ]; do sleep 0.02; done; wc -c";
-
 /// A managed host.
 #[derive(Debug)]
 pub(crate) struct Agent {
@@ -101,18 +97,6 @@ impl Agent {
         let path = self.work(name);
         let look = || std::fs::read_to_string(&path).ok().filter(|text| text.ends_with('\n'));
         eventually(&format!("{} of {}", name, self.name), look).trim_end().to_owned()
-    }
-
-    /// Lets a script of [`READS_LATE`] read once the agent has given up writing to it.
-    pub(crate) fn let_read_late(&self) {
-        let input = self.worked("input");
-        let has_it_open = || {
-            let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().flatten();
-            let mut links = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
-            links.any(|link| link == Path::new(&input))
-        };
-        eventually("the end of the script's input", || (!has_it_open()).then_some(()));
-        std::fs::write(self.work("go"), "").unwrap();
     }
 
     /// The process whose own number a script has written there.

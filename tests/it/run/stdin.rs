@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::Site;
-use crate::harness::agent::READS_LATE;
+use crate::harness::late::READS_LATE;
 
 #[test]
 fn the_context_is_one_json_object_with_the_documented_keys() {
