@@ -71,7 +71,7 @@ impl System {
 fn listen(path: &std::path::Path) -> UnixDatagram {
     let _ = std::fs::remove_file(path);
     let socket = UnixDatagram::bind(path).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
 }
 
@@ -155,6 +155,8 @@ fn numbers_until(socket: &UnixDatagram, last: usize) -> (Vec<usize>, usize) {
     (seen, gone)
 }
 
+/// Longer than anything here takes, on any machine.
+const PATIENCE: Duration = Duration::from_mins(1);
 /// More than any queue of the kernel holds (`net.unix.max_dgram_qlen`), and less than a logger keeps.
 const MANY: usize = 1500;
 /// More than a logger keeps.
@@ -168,10 +170,10 @@ fn a_log_that_nobody_reads_keeps_nobody_waiting_and_gets_every_line_in_its_order
         let logger = system.made(serves);
         let start = Instant::now();
         (0..MANY).for_each(|n| logger.emit(event(n)));
-        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
         assert!(logger.waiting() > 0);
         let writing = logger.clone();
-        let rest = std::thread::spawn(move || serves || writing.flush(Duration::from_secs(20)) == 0);
+        let rest = std::thread::spawn(move || serves || writing.flush(PATIENCE) == 0);
         assert_eq!(numbers_until(&syslog, MANY - 1), ((0..MANY).collect(), 0));
         assert!(rest.join().unwrap());
         assert_eq!((system.rest.text(), logger.lost()), (String::new(), 0));
@@ -217,7 +219,7 @@ fn the_end_of_a_logger_waits_for_a_log_but_not_for_long() {
     (0..MANY).for_each(|n| logger.emit(event(n)));
     let start = Instant::now();
     drop(logger);
-    assert!(start.elapsed() >= FAREWELL && start.elapsed() < FAREWELL * 5, "{:?}", start.elapsed());
+    assert!(start.elapsed() >= FAREWELL && start.elapsed() < FAREWELL + PATIENCE / 2, "{:?}", start.elapsed());
     drop(syslog);
     let system = System::new();
     let syslog = system.syslog();

@@ -99,8 +99,11 @@ impl Pool {
             return Ok(Way::Kept(kept));
         }
         let turn = if slot.one_each.load(Ordering::Relaxed) { None } else { slot.turn.try_lock().ok() };
-        if turn.is_none() && !slot.one_each.load(Ordering::Relaxed) {
-            drop(slot.turn.lock().await);
+        if !slot.one_each.load(Ordering::Relaxed) {
+            if turn.is_none() {
+                drop(slot.turn.lock().await);
+            }
+            // Whose turn it was may have dialled since the look above, also where there is nobody any more to wait for.
             if let Some(kept) = slot.usable() {
                 return Ok(Way::Kept(kept));
             }

@@ -182,7 +182,7 @@ mod tests {
         let (ours, theirs) = fdpass::pair(fdpass::Kind::Stream).unwrap();
         fdpass::send(&ours, bytes, descriptors).unwrap();
         let ours = stall.then_some(ours);
-        let patience = if stall { Duration::from_millis(30) } else { Duration::from_secs(20) };
+        let patience = if stall { Duration::from_millis(30) } else { Duration::from_mins(1) };
         let result = take(&theirs, Instant::now() + patience).map_err(|refusal| refusal.code().to_owned());
         drop(ours);
         result.map(|asked| match asked {
@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(taken(&word, &[null.as_fd()], false).unwrap_err(), "order-descriptors");
         let (ours, theirs) = fdpass::pair(fdpass::Kind::Stream).unwrap();
         fdpass::send(&ours, &word, &[]).unwrap();
-        let asked = take(&theirs, Instant::now() + Duration::from_secs(20)).unwrap();
+        let asked = take(&theirs, Instant::now() + Duration::from_mins(1)).unwrap();
         assert!(matches!(asked, Asked::Control(Control::Hello)), "{asked:?}");
     }
 
@@ -265,7 +265,7 @@ mod tests {
         let (order, null) = (bytes(Mode::Attached), null());
         fdpass::send(&ours, &order[..9], &[null.as_fd(); 3]).unwrap();
         fdpass::send(&ours, &order[9..], &[null.as_fd()]).unwrap();
-        let refusal = take(&theirs, Instant::now() + Duration::from_secs(20)).unwrap_err();
+        let refusal = take(&theirs, Instant::now() + Duration::from_mins(1)).unwrap_err();
         assert_eq!(refusal.code(), "order-descriptors");
     }
 
@@ -276,7 +276,7 @@ mod tests {
         let mut two = bytes(Mode::Attached);
         two.extend_from_slice(b"more");
         fdpass::send(&ours, &two, &[null.as_fd(); 3]).unwrap();
-        take(&theirs, Instant::now() + Duration::from_secs(20)).unwrap();
+        take(&theirs, Instant::now() + Duration::from_mins(1)).unwrap();
         let mut rest = [0; 9];
         assert_eq!(fdpass::receive(&theirs, &mut rest, 0).unwrap().size, 4);
     }

@@ -254,15 +254,18 @@ mod tests {
             // Not below the temporary directory, where anybody may put something.
             let dir = tempfile::tempdir_in("/var/lib").unwrap();
             let path = dir.path().join("hook");
-            #[expect(clippy::disallowed_methods, reason = "the test writes its own hook")]
-            std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            // Another process writes it: while this one had it open for writing, a fork elsewhere in the test binary could
+            // keep it so, and exec would fail.
+            #[expect(clippy::disallowed_methods, reason = "see above")]
+            let mut shell = std::process::Command::new("/bin/sh");
+            shell.args(["-c", "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$2\" && chmod 755 \"$2\"", "sh", body]).arg(&path);
+            assert!(shell.status().unwrap().success());
             (Self { dir }, Hook::new(path, Duration::from_secs(seconds)))
         }
     }
 
     async fn reason(body: &str) -> (u8, String) {
-        let (_site, hook) = Site::hook(body, 10);
+        let (_site, hook) = Site::hook(body, 60);
         match hook.ask(&Context::default()).await {
             Decision::Denied { code, reason, .. } => (code, reason),
             Decision::Allowed => (0, String::new()),
@@ -287,19 +290,25 @@ mod tests {
 
     #[tokio::test]
     async fn a_hook_that_hangs_is_killed_with_everything_it_started() {
-        let (site, hook) = Site::hook("sleep 1000 & echo $! > \"${0%/*}/pid\"; wait", 1);
-        let decision = hook.ask(&Context::default()).await;
-        assert!(matches!(decision, Decision::Denied { code: 1, fault: Some(Fault::TimedOut(1)), .. }), "{decision:?}");
-        let pid = std::fs::read_to_string(site.dir.path().join("pid")).unwrap();
-        let stat = format!("/proc/{}/stat", pid.trim());
-        for _ in 0..1000 {
-            match std::fs::read_to_string(&stat) {
-                Err(_) => return,
-                Ok(text) if text.contains(") Z ") => return,
-                Ok(_) => tokio::task::yield_now().await,
+        // On a busy machine it may take more than a second until it has started anything.
+        for seconds in [1, 5, 30] {
+            let (site, hook) = Site::hook("sleep 1000 & echo $! > \"${0%/*}/pid\"; wait", seconds);
+            let decision = hook.ask(&Context::default()).await;
+            let Decision::Denied { code: 1, fault: Some(Fault::TimedOut(told)), .. } = decision else {
+                panic!("{decision:?}")
+            };
+            assert_eq!(told, seconds);
+            let text = std::fs::read_to_string(site.dir.path().join("pid")).unwrap_or_default();
+            let Some(pid) = text.strip_suffix('\n') else { continue };
+            let stat = format!("/proc/{pid}/stat");
+            let deadline = std::time::Instant::now() + Duration::from_mins(1);
+            while std::fs::read_to_string(&stat).is_ok_and(|text| !text.contains(") Z ")) {
+                assert!(std::time::Instant::now() < deadline, "the hook's child is still alive");
+                tokio::task::yield_now().await;
             }
+            return;
         }
-        panic!("the hook's child is still alive");
+        panic!("the hook never got as far as to start anything");
     }
 
     #[tokio::test]
@@ -312,7 +321,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_hook_that_others_may_write_decides_nothing() {
-        let (_site, hook) = Site::hook("exit 0", 10);
+        let (_site, hook) = Site::hook("exit 0", 60);
         for (mode, expected) in
             [(0o777, false), (0o757, false), (0o775, false), (0o720, false), (0o755, true), (0o700, true)]
         {
@@ -333,7 +342,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_hook_of_somebody_else_or_where_others_may_put_one_decides_nothing() {
-        let (site, hook) = Site::hook("exit 0", 10);
+        let (site, hook) = Site::hook("exit 0", 60);
         let denied = async |part: &str| match hook.ask(&Context::default()).await {
             Decision::Allowed => panic!("{part}"),
             Decision::Denied { reason, fault, .. } => {
@@ -358,7 +367,7 @@ mod tests {
     #[tokio::test]
     async fn environment_and_json_say_the_same() {
         let body = r#"cat > "${0%/*}/json"; printf '%s' "$ENVEXEC_ARGS_JSON" > "${0%/*}/env""#;
-        let (site, hook) = Site::hook(body, 10);
+        let (site, hook) = Site::hook(body, 60);
         let args = vec!["a b".to_owned(), "é\n\"".to_owned()];
         let context = Context { action: "run".into(), args: args.clone(), ..Context::default() };
         assert_eq!(hook.ask(&context).await, Decision::Allowed);
@@ -372,14 +381,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_hook_that_ignores_its_stdin_decides_all_the_same() {
-        let (_site, hook) = Site::hook("exit 0", 10);
+        let (_site, hook) = Site::hook("exit 0", 60);
         let context = Context { args: vec!["x".repeat(100_000)], ..Context::default() };
         assert_eq!(hook.ask(&context).await, Decision::Allowed);
     }
 
     #[tokio::test]
     async fn what_an_environment_would_cut_off_denies_and_starts_nothing() {
-        let (site, hook) = Site::hook("echo > \"${0%/*}/asked\"", 10);
+        let (site, hook) = Site::hook("echo > \"${0%/*}/asked\"", 60);
         let text = || "a\0b".to_owned();
         for context in [
             Context { args: vec![text()], ..Context::default() },
@@ -397,7 +406,7 @@ mod tests {
 
     #[tokio::test]
     async fn arguments_too_large_for_an_environment_deny_and_say_so() {
-        let (_site, hook) = Site::hook("exit 0", 10);
+        let (_site, hook) = Site::hook("exit 0", 60);
         let context = Context { args: vec!["x".repeat(200_000)], ..Context::default() };
         let Decision::Denied { reason, .. } = hook.ask(&context).await else { panic!() };
         assert!(reason.starts_with("auth hook could not be started"), "{reason}");

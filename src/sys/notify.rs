@@ -92,7 +92,7 @@ mod tests {
 
     fn heard(listener: &UnixDatagram) -> String {
         let mut buffer = [0; 500];
-        listener.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        listener.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
         let size = listener.recv(&mut buffer).unwrap();
         String::from_utf8(buffer[..size].to_vec()).unwrap()
     }

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::harness::agent::write_executable;
 use crate::harness::executor::Mode;
 use crate::harness::process::{self, Ran};
 use crate::harness::site::Builder;
@@ -124,7 +125,7 @@ fn site(mode: Mode) -> Site {
 
 pub(crate) fn mend(agent: &Agent, name: &str, text: &str, mode: u32) {
     let path = agent.root.join("scripts").join(name);
-    std::fs::write(&path, text).unwrap();
+    write_executable(&path, text);
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 

@@ -117,7 +117,8 @@ fn idle_connections_never_use_up_the_places_for_requests() {
     let waiting: Vec<Http<Tls>> = (0..20).map(|_| half_a_head()).collect();
     let before = Instant::now();
     assert_eq!(trusted(&site).post("/run", r#"{"script":"ok"}"#).json()["stdout"], "ran\n");
-    assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
+    // Less than the agent has patience with any of them: half a minute.
+    assert!(before.elapsed() < Duration::from_secs(25), "{:?}", before.elapsed());
     assert!(site.agent().lines("overload").is_empty());
     drop((silent, waiting));
 }

@@ -9,11 +9,14 @@ use serde_json::json;
 use crate::harness::http::Http;
 use crate::harness::site::Builder;
 use crate::harness::tls::Tls;
-use crate::harness::{Site, eventually, host, tls};
+use crate::harness::{DEADLINE, Site, eventually, host, tls};
 
 fn site() -> Builder {
     Site::builder().agent("rate_limit_disable = 1").sh("count", "wc -c").sh("ok", "echo ran")
 }
+
+/// Less than the agent has with anybody who is silent, which is ten seconds at least, and as much as can be on a busy machine.
+const PATIENCE: Duration = Duration::from_millis(9500);
 
 #[track_caller]
 fn still_serves(site: &Site) {
@@ -21,7 +24,7 @@ fn still_serves(site: &Site) {
     let before = Instant::now();
     let mut http = trusted(site);
     assert_eq!(http.post("/ping", "{}").status, 200);
-    assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
+    assert!(before.elapsed() < PATIENCE, "{:?}", before.elapsed());
 }
 
 fn trusted(site: &Site) -> Http<Tls> {
@@ -323,7 +326,7 @@ fn a_stranger_who_does_not_part_is_not_answered_without_end() {
             break;
         }
         while tls.read(&mut seen).is_ok_and(|count| count > 0) {}
-        assert!(started.elapsed() < Duration::from_secs(30), "never parted with");
+        assert!(started.elapsed() < DEADLINE, "never parted with");
     }
     let answered = agent.lines("serial-reject").len();
     assert!((1..1000).contains(&answered), "{answered}");

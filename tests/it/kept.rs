@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ctrl_exec::conf::Root;
 use ctrl_exec::dispatcher::answer::HostResult;
@@ -15,7 +14,7 @@ use ctrl_exec::wire::run::RunCall;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::harness::{Site, eventually, host};
+use crate::harness::{DEADLINE, Site, eventually, host};
 
 /// Every call of a test within one runtime, as one process makes them.
 fn in_one_process<F: Future>(work: F) -> F::Output {
@@ -109,12 +108,13 @@ fn a_kept_connection_is_held_against_the_pin_for_every_request() {
 
 #[test]
 fn an_agent_that_was_restarted_is_reached_again_and_nothing_runs_twice() {
-    let mut at = Site::builder().sh("count", "echo x >>{work}/ran; echo done").start();
-    let fleet = fleet(&at);
-    // From now on it listens where it did before, so that the kept connection is the first thing that is tried.
+    let mut at = Site::builder().sh("count", "echo x >>{work}/ran; echo done").prepare();
+    // It listens where it did before, so that the kept connection is the first thing that is tried.
     let config = std::fs::read_to_string(at.agent().config()).unwrap();
-    let port = format!("port = {}\n", at.agent().address().port());
+    let port = format!("port = {}\n", host::own_port());
     std::fs::write(at.agent().config(), config.replace("port = 0\n", &port)).unwrap();
+    at.start(0);
+    let fleet = fleet(&at);
     in_one_process(async {
         for round in 1..=5 {
             let result = run(&fleet, vec![target(&at)], order("count"), |_| {}).await.remove(0);
@@ -217,7 +217,7 @@ fn a_call_that_is_given_up_ends_its_script_and_no_other() {
         held.abort();
         eventually("its end", || (!host::alive(pid)).then_some(()));
         std::fs::write(at.agent().work("go"), "x\n").unwrap();
-        let result = tokio::time::timeout(Duration::from_secs(20), other).await.unwrap().unwrap();
+        let result = tokio::time::timeout(DEADLINE, other).await.unwrap().unwrap();
         assert_eq!(result.exit(), 0, "{result:?}");
     });
 }

@@ -13,6 +13,7 @@ use std::os::unix::process::CommandExt as _;
 use ctrl_exec::sys::user::Account;
 use serde_json::{Value, json};
 
+use crate::harness::late::READS_LATE;
 use crate::harness::log::Log;
 use crate::harness::pki::Credentials;
 use crate::harness::process::{finish, program};
@@ -143,8 +144,7 @@ fn doubts_about_the_files_stand_before_the_start_and_an_absent_revocation_list_w
 
 #[test]
 fn what_dispatchers_ask_and_get() {
-    let world =
-        World::new(Site::builder().sh("ok", "exit 3").agent("stdin_timeout = 1").sh("slow", "sleep 1.3; wc -c"));
+    let world = World::new(Site::builder().sh("ok", "exit 3").agent("stdin_timeout = 1").sh("slow", READS_LATE));
     world.post("/ping", &json!({"reqid": "p1"}));
     world.line(INFO, &["ACTION=ping", DISPATCHER, PEER, "REQID=p1"]);
     world.get(&world.site.dispatcher(), "/capabilities");
@@ -154,7 +154,10 @@ fn what_dispatchers_ask_and_get() {
     world.post("/run", &json!({"script": "nope", "reqid": "r2"}));
     world.line(WARNING, &["ACTION=deny", PEER, "REQID=r2", "SCRIPT=nope"]);
     let args = vec!["x".repeat(100_000); 3];
-    world.post("/run", &json!({"script": "slow", "args": args}));
+    std::thread::scope(|scope| {
+        scope.spawn(|| world.site.agent().let_read_late());
+        world.post("/run", &json!({"script": "slow", "args": args}));
+    });
     let line = world.log.line(WARNING, &["ACTION=stdin-timeout", "BYTES=*"]);
     // All but what a pipe holds, which is whole pages and 64 KiB at most (pipe(7)).
     let context = json!({"script": "slow", "args": args, "reqid": "", "peer_ip": "127.0.0.1", "username": "",
@@ -166,7 +169,7 @@ fn what_dispatchers_ask_and_get() {
 #[test]
 fn what_a_hook_decides() {
     let hook = "case $ENVEXEC_TOKEN in good) exit 0;; hang) sleep 300;; esac; exit 3";
-    let world = World::new(Site::builder().sh("ok", "true").agent_hook(hook).agent("auth_hook_timeout = 1"));
+    let world = World::new(Site::builder().sh("ok", "true").agent_hook(hook).agent("auth_hook_timeout = 5"));
     let reason = "REASON=insufficient privilege";
     let run = |token: &str, user: &str| {
         world.post("/run", &json!({"script": "ok", "reqid": "r", "token": token, "username": user}))
@@ -178,7 +181,7 @@ fn what_a_hook_decides() {
     world.line(WARNING, &[&auth[..], &[reason, "RESULT=deny", "USER=(none)"]].concat());
     world.line(WARNING, &["ACTION=deny", DISPATCHER, PEER, reason, "REQID=r", "SCRIPT=ok"]);
     run("hang", "");
-    world.line(WARNING, &["ACTION=auth-hook-timeout", "TIMEOUT=1"]);
+    world.line(WARNING, &["ACTION=auth-hook-timeout", "TIMEOUT=5"]);
     world.get(&world.site.dispatcher(), "/capabilities");
     world.line(WARNING, &["ACTION=capabilities-deny", DISPATCHER, PEER, reason]);
     world.post("/rotate-serial", &json!({"serial": "abc"}));

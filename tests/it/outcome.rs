@@ -188,10 +188,11 @@ fn no_refusal_is_without_its_stable_code_and_none_has_lost_what_the_original_say
 
 #[test]
 fn a_read_only_file_system_is_pointed_out_in_every_form_and_only_where_it_is_the_profiles() {
+    let writable = tempfile::tempdir_in("/var/tmp").unwrap();
     for mode in Mode::ALL {
         let site = Site::builder()
             .executor(mode)
-            .section("[profile closed]\nwritable = /var/tmp\n")
+            .section(&format!("[profile closed]\nwritable = {}\n", writable.path().display()))
             .sh("open", "echo '[Errno 30] nur lesbar' >&2; exit 1")
             .sh("touch", "touch /etc/ctrl-exec-is-read-only")
             .sh("fine", "echo 'Read-only file system' >&2")

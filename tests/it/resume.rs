@@ -13,7 +13,7 @@ use crate::harness::http::Http;
 use crate::harness::pki::Credentials;
 use crate::harness::process::{finish, program};
 use crate::harness::tls::Tls;
-use crate::harness::{Agent, Site, binary, eventually, pki, tls};
+use crate::harness::{Agent, Site, binary, eventually, host, pki, tls};
 
 /// Pings the only agent, which says how the connection's session began.
 #[track_caller]
@@ -38,11 +38,10 @@ fn kept(place: &Path) -> Vec<PathBuf> {
 
 /// A site whose agent listens at the same port after a restart.
 fn steady() -> Site {
-    let mut site = Site::builder().start();
+    let mut site = Site::builder().prepare();
     let config = fs::read_to_string(site.agent().config()).unwrap();
-    let port = format!("port = {}\n", site.agent().address().port());
+    let port = format!("port = {}\n", host::own_port());
     fs::write(site.agent().config(), config.replace("port = 0\n", &port)).unwrap();
-    site.agent_mut().stop();
     site.start(0);
     site
 }

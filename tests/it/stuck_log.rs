@@ -66,7 +66,8 @@ fn an_agent_whose_log_nobody_reads_ends_when_it_is_told_to() {
     ping(&site, MANY);
     let start = Instant::now();
     assert_eq!(site.agent_mut().stop(), Some(0));
-    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    // For ever, if it waited for a reader.
+    assert!(start.elapsed() < DEADLINE / 2, "{:?}", start.elapsed());
 }
 
 #[test]
@@ -145,7 +146,8 @@ fn a_log_that_takes_two_lines_a_second_slows_down_nobody() {
             std::thread::yield_now();
         }
     });
-    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    // At the log's pace they would take twelve minutes.
+    assert!(start.elapsed() < DEADLINE, "{:?}", start.elapsed());
     assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
     // Nothing is lost, also of what nobody has asked for meanwhile.
     while !lines.last().is_some_and(|line| line.contains("ACTION=run ")) {

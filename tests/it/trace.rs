@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use serde_json::{Value, json};
 
 use crate::harness::http::{Answer, Http};
+use crate::harness::late::READS_LATE;
 use crate::harness::tls::Tls;
 use crate::harness::{Site, audit, eventually, host, pki, tls};
 
@@ -119,8 +120,8 @@ const PEER: [&str; 2] = ["DISPATCHER=control-1", "PEER=127.0.0.1"];
 fn guarded() -> (Site, Http<Tls>) {
     let hook = "[ \"$ENVEXEC_TOKEN\" = hang ] && exec sleep 300; [ \"$ENVEXEC_TOKEN\" = good ] || exit 3";
     let wait = "echo > {work}/started; while [ ! -e {work}/go ]; do sleep 0.02; done";
-    let site = Site::builder().agent_hook(hook).agent("auth_hook_timeout = 1\nstdin_timeout = 1");
-    let site = site.sh("wait", wait).sh("slow", "sleep 1.3; wc -c").start();
+    let site = Site::builder().agent_hook(hook).agent("auth_hook_timeout = 5\nstdin_timeout = 1");
+    let site = site.sh("wait", wait).sh("slow", READS_LATE).start();
     let http = open(&site);
     (site, http)
 }
@@ -179,10 +180,13 @@ fn what_a_hook_or_a_script_does_not_do_is_told_with_its_trace() {
     let (site, mut http) = guarded();
     let (agent, header, trace) = (site.agent(), format!("traceparent: {TRACE}\r\n"), format!("TRACE={TRACE}"));
     let body = json!({"script": "slow", "args": vec!["x".repeat(30_000); 3], "token": "good"});
-    ask(&mut http, "POST /run", &header, &body.to_string());
+    std::thread::scope(|scope| {
+        scope.spawn(|| agent.let_read_late());
+        ask(&mut http, "POST /run", &header, &body.to_string());
+    });
     agent.line("stdin-timeout").is(&["ACTION=stdin-timeout", "BYTES=*", &trace]);
     ask(&mut http, "POST /run", &header, r#"{"script":"slow","token":"hang"}"#);
-    agent.line("auth-hook-timeout").is(&["ACTION=auth-hook-timeout", "TIMEOUT=1", &trace]);
+    agent.line("auth-hook-timeout").is(&["ACTION=auth-hook-timeout", "TIMEOUT=5", &trace]);
     let hook = agent.root.join("etc/ctrl-exec-agent/auth-hook");
     let path = format!("HOOK={}", hook.display());
     for (mode, error, reason) in

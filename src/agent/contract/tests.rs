@@ -380,8 +380,8 @@ fn no_call_holds_up_the_agent_however_many_or_long_its_words_are() {
         assert_eq!(refused(vec![word.to_owned(); 200_000]).code(), "arguments-too-large");
         assert_eq!(refused(vec![word.repeat(4096); 256]).code(), "arguments-not-allowed");
     }
-    // Seconds without the bounds, in a debug build minutes.
-    assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
+    // Without the bounds minutes, in a debug build.
+    assert!(started.elapsed() < std::time::Duration::from_mins(1), "{:?}", started.elapsed());
 }
 
 #[test]

@@ -67,7 +67,8 @@ impl Executor {
     /// As [`Executor::spawn_root`], with these lines in the allowlist besides.
     pub(super) fn spawn_listing(starter: &[&str], scripts: &str, profile: &str) -> Self {
         assert!(user::is_root(), "these tests need root");
-        let directory = tempfile::tempdir().unwrap();
+        // Wherever temporary files are otherwise: what scripts see there is what is tested.
+        let directory = tempfile::tempdir_in("/tmp").unwrap();
         let place = directory.path().canonicalize().unwrap();
         for name in ["conf", "open", "open/deep", "other"] {
             fs::create_dir(place.join(name)).unwrap();
@@ -138,7 +139,10 @@ impl Executor {
 
     /// Puts a file that all may read into the test's directory.
     pub(super) fn write(&self, name: &str, text: &str) {
-        File::create_new(self.path(name)).unwrap().write_all(text.as_bytes()).unwrap();
+        let mut file = File::create_new(self.path(name)).unwrap();
+        // Whatever umask the tests were started with.
+        file.set_permissions(PermissionsExt::from_mode(0o644)).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
     }
 
     /// An executable file. Another process writes it: while this one had it open for writing, a fork elsewhere in the
@@ -310,14 +314,13 @@ impl Run {
 
     /// Whether, right now, no process holds standard output: all that ever ran for this order are gone.
     pub(super) fn everyone_is_gone(&mut self) -> bool {
+        self.everyone_is_gone_but_for(&mut Vec::new())
+    }
+
+    /// The same, and what they have left to be read.
+    pub(super) fn everyone_is_gone_but_for(&mut self, left: &mut Vec<u8>) -> bool {
         pipe::set_nonblocking(&self.stdout, true).unwrap();
-        loop {
-            match self.stdout.read(&mut [0; 4096]) {
-                Ok(0) => return true,
-                Ok(_) => {}
-                Err(_) => return false,
-            }
-        }
+        self.stdout.read_to_end(left).is_ok()
     }
 
     /// Closes standard input, and gives back outcome, output and errors.

@@ -206,7 +206,7 @@ mod tests {
         Left { sockets: vec![listener.as_fd()], ..Left::default() }
     }
 
-    const LONG: Duration = Duration::from_secs(20);
+    const LONG: Duration = Duration::from_mins(1);
 
     fn sh(script: &str) -> Program {
         let argv = ["sh", "-c", script].map(OsString::from).to_vec();

@@ -10,7 +10,6 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use ctrl_exec::sys::{fdpass, pipe};
 use ctrl_exec::wire::control::{Control, LIMIT};
@@ -20,6 +19,7 @@ use ctrl_exec::wire::name::{RequestId, ScriptName};
 use ctrl_exec::wire::order::{Mode, Order, Report};
 use ctrl_exec::wire::outcome::Outcome;
 
+use crate::harness::DEADLINE;
 use crate::harness::process::finish;
 
 /// The agent's account.
@@ -68,7 +68,7 @@ fn client_role() {
 }
 
 fn act(scene: &str, stream: UnixStream, socket: &Path) -> String {
-    stream.set_read_timeout(Some(Duration::from_secs(25))).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let fd = null.as_fd();
     match scene {
@@ -164,7 +164,7 @@ fn hang_up(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) ->
 fn crowd(socket: &Path, count: usize) -> String {
     let connect = || {
         let stream = UnixStream::connect(socket).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(25))).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream
     };
     let early: Vec<UnixStream> = (0..4).map(|_| connect()).collect();

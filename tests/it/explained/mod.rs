@@ -143,7 +143,7 @@ impl World {
 }
 
 fn put(path: &Path, text: &str, mode: u32) {
-    std::fs::write(path, text).unwrap();
+    write_executable(path, text);
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 

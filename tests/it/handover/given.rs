@@ -68,9 +68,11 @@ fn two_sockets_are_both_heard() {
     let config = site.agent().config();
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("bind = 127.0.0.1", "bind = 127.0.0.1, ::1")).unwrap();
-    let first = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let port = first.local_addr().unwrap().port();
-    let second = TcpListener::bind(("::1", port)).unwrap();
+    let (first, second) = eventually("a port that is free in both families", || {
+        let first = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let second = TcpListener::bind(("::1", first.local_addr().unwrap().port())).ok()?;
+        Some((first, second))
+    });
     let words = "exec 3<&0 4>&1 </dev/null >/dev/null; export LISTEN_FDS=2 LISTEN_PID=$$ LISTEN_FDNAMES=a:b";
     let given = [&first, &second].map(|socket| Stdio::from(OwnedFd::from(socket.try_clone().unwrap())));
     site.agent_mut().start_with(words, given);

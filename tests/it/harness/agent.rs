@@ -339,7 +339,7 @@ impl Drop for Agent {
         }
         if let Some(mut process) = self.process.take() {
             host::kill(process.child.id(), Signal::SIGTERM);
-            let deadline = Instant::now() + Duration::from_secs(5);
+            let deadline = Instant::now() + DEADLINE / 4;
             while matches!(process.child.try_wait(), Ok(None)) && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(2));
             }
@@ -379,7 +379,10 @@ pub(crate) fn write_key(path: &Path, text: &str) {
 /// Writes an executable file under its name only when it is complete and closed.
 pub(crate) fn write_executable(path: &Path, text: &str) {
     let fresh = path.with_extension("new");
-    std::fs::write(&fresh, text).unwrap();
-    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // By another process: this one's forks would otherwise inherit the file while it is open for writing, and as long as one
+    // of them has come no further, nobody could execute it.
+    let mut command = program(Path::new("/bin/sh"));
+    command.args(["-c", "cat > \"$1\" && chmod 755 \"$1\"", "sh"]).arg(&fresh);
+    finish(command, text).exits(0);
     std::fs::rename(&fresh, path).unwrap();
 }

@@ -1,8 +1,10 @@
 //! What `/proc` and kill(2) say about processes that the tests have started.
 
+use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use nix::sys::signal::{self, Signal};
 use nix::unistd::{Pid, User};
@@ -82,6 +84,20 @@ impl Drop for Impostor {
         drop(self.0.kill());
         drop(self.0.wait());
     }
+}
+
+/// A port that nobody has and that the kernel gives to nobody who does not ask for it: a daemon that is started at it again
+/// finds it free, and where no daemon is, none comes.
+pub(crate) fn own_port() -> u16 {
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let first: u16 = range.split_whitespace().next().unwrap().parse().unwrap();
+    // Other tests may be under way beside these.
+    let start = u16::try_from(std::process::id() % 4096).unwrap();
+    super::eventually("a free port", || {
+        let port = first.checked_sub(1 + (start + TAKEN.fetch_add(1, Ordering::Relaxed)) % 8192)?;
+        (port > 1024 && TcpListener::bind(("127.0.0.1", port)).is_ok()).then_some(port)
+    })
 }
 
 /// Whether a process is there and no zombie.

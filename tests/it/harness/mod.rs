@@ -10,6 +10,7 @@ pub(crate) mod executor;
 pub(crate) mod host;
 pub(crate) mod http;
 pub(crate) mod impostor;
+pub(crate) mod late;
 pub(crate) mod log;
 pub(crate) mod notify;
 pub(crate) mod openmetrics;
@@ -28,7 +29,7 @@ pub(crate) use process::run;
 pub(crate) use site::Site;
 
 /// How long anything may take before its test fails. Far more than needed, so that a busy machine fails nothing.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(2);
 
 /// Looks until there is something to see.
 pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 
+use nix::sys::stat::{Mode, umask};
 use serde_json::Value;
 
 use super::audit::{self, Line};
@@ -54,8 +55,14 @@ impl Ran {
     }
 }
 
+/// What tests write has the modes that an operator's files have, whatever umask they were started with.
+pub(crate) fn usual_umask() {
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
+}
+
 /// The program under test, with none of the variables that it reads.
 pub(crate) fn program(name: &Path) -> Command {
+    usual_umask();
     let mut command = Command::new(name);
     let inherited =
         ["USER", "ENVEXEC_TOKEN", "CTRL_EXEC_ROOT", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "XDG_RUNTIME_DIR"];

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::agent::{self, Agent};
 use super::executor::Mode;
 use super::pki::{self, Credentials};
-use super::process::{Ran, finish, program};
+use super::process::{Ran, finish, program, usual_umask};
 use super::{binary, host};
 
 /// The name that agents know the dispatcher by.
@@ -107,6 +107,7 @@ impl Builder {
 
     /// Sets up everything and starts no agent.
     pub(crate) fn prepare(self) -> Site {
+        usual_umask();
         // A root executor wants its files where nobody else can put any, and so does who asks a hook. That is not so in
         // the temporary directory.
         let anywhere = self.executor == Mode::Private && self.agent_hook.is_none() && self.hook.is_none();

@@ -131,8 +131,8 @@ fn scripts(site: &Site) -> Vec<u32> {
     host::with_words(|words| words.contains(&scripts))
 }
 
-/// Kills one of a kind, if there is one.
-fn kill(site: &mut Site, kind: Kind, random: &mut Random) -> bool {
+/// Kills one of a kind, if there is one. One who was killed may look alive for a moment, and is put among `dying`.
+fn kill(site: &mut Site, kind: Kind, random: &mut Random, dying: &mut Vec<u32>) -> bool {
     let victim = match kind {
         Kind::Agent => {
             site.agent_mut().kill();
@@ -146,7 +146,8 @@ fn kill(site: &mut Site, kind: Kind, random: &mut Random) -> bool {
             all.get(chosen).copied()
         }
     };
-    victim.inspect(|pid| host::kill(*pid, Signal::SIGKILL)).is_some()
+    dying.extend(victim.inspect(|pid| host::kill(*pid, Signal::SIGKILL)));
+    victim.is_some()
 }
 
 /// Who is to be killed next: every kind as often as it is dealt, in an order of chance.
@@ -155,11 +156,12 @@ struct Deck {
     left: Vec<Kind>,
     /// How many of each kind were killed.
     killed: BTreeMap<Kind, usize>,
+    dying: Vec<u32>,
 }
 
 impl Deck {
     fn of(mode: Mode) -> Self {
-        Self { kinds: Kind::all(mode), left: Vec::new(), killed: BTreeMap::new() }
+        Self { kinds: Kind::all(mode), left: Vec::new(), killed: BTreeMap::new(), dying: Vec::new() }
     }
 
     /// Kills the next, who stays in the deck if there is none just now. Whether a monitor was killed.
@@ -169,7 +171,7 @@ impl Deck {
         }
         let chosen = usize::try_from(random.below(self.left.len() as u64)).unwrap();
         let kind = self.left[chosen];
-        let killed = kill(site, kind, random);
+        let killed = kill(site, kind, random, &mut self.dying);
         if killed {
             self.left.swap_remove(chosen);
             *self.killed.entry(kind).or_default() += 1;
@@ -189,7 +191,11 @@ fn look_after(site: &mut Site, way: &Way) {
 
 /// Waits until everybody is there again. An agent that has lost the keeper of its executor serves on without, until it
 /// is started again.
-fn heal(site: &mut Site, way: &Way) {
+fn heal(site: &mut Site, way: &Way, dying: &mut Vec<u32>) {
+    eventually("the end of everybody who was killed", || {
+        dying.retain(|pid| host::alive(*pid));
+        dying.is_empty().then_some(())
+    });
     look_after(site, way);
     if site.agent().mode == Mode::Own {
         if keeper(site).is_none() {
@@ -218,7 +224,7 @@ fn round(site: &mut Site, way: &Way, jobs: &[Job], deck: &mut Deck, random: &mut
             look_after(site, way);
             killed += usize::from(deck.deal(site, random));
         }
-        heal(site, way);
+        heal(site, way, &mut deck.dying);
         (submitting.into_iter().map(|thread| thread.join().unwrap()).collect(), killed)
     })
 }

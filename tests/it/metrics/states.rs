@@ -128,7 +128,7 @@ fn jobs_are_counted_by_whether_they_run_and_their_ends_once() {
     ];
     assert_eq!(seen.non_zero(RUNS), samples(&wanted));
     let time = seen.value("ctrl_exec_agent_run_seconds_sum", &[("script", "ok")]).unwrap();
-    assert!((1.0..30.0).contains(&time), "{time}");
+    assert!((1.0..120.0).contains(&time), "{time}");
     let wanted = [
         ("verb=cancel,verdict=ok", 1.0),
         ("verb=result,verdict=ok", 1.0),

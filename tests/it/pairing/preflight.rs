@@ -4,11 +4,11 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
-use crate::harness::host::{has_root, unprivileged};
+use crate::harness::host::{has_root, own_port, unprivileged};
 
 /// A port at which nobody listens.
 fn dead_port() -> String {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port().to_string()
+    own_port().to_string()
 }
 
 #[test]

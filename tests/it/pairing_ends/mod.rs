@@ -105,7 +105,7 @@ impl World {
         let (site, id) = (self.site.clone(), request.id.to_string());
         let work = move || {
             let approved = decide::approve(&site, &id, Overrides::default()).unwrap();
-            decide::delivered(&site, &approved, Duration::from_secs(15)).unwrap()
+            decide::delivered(&site, &approved, Duration::from_secs(90)).unwrap()
         };
         tokio::task::spawn_blocking(work).await.unwrap()
     }
@@ -191,7 +191,7 @@ impl Agent {
     }
 
     fn shown_code(&self) -> String {
-        self.code.recv_timeout(Duration::from_secs(20)).unwrap()
+        self.code.recv_timeout(Duration::from_secs(90)).unwrap()
     }
 }
 
@@ -256,7 +256,7 @@ async fn the_agents_operator_may_answer_after_the_dispatchers() {
     assert!(world.site.registry.get(&request.hostname).unwrap().is_none() && files(&places).is_empty());
     agent.say.send(true).unwrap();
     let site = world.site.clone();
-    let late = tokio::task::spawn_blocking(move || decide::delivered(&site, &approved, Duration::from_secs(15)));
+    let late = tokio::task::spawn_blocking(move || decide::delivered(&site, &approved, Duration::from_secs(90)));
     assert!(matches!(late.await.unwrap().unwrap(), Delivery::Registered(_)));
     assert!(agent.result.await.unwrap().unwrap().registered);
     open.close().await;
@@ -274,7 +274,7 @@ async fn an_agent_whose_operator_says_no_is_neither_stored_nor_registered() {
     assert!(matches!(agent.result.await.unwrap(), Err(PairFailure::CodeRefused)));
     assert!(open.gone().await.contains("another code"));
     let site = world.site.clone();
-    let delivery = tokio::task::spawn_blocking(move || decide::delivered(&site, &approved, Duration::from_secs(15)));
+    let delivery = tokio::task::spawn_blocking(move || decide::delivered(&site, &approved, Duration::from_secs(90)));
     assert_eq!(delivery.await.unwrap().unwrap(), Delivery::NotTaken);
     assert!(files(&places).is_empty());
     assert!(world.site.registry.list().unwrap().records.is_empty());
@@ -373,7 +373,7 @@ async fn pairing_again_replaces_the_record_and_keeps_the_other_dispatchers() {
         let overrides = Overrides { ip: "192.0.2.9".parse().ok(), agent_port: Some(7000), lookup_by: None };
         let work = move || {
             let approved = decide::approve(&site, &id, overrides).unwrap();
-            let delivery = decide::delivered(&site, &approved, Duration::from_secs(15)).unwrap();
+            let delivery = decide::delivered(&site, &approved, Duration::from_secs(90)).unwrap();
             (approved, delivery)
         };
         let (approved, delivery) = tokio::task::spawn_blocking(work).await.unwrap();

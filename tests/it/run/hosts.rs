@@ -8,12 +8,16 @@ fn names(results: &serde_json::Value) -> Vec<&str> {
 
 #[test]
 fn results_come_in_the_order_asked_and_text_as_it_completes() {
-    let site = Site::builder().agents(3).sh("who", "cat {work}/who").start();
+    let site = Site::builder().agents(3).sh("who", "cat {work}/who; > {work}/ran").start();
     for agent in &site.agents {
         std::fs::write(agent.work("who"), &agent.name).unwrap();
     }
     let first = &site.agents[0];
-    first.write_script("who", &format!("#!/bin/sh\nsleep 1; cat {}\n", first.work("who").display()));
+    // It waits until the others have run, and a moment longer for their answers.
+    let [second, third] = [1, 2].map(|place: usize| site.agents[place].work("ran").display().to_string());
+    let wait = format!("until [ -e {second} ] && [ -e {third} ]; do sleep 0.02; done; rm {second} {third}; sleep 1");
+    let last = format!("#!/bin/sh\n{wait}; cat {}\n", first.work("who").display());
+    first.write_script("who", &last);
     let json = site.control(&["--json", "run", "agent1", "agent3", "agent2", "who"]).exits(0).json();
     assert_eq!(names(&json), ["agent1", "agent3", "agent2"]);
     for result in json["results"].as_array().unwrap() {
@@ -39,7 +43,10 @@ fn one_request_id_serves_all_hosts_of_a_run() {
 
 #[test]
 fn no_more_than_max_parallel_hosts_are_asked_at_once() {
-    let text = "own=$(mktemp -d {work}/in.XXXXXX); ls {work} | grep -c '^in[.]'; sleep 0.1; rmdir $own";
+    // Each stays until three have been in at once, and looks twice.
+    let text = "count() { ls {work} | grep -c '^in[.]'; }; own=$(mktemp -d {work}/in.XXXXXX)
+        until [ -e {work}/three ]; do [ $(count) -ge 3 ] && touch {work}/three; sleep 0.02; done
+        count; sleep 0.1; count; rmdir $own";
     let site = Site::builder().dispatcher("max_parallel = 3").sh("count", text).start();
     let agent = site.agent();
     let hosts: Vec<String> = (1..=12).map(|number| format!("host{number}")).collect();
@@ -52,8 +59,9 @@ fn no_more_than_max_parallel_hosts_are_asked_at_once() {
     let json = site.control(&words).exits(0).json();
     assert_eq!(names(&json), hosts.iter().map(String::as_str).collect::<Vec<_>>());
     let counts = json["results"].as_array().unwrap().iter();
-    let counts: Vec<u32> = counts.map(|result| result["stdout"].as_str().unwrap().trim().parse().unwrap()).collect();
-    assert_eq!(counts.iter().max(), Some(&3), "{counts:?}");
+    let counts = counts.flat_map(|result| result["stdout"].as_str().unwrap().split_whitespace());
+    let counts: Vec<u32> = counts.map(|count| count.parse().unwrap()).collect();
+    assert!(counts.len() == 24 && counts.iter().all(|count| *count <= 3), "{counts:?}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::Site;
+use crate::harness::late::READS_LATE;
 
 #[test]
 fn the_context_is_one_json_object_with_the_documented_keys() {
@@ -40,9 +41,12 @@ fn a_script_may_close_its_input_early() {
 
 #[test]
 fn a_script_that_reads_too_slowly_loses_the_rest_and_the_log_says_how_much() {
-    let site = Site::builder().agent("stdin_timeout = 1").sh("slow", "sleep 1.3; wc -c").start();
+    let site = Site::builder().agent("stdin_timeout = 1").sh("slow", READS_LATE).start();
     let large = "x".repeat(100_000);
-    let result = site.result("slow", &[&large, &large, &large]);
+    let result = std::thread::scope(|scope| {
+        scope.spawn(|| site.agent().let_read_late());
+        site.result("slow", &[&large, &large, &large])
+    });
     assert_eq!(result["exit"], 0, "{result}");
     let read: usize = result["stdout"].as_str().unwrap().trim().parse().unwrap();
     let line = site.agent().line("stdin-timeout");

@@ -278,6 +278,8 @@ fn idle_connections_of_a_neighbour_keep_no_dispatcher_out() {
     let mut working = connect(&site, &own);
     working.send(format!("POST /run HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{at_work}", at_work.len()));
     site.agent().worked("held");
+    // From here on the agent keeps a connection to another monitor.
+    is_served(&site, &own);
     let before = open_files(&site);
     for who in [&neighbour, &own] {
         let idle: Vec<Http<Tls>> = (0..200).map(|_| connect(&site, who)).collect();

@@ -201,7 +201,7 @@ async fn approve(site: &Site, request: &QueuedRequest) -> (decide::Approved, Del
     let (site, id) = (site.clone(), request.id.to_string());
     let work = move || {
         let approved = decide::approve(&site, &id, Overrides::default()).unwrap();
-        let delivery = decide::delivered(&site, &approved, Duration::from_secs(15)).unwrap();
+        let delivery = decide::delivered(&site, &approved, Duration::from_secs(90)).unwrap();
         (approved, delivery)
     };
     tokio::task::spawn_blocking(work).await.unwrap()
@@ -281,7 +281,7 @@ async fn an_answer_counts_once_and_ids_are_no_paths() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_end_of_the_session_is_the_end_of_every_request() {
     let world = World::new("");
-    let mut open = world.open_for(Duration::from_millis(1500));
+    let mut open = world.open_for(Duration::from_secs(6));
     let mut agent = Own::pending(&open).await;
     let request = open.queued().await;
     // A stranger who says nothing, and one in the middle of a handshake.

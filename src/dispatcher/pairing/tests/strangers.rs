@@ -49,6 +49,16 @@ async fn requests_are_judged_before_they_are_queued() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn strangers_who_are_silent_or_talk_nonsense_delay_nobody() {
+    // Once is enough: whoever waits for a stranger waits for one every time, and a busy machine is slow now and then.
+    for _ in 0..5 {
+        if takes_less_than_any_strangers_deadline().await {
+            return;
+        }
+    }
+    panic!("an agent has to wait for strangers");
+}
+
+async fn takes_less_than_any_strangers_deadline() -> bool {
     let world = World::new("");
     let mut open = world.open();
     let _silent = TcpStream::connect(open.address).await.unwrap();
@@ -60,9 +70,10 @@ async fn strangers_who_are_silent_or_talk_nonsense_delay_nobody() {
     let started = std::time::Instant::now();
     let _agent = Own::pending(&open).await;
     open.queued().await;
-    assert!(started.elapsed() < Duration::from_secs(8), "less than any stranger's deadline");
+    let is_quick = started.elapsed() < Duration::from_secs(8);
     open.close().await;
     assert!(world.log.text().contains("REASON=handshake"));
+    is_quick
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
