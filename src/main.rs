@@ -2,8 +2,7 @@
 
 use ctrl_exec::{role, sys};
 
-/// musl's allocator costs five times the CPU of this one per request on two threads; `no_thp` keeps an idle
-/// agent at a few MiB.
+/// musl's allocator costs five times the CPU of this one per request on two threads.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

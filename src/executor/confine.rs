@@ -23,7 +23,8 @@
 //! 8. takes copies of the writable paths as they are on the host now (`tree`); enters the control group;
 //! 9. goes back to the host's network, which the executor has left, unless the profile has `network = no`; joins the init's
 //!    namespaces, with the init's root directory; takes one of its own for the host name;
-//! 10. completes the tree (`tree`), has its mounts locked to their places (`locks`), and gives up its rights (`rights`):
+//! 10. completes the tree (`tree`), has its mounts locked to their places (`locks`; init holds what becomes of them, so
+//!     that the kernel has no work with them when the script ends), and gives up its rights (`rights`):
 //! 11. limits on the processes of its account;
 //! 12. Landlock rules are prepared, while every path can still be opened;
 //! 13. supplementary groups; uid 0 becomes a user like any other (secure bits, locked); the bounding set is cut as far
@@ -301,7 +302,7 @@ impl Work<'_> {
         spaces::own_host_name().map_err(Fault::confining("namespaces"))?;
         let groups = group.map(|(here, _)| here.mount());
         tree::complete(confinement, copies, (init.kind, &init.blinds), groups)?;
-        tree::lock(locks)?;
+        tree::lock(locks, &init.keeper)?;
         rights::give_up(spawn.program(), confinement, *means, *filter)
     }
 }

@@ -116,14 +116,16 @@ mod tests {
         let dir = tempfile::tempdir_in("/tmp").unwrap();
         let (config, allowlist) = (dir.path().join("agent.conf"), dir.path().join("scripts.conf"));
         write_atomic(&config, agent.as_bytes(), Access::public()).unwrap();
-        let script = dir.path().join("script");
+        let place = tempfile::tempdir_in("/tmp").unwrap();
+        let script = place.path().join("script");
         write_atomic(&script, b"#!/bin/sh\n", Access::public()).unwrap();
         write_atomic(&allowlist, format!("a = {}\n", script.display()).as_bytes(), Access::public()).unwrap();
         let (line, reason) = resolve(&config, &allowlist, &Root::new(None), "a").unwrap();
         assert_eq!(line, "DENY not-trusted");
         assert!(reason.unwrap().contains("/tmp has mode 1777"));
         write_atomic(&config, format!("trusted_paths = no\n{agent}").as_bytes(), Access::public()).unwrap();
-        assert!(resolve(&config, &allowlist, &Root::new(None), "a").unwrap().0.starts_with("OK path="));
+        let (line, reason) = resolve(&config, &allowlist, &Root::new(None), "a").unwrap();
+        assert!(line.starts_with("OK path="), "{line} {reason:?}");
     }
 
     /// As the service does, which would not start with it.

@@ -119,9 +119,10 @@ pub(super) fn complete(
 }
 
 /// Step 9. Without it a run that is over would leave to whoever has a directory of it the host's own tree, with nothing hidden.
-pub(super) fn lock(locks: &Locks) -> Result<(), Fault> {
+/// `keeper` is where the copy is kept.
+pub(super) fn lock(locks: &Locks, keeper: &OwnedFd) -> Result<(), Fault> {
     let place = Path::new("/proc");
-    locks.close().map_err(Fault::confining("locked"))?;
+    locks.close(keeper).map_err(Fault::confining("locked"))?;
     if locks::is_locked(place).map_err(Fault::confining("locked"))? {
         return Ok(());
     }

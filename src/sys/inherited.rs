@@ -22,6 +22,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 
 use super::call::{Numbers, call};
+use super::memory;
 
 /// `TIMER_SLACK` of the kernel's first process (`PR_SET_TIMERSLACK`, prctl(2)), in nanoseconds.
 const TIMER_SLACK: u64 = 50_000;
@@ -82,8 +83,7 @@ pub fn put_right() -> Vec<String> {
     drop(call(Numbers::AnyMemory));
     left.unless("timer slack", prctl::set_timerslack(TIMER_SLACK));
     left.unless("personality", personality());
-    // A kernel without huge pages does not know the word.
-    let _ = prctl::set_thp_disable(false);
+    memory::allow_huge_pages(true);
     left.unless("processors", processors());
     left.unless("oom_score_adj", weight_without_memory());
     // A kernel without cores has no such file.

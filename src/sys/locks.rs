@@ -7,7 +7,7 @@
 //! user namespace (user_namespaces(7)), which is then the only thing that this user namespace is for: nobody ever is in it.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -16,6 +16,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
 
+use super::fdpass;
 use super::process;
 use super::spaces;
 
@@ -47,18 +48,21 @@ impl Locks {
     }
 
     /// Gives this process a copy of its namespace of mounts in which each of them but the root's is locked to its place, with
-    /// the same root directory. Its working directory is the root directory then.
+    /// the same root directory. Its working directory is the root directory then. What holds the copy goes to `keeper`, a unix
+    /// socket, besides, and is held as long as nobody takes it from there: the process with which a namespace of mounts ends
+    /// does the kernel's work on them before its own end is told, and somebody may be waiting for that of this one.
     ///
     /// **Invariant:** as [`process::fork`], the caller has one thread, and shares its directories with nobody.
     ///
     /// # Errors
-    /// The kernel's limit on namespaces is reached; neither `CAP_SYS_ADMIN` nor `CAP_SYS_CHROOT`.
-    pub fn close(&self) -> io::Result<()> {
+    /// The kernel's limit on namespaces is reached; neither `CAP_SYS_ADMIN` nor `CAP_SYS_CHROOT`; nobody is at the other end.
+    pub fn close(&self, keeper: impl AsFd) -> io::Result<()> {
         let (mounts, root) = process::aside(|| {
             setns(&self.users, CloneFlags::CLONE_NEWUSER)?;
             unshare(CloneFlags::CLONE_NEWNS)?;
             Ok((namespace(&self.processes, "mnt")?, spaces::root()?))
         })?;
+        fdpass::send(keeper, b"k", &[mounts.as_fd()])?;
         spaces::enter(&mounts, &root)
     }
 }

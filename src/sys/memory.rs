@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::prctl;
 
 use super::call::{Numbers, call};
 
@@ -30,6 +31,12 @@ pub fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
 /// Out of memory or descriptors.
 pub fn shared() -> io::Result<File> {
     Ok(memfd_create("shared", MFdFlags::MFD_CLOEXEC)?.into())
+}
+
+/// Whether from now on this process, and whoever it starts, may get huge pages from a kernel that gives them to everyone
+/// (`PR_SET_THP_DISABLE`, prctl(2)): 2 MiB where a few KiB are used. One without them does not know the word, and gives none.
+pub fn allow_huge_pages(allowed: bool) {
+    let _ = prctl::set_thp_disable(!allowed);
 }
 
 /// Lets go of the pages of files that this process has mapped and never changed, which is its program's code and

@@ -38,6 +38,8 @@ pub fn serve_private(
     }
     // An agent may have been given some to listen on a low port; they are not for its scripts.
     user::clear_capabilities().map_err(ServeError::Control)?;
+    // Which the agent does without.
+    memory::allow_huge_pages(true);
     let policy = first(&control, &load)?;
     let signals = Signals::collect(&SIGNALS).map_err(ServeError::Control)?;
     answer(&control, &Reloaded::Done).map_err(ServeError::Control)?;

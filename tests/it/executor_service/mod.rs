@@ -63,6 +63,20 @@ fn a_script_that_is_root_and_comes_to_the_socket_nevertheless_gives_no_orders() 
     assert_eq!(play(0, &socket, "hello"), "\"done\"");
 }
 
+/// What forks without executing a program must have no other thread, whose locks would stay locked for ever.
+#[test]
+fn neither_the_service_nor_a_monitor_has_a_second_thread() {
+    let site = service(builder());
+    let pid = site.agent().service().pid();
+    assert_eq!(play(AGENT, &site.agent().socket(), "hello"), "\"done\"");
+    let all: Vec<u32> = host::children(pid).into_iter().chain([pid]).collect();
+    for one in all {
+        // A monitor may have ended meanwhile.
+        let threads = std::fs::read_dir(format!("/proc/{one}/task")).map_or(0, Iterator::count);
+        assert!(threads == 1 || (threads == 0 && one != pid), "{one}: {threads}");
+    }
+}
+
 /// Each as the agent's account through the real socket; afterwards the executor serves as before.
 #[test]
 fn nothing_that_a_front_end_sends_ends_the_executor() {
