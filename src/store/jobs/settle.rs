@@ -1,5 +1,6 @@
 //! From a job that has ended to its final record.
 
+use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,15 +15,22 @@ use crate::wire::stamp;
 use crate::wire::stream::Channel;
 
 impl Jobs {
-    /// A job's record. If the job has ended since somebody last asked, that is on record now. `None` where there is no
-    /// such job.
+    /// A job's record, without output. If the job has ended since somebody last asked, that is on record now. `None` where
+    /// there is no such job.
     pub fn look(&self, key: &Key, now: SystemTime) -> Result<Option<JobRecord>, StoreError> {
-        let found = self.read(key)?;
-        if found.as_ref().is_none_or(|record| record.status != JobStatus::Running) || self.is_alive(key)? {
+        Ok(self.look_open(key, now)?.map(|(record, _)| record))
+    }
+
+    /// The same, and the record as it stands on file, which no later one changes.
+    pub fn look_open(&self, key: &Key, now: SystemTime) -> Result<Option<(JobRecord, File)>, StoreError> {
+        let found = self.read_open(key)?;
+        if found.as_ref().is_none_or(|(record, _)| record.status != JobStatus::Running) || self.is_alive(key)? {
             return Ok(found);
         }
-        let _store = self.lock()?;
-        self.settle(key, now)
+        let store = self.lock()?;
+        self.settle(key, now)?;
+        drop(store);
+        self.read_open(key)
     }
 
     /// As [`Jobs::look`], under the store's lock.
@@ -47,7 +55,7 @@ impl Jobs {
         if let Some(Witness(tell)) = &self.witness {
             tell(&record, outcome.as_ref());
         }
-        Ok(Some(record))
+        Ok(Some(record.without_output()))
     }
 
     /// What the monitor wrote, if it came to that. A line that is not whole is none.
