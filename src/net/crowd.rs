@@ -380,6 +380,33 @@ mod tests {
     }
 
     #[test]
+    fn who_has_shown_something_lately_does_not_give_way_for_bytes_until_it_has_shown_nothing_for_long() {
+        let spares = Duration::from_secs(10);
+        let crowd = Crowd::sparing((9, 9), (100, 60), spares);
+        let places = [1, 1, 1, 2].map(|n| crowd.enter_heavy(&peer(n), 40, Arc::default()));
+        assert!(!places.iter().any(is_lost), "all have just come");
+        let now = Instant::now();
+        places[0].renew();
+        let seen = now + spares;
+        crowd.lock().taken.values_mut().next_back().unwrap().seen = seen;
+        crowd.turn_out(Duration::MAX, now);
+        assert!(!places.iter().any(is_lost));
+        // Too much of one party; the one that was seen is spared.
+        crowd.turn_out(Duration::MAX, seen);
+        assert_eq!(places.each_ref().map(is_lost), [false, true, true, false]);
+        // Too much of all.
+        let last = crowd.enter_heavy(&peer(3), 40, Arc::default());
+        assert_eq!(crowd.held(), 3);
+        crowd.turn_out(Duration::MAX, seen);
+        assert!(is_lost(&places[3]) && !is_lost(&places[0]) && !is_lost(&last));
+        // For places it gives way all the same.
+        let crowd = Crowd::sparing((1, 1), (100, 60), spares);
+        let first = crowd.enter_heavy(&peer(1), 1, Arc::default());
+        let _second = crowd.enter_heavy(&peer(1), 1, Arc::default());
+        assert!(is_lost(&first));
+    }
+
+    #[test]
     fn who_shows_nothing_for_too_long_is_turned_out_and_nobody_else() {
         let crowd = Crowd::new(9, 9);
         let [silent, heard] = [1, 2].map(|n| crowd.enter(peer(n), false));

@@ -32,7 +32,7 @@ pub use nameless::nameless;
 pub use private::PrivateDir;
 pub use trusted::{TrustError, check_own, check_trusted_directory, open_trusted, resolve_trusted};
 pub use unfollowed::{is_of_this_user, owner, read_unfollowed};
-pub use write::{Access, append_new, overwrite, write_atomic, write_new, write_soon};
+pub use write::{Access, append_new, overwrite, write_atomic, write_atomic_by, write_new, write_soon};
 
 /// A file operation that failed: which file, which step, and the system's reason as the source.
 #[derive(Debug, thiserror::Error)]
