@@ -193,6 +193,7 @@ pub(super) mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::sys::file::{self, Access};
 
     /// A collector, and its directory.
     pub(in crate::agent) fn collector(limit: usize) -> (Collector, tempfile::TempDir) {
@@ -267,10 +268,10 @@ pub(super) mod tests {
     #[tokio::test]
     async fn without_a_place_on_disk_it_stays_in_memory() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("file"), "").unwrap();
+        file::write_soon(&dir.path().join("file"), b"", Access::private()).unwrap();
         let collector = Collector::new(1 << 20, dir.path().join("file/runs"));
         for _ in 0..10 {
-            collector.take(Channel::Stdout, &mut draft(&[b'x'; 50_000])).await;
+            collector.take(Channel::Stdout, &mut draft(&vec![b'x'; 50_000])).await;
         }
         let [output, _] = outputs(collector).await;
         assert_eq!((output.text.len(), output.truncated), (500_000, false));

@@ -130,7 +130,9 @@ impl<K: Clone + Eq + Hash> Crowd<K> {
         }
         let heavy = |held: &(&K, &Held)| held.1.bytes > self.one.bytes;
         let parties: Vec<K> = places.by_party.iter().filter(heavy).map(|(party, _)| party.clone()).collect();
-        parties.iter().for_each(|party| self.lighten(&mut places, party, now));
+        for party in &parties {
+            self.lighten(&mut places, party, now);
+        }
         while let Some(number) = places.excess_of_all(self.all.bytes, self.silent_since(now)) {
             places.take_away(number);
         }

@@ -123,7 +123,9 @@ mod tests {
 
     fn spelt(pieces: &[&[u8]]) -> (String, bool) {
         let (mut text, mut out) = (Text::default(), b"\"".to_vec());
-        pieces.iter().for_each(|piece| text.add(piece, &mut out));
+        for piece in pieces {
+            text.add(piece, &mut out);
+        }
         text.end(&mut out);
         out.push(b'"');
         (String::from_utf8(out).unwrap(), text.is_exact())
@@ -149,7 +151,9 @@ mod tests {
             let pieces: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
             prop_assert_eq!(spelt(&pieces), (serde_json::to_string(&whole.text).unwrap(), whole.base64.is_none()));
             let (mut exact, mut out) = (Exact::default(), Vec::new());
-            pieces.iter().for_each(|piece| exact.add(piece, &mut out));
+            for piece in &pieces {
+                exact.add(piece, &mut out);
+            }
             exact.end(&mut out);
             let bytes = pieces.concat();
             prop_assert_eq!(out.len() as u64, Exact::length(bytes.len() as u64));

@@ -65,16 +65,16 @@ pub fn write_atomic(path: &Path, bytes: &[u8], access: Access) -> Result<(), Fil
     write_atomic_by(path, access, |file| file.write_all(bytes))
 }
 
-/// As [`write_atomic`], where the content is written by `fill`: what is too large to be in memory first.
+/// As [`write_atomic`], where `content` writes it: what is too large to be in memory first.
 ///
 /// # Errors
-/// As [`write_atomic`], and those of `fill`.
+/// As [`write_atomic`], and those of `content`.
 pub fn write_atomic_by(
     path: &Path,
     access: Access,
-    fill: impl FnOnce(&mut File) -> io::Result<()>,
+    content: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> Result<(), FileError> {
-    let temporary = Temporary::filled_by(path, access, fill)?;
+    let temporary = Temporary::filled_by(path, access, content)?;
     temporary.sync(path)?;
     temporary.replace(path)?;
     sync_directory(path)
@@ -147,7 +147,7 @@ impl Temporary {
     fn filled_by(
         target: &Path,
         access: Access,
-        fill: impl FnOnce(&mut File) -> io::Result<()>,
+        content: impl FnOnce(&mut File) -> io::Result<()>,
     ) -> Result<Self, FileError> {
         let fail = |action| move |source| FileError::new(target, action, source);
         let random = random::bytes::<8>().map_err(fail("draw a temporary name beside"))?;
@@ -157,7 +157,7 @@ impl Temporary {
         let file = create_exclusively(&path, access.mode & 0o600).map_err(fail("create a temporary file beside"))?;
         let mut temporary = Self { path, file, armed: true };
         set_access(&temporary.file, access).map_err(fail("set owner and mode of"))?;
-        fill(&mut temporary.file).map_err(fail("write"))?;
+        content(&mut temporary.file).map_err(fail("write"))?;
         Ok(temporary)
     }
 

@@ -15,7 +15,9 @@ fn escaped() -> String {
 /// So many readers at once, each on a connection of its own. All of them have been asked before the first is read.
 fn read_at_once(readers: usize, connect: impl Fn() -> Http<Tls>, request: &str) -> Vec<Value> {
     let mut asked: Vec<Http<Tls>> = (0..readers).map(|_| connect()).collect();
-    asked.iter_mut().for_each(|http| http.send(request));
+    for http in &mut asked {
+        http.send(request);
+    }
     std::thread::scope(|scope| {
         let reading = asked.iter_mut().map(|http| scope.spawn(|| http.answer().unwrap()));
         let reading: Vec<_> = reading.collect();
