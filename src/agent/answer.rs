@@ -7,6 +7,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
+use super::large::Large;
 use super::metrics::Verdict;
 use super::stream::OutputBody;
 use super::unread::Whole;
@@ -22,7 +23,16 @@ pub type Instead = Box<Answer>;
 pub fn json<T: Serialize>(status: StatusCode, body: &T) -> Answer {
     // Our own types always have a JSON form; an empty object is better than a dead connection if one day one has not.
     let text = serde_json::to_vec(body).unwrap_or_else(|_| b"{}".to_vec());
-    let mut answer = Response::new(Either::Left(Whole::new(Bytes::from(text))));
+    whole(status, Whole::new(Bytes::from(text)))
+}
+
+/// A JSON answer that is made while it is sent.
+pub(super) fn large(status: StatusCode, body: Large) -> Answer {
+    whole(status, Whole::large(body))
+}
+
+fn whole(status: StatusCode, body: Whole) -> Answer {
+    let mut answer = Response::new(Either::Left(body));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer

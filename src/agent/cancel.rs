@@ -46,7 +46,7 @@ pub fn ask(path: &str) -> Result<Cancel, Instead> {
 pub async fn cancel(agent: &Arc<Agent>, passed: Passed<Cancel>, words: Words) -> Answer {
     let (Asked { peer, snapshot, ask: Cancel(id) }, ()) = passed.into_parts();
     let store = jobs::store(agent, &snapshot);
-    let (key, mut record) = match result::find(agent, &store, &peer, id, ["cancel-miss", "cancel-deny"]).await {
+    let (key, (mut record, _)) = match result::find(agent, &store, &peer, id, ["cancel-miss", "cancel-deny"]).await {
         Ok(found) => found,
         Err(answer) => return answer,
     };

@@ -66,11 +66,13 @@ async fn to_the_end(
     parts: Vec<Part>,
     outlet: &Outlet,
 ) -> Result<Option<JobRecord>, StoreError> {
-    let Some(record) = look(store, key).await? else { return Ok(None) };
+    if look(store, key).await?.is_none() {
+        return Ok(None);
+    }
     let mut readers = Vec::with_capacity(parts.len());
     for Part { channel, from } in parts {
-        let (key, record) = (key.clone(), record.clone());
-        let source = jobs::work(store, move |jobs| Source::open(jobs, &key, &record, channel)).await?;
+        let key = key.clone();
+        let source = jobs::work(store, move |jobs| Source::open(jobs, &key, channel)).await?;
         readers.push(Reader { source: Arc::new(source), channel, at: from });
     }
     let mut pause = PAUSES.0;

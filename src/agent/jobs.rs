@@ -116,7 +116,11 @@ impl Part {
     }
 }
 
+/// A file of which nobody needs to know more.
+const OUTPUT: &str = "what a script has printed";
+
 /// Where an output is: on file, or in the record of a job of the original's.
+#[derive(Debug)]
 pub(super) enum Source {
     /// As the script writes it.
     File(File),
@@ -125,16 +129,32 @@ pub(super) enum Source {
 }
 
 impl Source {
-    pub(super) fn open(jobs: &Jobs, key: &Key, record: &JobRecord, channel: Channel) -> Result<Self, StoreError> {
+    pub(super) fn open(jobs: &Jobs, key: &Key, channel: Channel) -> Result<Self, StoreError> {
         if let Some(file) = jobs.output(key, channel)? {
             return Ok(Self::File(file));
         }
+        let Some(record) = jobs.whole(key)? else { return Ok(Self::Recorded(Vec::new())) };
         let (text, base64) = match channel {
-            Channel::Stdout => (&record.stdout, &record.stdout_base64),
-            Channel::Stderr => (&record.stderr, &record.stderr_base64),
+            Channel::Stdout => (record.stdout, record.stdout_base64),
+            Channel::Stderr => (record.stderr, record.stderr_base64),
         };
-        let exact = base64.as_ref().and_then(|text| STANDARD.decode(text).ok());
-        Ok(Self::Recorded(exact.unwrap_or_else(|| text.clone().unwrap_or_default().into_bytes())))
+        let exact = base64.and_then(|text| STANDARD.decode(text).ok());
+        Ok(Self::Recorded(exact.unwrap_or_else(|| text.unwrap_or_default().into_bytes())))
+    }
+}
+
+impl Source {
+    /// How many bytes there are now.
+    pub(super) fn length(&self) -> Result<u64, StoreError> {
+        match self {
+            Self::Recorded(bytes) => Ok(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
+            Self::File(file) => {
+                let facts = file.metadata();
+                facts
+                    .map(|facts| facts.len())
+                    .map_err(|error| FileError::new(Path::new(OUTPUT), "examine", error).into())
+            }
+        }
     }
 }
 
@@ -159,7 +179,7 @@ pub(super) fn read(source: &Source, from: u64, most: usize) -> Result<Vec<u8>, S
                     Ok(count) => filled += count,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => {
-                        return Err(FileError::new(Path::new("a job's output"), "read", error).into());
+                        return Err(FileError::new(Path::new(OUTPUT), "read", error).into());
                     }
                 }
             }

@@ -209,7 +209,8 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use crate::agent::collect::Collector;
+    use crate::agent::collect::tests::{collector, outputs};
+    use crate::wire::run::Output;
 
     fn pipe() -> (OwnedFd, std::io::PipeWriter) {
         let (reader, writer) = std::io::pipe().unwrap();
@@ -220,11 +221,11 @@ mod tests {
     async fn output_beyond_the_limit_is_read_to_its_end() {
         let (pipe, mut writer) = pipe();
         let writing = std::thread::spawn(move || writer.write_all(&vec![b'x'; 4 << 20]).unwrap());
-        let collector = Collector::new(1000);
+        let (collector, _dir) = collector(1000);
         let (_running, end) = watch::channel(false);
         follow(pipe, Channel::Stdout, &collector, end).await.unwrap();
         writing.join().unwrap();
-        let output = collector.finish().0;
+        let [output, _] = outputs(collector).await;
         assert_eq!((output.text.len(), output.truncated), (1000, true));
     }
 
@@ -233,11 +234,12 @@ mod tests {
         let (pipe, mut writer) = pipe();
         // The runtime has had no occasion to notice.
         writer.write_all(b"done").unwrap();
-        let collector = Collector::new(100);
+        let (collector, _dir) = collector(100);
         let (_running, end) = watch::channel(true);
         let pipe = follow(pipe, Channel::Stdout, &collector, end).await.unwrap();
         drain(&pipe, Channel::Stdout, &collector).await;
-        assert_eq!(collector.finish().0.text, "done");
+        let [output, _] = outputs(collector).await;
+        assert_eq!(output.text, "done");
         drop(writer);
     }
 
@@ -251,7 +253,7 @@ mod tests {
         for piece in [2, CHUNK] {
             let (pipe, writer) = pipe();
             endless(writer, piece);
-            let collector = Collector::new(1000);
+            let (collector, _dir) = collector(1000);
             let (running, end) = watch::channel(false);
             tokio::select! {
                 _ = follow(pipe, Channel::Stdout, &collector, end) => panic!("it has no end"),
@@ -264,7 +266,7 @@ mod tests {
     #[tokio::test]
     async fn a_flood_that_calms_down_is_heard_and_ends_with_its_script() {
         let (pipe, mut writer) = pipe();
-        let collector = Collector::new(8 << 20);
+        let (collector, _dir) = collector(8 << 20);
         let (running, end) = watch::channel(false);
         let following = follow(pipe, Channel::Stdout, &collector, end);
         let writing = tokio::task::spawn_blocking(move || {
@@ -279,7 +281,7 @@ mod tests {
         let pipe = following.await.unwrap();
         drain(&pipe, Channel::Stdout, &collector).await;
         drop(writing.await.unwrap());
-        let text = collector.finish().0.text;
+        let [Output { text, .. }, _] = outputs(collector).await;
         assert_eq!((text.len(), text.matches('y').count()), ((4 << 20) + 20, 20));
     }
 
@@ -288,7 +290,7 @@ mod tests {
         let (reader, mut writer) = std::io::pipe().unwrap();
         pipe::resize(&reader, LARGE_PIPE).unwrap();
         pipe::set_nonblocking(&reader, true).unwrap();
-        let collector = Collector::new(8 << 20);
+        let (collector, _dir) = collector(8 << 20);
         let (_running, mut end) = watch::channel(false);
         let reader = OwnedFd::from(reader);
         writer.write_all(&vec![b'x'; LARGE_PIPE]).unwrap();

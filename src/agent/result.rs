@@ -4,16 +4,19 @@
 //! with the media type of a streamed run it is followed to its end. A caller that does not say that it knows our words for a
 //! job's state is told those of the original (`words`).
 
-use std::sync::Arc;
+use std::fs::File;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::StatusCode;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::answer::{self, Answer, Instead};
 use super::follow::{self, Followed};
 use super::gate::{Asked, OfPeer, Passed, TrustedPeer};
 use super::jobs::{self, Part, Source, read, unreadable, work};
+use super::large::{Excerpt, Large};
 use super::metrics::{RESULT, Verb, Verdict};
+use super::spool::Spool;
 use super::state::Agent;
 use super::stream::Reader;
 use super::under_way::Place;
@@ -23,11 +26,9 @@ use crate::store::StoreError;
 use crate::store::jobs::{JobRecord, JobStatus, Jobs, Key};
 use crate::sys::clock;
 use crate::wire::name::RequestId;
-use crate::wire::run::Output;
-use crate::wire::stream::whole_characters;
 
 /// Most bytes of a piece.
-const PIECE: usize = 1 << 20;
+const PIECE: u64 = 1 << 20;
 
 /// How a caller wants a job told.
 #[derive(Debug)]
@@ -66,7 +67,7 @@ pub fn ask(path: &str) -> Result<Wanted, Instead> {
 pub async fn result(agent: &Arc<Agent>, passed: Passed<Wanted>, form: Form, place: Place) -> Answer {
     let (Asked { peer, snapshot, ask: Wanted(id, part) }, ()) = passed.into_parts();
     let store = jobs::store(agent, &snapshot);
-    let (key, record) = match find(agent, &store, &peer, id, ["result-miss", "result-deny"]).await {
+    let (key, (record, file)) = match find(agent, &store, &peer, id, ["result-miss", "result-deny"]).await {
         Ok(found) => found,
         Err(answer) => return answer,
     };
@@ -82,32 +83,35 @@ pub async fn result(agent: &Arc<Agent>, passed: Passed<Wanted>, form: Form, plac
             return follow::answer(followed, reader);
         }
     };
-    let Some(part) = part else { return words.answer(StatusCode::OK, &words.tell(record)) };
-    let wanted = key.clone();
-    match work(&store, move |jobs| piece(jobs, &wanted, (record, words), part)).await {
-        Ok(body) => words.answer(StatusCode::OK, &body),
+    let (wanted, spool) = (key.clone(), Spool::new(snapshot.settings.async_runs_dir.to_path_buf()));
+    let told = work(&store, move |jobs| match part {
+        Some(part) => piece(jobs, &wanted, (record, words), part),
+        None => whole((record.status, file), words, spool),
+    });
+    match told.await {
+        Ok(told) => words.large(StatusCode::OK, told),
         Err(error) => unreadable(agent, &key, peer.trace(), &error),
     }
 }
 
-/// The caller's own job of this id. `actions` are the log's words where there is none, and where it is another's.
+/// The caller's own job of this id, without output, and its record on file. `actions` are the log's words where there is none, and where it is another's.
 pub(super) async fn find(
     agent: &Agent,
     store: &Jobs,
     peer: &TrustedPeer,
     id: RequestId,
     actions: [&'static str; 2],
-) -> Result<(Key, JobRecord), Answer> {
+) -> Result<(Key, (JobRecord, File)), Answer> {
     let key = Key { owner: peer.id().clone(), id };
     let wanted = key.clone();
-    let found = work(store, move |jobs| jobs.look(&wanted, clock::now())).await;
+    let found = work(store, move |jobs| jobs.look_open(&wanted, clock::now())).await;
     let [miss, deny] = actions;
     let event = |level, action| {
         let event = Event::new(level, action).field("DISPATCHER", peer.id()).field("PEER", peer.address());
         event.maybe("TRACE", peer.trace())
     };
     let (event, verdict) = match found {
-        Ok(Some(record)) if record.owner == key.owner.as_str() => return Ok((key, record)),
+        Ok(Some(found)) if found.0.owner == key.owner.as_str() => return Ok((key, found)),
         Ok(Some(_)) => (event(Level::Warning, deny).field("REASON", "not-owner"), Verdict::Denied),
         Ok(None) => (event(Level::Info, miss), Verdict::NotFound),
         Err(error) => return Err(unreadable(agent, &key, peer.trace(), &error)),
@@ -117,25 +121,42 @@ pub(super) async fn find(
     Err(answer::judged(answer::json(StatusCode::NOT_FOUND, &body), verdict))
 }
 
+/// The record with everything that it keeps. What its caller cannot read as it is on file is told anew: one at a time, since
+/// that is in memory for a moment.
+fn whole((status, file): (JobStatus, File), words: Words, spool: Spool) -> Result<Large, StoreError> {
+    static TOLD_ANEW: Mutex<()> = Mutex::new(());
+    let source = Source::File(file);
+    let size = source.length()?;
+    if words.knows(status) {
+        return Large::raw(Excerpt::of(Arc::new(source), 0, size));
+    }
+    let _turn = TOLD_ANEW.lock().unwrap_or_else(PoisonError::into_inner);
+    let bytes = read(&source, 0, usize::try_from(size).unwrap_or(usize::MAX))?;
+    let malformed = |source| StoreError::Malformed { path: "a job's record".into(), source };
+    let record = serde_json::from_slice(&bytes).map_err(malformed)?;
+    drop(bytes);
+    let told = serde_json::to_vec(&words.tell(record)).map_err(malformed)?;
+    Large::raw(spool.keep(told)?)
+}
+
 /// The record, with a piece of one output in place of both.
-fn piece(jobs: &Jobs, key: &Key, told: (JobRecord, Words), part: Part) -> Result<Value, StoreError> {
+fn piece(jobs: &Jobs, key: &Key, told: (JobRecord, Words), part: Part) -> Result<Large, StoreError> {
     let (record, words) = told;
     let name = part.channel.as_str();
-    let mut bytes = read(&Source::open(jobs, key, &record, part.channel)?, part.from, PIECE)?;
-    let more = bytes.len() == PIECE;
+    let source = Source::open(jobs, key, part.channel)?;
+    let length = source.length()?.saturating_sub(part.from).min(PIECE);
+    let more = length == PIECE;
+    let mut excerpt = Excerpt::of(Arc::new(source), part.from, length);
     if more || record.status == JobStatus::Running {
-        bytes.truncate(whole_characters(&bytes));
+        excerpt = excerpt.whole_characters()?;
     }
-    let next = part.from.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+    let next = part.from.saturating_add(excerpt.length());
     let mut body = serde_json::to_value(words.tell(record.without_output())).unwrap_or_default();
-    let Output { text, base64, .. } = Output::of(bytes, false);
     if let Some(fields) = body.as_object_mut() {
         fields.insert("stream".to_owned(), name.into());
         fields.insert("from".to_owned(), part.from.into());
         fields.insert("next".to_owned(), next.into());
         fields.insert("more".to_owned(), more.into());
-        fields.insert(name.to_owned(), text.into());
-        fields.extend(base64.map(|base64| (format!("{name}_base64"), base64.into())));
     }
-    Ok(body)
+    Large::object(vec![(name, excerpt)], body.to_string().as_bytes())
 }

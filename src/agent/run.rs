@@ -4,10 +4,13 @@ use std::borrow::Borrow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use hyper::StatusCode;
+use tokio::task::spawn_blocking;
+
 use super::advice::Ear;
 use super::answer::{self, Answer, Instead};
 use super::call::{Call, Reply};
-use super::collect::Collector;
+use super::collect::{Collected, Collector, Printed};
 use super::detached;
 use super::execute::{Finished, Run};
 use super::gate::{Ask, Findings, Gate, Passed, Refused, Stopped};
@@ -80,9 +83,13 @@ pub async fn run(agent: &Arc<Agent>, passed: Passed<RunRequest>, reader: Option<
     if let Some(reader) = reader {
         return call.streamed(order, reader, place).await;
     }
-    let reply = call.buffered(&order).await;
+    let (reply, printed) = call.buffered(&order).await;
+    let answer = match printed {
+        Some(printed) => call.large(reply, printed).await,
+        None => reply.answer(),
+    };
     drop(place);
-    reply.answer()
+    answer
 }
 
 impl Call {
@@ -115,9 +122,11 @@ impl Call {
         }
     }
 
-    async fn buffered(&self, order: &Order) -> Reply {
-        let limit = usize::try_from(self.snapshot.settings.max_output).unwrap_or(usize::MAX);
-        let collector = Collector::new(limit);
+    /// The reply to a run that is over; and what was printed, where that is too large to be in it.
+    async fn buffered(&self, order: &Order) -> (Reply, Option<Printed>) {
+        let settings = &self.snapshot.settings;
+        let limit = usize::try_from(settings.max_output).unwrap_or(usize::MAX);
+        let collector = Collector::new(limit, settings.async_runs_dir.to_path_buf());
         let ear = Ear::of(self.agent.orders(), &self.snapshot, order.script());
         let mut guard = Unfinished::new(self);
         let finished = async {
@@ -126,13 +135,43 @@ impl Call {
                 Err(outcome) => return Ok(Finished { outcome, unread: None }),
             };
             let sink = ear.at(&collector);
-            run.finish(self.snapshot.settings.stdin_timeout, &self.agent.metrics.metered(&sink), || {}).await
+            run.finish(settings.stdin_timeout, &self.agent.metrics.metered(&sink), || {}).await
         };
         let finished = finished.await;
+        let (stdout, stderr, printed) = match collector.finish().await {
+            Collected::Small(stdout, stderr) => (stdout, stderr, None),
+            Collected::Large(printed) => {
+                let (stdout, stderr) = printed.marks();
+                (stdout, stderr, Some(printed))
+            }
+        };
         guard.over();
-        let (stdout, stderr) = collector.finish();
         let reply = self.reply(finished, stdout, stderr);
-        Reply { body: ear.advise(reply.body), ..reply }
+        (Reply { body: ear.advise(reply.body), ..reply }, printed)
+    }
+
+    /// The answer to a run that has printed much.
+    async fn large(&self, Reply { body, verdict }: Reply, printed: Printed) -> Answer {
+        if let Some(lost) = printed.lost() {
+            let line = self.line(Level::Warning, "output-cut").field("DISPATCHER", self.peer.id());
+            self.agent.log().emit(line.field("ERROR", causes::on_one_line(lost)));
+        }
+        // Where the reply has room for what was printed, that room is empty.
+        if [&body.stdout, &body.stderr].into_iter().any(|text| text.as_deref() != Some("")) {
+            return Reply { body, verdict }.answer();
+        }
+        let fields = serde_json::to_vec(&RunReply { stdout: None, stderr: None, ..body }).unwrap_or_default();
+        // A thread that may wait for the disk: all of it is read, to know its length.
+        match spawn_blocking(move || printed.told(&fields)).await {
+            Ok(Ok(large)) => answer::judged(answer::large(StatusCode::OK, large), verdict),
+            failed => {
+                let line = self.line(Level::Error, "output-fail").field("DISPATCHER", self.peer.id());
+                let reason = failed.map(|told| told.err().map(|error| causes::on_one_line(&error)));
+                self.agent.log().emit(line.maybe("ERROR", reason.ok().flatten()));
+                let text = "the script has run, and what it has printed cannot be read";
+                answer::judged(answer::error(StatusCode::INTERNAL_SERVER_ERROR, text), Verdict::Failed)
+            }
+        }
     }
 
     /// Starts the run; streams once the script's program runs, and where it may run although nobody says so.

@@ -17,10 +17,10 @@ const INTERVAL: Duration = Duration::from_hours(1);
 /// A sweep is followed by a rest of so many times its own length, so that many jobs do not mean as many sweeps.
 const REST: u32 = 20;
 
-/// Bounds of the time between two looks for answers that nobody reads.
-const LOOKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_mins(1));
+/// Bounds of the time between two looks for answers that nobody reads: also those that were spared have to give way some time.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
-/// Ends, again and again, the answers of which nothing was taken for `stall_timeout`.
+/// Ends, again and again, the answers of which nothing was taken for `stall_timeout`, or that are too many.
 pub async fn end_stalled(agent: Arc<Agent>) -> Infallible {
     loop {
         let patience = agent.snapshot().settings.stall_timeout;

@@ -6,6 +6,7 @@ use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 
 use super::answer::{self, Answer};
+use super::large::Large;
 use crate::store::jobs::{JobRecord, JobStatus};
 use crate::wire::job::MEDIA_TYPE;
 use crate::wire::run::Output;
@@ -29,15 +30,29 @@ impl Words {
     /// The record as its caller can read it.
     #[must_use]
     pub fn tell(self, record: JobRecord) -> JobRecord {
-        match (self, record.status) {
-            (Self::Ours, _) | (Self::Originals, JobStatus::Running | JobStatus::Done) => record,
-            (Self::Originals, JobStatus::Lost) => done(record),
+        if self.knows(record.status) { record } else { done(record) }
+    }
+
+    /// Whether the caller knows the word for this state.
+    #[must_use]
+    pub const fn knows(self, status: JobStatus) -> bool {
+        match (self, status) {
+            (Self::Ours, _) | (Self::Originals, JobStatus::Running | JobStatus::Done) => true,
+            (Self::Originals, JobStatus::Lost) => false,
         }
     }
 
     /// An answer with a job's record, or a part of one.
     pub fn answer<T: serde::Serialize>(self, status: StatusCode, record: &T) -> Answer {
-        let mut answer = answer::json(status, record);
+        self.marked(answer::json(status, record))
+    }
+
+    /// The same for one that is made while it is sent.
+    pub(super) fn large(self, status: StatusCode, record: Large) -> Answer {
+        self.marked(answer::large(status, record))
+    }
+
+    fn marked(self, mut answer: Answer) -> Answer {
         if self == Self::Ours {
             answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         }

@@ -23,6 +23,8 @@ pub struct Crowd<K> {
     all: Ceiling,
     /// Of one party.
     one: Ceiling,
+    /// Who has shown something within that time does not give way for bytes.
+    spares: Duration,
     places: Mutex<Places<K>>,
 }
 
@@ -75,9 +77,21 @@ impl<K: Clone + Eq + Hash> Crowd<K> {
     /// The same for `places`, and for the `bytes` that they hold.
     #[must_use]
     pub fn bounded(places: (usize, usize), bytes: (usize, usize)) -> Arc<Self> {
+        Self::sparing(places, bytes, Duration::ZERO)
+    }
+
+    /// The same, where who came, or has shown something, within that time does not give way for bytes. So there may be
+    /// more of them than there should, which ends with [`Crowd::turn_out`].
+    #[must_use]
+    pub fn sparing(places: (usize, usize), bytes: (usize, usize), spares: Duration) -> Arc<Self> {
         let ceiling = |places: usize, bytes| Ceiling { places: places.max(1), bytes };
         let none = Places { next: 0, taken: BTreeMap::new(), bytes: 0, by_party: HashMap::new() };
-        Arc::new(Self { all: ceiling(places.0, bytes.0), one: ceiling(places.1, bytes.1), places: Mutex::new(none) })
+        Arc::new(Self {
+            all: ceiling(places.0, bytes.0),
+            one: ceiling(places.1, bytes.1),
+            spares,
+            places: Mutex::new(none),
+        })
     }
 
     /// A place for a newcomer; another loses its own for it where there was none left. The ceiling of one party does not
@@ -103,15 +117,23 @@ impl<K: Clone + Eq + Hash> Crowd<K> {
         let taken = Taken { party: party.clone(), bytes, seen: Instant::now(), gone: Arc::clone(&gone) };
         let mut places = self.lock();
         let number = self.admit(&mut places, self.one.places, taken);
-        self.lighten(&mut places, party);
+        self.lighten(&mut places, party, Instant::now());
         Place { crowd: Arc::clone(self), number: AtomicU64::new(number), gone }
     }
 
-    /// Turns out all who have shown nothing for so long.
+    /// Turns out all who have shown nothing for so long, and those who have been spared for long enough.
     pub fn turn_out(&self, patience: Duration, now: Instant) {
         let mut places = self.lock();
         let silent = |taken: &Taken<K>| now.saturating_duration_since(taken.seen) >= patience;
         while let Some(number) = places.oldest().filter(|oldest| places.taken.get(oldest).is_some_and(silent)) {
+            places.take_away(number);
+        }
+        let heavy = |held: &(&K, &Held)| held.1.bytes > self.one.bytes;
+        let parties: Vec<K> = places.by_party.iter().filter(heavy).map(|(party, _)| party.clone()).collect();
+        for party in &parties {
+            self.lighten(&mut places, party, now);
+        }
+        while let Some(number) = places.excess_of_all(self.all.bytes, self.silent_since(now)) {
             places.take_away(number);
         }
     }
@@ -126,10 +148,18 @@ impl<K: Clone + Eq + Hash> Crowd<K> {
     }
 
     /// Has the oldest give way until they hold no more than they may.
-    fn lighten(&self, places: &mut Places<K>, party: &K) {
-        while let Some(number) = places.excess(party, self.all.bytes, self.one.bytes) {
+    fn lighten(&self, places: &mut Places<K>, party: &K, now: Instant) {
+        let since = self.silent_since(now);
+        while let Some(number) =
+            places.excess_of_one(party, self.one.bytes, since).or_else(|| places.excess_of_all(self.all.bytes, since))
+        {
             places.take_away(number);
         }
+    }
+
+    /// Who was not seen since then may have to give way. Before the first moment of this clock there was nobody.
+    fn silent_since(&self, now: Instant) -> Option<Instant> {
+        now.checked_sub(self.spares)
     }
 
     /// How many are taken now.
@@ -185,11 +215,20 @@ impl<K: Clone + Eq + Hash> Places<K> {
         }
     }
 
-    /// Which is to give way, if they hold too much.
-    fn excess(&self, party: &K, all: usize, one: usize) -> Option<u64> {
-        let too_much = |same: &&Held| same.bytes > one && same.numbers.len() > 1;
-        let same = self.by_party.get(party).filter(too_much).and_then(Held::oldest);
-        same.or_else(|| self.oldest().filter(|_| self.bytes > all && self.taken.len() > 1))
+    /// Which of a party is to give way, if they hold too much.
+    fn excess_of_one(&self, party: &K, most: usize, since: Option<Instant>) -> Option<u64> {
+        let same = self.by_party.get(party).filter(|same| same.bytes > most && same.numbers.len() > 1)?;
+        same.oldest().filter(|number| self.is_silent(*number, since))
+    }
+
+    /// Which of all is to give way, if they hold too much.
+    fn excess_of_all(&self, most: usize, since: Option<Instant>) -> Option<u64> {
+        let oldest = self.oldest().filter(|_| self.bytes > most && self.taken.len() > 1)?;
+        Some(oldest).filter(|number| self.is_silent(*number, since))
+    }
+
+    fn is_silent(&self, number: u64, since: Option<Instant>) -> bool {
+        self.taken.get(&number).zip(since).is_some_and(|(taken, since)| taken.seen <= since)
     }
 }
 
@@ -216,7 +255,7 @@ impl<K: Clone + Eq + Hash> Place<K> {
         if let Some(same) = places.by_party.get_mut(&party) {
             same.bytes = same.bytes - before + bytes;
         }
-        self.crowd.lighten(&mut places, &party);
+        self.crowd.lighten(&mut places, &party, Instant::now());
     }
 
     /// Makes it the youngest again: its holder has shown that somebody is there.
@@ -340,6 +379,33 @@ mod tests {
         assert!(!is_lost(&large));
         let next = crowd.enter_heavy(&peer(1), 1, Arc::default());
         assert!(is_lost(&large) && !is_lost(&next));
+    }
+
+    #[test]
+    fn who_has_shown_something_lately_does_not_give_way_for_bytes_until_it_has_shown_nothing_for_long() {
+        let spares = Duration::from_secs(10);
+        let crowd = Crowd::sparing((9, 9), (100, 60), spares);
+        let places = [1, 1, 1, 2].map(|n| crowd.enter_heavy(&peer(n), 40, Arc::default()));
+        assert!(!places.iter().any(is_lost), "all have just come");
+        let now = Instant::now();
+        places[0].renew();
+        let seen = now + spares;
+        crowd.lock().taken.values_mut().next_back().unwrap().seen = seen;
+        crowd.turn_out(Duration::MAX, now);
+        assert!(!places.iter().any(is_lost));
+        // Too much of one party; the one that was seen is spared.
+        crowd.turn_out(Duration::MAX, seen);
+        assert_eq!(places.each_ref().map(is_lost), [false, true, true, false]);
+        // Too much of all.
+        let last = crowd.enter_heavy(&peer(3), 40, Arc::default());
+        assert_eq!(crowd.held(), 3);
+        crowd.turn_out(Duration::MAX, seen);
+        assert!(is_lost(&places[3]) && !is_lost(&places[0]) && !is_lost(&last));
+        // For places it gives way all the same.
+        let crowd = Crowd::sparing((1, 1), (100, 60), spares);
+        let first = crowd.enter_heavy(&peer(1), 1, Arc::default());
+        let _second = crowd.enter_heavy(&peer(1), 1, Arc::default());
+        assert!(is_lost(&first));
     }
 
     #[test]

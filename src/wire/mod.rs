@@ -23,6 +23,7 @@ pub mod rotate;
 pub mod run;
 pub mod serial;
 pub mod spelling;
+pub mod spelt;
 pub mod stamp;
 pub mod stream;
 pub mod trace;

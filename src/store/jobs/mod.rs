@@ -20,6 +20,7 @@ mod tests;
 
 use std::fmt;
 use std::fs::File;
+use std::io::{BufReader, Read as _};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,6 +28,8 @@ use std::sync::Arc;
 pub use census::Census;
 pub use record::{JobRecord, JobStatus};
 pub use sweep::{Limits, RETENTION};
+
+use serde::de::IgnoredAny;
 
 use super::StoreError;
 use crate::sys::file::{self, Access, FileError, LockGuard};
@@ -36,11 +39,14 @@ use crate::wire::stream::Channel;
 
 /// Results may hold secrets: the agent's account and its group.
 const MODE: u32 = 0o640;
-const DIR_MODE: u32 = 0o750;
+/// Mode of the directory and of its owners' in it.
+pub const DIR_MODE: u32 = 0o750;
 /// How much of the end of a failed job's standard error is looked at for advice, in bytes.
 pub const TAIL: usize = 64 * 1024;
 /// Largest record read, in bytes: the original did not cut its outputs.
 const RECORD: usize = 1 << 30;
+/// So many bytes of it at a time.
+const READ: usize = 64 * 1024;
 
 /// The directory of jobs.
 #[derive(Clone, Debug)]
@@ -247,12 +253,34 @@ impl Jobs {
         }
     }
 
-    fn read(&self, key: &Key) -> Result<Option<JobRecord>, StoreError> {
+    /// The record with everything that it keeps of what the script has printed, in memory. `None` where there is none.
+    pub fn whole(&self, key: &Key) -> Result<Option<JobRecord>, StoreError> {
         let path = self.path(key, Part::Record);
         match file::read_bounded(&path, RECORD) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| StoreError::Malformed { path, source }),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    fn read(&self, key: &Key) -> Result<Option<JobRecord>, StoreError> {
+        Ok(self.read_open(key)?.map(|(record, _)| record))
+    }
+
+    /// The record without output, which may be more than fits into memory, and its file.
+    fn read_open(&self, key: &Key) -> Result<Option<(JobRecord, File)>, StoreError> {
+        let path = self.path(key, Part::Record);
+        let file = match file::open_regular(&path) {
+            Ok(file) => file,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let read: Result<JobRecord<IgnoredAny>, _> =
+            serde_json::from_reader(BufReader::with_capacity(READ, (&file).take(RECORD as u64)));
+        match read {
+            Ok(record) => Ok(Some((record.without_output(), file))),
+            Err(error) if error.is_io() => Err(FileError::new(&path, "read", error.into()).into()),
+            Err(source) => Err(StoreError::Malformed { path, source }),
         }
     }
 

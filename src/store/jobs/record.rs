@@ -1,5 +1,6 @@
 //! One job's record, in the original's form. Keys that we do not know are kept.
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -34,9 +35,10 @@ impl JobStatus {
     }
 }
 
-/// What is known of a job: the file on disk, and the answer to a question for its result.
+/// What is known of a job: the file on disk, and the answer to a question for its result. `T` is what is read of what the
+/// script has printed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct JobRecord {
+pub struct JobRecord<T = String> {
     /// Request id; equals the file name.
     #[serde(deserialize_with = "loose::text")]
     pub reqid: String,
@@ -59,16 +61,16 @@ pub struct JobRecord {
     pub exit: Option<i32>,
     /// Standard output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stdout: Option<String>,
+    pub stdout: Option<T>,
     /// Standard error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stderr: Option<String>,
+    pub stderr: Option<T>,
     /// Exact bytes of `stdout` where the text had to replace some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stdout_base64: Option<String>,
+    pub stdout_base64: Option<T>,
     /// Exact bytes of `stderr` where the text had to replace some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stderr_base64: Option<String>,
+    pub stderr_base64: Option<T>,
     /// The streams above are cut.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
@@ -81,6 +83,15 @@ pub struct JobRecord {
     /// Everything else, kept as it was.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+impl JobRecord<IgnoredAny> {
+    /// The record of which the rest was not read.
+    pub(super) fn without_output(self) -> JobRecord {
+        let Self { status, finished, exit, truncated, reason, hint, extra, .. } = self;
+        let record = JobRecord::running(&self.reqid, &self.script, &self.owner, &self.started);
+        JobRecord { status, finished, exit, truncated, reason, hint, extra, ..record }
+    }
 }
 
 impl JobRecord {

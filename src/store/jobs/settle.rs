@@ -1,6 +1,7 @@
 //! From a job that has ended to its final record.
 
-use std::io::Read as _;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,19 +11,30 @@ use crate::wire::limits;
 use crate::wire::name::ScriptName;
 use crate::wire::outcome::Outcome;
 use crate::wire::run::Output;
+use crate::wire::spelt::{Exact, Text};
 use crate::wire::stamp;
-use crate::wire::stream::Channel;
+use crate::wire::stream::{Channel, whole_characters};
+
+/// So many bytes of an output are read at a time.
+const PIECE: usize = 16 * 1024;
 
 impl Jobs {
-    /// A job's record. If the job has ended since somebody last asked, that is on record now. `None` where there is no
-    /// such job.
+    /// A job's record, without output. If the job has ended since somebody last asked, that is on record now. `None` where
+    /// there is no such job.
     pub fn look(&self, key: &Key, now: SystemTime) -> Result<Option<JobRecord>, StoreError> {
-        let found = self.read(key)?;
-        if found.as_ref().is_none_or(|record| record.status != JobStatus::Running) || self.is_alive(key)? {
+        Ok(self.look_open(key, now)?.map(|(record, _)| record))
+    }
+
+    /// The same, and the record as it stands on file, which no later one changes.
+    pub fn look_open(&self, key: &Key, now: SystemTime) -> Result<Option<(JobRecord, File)>, StoreError> {
+        let found = self.read_open(key)?;
+        if found.as_ref().is_none_or(|(record, _)| record.status != JobStatus::Running) || self.is_alive(key)? {
             return Ok(found);
         }
-        let _store = self.lock()?;
-        self.settle(key, now)
+        let store = self.lock()?;
+        self.settle(key, now)?;
+        drop(store);
+        self.read_open(key)
     }
 
     /// As [`Jobs::look`], under the store's lock.
@@ -39,12 +51,12 @@ impl Jobs {
         // Its monitor has cut both then, wherever the limit fell.
         let cut = matches!(outcome, Some(Outcome::OutputLimit { .. }));
         let (stdout, stderr) = (self.head(key, Channel::Stdout, cut)?, self.head(key, Channel::Stderr, cut)?);
-        let record = record.ended(outcome.as_ref(), utc(finished), stdout, stderr);
+        let record = record.ended(outcome.as_ref(), utc(finished), stdout.mark(), stderr.mark()).without_output();
         let record = JobRecord { hint: self.advice(key, &record)?, ..record };
         if record.status == JobStatus::Lost {
             file::write_atomic(&self.path(key, Part::Lost), b"", Access::mode(MODE))?;
         }
-        self.write(key, &record)?;
+        self.write_with(key, &record, [stdout, stderr])?;
         self.remove_part(key, Part::Status)?;
         self.remove_part(key, Part::Cancel)?;
         if let Some(Witness(tell)) = &self.witness {
@@ -80,13 +92,32 @@ impl Jobs {
     }
 
     /// The beginning of an output, as much of it as a record keeps. What was `cut` may end in the middle of a character.
-    fn head(&self, key: &Key, channel: Channel, cut: bool) -> Result<Output, StoreError> {
-        let Some(file) = self.output(key, channel)? else { return Ok(Output::default()) };
+    fn head(&self, key: &Key, channel: Channel, cut: bool) -> Result<Head, StoreError> {
+        let Some(file) = self.output(key, channel)? else { return Ok(Head::none(channel)) };
         let fail = |source| FileError::new(&self.path(key, Part::of(channel)), "read", source);
-        let mut bytes = Vec::new();
-        (&file).take(self.most).read_to_end(&mut bytes).map_err(fail)?;
-        let more = (&file).read(&mut [0]).map_err(fail)? > 0;
-        Ok(Output::of(bytes, more || cut))
+        let size = file.metadata().map_err(fail)?.len();
+        let head = Head { file: Some(file), length: size.min(self.most), truncated: size > self.most || cut, channel };
+        Ok(if head.truncated { head.whole_characters().map_err(fail)? } else { head })
+    }
+
+    /// Writes a record with the outputs before what it says else: neither has to be in memory.
+    fn write_with(&self, key: &Key, record: &JobRecord, printed: [Head; 2]) -> Result<(), StoreError> {
+        let path = self.path(key, Part::Record);
+        let fields =
+            serde_json::to_vec(record).map_err(|source| StoreError::Malformed { path: path.clone(), source })?;
+        let fill = |file: &mut File| {
+            let mut out = BufWriter::with_capacity(PIECE, file);
+            let mut begin: &[u8] = b"{";
+            for head in printed {
+                out.write_all(begin)?;
+                head.write(&mut out)?;
+                begin = b",";
+            }
+            out.write_all(begin)?;
+            out.write_all(fields.strip_prefix(b"{").unwrap_or(&fields))?;
+            out.flush()
+        };
+        Ok(file::write_atomic_by(&path, Access::mode(MODE), fill)?)
     }
 
     /// Whether the original's process of a job without a status file lives: it holds its script's lock, unless that is
@@ -111,6 +142,85 @@ impl Jobs {
             }
         }
         Ok(false)
+    }
+}
+
+/// What a record keeps of an output.
+struct Head {
+    channel: Channel,
+    file: Option<File>,
+    length: u64,
+    truncated: bool,
+}
+
+impl Head {
+    const fn none(channel: Channel) -> Self {
+        Self { channel, file: None, length: 0, truncated: false }
+    }
+
+    /// What is to be said of it beside its bytes.
+    fn mark(&self) -> Output {
+        Output { truncated: self.truncated, ..Output::default() }
+    }
+
+    /// The same without a character that was cut in its middle.
+    fn whole_characters(self) -> io::Result<Self> {
+        let mut end = Vec::new();
+        let from = self.length.saturating_sub(3);
+        self.pieces(from, |bytes| {
+            end.extend_from_slice(bytes);
+            Ok(())
+        })?;
+        let whole = u64::try_from(whole_characters(&end)).unwrap_or(u64::MAX);
+        Ok(Self { length: self.length.min(from + whole), ..self })
+    }
+
+    /// Its members of a JSON object: the text, and the exact bytes where that had to replace some.
+    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let name = self.channel.as_str();
+        let (mut text, mut exact, mut spelt) = (Text::default(), Exact::default(), Vec::new());
+        write!(out, "\"{name}\":\"")?;
+        self.pieces(0, |bytes| {
+            text.add(bytes, &mut spelt);
+            out.write_all(&spelt)?;
+            spelt.clear();
+            Ok(())
+        })?;
+        text.end(&mut spelt);
+        out.write_all(&spelt)?;
+        if !text.is_exact() {
+            write!(out, "\",\"{name}_base64\":\"")?;
+            spelt.clear();
+            self.pieces(0, |bytes| {
+                exact.add(bytes, &mut spelt);
+                out.write_all(&spelt)?;
+                spelt.clear();
+                Ok(())
+            })?;
+            exact.end(&mut spelt);
+            out.write_all(&spelt)?;
+        }
+        out.write_all(b"\"")
+    }
+
+    /// Its bytes from a place on, a piece at a time.
+    fn pieces(&self, from: u64, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let (mut at, mut piece) = (from, vec![0; PIECE]);
+        while at < self.length {
+            let left = usize::try_from(self.length - at).unwrap_or(usize::MAX);
+            let most = left.min(PIECE);
+            let count = match file.read_at(piece.get_mut(..most).unwrap_or_default(), at) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read?,
+            };
+            if count == 0 {
+                return Ok(());
+            }
+            each(piece.get(..count).unwrap_or_default())?;
+            at += u64::try_from(count).unwrap_or(u64::MAX);
+        }
+        Ok(())
     }
 }
 

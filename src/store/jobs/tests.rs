@@ -48,7 +48,13 @@ fn end(jobs: &Jobs, id: &str, job: NewJob, outcome: &Outcome) {
 }
 
 fn look(jobs: &Jobs, id: &str) -> JobRecord {
-    jobs.look(&key(id), SystemTime::now()).unwrap().unwrap()
+    let known = jobs.look(&key(id), SystemTime::now()).unwrap().unwrap();
+    assert_eq!((&known.stdout, &known.stderr_base64), (&None, &None));
+    let whole = jobs.whole(&key(id)).unwrap().unwrap();
+    if known.status == whole.status {
+        assert_eq!(whole.clone().without_output(), known);
+    }
+    whole
 }
 
 /// What there is of a job that runs.

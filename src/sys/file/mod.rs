@@ -7,6 +7,7 @@ mod guarded;
 mod identity;
 mod links;
 mod lock;
+mod nameless;
 mod private;
 mod trusted;
 mod unfollowed;
@@ -27,10 +28,11 @@ pub use guarded::{Guarded, doubt};
 pub use identity::{Identity, Resolved, path_of, resolve};
 pub use links::{Led, resolve_by_links_of_root};
 pub use lock::{LockGuard, is_locked, lock_directory, lock_exclusive, lock_shared, try_lock_exclusive};
+pub use nameless::nameless;
 pub use private::PrivateDir;
 pub use trusted::{TrustError, check_own, check_trusted_directory, open_trusted, resolve_trusted};
 pub use unfollowed::{is_of_this_user, owner, read_unfollowed};
-pub use write::{Access, append_new, overwrite, write_atomic, write_new, write_soon};
+pub use write::{Access, append_new, overwrite, write_atomic, write_atomic_by, write_new, write_soon};
 
 /// A file operation that failed: which file, which step, and the system's reason as the source.
 #[derive(Debug, thiserror::Error)]
@@ -84,10 +86,32 @@ impl FileError {
 /// # Errors
 /// Missing, unreadable, not a regular file (a FIFO is refused, never waited for), or larger than `limit`.
 pub fn read_bounded(path: &Path, limit: usize) -> Result<Vec<u8>, FileError> {
+    read_open(&open(path)?, path, limit)
+}
+
+/// Opens a regular file to be read, following symbolic links.
+///
+/// # Errors
+/// As [`read_bounded`], whatever its size.
+pub fn open_regular(path: &Path) -> Result<File, FileError> {
+    let file = open(path)?;
+    is_regular(&file, path).map(|_| file)
+}
+
+fn open(path: &Path) -> Result<File, FileError> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
     let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
-    let file = opened.map_err(|source| FileError::new(path, "open", source))?;
-    read_open(&file, path, limit)
+    opened.map_err(|source| FileError::new(path, "open", source))
+}
+
+/// Its size.
+fn is_regular(file: &File, path: &Path) -> Result<u64, FileError> {
+    let fail = |source| FileError::new(path, "read", source);
+    let facts = file.metadata().map_err(fail)?;
+    if !facts.is_file() {
+        return Err(fail(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
+    }
+    Ok(facts.len())
 }
 
 /// Reads an opened regular file from its position to its end; `path` is for the error.
@@ -96,12 +120,8 @@ pub fn read_bounded(path: &Path, limit: usize) -> Result<Vec<u8>, FileError> {
 /// As [`read_bounded`].
 pub fn read_open(mut file: &File, path: &Path, limit: usize) -> Result<Vec<u8>, FileError> {
     let fail = |source| FileError::new(path, "read", source);
-    let facts = file.metadata().map_err(fail)?;
-    if !facts.is_file() {
-        return Err(fail(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
-    }
     let most = u64::try_from(limit).unwrap_or(u64::MAX);
-    let size = usize::try_from(facts.len().min(most)).unwrap_or(0);
+    let size = usize::try_from(is_regular(file, path)?.min(most)).unwrap_or(0);
     let mut bytes = Vec::with_capacity(size.saturating_add(1));
     file.by_ref().take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(fail)?;
     if bytes.len() > limit {

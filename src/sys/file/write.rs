@@ -62,7 +62,19 @@ impl Access {
 /// Any step; the old content is then untouched and nothing is left behind. Only when the last step, syncing the
 /// directory, fails is the new content already in place.
 pub fn write_atomic(path: &Path, bytes: &[u8], access: Access) -> Result<(), FileError> {
-    let temporary = Temporary::filled(path, bytes, access)?;
+    write_atomic_by(path, access, |file| file.write_all(bytes))
+}
+
+/// As [`write_atomic`], where `content` writes it: what is too large to be in memory first.
+///
+/// # Errors
+/// As [`write_atomic`], and those of `content`.
+pub fn write_atomic_by(
+    path: &Path,
+    access: Access,
+    content: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<(), FileError> {
+    let temporary = Temporary::filled_by(path, access, content)?;
     temporary.sync(path)?;
     temporary.replace(path)?;
     sync_directory(path)
@@ -129,6 +141,14 @@ struct Temporary {
 
 impl Temporary {
     fn filled(target: &Path, bytes: &[u8], access: Access) -> Result<Self, FileError> {
+        Self::filled_by(target, access, |file| file.write_all(bytes))
+    }
+
+    fn filled_by(
+        target: &Path,
+        access: Access,
+        content: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> Result<Self, FileError> {
         let fail = |action| move |source| FileError::new(target, action, source);
         let random = random::bytes::<8>().map_err(fail("draw a temporary name beside"))?;
         let name = format!("{TEMPORARY}{:016x}", u64::from_be_bytes(random));
@@ -137,7 +157,7 @@ impl Temporary {
         let file = create_exclusively(&path, access.mode & 0o600).map_err(fail("create a temporary file beside"))?;
         let mut temporary = Self { path, file, armed: true };
         set_access(&temporary.file, access).map_err(fail("set owner and mode of"))?;
-        temporary.file.write_all(bytes).map_err(fail("write"))?;
+        content(&mut temporary.file).map_err(fail("write"))?;
         Ok(temporary)
     }
 
