@@ -26,6 +26,7 @@ pub mod follow;
 pub mod gate;
 pub mod jobs;
 pub mod kept;
+pub mod list_file;
 pub mod metrics;
 pub mod older_trust;
 pub mod order;

@@ -43,13 +43,18 @@ fn changed(entry: &Entry) -> bool {
     entry.sha256().is_some_and(differs)
 }
 
-/// Whether every contract that is there can be used; and which scripts have none, which is no fault.
+/// Whether every sidecar can be read and every contract that is there used; and which scripts have none, which is no fault.
 pub(super) fn contracts(loaded: &Loaded, log: &Logger) -> bool {
     let sidecars = Sidecars::load(&loaded.allowlist, log);
     let enforced = loaded.settings.schema == Schema::Enforce;
-    let (mut good, mut kept, mut without) = (true, 0, Vec::new());
+    let (mut good, mut read, mut kept, mut without) = (true, true, 0, Vec::new());
     for entry in loaded.allowlist.iter() {
-        match sidecars.get(entry.name()).map(|sidecar| &sidecar.contract) {
+        let sidecar = sidecars.get(entry.name());
+        if let Some(reason) = sidecar.and_then(|sidecar| sidecar.skipped.as_ref()) {
+            out::line(format!("  Sidecar of '{}': NOT READ, it counts as absent: {reason}", entry.name()));
+            read = false;
+        }
+        match sidecar.map(|sidecar| &sidecar.contract) {
             Some(Terms::Contract(_)) => kept += 1,
             Some(Terms::Broken(reason)) => {
                 let cost = if enforced { "every call is refused" } else { "and nothing is enforced" };
@@ -64,5 +69,5 @@ pub(super) fn contracts(loaded: &Loaded, log: &Logger) -> bool {
         let rest = if without.is_empty() { String::new() } else { format!("; without one: {}", without.join(", ")) };
         out::line(format!("  Argument contracts: {kept} {verb}{rest}"));
     }
-    good || !enforced
+    read && (good || !enforced)
 }

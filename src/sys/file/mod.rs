@@ -84,10 +84,36 @@ impl FileError {
 /// # Errors
 /// Missing, unreadable, not a regular file (a FIFO is refused, never waited for), or larger than `limit`.
 pub fn read_bounded(path: &Path, limit: usize) -> Result<Vec<u8>, FileError> {
+    read_open(&open(path)?, path, limit)
+}
+
+/// The first `most` bytes of a regular file, of a longer one too, following symbolic links.
+///
+/// # Errors
+/// As [`read_bounded`], but for the length.
+pub fn read_beginning(path: &Path, most: usize) -> Result<Vec<u8>, FileError> {
+    let (file, mut bytes) = (open(path)?, Vec::new());
+    regular(&file, path)?;
+    let most = u64::try_from(most).unwrap_or(u64::MAX);
+    file.take(most).read_to_end(&mut bytes).map_err(|source| FileError::new(path, "read", source))?;
+    Ok(bytes)
+}
+
+/// Waits for nobody, also where the file is a FIFO.
+fn open(path: &Path) -> Result<File, FileError> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
     let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
-    let file = opened.map_err(|source| FileError::new(path, "open", source))?;
-    read_open(&file, path, limit)
+    opened.map_err(|source| FileError::new(path, "open", source))
+}
+
+/// The length of an opened file that is a regular one.
+fn regular(file: &File, path: &Path) -> Result<u64, FileError> {
+    let fail = |source| FileError::new(path, "read", source);
+    let facts = file.metadata().map_err(fail)?;
+    if facts.is_file() {
+        return Ok(facts.len());
+    }
+    Err(fail(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")))
 }
 
 /// Reads an opened regular file from its position to its end; `path` is for the error.
@@ -96,12 +122,9 @@ pub fn read_bounded(path: &Path, limit: usize) -> Result<Vec<u8>, FileError> {
 /// As [`read_bounded`].
 pub fn read_open(mut file: &File, path: &Path, limit: usize) -> Result<Vec<u8>, FileError> {
     let fail = |source| FileError::new(path, "read", source);
-    let facts = file.metadata().map_err(fail)?;
-    if !facts.is_file() {
-        return Err(fail(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
-    }
+    let length = regular(file, path)?;
     let most = u64::try_from(limit).unwrap_or(u64::MAX);
-    let size = usize::try_from(facts.len().min(most)).unwrap_or(0);
+    let size = usize::try_from(length.min(most)).unwrap_or(0);
     let mut bytes = Vec::with_capacity(size.saturating_add(1));
     file.by_ref().take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(fail)?;
     if bytes.len() > limit {
@@ -169,6 +192,11 @@ mod tests {
         write_new(&file, b"0123456789", Access::private()).unwrap();
         assert_eq!(read_bounded(&file, 10).unwrap(), b"0123456789");
         assert_eq!(read_bounded(&file, 9).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(
+            (read_beginning(&file, 4).unwrap(), read_beginning(&file, 99).unwrap().len()),
+            (b"0123".to_vec(), 10)
+        );
+        assert!(read_beginning(&fifo, 10).is_err() && read_beginning(dir.path(), 10).is_err());
     }
 
     #[test]
