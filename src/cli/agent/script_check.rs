@@ -1,11 +1,14 @@
 //! What `self-check` says of the scripts: their files, and the contracts about their arguments.
 
+use std::path::Path;
+
 use crate::agent::orders::Kinship;
 use crate::agent::sidecar::{Sidecars, Terms};
 use crate::audit::Logger;
 use crate::cli::out;
-use crate::conf::agent::{Loaded, Schema};
+use crate::conf::agent::{Loaded, Schema, Settings};
 use crate::conf::scripts::Entry;
+use crate::executor;
 use crate::sys::file;
 use crate::wire::causes;
 
@@ -18,6 +21,8 @@ pub(super) fn scripts(kinship: &Kinship, loaded: &Loaded) -> bool {
             "NOT IN script_dirs"
         } else if !file::is_executable(entry.path()) {
             "NOT EXECUTABLE"
+        } else if let Some(why) = unstartable(entry, &loaded.settings) {
+            &format!("CANNOT START: {why}")
         } else if changed(entry) {
             "CHANGED: not the file that sha256= pins"
         } else if let Some(why) = doubt(entry).filter(|_| judged) {
@@ -30,6 +35,12 @@ pub(super) fn scripts(kinship: &Kinship, loaded: &Loaded) -> bool {
         out::line(format!("  Script '{name}': {path}  (profile: {profile}) [{mark}]"));
     }
     good
+}
+
+/// Why every run would end with exit status 127.
+fn unstartable(entry: &Entry, settings: &Settings) -> Option<String> {
+    let profile = settings.profiles.get(entry.profile());
+    executor::unstartable(entry.path(), profile.map_or(Path::new("/"), |profile| &profile.working_directory))
 }
 
 /// Why a root executor would not trust the file.
