@@ -85,7 +85,7 @@ mod tests {
         std::os::unix::fs::symlink(&list, &link).unwrap();
         let error = read(&link).unwrap_err();
         assert!(!error.is_not_found() && error.to_string().contains("link"), "{error}");
-        std::fs::write(&list, "\u{feff}1f\n").unwrap();
+        file::write_atomic(&list, "\u{feff}1f\n".as_bytes(), file::Access::public()).unwrap();
         assert_eq!(read(&link).unwrap().unwrap(), b"1f\n");
     }
 }

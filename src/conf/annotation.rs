@@ -112,13 +112,11 @@ fn unknown(word: Span<'_>, name: &str) -> Result<Diagnostic, Diagnostic> {
     let known = FORMS.map(|(known, _)| known);
     let meant = nearest(name, known).or_else(|| known.into_iter().find(begins));
     let text = format!("unknown annotation '{}'", shown(name));
-    match FORMS.iter().find(|(name, _)| Some(*name) == meant) {
-        Some((name, form)) => Err(word.error(text).help(format!("did you mean '{name}={form}'?"))),
-        None => {
-            let doubt = word.error(text + ": it means nothing here and restricts nothing");
-            Ok(doubt.help("known here: 'profile=', 'sha256=' and 'args='").into_warning())
-        }
+    if let Some((name, form)) = FORMS.iter().find(|(name, _)| Some(*name) == meant) {
+        return Err(word.error(text).help(format!("did you mean '{name}={form}'?")));
     }
+    let doubt = word.error(text + ": it means nothing here and restricts nothing");
+    Ok(doubt.help("known here: 'profile=', 'sha256=' and 'args='").into_warning())
 }
 
 /// The length of the word before `=`, where a token is an annotation. A path begins with `/` and is none.

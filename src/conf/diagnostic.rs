@@ -309,9 +309,11 @@ impl Findings {
         if diagnostic.warning { self.warnings.push(diagnostic) } else { self.errors.push(diagnostic) }
     }
 
-    /// Notes a finding, if there is one.
-    pub(super) fn extend(&mut self, diagnostic: Option<Diagnostic>) {
-        diagnostic.into_iter().for_each(|diagnostic| self.push(diagnostic));
+    /// Notes findings.
+    pub(super) fn extend(&mut self, diagnostics: impl IntoIterator<Item = Diagnostic>) {
+        for diagnostic in diagnostics {
+            self.push(diagnostic);
+        }
     }
 
     /// Puts what was found so far (in one file) in the order of its lines.

@@ -89,8 +89,8 @@ impl Allowlist {
     ///
     /// # Errors
     /// A text that is none, a comment behind an entry, or an annotation that is misspelt or not right: what was written to
-    /// restrict a script must not go by the board. One that is like none of ours is ignored with a warning. Any other line that is no entry is skipped, as ever, with a warning:
-    /// what it may have meant does not run.
+    /// restrict a script must not go by the board. One that is like none of ours is ignored with a warning. Any other line
+    /// that is no entry is skipped, as ever, with a warning: what it may have meant does not run.
     pub fn parse(source: &Source) -> Result<(Self, Warnings), ConfErrors> {
         let mut findings = Findings::default();
         let allowlist = Self::read(source, &mut findings);
@@ -189,7 +189,7 @@ fn entry(setting: &Setting<'_>, findings: &mut Findings) -> Option<Entry> {
             wrong = true;
         }
     }
-    std::mem::take(&mut draft.annotations.doubts).into_iter().for_each(|doubt| findings.push(doubt));
+    findings.extend(std::mem::take(&mut draft.annotations.doubts));
     let Ok(name) = name else {
         let message = format!("'{}' is no script name", shown(setting.key.text()));
         let error = setting.key.error(message).help("letters, digits, '_' and '-', at most 255 of them");
