@@ -182,6 +182,9 @@ impl Own<'_> {
         let entry = self.listed.and_then(|name| self.files.loaded.allowlist.get(name));
         let line = match (&self.judged, entry) {
             (None, _) => return Line::not_reached(gate.as_str()),
+            (Some(_), Some(entry)) if gate == Gate::Contract && self.unseen(entry) => {
+                Line::unseen(gate.as_str(), "this user may not look at the sidecar")
+            }
             (Some(Ok(_)), Some(entry)) if gate == Gate::Allowlist => {
                 Line::passes(gate.as_str(), format!("'{}' is {}", entry.name(), entry.path().display()))
             }
@@ -189,15 +192,17 @@ impl Own<'_> {
                 Line::passes(gate.as_str(), terms(settings, self.files.sidecars, entry.name()))
             }
             (Some(Ok(_)), None) => Line::passes(gate.as_str(), ""),
-            (Some(Err(_)), Some(entry)) if gate == Gate::Contract && !self.files.eyes && closed(entry) => {
-                Line::unseen(gate.as_str(), "this user may not look at the sidecar")
-            }
             (Some(Err(Refused::Allowlist(refusal) | Refused::Contract(refusal))), _) => {
                 Line::refuses(gate.as_str(), refusal)
             }
             (Some(Err(other)), _) => Line::refuses(gate.as_str(), &Refusal::new(other.code(), "")),
         };
         line.at(self.place(gate, entry))
+    }
+
+    /// Whether this user cannot say what the agent finds in the sidecar, where that decides.
+    fn unseen(&self, entry: &Entry) -> bool {
+        self.files.loaded.settings.schema != Schema::Advertise && !self.files.eyes && closed(entry)
     }
 
     fn place(&self, gate: Gate, entry: Option<&Entry>) -> String {
@@ -219,15 +224,17 @@ fn closed(entry: &Entry) -> bool {
     found.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
-fn terms(settings: &Settings, sidecars: &Sidecars, script: &ScriptName) -> &'static str {
+fn terms(settings: &Settings, sidecars: &Sidecars, script: &ScriptName) -> String {
     if settings.schema == Schema::Advertise {
-        return "contracts are shown to callers and not enforced";
+        return "contracts are shown to callers and not enforced".to_owned();
     }
-    match sidecars.get(script).map(|sidecar| &sidecar.contract) {
-        Some(Terms::Contract(_)) => "the contract allows these arguments",
-        Some(Terms::Open) => "the sidecar says nothing about arguments",
-        Some(Terms::Broken(_)) => "the contract is broken",
-        None => "the script has no sidecar, so any arguments pass",
+    let sidecar = sidecars.get(script);
+    match sidecar.map(|sidecar| (&sidecar.contract, &sidecar.skipped)) {
+        Some((Terms::Contract(_), _)) => "the contract allows these arguments".to_owned(),
+        Some((Terms::Open, Some(reason))) => format!("the sidecar counts as absent, so any arguments pass: {reason}"),
+        Some((Terms::Open, None)) => "the sidecar says nothing about arguments".to_owned(),
+        Some((Terms::Broken(_), _)) => "the contract is broken".to_owned(),
+        None => "the script has no sidecar, so any arguments pass".to_owned(),
     }
 }
 

@@ -35,9 +35,9 @@ pub(super) fn unreadable(agent: &Agent, key: &Key, trace: Option<&TraceParent>, 
     answer::json(StatusCode::INTERNAL_SERVER_ERROR, &body)
 }
 
-/// The agent's jobs, as its configuration places them now. Their ends are counted.
+/// The agent's jobs. Their ends are counted.
 pub(super) fn store(agent: &Arc<Agent>, snapshot: &Snapshot) -> Jobs {
-    let jobs = Jobs::new(snapshot.settings.async_runs_dir.to_path_buf(), snapshot.settings.max_output);
+    let jobs = Jobs::new(agent.runs().to_path_buf(), snapshot.settings.max_output);
     let (agent, advising) = (Arc::clone(agent), Arc::clone(agent));
     let jobs = jobs.advised(Adviser::new(move |script, tail| {
         advice::about_job(advising.orders(), &advising.snapshot(), script, tail)

@@ -27,6 +27,7 @@ pub mod gate;
 pub mod jobs;
 pub mod kept;
 mod large;
+pub mod list_file;
 pub mod metrics;
 pub mod older_trust;
 pub mod order;

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::list_file;
 use super::pairing::trust_file::{self, TrustFileError};
 use crate::audit::{Event, Level, Logger};
 use crate::conf::Root;
@@ -59,7 +60,7 @@ fn said(level: Level, older: &Path, trusted: &TrustMap) -> Event {
 fn migrate(map: &Path, older: &Path) -> Result<Option<TrustMap>, (TrustMap, OlderError)> {
     let fail = |error| (TrustMap::default(), error);
     let bytes = file::read_unfollowed(older, FILE).map_err(|error| fail(OlderError::File(error)))?;
-    let (trusted, warnings) = TrustMap::parse_legacy(&String::from_utf8_lossy(&bytes));
+    let (trusted, warnings) = TrustMap::parse_legacy(&list_file::text(&bytes));
     if trusted.is_empty() {
         let reason = warnings.first().map_or_else(|| "it is empty".to_owned(), |warning| warning.reason.clone());
         return Err(fail(OlderError::NoSerial(reason)));

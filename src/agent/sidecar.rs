@@ -1,8 +1,9 @@
 //! `<script>.schema.json`: what stands beside a script and describes it to callers.
 //!
 //! A sidecar is shown by `GET /capabilities` as it stands there, with the spelling of its numbers. If it has `arguments`, it is
-//! also the script's argument contract, which `schema = enforce` holds callers to. What cannot be read is no sidecar to
-//! callers; but under `enforce` it refuses every call, since it may have been meant to refuse this one.
+//! also the script's argument contract, which `schema = enforce` holds callers to. What cannot be read is as if it were not
+//! there, and the log and `self-check` say so; but where a contract was evidently meant, `enforce` refuses every call, since it
+//! may have been meant to refuse this one.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,11 +14,13 @@ use serde_json::{Map, Value};
 
 use super::canonical;
 use super::contract::Contract;
+use super::list_file;
 use crate::audit::{Event, Level, Logger};
 use crate::conf::agent::Schema;
 use crate::conf::scripts::Allowlist;
 use crate::sys::file;
 use crate::wire::capabilities::Verbatim;
+use crate::wire::causes;
 use crate::wire::name::ScriptName;
 use crate::wire::refusal::Refusal;
 use crate::wire::{hex, spelling};
@@ -26,6 +29,8 @@ use crate::wire::{hex, spelling};
 const SIZE: usize = 65_536;
 /// Longest version of its own that a sidecar can have, in bytes.
 const VERSION: usize = 64;
+/// The word without which there is no contract.
+const MEANT: &[u8] = b"\"arguments\"";
 /// How a version begins that was made up from the body.
 const DERIVED: &str = "sha256:";
 
@@ -43,6 +48,8 @@ pub struct Sidecar {
     pub shown: Option<(Verbatim, String)>,
     /// Which arguments it allows.
     pub contract: Terms,
+    /// Why it counts as absent, if it does; for the operator.
+    pub skipped: Option<String>,
 }
 
 /// What a sidecar says about arguments.
@@ -52,7 +59,7 @@ pub enum Terms {
     Open,
     /// This.
     Contract(Box<Contract>),
-    /// Something, but it cannot be used; the reason is for the operator.
+    /// Something that cannot be used, or was meant to be said; the reason is for the operator.
     Broken(String),
 }
 
@@ -106,19 +113,23 @@ pub fn beside(script: &Path) -> PathBuf {
 impl Sidecar {
     /// Reads one; none if there is no file.
     fn read(path: &Path, say: Say<'_>) -> Option<Self> {
-        let skip = |reason: String| {
-            say("schema-skip", &reason);
-            Some(Self { shown: None, contract: Terms::Broken(reason) })
+        let (begin, reason) = match file::read_bounded(path, SIZE) {
+            Ok(bytes) => match Self::parse(list_file::unmarked(&bytes), say) {
+                Ok(sidecar) => return Some(sidecar),
+                Err(reason) => (bytes, format!("{} is {reason}", path.display())),
+            },
+            Err(error) if error.is_not_found() && !list_file::leads_nowhere(path) => return None,
+            Err(error) => (file::read_beginning(path, SIZE).unwrap_or_default(), causes::on_one_line(&error)),
         };
-        let bytes = match file::read_bounded(path, SIZE) {
-            Ok(bytes) => bytes,
-            Err(error) if error.is_not_found() => return None,
-            Err(error) => return skip(crate::wire::causes::on_one_line(&error)),
-        };
-        match Self::parse(&bytes, say) {
-            Ok(sidecar) => Some(sidecar),
-            Err(reason) => skip(format!("{} is {reason}", path.display())),
-        }
+        say("schema-skip", &reason);
+        Some(Self::skipped(&begin, reason))
+    }
+
+    /// One that counts as absent, but for a contract that was evidently meant: `begin` is what of it could be read.
+    fn skipped(begin: &[u8], reason: String) -> Self {
+        let meant = begin.windows(MEANT.len()).any(|part| part == MEANT);
+        let contract = if meant { Terms::Broken(reason.clone()) } else { Terms::Open };
+        Self { shown: None, contract, skipped: Some(reason) }
     }
 
     /// Reads what a file holds; `say` hears what is doubtful in it.
@@ -135,7 +146,7 @@ impl Sidecar {
             Cow::Owned(text) => version(&serde_json::from_slice(&text).map_err(broken)?, say),
         };
         let text = Verbatim::new(bytes).map_err(broken)?;
-        Ok(Self { shown: Some((text, version)), contract: Terms::of(&body, say) })
+        Ok(Self { shown: Some((text, version)), contract: Terms::of(&body, say), skipped: None })
     }
 }
 
@@ -236,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_not_shown_and_refuses_under_enforce() {
+    fn what_is_no_sidecar_stops_no_script_and_a_contract_in_it_is_not_lifted() {
         let dir = tempfile::tempdir().unwrap();
         let script = ScriptName::parse("x").unwrap();
         let path = dir.path().join("x.schema.json");
@@ -250,16 +261,28 @@ mod tests {
             (shown, code.unwrap_or_default(), said.into_inner().concat())
         };
         let large = format!("{{\"x\":\"{}\"}}", "x".repeat(SIZE));
-        for text in [&b"{"[..], b"[]", b"\xff", large.as_bytes()] {
-            let skipped = |code: &str| (false, code.to_owned(), "schema-skip".to_owned());
+        let skipped = |code: &str| (false, code.to_owned(), "schema-skip".to_owned());
+        for text in [&b"{bad"[..], b"", b"[]", b"\xff", large.as_bytes()] {
+            assert_eq!(judged(text, Schema::Enforce), skipped(""));
+        }
+        let late = format!("{{\"x\":\"{}\", \"arguments\": {{}}}}", "x".repeat(SIZE));
+        let early = format!("{{\"arguments\": {{}}, \"x\":\"{}\"}}", "x".repeat(SIZE));
+        for text in
+            [&b"{\"arguments\": {},}"[..], b"\xef\xbb\xbf{\"arguments\"", early.as_bytes(), b"[{\"arguments\": {}}]"]
+        {
             assert_eq!(judged(text, Schema::Enforce), skipped("contract-broken"));
             assert_eq!(judged(text, Schema::Advertise), skipped(""));
         }
+        assert_eq!(judged(late.as_bytes(), Schema::Enforce), skipped(""));
+        let marked = b"\xef\xbb\xbf{\"arguments\": {\"required\": [\"x\"], \"properties\": {\"x\": {}}}}";
+        assert_eq!(judged(marked, Schema::Enforce), (true, "arguments-not-allowed".to_owned(), String::new()));
         let broken = br#"{"arguments": {"type": "objekt"}}"#;
         assert_eq!(judged(broken, Schema::Enforce), (true, "contract-broken".to_owned(), "schema-broken".to_owned()));
         let open = br#"{"description": "no arguments", "argv": "x"}"#;
         assert_eq!(judged(open, Schema::Enforce), (true, String::new(), String::new()));
         file::remove(&path).unwrap();
         assert!(Sidecar::read(&path, &|_, _| unreachable!()).is_none());
+        std::os::unix::fs::symlink(dir.path().join("none"), &path).unwrap();
+        assert!(Sidecar::read(&path, &|_, _| ()).unwrap().skipped.is_some());
     }
 }

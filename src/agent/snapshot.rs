@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::list_file;
 use super::own_certificate::Own;
 use super::sidecar::Sidecars;
 use crate::audit::{Event, Level, Logger};
@@ -23,8 +24,6 @@ use crate::tls::{self, AgentEnd, TlsError};
 
 /// Largest file of the agent's configuration, in bytes.
 const FILE: usize = 1024 * 1024;
-/// Largest trust map or revocation list, in bytes: a hundred thousand lines.
-const LIST: usize = 8 * 1024 * 1024;
 /// So many lines that cannot be read are named at once.
 const UNREAD: usize = 10;
 
@@ -193,18 +192,7 @@ pub fn list_text(path: &Path) -> Result<String, SnapshotError> {
 }
 
 fn optional(path: &Path) -> Result<Option<String>, SnapshotError> {
-    match file::read_bounded(path, LIST) {
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error.into()),
-        Ok(bytes) => Ok(Some(text(&bytes))),
-    }
-}
-
-/// Without the mark that some editors put first. What is no UTF-8 is replaced: in a comment it means nothing, and elsewhere
-/// the line is no serial or names nobody.
-fn text(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned()
+    Ok(list_file::read(path)?.map(|bytes| list_file::text(&bytes)))
 }
 
 fn report(path: &Path, warnings: &[LineWarning], log: &Logger) {
@@ -239,22 +227,4 @@ pub fn hook(settings: &Settings) -> Result<Option<Hook>, SnapshotError> {
     }
     let hook = Hook::new(path.to_path_buf(), settings.auth_hook_timeout);
     Ok(Some(if *settings.trusted_paths { hook } else { hook.of_anybody() }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mark_of_the_byte_order_does_not_unrevoke_the_first_serial() {
-        let (list, warnings) = RevocationList::parse(&text("\u{feff}deadbeef\n".as_bytes()));
-        assert_eq!((list.iter().count(), warnings), (1, vec![]));
-    }
-
-    #[test]
-    fn a_comment_in_another_encoding_is_no_error_and_a_serial_in_one_is_told() {
-        let (list, warnings) = RevocationList::parse(&text(b"# M\xfcller left\n1f # gr\xfc\xdfe\n\xfc1e\n"));
-        assert_eq!(list.iter().map(crate::wire::serial::Serial::as_str).collect::<Vec<_>>(), ["1f"]);
-        assert_eq!(warnings.iter().map(|warning| warning.line).collect::<Vec<_>>(), [3]);
-    }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -56,6 +57,7 @@ pub struct Agent {
     log: Logger,
     orders: Orders,
     snapshot: RwLock<Arc<Snapshot>>,
+    runs: PathBuf,
     /// Held from reading files to putting what they say in force, so that nothing older comes after it.
     reading: tokio::sync::Mutex<()>,
     limiter: Mutex<Limiter>,
@@ -139,6 +141,7 @@ impl Agent {
             places,
             log,
             orders,
+            runs: snapshot.settings.async_runs_dir.to_path_buf(),
             snapshot: RwLock::new(Arc::new(snapshot)),
             reading: tokio::sync::Mutex::default(),
             limiter,
@@ -182,6 +185,13 @@ impl Agent {
     #[must_use]
     pub const fn orders(&self) -> &Orders {
         &self.orders
+    }
+
+    /// Where its jobs are. **Invariant:** for as long as it runs, or those under way would be nobody's, and could be
+    /// started a second time.
+    #[must_use]
+    pub fn runs(&self) -> &Path {
+        &self.runs
     }
 
     /// When it started, in seconds since 1970.
@@ -277,6 +287,7 @@ impl Agent {
         let (old, new) = (&self.snapshot().settings, &fresh.settings);
         let socket = |settings: &Settings| settings.executor_socket.as_ref().map(|path| path.to_path_buf());
         let changed = [
+            ("async_runs_dir", self.runs != *new.async_runs_dir),
             ("port", *old.port != *new.port),
             ("bind", *old.bind != *new.bind),
             ("user", *old.user != *new.user),

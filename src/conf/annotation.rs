@@ -17,6 +17,9 @@ pub(crate) fn words() -> [&'static str; FORMS.len()] {
     FORMS.map(|(word, _)| word)
 }
 
+/// A word with so many letters of a known one at its beginning may be meant for that.
+const ALIKE: usize = 3;
+
 /// How many arguments a script takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ArgumentCount {
@@ -63,6 +66,8 @@ pub(super) struct Annotations {
     pub(super) profile: Option<ProfileName>,
     pub(super) sha256: Option<[u8; 32]>,
     pub(super) args: Option<ArgumentCount>,
+    /// What is doubtful about them.
+    pub(super) doubts: Vec<Diagnostic>,
 }
 
 impl Annotations {
@@ -74,7 +79,7 @@ impl Annotations {
             "profile" => fill(&mut self.profile, ProfileName::parse(value.text()), word, value),
             "sha256" => fill(&mut self.sha256, hex::decode(value.text()), word, value),
             "args" => fill(&mut self.args, ArgumentCount::parse(value.text()), word, value),
-            other => Err(unknown(word, other)),
+            other => unknown(word, other).map(|doubt| self.doubts.push(doubt)),
         }
         .map(|()| true)
     }
@@ -103,13 +108,21 @@ fn fill<T>(slot: &mut Option<T>, read: Option<T>, word: Span<'_>, value: Span<'_
     })
 }
 
-fn unknown(word: Span<'_>, name: &str) -> Diagnostic {
-    let error = word.error(format!("unknown annotation '{}'", shown(name)));
-    let known = nearest(name, FORMS.map(|(known, _)| known));
-    match FORMS.iter().find(|(name, _)| Some(*name) == known) {
-        Some((name, form)) => error.help(format!("did you mean '{name}={form}'?")),
-        None => error.help("known here: 'profile=', 'sha256=' and 'args='"),
+/// A word of somebody else's, which the original ignored, is ignored with a warning. One that may be meant for one of ours,
+/// misspelt or with the same beginning (`sha512`, `arguments`), is an error: every one of them restricts the script.
+fn unknown(word: Span<'_>, name: &str) -> Result<Diagnostic, Diagnostic> {
+    let begins = |known: &&str| {
+        let [one, other] = [name, *known].map(|text| text.get(..ALIKE).map(str::to_ascii_lowercase));
+        one.is_some() && one == other
+    };
+    let known = FORMS.map(|(known, _)| known);
+    let meant = nearest(name, known).or_else(|| known.into_iter().find(begins));
+    let text = format!("unknown annotation '{}'", shown(name));
+    if let Some((name, form)) = FORMS.iter().find(|(name, _)| Some(*name) == meant) {
+        return Err(word.error(text).help(format!("did you mean '{name}={form}'?")));
     }
+    let doubt = word.error(text + ": it means nothing here and restricts nothing");
+    Ok(doubt.help("known here: 'profile=', 'sha256=' and 'args='").into_warning())
 }
 
 /// The length of the word before `=`, where a token is an annotation. A path begins with `/` and is none.

@@ -309,6 +309,13 @@ impl Findings {
         if diagnostic.warning { self.warnings.push(diagnostic) } else { self.errors.push(diagnostic) }
     }
 
+    /// Notes findings.
+    pub(super) fn extend(&mut self, diagnostics: impl IntoIterator<Item = Diagnostic>) {
+        for diagnostic in diagnostics {
+            self.push(diagnostic);
+        }
+    }
+
     /// Puts what was found so far (in one file) in the order of its lines.
     #[must_use]
     pub(super) fn sorted(mut self) -> Self {

@@ -7,11 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Findings, shown};
-use super::source::Source;
+use super::source::{NOT_UTF8, SAVE, Source};
 
 /// The longest line, in bytes.
 const MAX_LINE: usize = 64 * 1024;
 const BLANKS: [char; 2] = [' ', '\t'];
+/// So many lines are named besides the first, where one finding is about many.
+const NAMED: usize = 10;
 
 /// A piece of one line, which knows where it stands.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +69,7 @@ fn cut<'s>(
     findings: &mut Findings,
     judge: impl Fn(Diagnostic) -> Diagnostic,
 ) -> Vec<Section<'s>> {
-    let mut done = Vec::new();
+    let (mut done, mut odd) = (Vec::new(), Vec::new());
     let mut current = Section::default();
     let text = source.text().unwrap_or_else(|why| {
         findings.push(why.clone());
@@ -76,7 +78,16 @@ fn cut<'s>(
     for (index, raw) in text.split('\n').enumerate() {
         let line = raw.strip_suffix('\r').unwrap_or(raw);
         let whole = Span { path, number: index + 1, line, start: 0, end: line.len() };
-        match item(whole) {
+        let item = item(whole);
+        if let Some(at) = source.odd(whole.number) {
+            let place = whole.sub(at, at + char::REPLACEMENT_CHARACTER.len_utf8());
+            if !is_free_text(&item, &current) {
+                findings.push(place.error(NOT_UTF8).help(SAVE));
+                continue;
+            }
+            odd.push(place);
+        }
+        match item {
             Ok(Item::Nothing) => {}
             Ok(Item::Setting(setting)) => current.settings.push(setting),
             Ok(Item::Header(header)) => {
@@ -90,7 +101,27 @@ fn cut<'s>(
         }
     }
     done.push(current);
+    findings.extend(replaced(&odd));
     done
+}
+
+/// Whether nothing but people reads what stands there: a comment, or the value of a tag.
+fn is_free_text(item: &Result<Item<'_>, Diagnostic>, section: &Section<'_>) -> bool {
+    match item {
+        Ok(Item::Nothing) => true,
+        Ok(Item::Setting(_)) => section.header.is_some_and(|header| header.text() == "tags"),
+        _ => false,
+    }
+}
+
+/// One warning for all lines of free text that are not UTF-8.
+fn replaced(odd: &[Span<'_>]) -> Option<Diagnostic> {
+    let (first, more) = odd.split_first()?;
+    let named: Vec<String> = more.iter().take(NAMED).map(|place| place.number.to_string()).collect();
+    let rest = if more.len() > NAMED { ", and more" } else { "" };
+    let others = if named.is_empty() { String::new() } else { format!(" (also on line {}{rest})", named.join(", ")) };
+    let warning = first.error(format!("{NOT_UTF8}{others}: bytes that are not are read as U+FFFD"));
+    Some(warning.help(SAVE).into_warning())
 }
 
 fn item(line: Span<'_>) -> Result<Item<'_>, Diagnostic> {
@@ -264,6 +295,46 @@ mod tests {
         assert!(lex("b = x\ry\n").unwrap_err().contains("(U+000D)"));
         let long = format!("a = 1\n# {}\n", "x".repeat(MAX_LINE));
         assert!(lex(&long).unwrap_err().starts_with("f:2:1: the line is longer than 65536 bytes"));
+    }
+
+    /// What is wrong with these bytes, and what is doubtful.
+    fn judged(bytes: &[u8]) -> (String, String) {
+        let source = Source::new("f", bytes);
+        let (path, mut findings) = (source.shared_path(), Findings::default());
+        drop(sections_that_can_be_read(&source, &path, &mut findings));
+        match findings.judge(()) {
+            Ok(((), warnings)) => (String::new(), warnings.to_string()),
+            Err(errors) => (errors.to_string(), String::new()),
+        }
+    }
+
+    #[test]
+    fn a_comment_or_a_tag_that_is_not_utf8_refuses_nothing_and_is_told_once() {
+        let text = b"# by M\xfcller\na = 1\n\t# gr\xfc\xdfe\n[tags]\nsite = Z\xfcrich\n";
+        let (errors, warnings) = judged(text);
+        assert_eq!(errors, "");
+        assert_eq!(warnings.matches("not UTF-8").count(), 1);
+        assert!(warnings.starts_with("f:1:7: warning: the text is not UTF-8 (also on line 3, 5): "), "{warnings}");
+        let source = Source::new("f", text.as_slice());
+        let (path, mut findings) = (source.shared_path(), Findings::default());
+        let sections = sections(&source, &path, &mut findings);
+        assert_eq!(sections[1].settings[0].value.text(), "Z\u{fffd}rich");
+    }
+
+    #[test]
+    fn anything_else_that_is_not_utf8_is_refused_where_it_stands() {
+        for (text, place) in [
+            (&b"a = 1\nb = caf\xe9 x\nc = 2\n"[..], "f:2:8: "),
+            (b"\xff", "f:1:1: "),
+            (b"\xef\xbb\xbfa = \xe9\n", "f:1:5: "),
+            (b"[tags]\ns\xefte = x\n", "f:2:2: "),
+            (b"[t\xe4gs]\na = 1\n", "f:1:3: "),
+            (b"[profile p]\na = \xe9\n", "f:2:5: "),
+        ] {
+            let (errors, _) = judged(text);
+            assert!(errors.starts_with(&format!("{place}the text is not UTF-8\n")), "{errors}");
+            assert_eq!(errors.matches("\nhelp:").count(), 1, "{errors}");
+        }
     }
 
     #[test]

@@ -220,10 +220,35 @@ impl<'s, 'f> Reader<'s, 'f> {
         separators: &'static [char],
         parse: impl Fn(&str) -> Result<T, Complaint>,
     ) -> Option<Placed<Vec<T>>> {
+        self.pieces(key, separators, parse, |error| error)
+    }
+
+    /// As [`Reader::list`], for a key whose pieces the original did not judge: a bad one is left out, and a warning says in
+    /// `words` what that means.
+    pub(super) fn some_of<T>(
+        &mut self,
+        key: &'static str,
+        separators: &'static [char],
+        parse: impl Fn(&str) -> Result<T, Complaint>,
+        words: &str,
+    ) -> Option<Placed<Vec<T>>> {
+        self.pieces(key, separators, parse, |error| error.replaced(key, words))
+    }
+
+    fn pieces<T>(
+        &mut self,
+        key: &'static str,
+        separators: &'static [char],
+        parse: impl Fn(&str) -> Result<T, Complaint>,
+        judge: impl Fn(Diagnostic) -> Diagnostic,
+    ) -> Option<Placed<Vec<T>>> {
         let span = self.take(key)?;
         let mut value = Vec::new();
         for piece in span.pieces(separators) {
-            value.extend(self.judge(key, piece, parse(piece.text())));
+            match parse(piece.text()) {
+                Ok(read) => value.push(read),
+                Err(complaint) => self.findings.push(judge(complaint.at(&self.prefix, key, &piece))),
+            }
         }
         if span.pieces(separators).next().is_none() {
             self.findings.push(span.error(format!("{}{key} names nothing", self.prefix)));

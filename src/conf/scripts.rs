@@ -90,9 +90,9 @@ impl Allowlist {
     /// Reads the file alone. Whether its profiles exist is for [`super::agent::load`].
     ///
     /// # Errors
-    /// A text that is none, a comment behind an entry, or an annotation that is not known or not right: what was written to
-    /// restrict a script must not go by the board. Any other line that is no entry is skipped, as ever, with a warning:
-    /// what it may have meant does not run.
+    /// A text that is none, a comment behind an entry, or an annotation that is misspelt or not right: what was written to
+    /// restrict a script must not go by the board. One that is like none of ours is ignored with a warning. Any other line
+    /// that is no entry is skipped, as ever, with a warning: what it may have meant does not run.
     pub fn parse(source: &Source) -> Result<(Self, Warnings), ConfErrors> {
         let mut findings = Findings::default();
         let allowlist = Self::read(source, &mut findings);
@@ -191,6 +191,7 @@ fn entry(setting: &Setting<'_>, findings: &mut Findings) -> Option<Entry> {
             wrong = true;
         }
     }
+    findings.extend(std::mem::take(&mut draft.annotations.doubts));
     let Ok(name) = name else {
         let message = format!("'{}' is no script name", shown(setting.key.text()));
         let error = setting.key.error(message).help("letters, digits, '_' and '-', at most 255 of them");
@@ -285,11 +286,24 @@ mod tests {
             ("a = /x args=2..1", "s.conf:1:13: '2..1' is no number of arguments"),
             ("a = /x args=1 args=1", "s.conf:1:15: a second 'args=' on one line"),
             ("a = /x sha255=abc", "did you mean 'sha256=64 hex digits'?"),
-            ("a = /x owner=root", "known here: 'profile=', 'sha256=' and 'args='"),
+            ("a = /x shaw256=abc", "did you mean 'sha256=64 hex digits'?"),
+            ("a = /x sha512=abc", "did you mean 'sha256=64 hex digits'?"),
+            ("a = /x profil=p", "did you mean 'profile=NAME'?"),
+            ("a = /x PROFILE=p", "did you mean 'profile=NAME'?"),
+            ("a = /x arguments=1", "did you mean 'args=none, N or N..M'?"),
+            ("a = /x arg=1", "did you mean 'args=none, N or N..M'?"),
         ] {
             let errors = parse(line).unwrap_err();
             assert!(errors.contains(expected), "{line}: {errors}");
         }
+    }
+
+    #[test]
+    fn an_annotation_of_somebody_else_s_keeps_no_script_from_being_served() {
+        let (list, warnings) = parse("a = owner=root /x args=none\n").unwrap();
+        assert!(get(&list, "a").unwrap().args().is_some_and(|count| !count.allows(1)));
+        let told = "s.conf:1:5: warning: unknown annotation 'owner': it means nothing here and restricts nothing\n";
+        assert!(warnings.to_string().starts_with(told), "{warnings}");
     }
 
     #[test]

@@ -57,6 +57,11 @@ impl Confinements {
         self
     }
 
+    /// The same, with what an earlier configuration kept secret that the agent may still use.
+    pub(super) fn and_kept(&mut self, earlier: &Self) {
+        self.own.keep(&earlier.own);
+    }
+
     /// The confinement of a run of `program` under a profile.
     ///
     /// # Errors

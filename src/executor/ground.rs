@@ -2,6 +2,7 @@
 //! at and not touched; the script is not executed.
 
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::confinement::Confinement;
@@ -54,6 +55,26 @@ pub fn look(plan: &Plan) -> Line {
         Ok(Tried::Not(why)) => Line::not_judged(GATE, why),
         Err(Failed { code, step, reason }) => Line::refuses(GATE, &Refusal::new(code, format!("{step}: {reason}"))),
     }
+}
+
+/// Why nobody could start this file, whatever his rights: its interpreter or loader is not there, or it is nothing that is
+/// executed. A relative interpreter begins at `directory`. None also where this user may not find out.
+#[must_use]
+pub fn unstartable(program: &Path, directory: &Path) -> Option<String> {
+    let there = |path: &Path| match std::fs::metadata(path) {
+        Ok(found) if found.is_file() && found.permissions().mode() & 0o111 != 0 => Ok(()),
+        Ok(_) => Err(io::Error::from_raw_os_error(DENIED)),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) => Err(error),
+    };
+    let reason = interpreted(program, directory, &there).err()?.reason;
+    if reason.contains('\r') {
+        return Some("its first line ends with a carriage return: save it with the line ends of Unix".to_owned());
+    }
+    let own = io::Error::from_raw_os_error(NOT_A_PROGRAM);
+    let remedy =
+        if reason == words(&own) { ": it is no program and does not begin with a line such as #!/bin/sh" } else { "" };
+    Some(reason + remedy)
 }
 
 /// Whether what the profile names is there for a script at `program`; else which key it is, and why not.

@@ -52,7 +52,7 @@ pub use confinement::{Confinement, Confinements, meanings, of_two_names};
 pub use decide::{Plan, decide};
 pub use event::{ExecEvent, Trail};
 pub use explain::{Explained, Files, OWNS_THE_HOST, explain};
-pub use ground::look;
+pub use ground::{look, unstartable};
 pub use host::{HostFacts, OnDisk, Person};
 pub use intake::{Asked, Intake, Job, take as take_order};
 pub use monitor::busy;

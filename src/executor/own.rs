@@ -47,7 +47,7 @@ const SHARED: [&str; 31] = [
 const SIDECAR: &str = ".schema.json";
 
 /// As configured.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Own {
     /// What no script sees: directories of everything secret or decisive, or files alone where others have theirs beside them;
     /// and each of those files by its own name, which may be a link out of its directory.
@@ -57,6 +57,8 @@ pub(super) struct Own {
     /// Files of both kinds that had another name when the configuration was read, at which nothing would hide them.
     linked: Vec<PathBuf>,
     scripts: Vec<Listed>,
+    /// Of the secret ones, where jobs are, and where they were by earlier configurations.
+    runs: Vec<PathBuf>,
 }
 
 /// What a listed script is, as it was when the allowlist was read: only root can have changed that since.
@@ -82,8 +84,9 @@ impl Own {
     /// Those of a configuration; `scripts` is the allowlist's file. A certificate is public, so that it is nothing to hide.
     pub(super) fn of(loaded: &Loaded, scripts: &Path, facts: &dyn HostFacts) -> Self {
         let settings = &loaded.settings;
-        let (secret, public) = (vec![settings.async_runs_dir.to_path_buf()], public(settings));
-        let mut own = Self { secret, public, linked: Vec::new(), scripts: Vec::new() };
+        let mut own =
+            Self { runs: vec![settings.async_runs_dir.to_path_buf()], public: public(settings), ..Self::default() };
+        own.secret.clone_from(&own.runs);
         let files = [
             settings.file.as_path(),
             scripts,
@@ -134,6 +137,13 @@ impl Own {
             }
         }
         all
+    }
+
+    /// And where jobs were by an earlier configuration: the front-end leaves its own there until it is started anew.
+    pub(super) fn keep(&mut self, earlier: &Self) {
+        let more: Vec<_> = earlier.runs.iter().filter(|runs| !self.runs.contains(runs)).cloned().collect();
+        self.secret.extend(more.iter().cloned());
+        self.runs.extend(more);
     }
 
     /// One secret file more.

@@ -119,6 +119,13 @@ impl Policy {
         self.paths == Paths::AnyAsRoot
     }
 
+    /// What replaces `earlier` in a running executor.
+    pub(super) fn after(&mut self, earlier: &Self) {
+        if let (Some(own), Some(before)) = (&mut self.confinements, &earlier.confinements) {
+            own.and_kept(before);
+        }
+    }
+
     /// What a root executor makes of both files.
     pub(super) fn of(settings: &Settings, allowlist: &Allowlist) -> Self {
         let script = |entry: &Entry| {

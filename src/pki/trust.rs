@@ -3,7 +3,7 @@
 //! The file is the original's: `<serial> <dispatcher id>` a line, `#` comments. A serial is read as hex alone, also
 //! where it is all digits: a second reading here would let a stranger's certificate in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::wire::name::DispatcherId;
@@ -75,6 +75,32 @@ impl TrustMap {
         std::iter::once(HEADER.to_owned()).chain(lines).collect()
     }
 
+    /// The file's bytes, changed so that they say this: lines of serials that are not trusted any more go, new ones come
+    /// last, and every other line stays as it is, whatever it is. An empty file gets [`to_text`](Self::to_text).
+    #[must_use]
+    pub fn put_into(&self, file: &[u8]) -> Vec<u8> {
+        if file.is_empty() {
+            return self.to_text().into_bytes();
+        }
+        let (mut out, mut there) = (Vec::with_capacity(file.len()), BTreeSet::new());
+        for line in file.split_inclusive(|byte| *byte == b'\n') {
+            let text = String::from_utf8_lossy(line);
+            if let Some((serial, id)) = content(&text).and_then(|content| entry(content).ok()) {
+                if self.get(&serial) != Some(&id) {
+                    continue;
+                }
+                there.insert(serial);
+            }
+            out.extend_from_slice(line);
+        }
+        if out.last().is_some_and(|byte| *byte != b'\n') {
+            out.push(b'\n');
+        }
+        let fresh = self.entries.iter().filter(|(serial, _)| !there.contains(*serial));
+        fresh.for_each(|(serial, id)| out.extend_from_slice(format!("{serial} {id}\n").as_bytes()));
+        out
+    }
+
     /// Whose serial it is; `None` for a stranger's.
     #[must_use]
     pub fn get(&self, serial: &Serial) -> Option<&DispatcherId> {
@@ -112,10 +138,13 @@ pub fn line_of(text: &str, serial: &Serial) -> Option<usize> {
 
 /// Numbered lines without their comments; blank ones are left out.
 pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines()
-        .enumerate()
-        .map(|(index, line)| (index + 1, line.split('#').next().unwrap_or_default().trim()))
-        .filter(|(_, line)| !line.is_empty())
+    text.lines().enumerate().filter_map(|(index, line)| Some((index + 1, content(line)?)))
+}
+
+/// A line without its comment and the blanks around it, if anything is left.
+fn content(line: &str) -> Option<&str> {
+    let content = line.split('#').next().unwrap_or_default().trim();
+    (!content.is_empty()).then_some(content)
 }
 
 fn entry(line: &str) -> Result<(Serial, DispatcherId), String> {
@@ -178,6 +207,16 @@ mod tests {
     }
 
     #[test]
+    fn a_change_leaves_comments_spellings_and_what_it_does_not_understand_as_they_are() {
+        let file = b"# by J. M\xfcller\nDE:AD one # main\r\nzz who\na two\na \xfc\nb three";
+        let (mut map, _) = TrustMap::parse(&String::from_utf8_lossy(file));
+        map.remove(&serial("a"));
+        map.insert(serial("1f"), DispatcherId::parse("one").unwrap());
+        let expected: &[u8] = b"# by J. M\xfcller\nDE:AD one # main\r\nzz who\na \xfc\nb three\n1f one\n";
+        assert_eq!(map.put_into(file), expected);
+    }
+
+    #[test]
     fn the_older_file_of_one_serial_is_read() {
         let (map, warnings) = TrustMap::parse_legacy("AB12\n");
         assert_eq!((map.get(&serial("ab12")).unwrap().as_str(), warnings.len()), ("dispatcher", 0));
@@ -198,6 +237,25 @@ mod tests {
             let (again, warnings) = TrustMap::parse(&map.to_text());
             prop_assert_eq!(again, map);
             prop_assert!(warnings.is_empty());
+        }
+
+        #[test]
+        fn no_line_that_means_nothing_is_lost_and_the_file_says_what_the_map_says(
+            file in "(#|[a-c]|zz|x| |\u{e9}|\u{feff}|\r\n|\n|a one\n|b two # z\n|a two\n){0,24}",
+            wanted in proptest::collection::btree_map("[a-d]", "(one|two)", 0..4)
+        ) {
+            let mut map = TrustMap::default();
+            for (number, id) in wanted {
+                map.insert(serial(&number), DispatcherId::parse(&id).unwrap());
+            }
+            let changed = String::from_utf8(map.put_into(file.as_bytes())).unwrap();
+            prop_assert_eq!(&TrustMap::parse(&changed).0, &map);
+            prop_assert!(changed.is_empty() || map.put_into(changed.as_bytes()) == changed.as_bytes());
+            let strange = |text: &str| -> Vec<String> {
+                let means_nothing = |line: &&str| content(line).is_none_or(|content| entry(content).is_err());
+                text.lines().filter(means_nothing).map(str::to_owned).collect()
+            };
+            prop_assert!(file.is_empty() || strange(&file) == strange(&changed));
         }
 
         #[test]

@@ -1,7 +1,9 @@
 //! The trust map and the revocation list: who may ask, and who may not whatever else is said.
 
+use ctrl_exec::agent::list_file;
 use ctrl_exec::pki::revoked::{self, RevocationList};
 use ctrl_exec::pki::trust::{self, LineWarning, TrustMap};
+use ctrl_exec::wire::name::DispatcherId;
 use ctrl_exec::wire::serial::Serial;
 
 fn placed(text: &str, warnings: &[LineWarning]) {
@@ -24,8 +26,13 @@ fn canonical(serial: &Serial) {
 
 /// The trust map.
 pub fn trust_map(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let text = &list_file::text(bytes);
     let (map, warnings) = TrustMap::parse(text);
+    // A change of nothing, and of something, in a file that holds anything.
+    let after = |map: &TrustMap| TrustMap::parse(&list_file::text(&map.put_into(text.as_bytes()))).0;
+    let mut more = map.clone();
+    drop(more.insert(Serial::from_bytes(&[0xab, 0xcd]), DispatcherId::sanitise("new")));
+    assert_eq!((after(&map), after(&more)), (map.clone(), more));
     placed(text, &warnings);
     let (again, doubts) = TrustMap::parse(&map.to_text());
     assert_eq!((&again, doubts.len()), (&map, 0));
@@ -42,7 +49,7 @@ pub fn trust_map(bytes: &[u8]) {
 
 /// The revocation list.
 pub fn revocation_list(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let text = &list_file::text(bytes);
     let (list, warnings) = RevocationList::parse(text);
     placed(text, &warnings);
     let mut printed = String::new();

@@ -1,5 +1,7 @@
 //! Argument contracts: a sidecar beside a script says which arguments it takes, and the agent holds callers to it.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use serde_json::{Value, json};
 
 use crate::harness::site::Builder;
@@ -121,11 +123,11 @@ fn a_reload_reads_the_sidecars_again() {
 #[test]
 fn a_contract_that_cannot_be_used_refuses_every_call_and_is_told() {
     let mut site = builder().prepare();
-    let large = format!("{{\"description\": \"{}\"}}", "x".repeat(65_536));
+    let large = format!("{{\"arguments\": {{}}, \"description\": \"{}\"}}", "x".repeat(65_536));
     let not_declared = json!({"arguments": {"properties": {}}, "argv": [{"arg": "x"}]}).to_string();
     for (sidecar, reason, logged) in [
-        ("{", "is no JSON: ", "schema-skip"),
-        ("[]", "is no JSON object", "schema-skip"),
+        (r#"{"arguments": {},}"#, "is no JSON: ", "schema-skip"),
+        (r#"[{"arguments": {}}]"#, "is no JSON object", "schema-skip"),
         (large.as_str(), "larger than the 65536 bytes", "schema-skip"),
         (r#"{"arguments": {"type": "objekt"}}"#, "no usable JSON Schema", "schema-broken"),
         (r#"{"arguments": {"properties": {"x": {"$ref": "file:///etc/passwd"}}}}"#, "JSON Schema", "schema-broken"),
@@ -146,11 +148,51 @@ fn a_contract_that_cannot_be_used_refuses_every_call_and_is_told() {
         site.agent_mut().stop();
     }
     // Who only advertises is told, and serves.
+    describe(site.agent(), "restart", &not_declared);
     let config = site.agent().config();
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(config, format!("schema = advertise\n{text}")).unwrap();
     let said = site.agent().command(&["self-check"]).exits(0).stdout;
     assert!(said.contains("  Contract of 'restart': BROKEN, and nothing is enforced: "), "{said}");
+}
+
+#[test]
+fn a_file_that_is_no_sidecar_stops_no_script_and_is_told() {
+    let site = site("max_children = 9", "exit 0");
+    let agent = site.agent();
+    let path = agent.root.join("scripts/restart.schema.json");
+    let large = format!("{{\"description\": \"{}\"}}", "x".repeat(70_000));
+    for (sidecar, reason) in [
+        ("{bad", "is no JSON: "),
+        ("[]", "is no JSON object"),
+        (large.as_str(), "larger than the 65536 bytes"),
+        (&restart().to_string(), "Permission denied"),
+        ("", "it leads nowhere"),
+    ] {
+        describe(agent, "restart", sidecar);
+        if reason == "Permission denied" {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).unwrap();
+        } else if sidecar.is_empty() {
+            std::fs::remove_file(&path).unwrap();
+            std::os::unix::fs::symlink("/no/such/file", &path).unwrap();
+        }
+        let before = agent.lines("schema-skip").len();
+        agent.reload().is(&["ACTION=reload", "RESULT=ok"]);
+        assert_eq!(site.result("restart", &["sshd"])["stdout"], "sshd\n", "{reason}");
+        assert_eq!(shown(&site, "restart")["schema"], Value::Null);
+        let skipped = agent.lines("schema-skip");
+        assert_eq!(skipped.len(), before + 1, "{skipped:?}");
+        let (expected, told) =
+            (reason.replace("it leads nowhere", "No such file"), skipped[before].get("REASON").unwrap());
+        assert!(told.contains(&expected) && skipped[before].get("SCRIPT") == Some("restart"), "{told}");
+        let said = agent.command(&["self-check"]).exits(1).stdout;
+        let line = format!("  Sidecar of 'restart': NOT READ, it counts as absent: {told}\n");
+        assert!(said.contains(&line) && !said.contains("BROKEN"), "{said}");
+        let said = agent.command(&["explain", "--unprivileged", "restart", "--", "sshd"]).exits(0).stdout;
+        assert!(said.contains("the sidecar counts as absent, so any arguments pass: "), "{said}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    agent.command(&["self-check"]).exits(0);
 }
 
 #[test]

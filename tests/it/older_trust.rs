@@ -48,6 +48,14 @@ fn it_becomes_a_line_of_the_map_at_the_start_and_only_once() {
 }
 
 #[test]
+fn a_byte_order_mark_does_not_end_the_trust_in_it() {
+    let (mut site, path) = site("var/lib/ctrl-exec-agent");
+    std::fs::write(&path, format!("\u{feff}{}\r\n", site.dispatcher().serial().to_uppercase())).unwrap();
+    site.start(0);
+    assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+}
+
+#[test]
 fn a_map_that_is_there_is_somebody_s_decision() {
     let (mut site, path) = site("var/lib/ctrl-exec-agent");
     std::fs::write(site.agent().trust(), "").unwrap();

@@ -212,6 +212,7 @@ fn a_reload_says_which_keys_wait_for_a_restart() {
         ("bind = 127.0.0.1", "bind", "127.0.0.2"),
         ("user = nobody", "user", "games"),
         ("", "executor_socket", "/run/none.sock"),
+        ("", "async_runs_dir", "/var/none"),
     ] {
         let fresh = if from.is_empty() {
             format!("{key} = {value}\n{config}")

@@ -33,6 +33,23 @@ fn ping(site: &Site) -> Value {
 }
 
 #[test]
+fn a_reload_takes_up_where_renewed_certificates_wait() {
+    let site = Site::builder().start();
+    let agent = site.agent();
+    let place = staged(agent).with_file_name("other.staged");
+    let text = std::fs::read_to_string(agent.config()).unwrap();
+    std::fs::write(agent.config(), format!("cert_staging_path = {}\n{text}", place.display())).unwrap();
+    agent.reload().is(&["ACTION=reload", "RESULT=ok"]);
+    let said = ask(&site, "/renew", &json!({"reqid": "abc123"})).json();
+    let request = csr::check(said["csr"].as_str().unwrap(), ExpectedName::Exactly("agent1")).unwrap();
+    let serial = ctrl_exec::pki::serial::fresh().unwrap();
+    let renewed = site.authority().sign_agent(&request, &serial, 365, time::OffsetDateTime::now_utc()).unwrap();
+    assert_eq!(complete(&site, &renewed.to_pem())["staged"], true);
+    assert!(place.exists() && !staged(agent).exists());
+    assert_eq!(ping(&site)["staged"], true);
+}
+
+#[test]
 fn a_renewal_goes_from_the_request_to_the_next_handshake() {
     let mut site = Site::builder().start();
     let ca = site.authority();

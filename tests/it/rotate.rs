@@ -123,7 +123,7 @@ fn digits_are_hex_and_one_serial_has_one_form() {
     }
     let entries = map(site.agent());
     assert_eq!(entries.lines().count(), 2, "{entries}");
-    assert!(entries.starts_with("10 control-1\n"), "{entries}");
+    assert!(entries.ends_with("\n10 control-1\n"), "{entries}");
     assert_eq!(rotate(&site, &own, &json!({"serial": "16", "action": "remove"})).json()["status"], "ok");
     assert_eq!(map(site.agent()), entries, "16 is not the decimal form of 10");
 }
@@ -197,11 +197,36 @@ fn a_map_that_cannot_be_written_stays_in_force_as_it_was() {
     let text = std::fs::read(agent.trust()).unwrap();
     std::fs::write(agent.trust(), [0xff, 0xfe]).unwrap();
     let said = rotate(&site, &own, &json!({"serial": new.serial()})).json();
-    assert!(said["error"].as_str().unwrap().contains("is not text"), "{said}");
+    assert_eq!(said["error"], "the serial of this request is trusted no more", "{said}");
     assert_eq!(std::fs::read(agent.trust()).unwrap(), [0xff, 0xfe]);
     assert_eq!((ping(&site, &own), ping(&site, &new)), (200, 403));
     std::fs::write(agent.trust(), text).unwrap();
     assert_eq!(rotate(&site, &own, &json!({"serial": new.serial()})).json()["status"], "ok");
+}
+
+#[test]
+fn a_rotation_takes_no_other_dispatcher_s_trust_away() {
+    let site = Site::builder().start();
+    let (agent, own) = (site.agent(), site.dispatcher());
+    let [other, new] = ["disp-b", "disp-b"].map(|name| pki::issue(&site.authority(), name));
+    // As editors write it: a mark of the byte order, a comment in Latin-1, and a line that means nothing to the agent.
+    let before = [
+        format!("\u{feff}{} control-1\r\n", own.serial()).into_bytes(),
+        b"# M\xfcller's\nwhat is this\n".to_vec(),
+        format!("{} disp-b # spare\n", other.serial()).into_bytes(),
+    ];
+    std::fs::write(agent.trust(), before.concat()).unwrap();
+    agent.reload();
+    assert_eq!((ping(&site, &own), ping(&site, &other)), (200, 200));
+    assert_eq!(rotate(&site, &other, &json!({"serial": new.serial()})).json()["status"], "ok");
+    assert_eq!((ping(&site, &own), ping(&site, &other), ping(&site, &new)), (200, 200, 200));
+    let added = format!("{} disp-b\n", new.serial());
+    let after = std::fs::read(agent.trust()).unwrap();
+    assert_eq!(after, [&before.concat()["\u{feff}".len()..], added.as_bytes()].concat());
+    rotate(&site, &new, &json!({"serial": other.serial(), "action": "remove"}));
+    assert_eq!((ping(&site, &own), ping(&site, &other), ping(&site, &new)), (200, 403, 200));
+    let after = std::fs::read(agent.trust()).unwrap();
+    assert_eq!(after, [&before[0]["\u{feff}".len()..], &before[1], added.as_bytes()].concat());
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! What `self-check` says of the host that an agent is to serve on: its port, its places, its lists, its profiles.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use time::{Duration, OffsetDateTime};
 
 use crate::harness::executor::Mode;
-use crate::harness::process::{finish, program};
+use crate::harness::process::{Ran, finish, program};
 use crate::harness::{Agent, Site, binary, host, pki};
 
 /// What a check says that fails.
@@ -70,11 +71,49 @@ fn places_that_the_agent_cannot_write_to_fail_the_check() {
     assert!(said.contains(": no renewed certificate can be taken ("), "{said}");
     std::fs::write(agent.config(), &good).unwrap();
     agent.command(&["self-check"]).exits(0);
+    let said = read_only(agent, &state).stdout;
+    let reason = format!("{}: Read-only file system", state.display());
+    assert!(said.contains(&reason) && !said.contains("Permission denied"), "{said}");
     std::os::unix::fs::chown(&state, Some(0), Some(0)).unwrap();
     std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o755)).unwrap();
     let said = fails(agent, &format!("{}: Permission denied", state.display()));
     assert!(said.contains(": no dispatcher can change its certificate ("), "{said}");
     assert!(said.contains(": no job can be accepted ("), "{said}");
+}
+
+/// The check of a host that has this directory on a read-only file system.
+fn read_only(agent: &Agent, directory: &Path) -> Ran {
+    let words = "mount -o bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\" && exec \"$@\"";
+    let mut command = program("unshare".as_ref());
+    command.args(["--mount", "sh", "-c", words]).arg(directory).arg(binary());
+    command.args(["agent", "--root"]).arg(&agent.root).arg("self-check");
+    finish(command, "").exits(1)
+}
+
+#[test]
+fn a_list_that_is_a_link_to_nothing_is_not_an_empty_list() {
+    let mut site = Site::builder().start();
+    for list in [site.agent().revoked(), site.agent().trust()] {
+        let agent = site.agent();
+        let (aside, kept) = (list.with_extension("aside"), std::fs::read_to_string(&list).unwrap_or_default());
+        std::fs::write(&aside, format!("{kept}{} control-9\n", "deadbeef")).unwrap();
+        drop(std::fs::remove_file(&list));
+        std::os::unix::fs::symlink(&aside, &list).unwrap();
+        assert!(agent.reload().get("RESULT").is_some_and(|result| result != "kept the old configuration"));
+        std::fs::remove_file(&aside).unwrap();
+        let said = agent.reload();
+        said.is(&["ACTION=reload", "ERROR=*", "RESULT=kept the old configuration"]);
+        let error = said.get("ERROR").unwrap().to_owned();
+        assert!(error.contains(&list.display().to_string()) && error.contains("does not exist"), "{error}");
+        fails(agent, &format!("cannot follow the link {}", list.display()));
+        site.control(&["ping", "agent1"]).exits(0);
+        site.agent_mut().stop();
+        let ran = site.agent().command(&["serve"]).exits(78);
+        assert!(ran.stderr.contains(&list.display().to_string()), "{ran:?}");
+        std::fs::remove_file(&list).unwrap();
+        std::fs::write(&list, kept).unwrap();
+        site.start(0);
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `serve`: what keeps an agent from starting, and how it ends.
 
 use std::net::TcpListener;
+use std::path::PathBuf;
 
 use crate::harness::audit::Line;
 use crate::harness::executor::Mode;
@@ -63,6 +64,41 @@ fn files_that_the_original_served_with_are_no_reason_not_to_serve() {
         warned.is(&["ACTION=config-warn", &format!("KEY={key}"), "MSG=*"]);
     }
     assert_eq!(site.agent().stderr().matches(": the line is skipped\n").count(), 3, "{}", site.agent().stderr());
+}
+
+#[test]
+fn nothing_that_means_nothing_keeps_an_agent_from_starting() {
+    let mut site = Site::builder().sh("ok", "echo ran").prepare();
+    let add = |path: PathBuf, text: &[u8]| {
+        std::fs::write(&path, [std::fs::read(&path).unwrap().as_slice(), text].concat()).unwrap();
+    };
+    let lines = |path: PathBuf| std::fs::read_to_string(path).unwrap().lines().count();
+    let (conf, scripts) = (lines(site.agent().config()), lines(site.agent().allowlist()));
+    add(site.agent().config(), b"# M\xfcller\n[tags]\nsite = Z\xfcrich\n[foo]\nbar = 1\n");
+    add(site.agent().allowlist(), b"# M\xfcller\nother = /bin/true owner=ops\n");
+    site.start(0);
+    assert_eq!(site.result("ok", &[])["stdout"], "ran\n");
+    assert_eq!(site.result("other", &[])["exit"], 0);
+    let agent = site.agent();
+    for (file, line, what) in [
+        (agent.config(), conf + 1, "the text is not UTF-8 (also on line "),
+        (agent.config(), conf + 4, "unknown section '[foo]'"),
+        (agent.allowlist(), scripts + 1, "the text is not UTF-8: "),
+        (agent.allowlist(), scripts + 2, "unknown annotation 'owner'"),
+    ] {
+        let entry = format!("{}:{line}", file.display());
+        let warned = agent.line_where("config-warn", |warned| warned.get("ENTRY") == Some(&entry));
+        assert!(warned.get("MSG").unwrap().starts_with(what), "{warned:?}");
+    }
+    agent.reload().is(&["ACTION=reload", "RESULT=ok"]);
+    // What means something is refused, with its line.
+    add(agent.allowlist(), b"caf\xe9 = /bin/true\n");
+    let said = agent.reload();
+    assert_eq!(said.get("RESULT"), Some("kept the old configuration"));
+    assert!(
+        said.get("ERROR").unwrap().contains(&format!("scripts.conf:{}:4: the text is not UTF-8", scripts + 3)),
+        "{said:?}"
+    );
 }
 
 #[test]

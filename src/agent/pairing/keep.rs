@@ -273,9 +273,23 @@ mod tests {
     #[test]
     fn a_trust_map_that_cannot_be_read_is_not_replaced() {
         let (_dir, places) = places();
-        file::write_atomic(&places.trust, &[0xff, 0xfe], Access::public()).unwrap();
+        let wide = b"\xff\xfea\x001\x00 \x00m\x00\n\x00";
+        file::write_atomic(&places.trust, wide, Access::public()).unwrap();
         assert!(matches!(store(&places, &bundle("one", "a1")), Err(KeepError::Trust { .. })));
-        assert_eq!(std::fs::read(&places.trust).unwrap(), [0xff, 0xfe]);
+        assert_eq!(std::fs::read(&places.trust).unwrap(), wide);
+        file::remove(&places.trust).unwrap();
+        std::os::unix::fs::symlink("/nowhere", &places.trust).unwrap();
+        assert!(matches!(store(&places, &bundle("one", "a1")), Err(KeepError::Trust { .. })));
+    }
+
+    #[test]
+    fn a_pairing_does_not_take_away_the_dispatcher_behind_a_byte_order_mark() {
+        let (_dir, places) = places();
+        let before = b"\xef\xbb\xbfd15b01 disp-a\n# M\xfcller's\nd15b02 disp-b\n";
+        file::write_atomic(&places.trust, before, Access::public()).unwrap();
+        store(&places, &bundle("one", "a1")).unwrap();
+        let after = std::fs::read(&places.trust).unwrap();
+        assert_eq!(after, b"d15b01 disp-a\n# M\xfcller's\nd15b02 disp-b\na1 one\n");
     }
 
     #[test]

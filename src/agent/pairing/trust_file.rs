@@ -2,16 +2,14 @@
 //!
 //! **Invariant:** every change reads and writes under the lock of the file's directory, so that pairing and the serving
 //! agent never undo each other. The map is added to, never replaced: a file that is there and cannot be read is an
-//! error, not an empty map.
+//! error, not an empty map, and a line of it that means nothing stays as it is. Whoever wrote it meant something.
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 
+use crate::agent::list_file;
 use crate::pki::trust::TrustMap;
 use crate::sys::file::{self, Access, FileError};
-
-/// Largest trust map, in bytes.
-const MAP: usize = 8 * 1024 * 1024;
 
 /// A trust map that was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -19,8 +17,9 @@ pub enum TrustFileError {
     /// The file system refused.
     #[error("the trust map cannot be changed")]
     File(#[from] FileError),
-    /// The file is no text.
-    #[error("the trust map {} is not text: move it away, and pair with every dispatcher again", .0.display())]
+    /// The file has NUL bytes, as a text in UTF-16 has: what is added in ASCII could be read by nobody who wrote it.
+    #[error("the trust map {} holds NUL bytes and was not changed: save it as plain text in UTF-8, one '<serial> <dispatcher id>' \
+             a line", .0.display())]
     NotText(PathBuf),
 }
 
@@ -39,19 +38,18 @@ pub fn try_update<E>(
     change: impl FnOnce(&mut TrustMap) -> Result<(), E>,
 ) -> Result<Result<TrustMap, E>, TrustFileError> {
     let _lock = file::lock_directory(path.parent().unwrap_or(Path::new("/")))?;
-    let text = match file::read_bounded(path, MAP) {
-        Ok(bytes) => Some(String::from_utf8(bytes).map_err(|_| TrustFileError::NotText(path.to_owned()))?),
-        Err(error) if error.is_not_found() => None,
-        Err(error) => return Err(error.into()),
-    };
-    // A line that makes no sense trusts nobody, whether it stays or goes.
-    let (mut map, _) = TrustMap::parse(text.as_deref().unwrap_or_default());
+    let bytes = list_file::read(path)?;
+    let present = bytes.as_deref().unwrap_or_default();
+    if present.contains(&0) {
+        return Err(TrustFileError::NotText(path.to_owned()));
+    }
+    let (mut map, _) = TrustMap::parse(&list_file::text(present));
     let before = map.clone();
     if let Err(refused) = change(&mut map) {
         return Ok(Err(refused));
     }
-    if map != before || text.is_none() {
-        file::write_atomic(path, map.to_text().as_bytes(), Access::public())?;
+    if map != before || bytes.is_none() {
+        file::write_atomic(path, &map.put_into(present), Access::public())?;
     }
     Ok(Ok(map))
 }

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::explain_text::{self, Explanation};
-use super::{Globals, kernel_check, remedy};
+use super::{Globals, kernel_check, remedy, self_check};
 use crate::agent::explain::{self as front_end, Asked, Files};
 use crate::agent::explain_peer::{List, Lists, Who};
+use crate::agent::gate::Gate;
 use crate::agent::metrics::Verb;
 use crate::agent::orders::Kinship;
 use crate::agent::serve;
@@ -25,10 +26,13 @@ use crate::store::jobs::Jobs;
 use crate::sys::file::FileError;
 use crate::sys::user;
 use crate::wire::causes;
-use crate::wire::explanation::{Line, Summary, Surroundings};
+use crate::wire::explanation::{Line, Summary, Surroundings, Verdict};
 use crate::wire::name::DispatcherId;
+use crate::wire::refusal::Refusal;
 use crate::wire::serial::Serial;
 
+/// The front-end's last gate.
+const HOOK: &str = Gate::Hook.as_str();
 /// The executor's gate before the order is looked at.
 const ROOM: &str = "room";
 
@@ -181,7 +185,16 @@ fn before(asked: &Asked, host: &Host<'_>, eyes: bool) -> Result<Vec<Line>, Failu
         unpaired: snapshot::unpaired(settings).map(|path| path.display().to_string()),
         eyes,
     };
-    Ok(front_end::explain(asked, &files))
+    let mut gates = front_end::explain(asked, &files);
+    if let Some(why) = settings.auth_hook.as_ref().and_then(|hook| self_check::hook_unstartable(hook)) {
+        let denied = Refusal::new("not-authorised", format!("{why}: every call is denied"));
+        let asked = |line: &&mut Line| line.gate == HOOK && line.verdict == Verdict::NotJudged;
+        gates
+            .iter_mut()
+            .filter(asked)
+            .for_each(|line| *line = Line::refuses(HOOK, &denied).at(settings.place("auth_hook")));
+    }
+    Ok(gates)
 }
 
 /// The executor's gates, and what the script would find.

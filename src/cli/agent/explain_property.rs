@@ -70,7 +70,7 @@ impl Site {
         site.put("scripts/plain", "#!/bin/sh\n", 0o644);
         symlink(site.at("other/x"), site.at("scripts/link")).unwrap();
         site.put("scripts/open.schema.json", "{}", 0o644);
-        site.put("scripts/broken.schema.json", "[", 0o644);
+        site.put("scripts/broken.schema.json", "[\"arguments\"", 0o644);
         hooks::put(&site);
         let contract = r#"{"arguments": {"properties": {"n": {"type": "integer"}, "word": {"type": "string"}}}}"#;
         site.put("scripts/contract.schema.json", contract, 0o644);

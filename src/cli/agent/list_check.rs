@@ -50,7 +50,9 @@ fn trust(settings: &Settings, places: &Places) -> Option<(TrustMap, bool)> {
 
 fn revoked(settings: &Settings, places: &Places) -> Option<(RevocationList, bool)> {
     let path = settings.revoked_serials.display();
-    if !settings.revoked_serials.exists() {
+    // A link to nothing is no absent list: serving refuses it.
+    let found = settings.revoked_serials.symlink_metadata();
+    if found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
         out::line(format!("  Revocation: no list at {path}"));
         return Some((RevocationList::default(), true));
     }

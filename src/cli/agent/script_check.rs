@@ -1,11 +1,14 @@
 //! What `self-check` says of the scripts: their files, and the contracts about their arguments.
 
+use std::path::Path;
+
 use crate::agent::orders::Kinship;
 use crate::agent::sidecar::{Sidecars, Terms};
 use crate::audit::Logger;
 use crate::cli::out;
-use crate::conf::agent::{Loaded, Schema};
+use crate::conf::agent::{Loaded, Schema, Settings};
 use crate::conf::scripts::Entry;
+use crate::executor;
 use crate::sys::file;
 use crate::wire::causes;
 
@@ -18,6 +21,8 @@ pub(super) fn scripts(kinship: &Kinship, loaded: &Loaded) -> bool {
             "NOT IN script_dirs"
         } else if !file::is_executable(entry.path()) {
             "NOT EXECUTABLE"
+        } else if let Some(why) = unstartable(entry, &loaded.settings) {
+            &format!("CANNOT START: {why}")
         } else if changed(entry) {
             "CHANGED: not the file that sha256= pins"
         } else if let Some(why) = doubt(entry).filter(|_| judged) {
@@ -32,6 +37,12 @@ pub(super) fn scripts(kinship: &Kinship, loaded: &Loaded) -> bool {
     good
 }
 
+/// Why every run would end with exit status 127.
+fn unstartable(entry: &Entry, settings: &Settings) -> Option<String> {
+    let profile = settings.profiles.get(entry.profile());
+    executor::unstartable(entry.path(), profile.map_or(Path::new("/"), |profile| &profile.working_directory))
+}
+
 /// Why a root executor would not trust the file.
 fn doubt(entry: &Entry) -> Option<String> {
     file::resolve_trusted(entry.path()).err().map(|error| causes::on_one_line(&error))
@@ -43,13 +54,18 @@ fn changed(entry: &Entry) -> bool {
     entry.sha256().is_some_and(differs)
 }
 
-/// Whether every contract that is there can be used; and which scripts have none, which is no fault.
+/// Whether every sidecar can be read and every contract that is there used; and which scripts have none, which is no fault.
 pub(super) fn contracts(loaded: &Loaded, log: &Logger) -> bool {
     let sidecars = Sidecars::load(&loaded.allowlist, log);
     let enforced = loaded.settings.schema == Schema::Enforce;
-    let (mut good, mut kept, mut without) = (true, 0, Vec::new());
+    let (mut good, mut read, mut kept, mut without) = (true, true, 0, Vec::new());
     for entry in loaded.allowlist.iter() {
-        match sidecars.get(entry.name()).map(|sidecar| &sidecar.contract) {
+        let sidecar = sidecars.get(entry.name());
+        if let Some(reason) = sidecar.and_then(|sidecar| sidecar.skipped.as_ref()) {
+            out::line(format!("  Sidecar of '{}': NOT READ, it counts as absent: {reason}", entry.name()));
+            read = false;
+        }
+        match sidecar.map(|sidecar| &sidecar.contract) {
             Some(Terms::Contract(_)) => kept += 1,
             Some(Terms::Broken(reason)) => {
                 let cost = if enforced { "every call is refused" } else { "and nothing is enforced" };
@@ -64,5 +80,5 @@ pub(super) fn contracts(loaded: &Loaded, log: &Logger) -> bool {
         let rest = if without.is_empty() { String::new() } else { format!("; without one: {}", without.join(", ")) };
         out::line(format!("  Argument contracts: {kept} {verb}{rest}"));
     }
-    good || !enforced
+    read && (good || !enforced)
 }

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::path::Path;
 
 use super::port_check::Port;
 use super::{
@@ -13,6 +14,7 @@ use crate::agent::snapshot::{self, Places, Snapshot, SnapshotError};
 use crate::audit::{Ident, Logger};
 use crate::cli::out;
 use crate::conf::agent::Loaded;
+use crate::executor;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::net::local::LocalListener;
@@ -182,12 +184,17 @@ fn metrics(loaded: &Loaded) -> bool {
     true
 }
 
+/// Why a hook that may be executed could not be started.
+pub(super) fn hook_unstartable(path: &Path) -> Option<String> {
+    executor::unstartable(path, Path::new("/")).map(|why| format!("{} cannot start: {why}", path.display()))
+}
+
 /// Whether the hook would be asked at all. Everything else about it is its own affair.
 fn hook(loaded: &Loaded) -> bool {
     let Some(path) = &loaded.settings.auth_hook else { return true };
     let doubt = match snapshot::hook(&loaded.settings) {
         Err(_) => Some(format!("{} is not executable", path.display())),
-        Ok(hook) => hook.and_then(|hook| hook.doubt()).map(|(_, doubt)| doubt),
+        Ok(hook) => hook.and_then(|hook| hook.doubt()).map(|(_, doubt)| doubt).or_else(|| hook_unstartable(path)),
     };
     let Some(doubt) = doubt else { return true };
     let doubt = doubt.strip_prefix("auth hook ").unwrap_or(&doubt);

@@ -138,7 +138,7 @@ impl Profile {
             run_as: r.get("run_as", account("run_as")),
             caps,
             writable: r.list("writable", &[':'], value::writable).map(Placed::into_inner),
-            no_new_privileges: *r.get_or("no_new_privileges", value::switch, true),
+            no_new_privileges: r.lenient("no_new_privileges", value::switch, true, |_| (true, "it counts as 'yes'")),
             timeout: r
                 .get("timeout", value::seconds(0..=MAX_TIMEOUT))
                 .map(Placed::into_inner)

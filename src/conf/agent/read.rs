@@ -37,10 +37,29 @@ pub(super) fn settings(source: &Source, root: &Root, findings: &mut Findings) ->
                 let profile = Profile::read(name, &header, section, &known, findings);
                 add(profile, &header, &mut settings.profiles, findings);
             }
+            Ok(Kind::Other) => findings.push(other(section, &header, &known)),
             Err(error) => findings.push(error),
         }
     }
     settings
+}
+
+/// A section of somebody else's is ignored, as the original does, with a warning. One with a key that is meant for us is an
+/// error: whatever it was to restrict would not be.
+fn other(section: &Section<'_>, header: &Span<'_>, known: &[&str]) -> Diagnostic {
+    // As for tags: other programs have a `user` and a `port` too.
+    let ours = |key: &&str| key.contains('_') && (known.contains(key) || profile::KEYS.contains(key));
+    let error = header.error(format!("unknown section '[{}]'", shown(header.text())));
+    match section.settings.iter().map(|setting| setting.key.text()).find(ours) {
+        Some(key) if profile::KEYS.contains(&key) => {
+            error.help(format!("'{key}' belongs in a [profile NAME] section: write [profile NAME]"))
+        }
+        Some(key) => error.help(format!("'{key}' belongs above the first section")),
+        None => {
+            let text = format!("unknown section '[{}]': nothing in it is used", shown(header.text()));
+            header.error(text).help("this file has [tags] and [profile NAME]").into_warning()
+        }
+    }
 }
 
 fn top_level(source: &Source, root: &Root, r: &mut Reader<'_, '_>) -> Settings {
@@ -57,7 +76,7 @@ fn top_level(source: &Source, root: &Root, r: &mut Reader<'_, '_>) -> Settings {
         ca: r.required_path("ca", &conf("ca.crt")),
         pairing_port: *r.get_or("pairing_port", value::port_or_any, 7444),
         user: r.get_or("user", account("user"), Account::Name("ctrl-exec-agent".to_owned())),
-        script_dirs: r.list("script_dirs", &[':'], value::absolute).map(Placed::into_inner),
+        script_dirs: r.some_of("script_dirs", &[':'], value::absolute, "no script is in it").map(Placed::into_inner),
         trusted_paths: r.get_or("trusted_paths", value::switch, true),
         executor_socket: r.get("executor_socket", value::socket),
         trusted_dispatchers_path: r.path_or("trusted_dispatchers_path", state("ctrl-exec-dispatchers")),
@@ -131,6 +150,8 @@ fn schema(text: &str) -> Result<Schema, Complaint> {
 enum Kind {
     Tags,
     Profile(ProfileName),
+    /// One like neither.
+    Other,
 }
 
 fn kind(header: &Span<'_>) -> Result<Kind, Diagnostic> {
@@ -147,11 +168,11 @@ fn kind(header: &Span<'_>) -> Result<Kind, Diagnostic> {
         });
     }
     let error = header.error(format!("unknown section '[{}]'", shown(text)));
-    Err(match nearest(word, ["tags", "profile"]) {
-        Some("tags") => error.help("did you mean '[tags]'?"),
-        Some(_) => error.help("did you mean '[profile NAME]'?"),
-        None => error.help("this file has [tags] and [profile NAME]"),
-    })
+    match nearest(word, ["tags", "profile"]) {
+        Some("tags") => Err(error.help("did you mean '[tags]'?")),
+        Some(_) => Err(error.help("did you mean '[profile NAME]'?")),
+        None => Ok(Kind::Other),
+    }
 }
 
 fn add(profile: Profile, header: &Span<'_>, all: &mut BTreeMap<ProfileName, Profile>, findings: &mut Findings) {

@@ -127,11 +127,33 @@ fn tags_are_free_text_with_warnings_for_slips() {
 }
 
 #[test]
-fn unknown_sections_are_refused_with_the_nearest() {
+fn what_the_original_served_with_is_read_the_safe_way_and_warned_about() {
+    let text = "script_dirs = scripts:/srv\n[foo]\nkind = x\nport = 1\n[profile p]\nrun_as = nobody\n\
+                no_new_privileges = maybe\n";
+    let s = settings(text);
+    assert_eq!(s.script_dirs, Some(vec![PathBuf::from("/srv")]));
+    assert!(s.profiles.values().all(|profile| profile.no_new_privileges));
+    assert_eq!(s.tags.len(), 0);
+    let warned = warnings(text);
+    for expected in [
+        "a.conf:5:15: warning: script_dirs must be an absolute path, not 'scripts': no script is in it",
+        "a.conf:6:2: warning: unknown section '[foo]': nothing in it is used",
+        "a.conf:11:21: warning: Profile 'p': no_new_privileges must be yes or no, not 'maybe': it counts as 'yes'",
+    ] {
+        assert!(warned.contains(expected), "{expected}\n---\n{warned}");
+    }
+    assert_eq!(settings("script_dirs = scripts\n").script_dirs, Some(vec![]), "still a restriction");
+}
+
+#[test]
+fn a_section_that_may_be_meant_for_us_is_refused_with_the_nearest() {
     assert!(refusal("[Tags]\nx = 1\n").contains("a.conf:5:2: unknown section '[Tags]'"));
     assert!(refusal("[tag]\n").contains("did you mean '[tags]'?"));
     assert!(refusal("[profil x]\n").contains("did you mean '[profile NAME]'?"));
-    assert!(refusal("[limits]\n").contains("this file has [tags] and [profile NAME]"));
+    let text = refusal("[network]\nport = 1\nallowed_ips = 10.0.0.0/8\n");
+    assert!(text.contains("a.conf:5:2: unknown section '[network]'"), "{text}");
+    assert!(text.contains("'allowed_ips' belongs above the first section"), "{text}");
+    assert!(refusal("[deploy]\nrun_as = nobody\n").contains("'run_as' belongs in a [profile NAME] section"));
     assert!(refusal("[profile]\n").contains("'' is no profile name"));
     assert!(refusal("[profile a b]\n").contains("'a b' is no profile name"));
 }
@@ -201,7 +223,6 @@ fn errors_in_a_profile_name_it() {
         ("writable = tmp:/x\n", "Profile 'p': writable path must be absolute: 'tmp'"),
         ("run_as = a b\n", "Profile 'p': invalid run_as 'a b'"),
         ("run_as = 4294967296\n", "Profile 'p': run_as '4294967296' out of range"),
-        ("no_new_privileges = nope\n", "Profile 'p': no_new_privileges must be yes or no"),
         ("timeout = soon\n", "Profile 'p': timeout must be numeric"),
         ("runas = x\n", "did you mean 'run_as'?"),
         ("memory_max = 1M\n", "a.conf:6:14: Profile 'p': memory_max must be from 4194304 to"),
@@ -306,7 +327,7 @@ fn each_key_but_those_of_time_takes_a_root_executor() {
 
 #[test]
 fn of_an_unreadable_agent_conf_only_that_is_told() {
-    let agent = Source::new("a.conf", b"\xff".to_vec());
+    let agent = Source::new("a.conf", b"\xff\xfea\0".to_vec());
     let errors = load(&agent, &Source::new("s.conf", "z = /z\n"), &Root::default()).unwrap_err();
     assert_eq!(errors.count(), 1, "{errors}");
 }

@@ -193,7 +193,7 @@ fn a_relative_path_is_taken_with_a_warning() {
 
 #[test]
 fn of_a_file_that_is_no_text_only_that_is_told() {
-    let source = Source::new("x", b"\xff\xfe".to_vec());
+    let source = Source::new("x", b"\xff\xfea\0".to_vec());
     let errors = Settings::parse(&source, &Root::default()).unwrap_err();
     assert_eq!(errors.count(), 1);
 }

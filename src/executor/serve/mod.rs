@@ -225,8 +225,11 @@ impl<D: Way> Server<'_, D> {
     /// All of the new configuration or all of the old.
     fn reload(&mut self) -> Reloaded {
         match (self.load)() {
-            Ok(policy) => {
+            Ok(mut policy) => {
                 warn(&policy, self.audit);
+                if let Ok(earlier) = &self.policy {
+                    policy.after(earlier);
+                }
                 self.policy = Ok(policy);
                 self.crew.retire();
                 self.audit.tell(&ExecEvent::Reloaded);

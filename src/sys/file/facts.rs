@@ -50,8 +50,11 @@ pub fn could_fill_dir(path: &Path) -> Result<(), FileError> {
     let reason = match there.metadata() {
         Err(error) => error,
         Ok(facts) if !facts.is_dir() => Errno::ENOTDIR.into(),
-        Ok(_) if is_writable_dir(there) => return Ok(()),
-        Ok(_) => Errno::EACCES.into(),
+        Ok(_) => match may_write(there) {
+            Ok(()) => return Ok(()),
+            // No rights, or a file system that is read-only.
+            Err(errno) => errno.into(),
+        },
     };
     let what = if there == path { "write to" } else { "make a directory in" };
     Err(FileError::new(there, what, reason))
@@ -112,8 +115,11 @@ pub fn is_executable(path: &Path) -> bool {
 /// Whether this process may make files in the directory at `path`, as the process that it is now (eaccess(3)).
 #[must_use]
 pub fn is_writable_dir(path: &Path) -> bool {
-    let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
-    path.is_dir() && faccessat(AT_FDCWD, path, wanted, AtFlags::AT_EACCESS).is_ok()
+    path.is_dir() && may_write(path).is_ok()
+}
+
+fn may_write(directory: &Path) -> Result<(), Errno> {
+    faccessat(AT_FDCWD, directory, AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS)
 }
 
 /// Gives a file or directory to another user and group, which only root may. A symbolic link is not followed.
@@ -136,6 +142,15 @@ pub fn make_device(path: &Path, major: u64, minor: u64, mode: u32) -> io::Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Nothing can be made below `/proc/sys` whatever rights one has; the kernel says so in its own words.
+    #[test]
+    fn a_directory_that_takes_nothing_is_told_with_the_kernel_s_own_reason() {
+        let own = may_write(Path::new("/proc/self/task")).map_err(io::Error::from);
+        let told = could_fill_dir(Path::new("/proc/self/task")).map_err(|error| error.kind());
+        assert_eq!(told, own.map_err(|error| error.kind()));
+        assert!(could_fill_dir(&std::env::temp_dir().join("none/yet")).is_ok());
+    }
 
     #[test]
     fn a_new_directory_has_its_mode_and_an_old_one_keeps_its_own() {

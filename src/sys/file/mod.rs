@@ -95,17 +95,29 @@ pub fn read_bounded(path: &Path, limit: usize) -> Result<Vec<u8>, FileError> {
 /// As [`read_bounded`], whatever its size.
 pub fn open_regular(path: &Path) -> Result<File, FileError> {
     let file = open(path)?;
-    is_regular(&file, path).map(|_| file)
+    regular_size(&file, path).map(|_| file)
 }
 
+/// The first `most` bytes of a regular file, of a longer one too, following symbolic links.
+///
+/// # Errors
+/// As [`read_bounded`], but for the length.
+pub fn read_beginning(path: &Path, most: usize) -> Result<Vec<u8>, FileError> {
+    let (file, mut bytes) = (open_regular(path)?, Vec::new());
+    let most = u64::try_from(most).unwrap_or(u64::MAX);
+    file.take(most).read_to_end(&mut bytes).map_err(|source| FileError::new(path, "read", source))?;
+    Ok(bytes)
+}
+
+/// Waits for nobody, also where the file is a FIFO.
 fn open(path: &Path) -> Result<File, FileError> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
     let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
     opened.map_err(|source| FileError::new(path, "open", source))
 }
 
-/// Its size.
-fn is_regular(file: &File, path: &Path) -> Result<u64, FileError> {
+/// The size of an opened file that is a regular one.
+fn regular_size(file: &File, path: &Path) -> Result<u64, FileError> {
     let fail = |source| FileError::new(path, "read", source);
     let facts = file.metadata().map_err(fail)?;
     if !facts.is_file() {
@@ -121,7 +133,7 @@ fn is_regular(file: &File, path: &Path) -> Result<u64, FileError> {
 pub fn read_open(mut file: &File, path: &Path, limit: usize) -> Result<Vec<u8>, FileError> {
     let fail = |source| FileError::new(path, "read", source);
     let most = u64::try_from(limit).unwrap_or(u64::MAX);
-    let size = usize::try_from(is_regular(file, path)?.min(most)).unwrap_or(0);
+    let size = usize::try_from(regular_size(file, path)?.min(most)).unwrap_or(0);
     let mut bytes = Vec::with_capacity(size.saturating_add(1));
     file.by_ref().take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(fail)?;
     if bytes.len() > limit {
@@ -189,6 +201,11 @@ mod tests {
         write_new(&file, b"0123456789", Access::private()).unwrap();
         assert_eq!(read_bounded(&file, 10).unwrap(), b"0123456789");
         assert_eq!(read_bounded(&file, 9).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(
+            (read_beginning(&file, 4).unwrap(), read_beginning(&file, 99).unwrap().len()),
+            (b"0123".to_vec(), 10)
+        );
+        assert!(read_beginning(&fifo, 10).is_err() && read_beginning(dir.path(), 10).is_err());
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl World {
         put(&root.join("scripts/theirs"), SCRIPT, 0o777);
         put(&root.join("scripts/plain"), SCRIPT, 0o644);
         put(&root.join("scripts/contract.schema.json"), CONTRACT, 0o644);
-        put(&root.join("scripts/broken.schema.json"), "{", 0o644);
+        put(&root.join("scripts/broken.schema.json"), "{\"arguments\": ", 0o644);
         std::os::unix::fs::symlink(root.join("other/ok"), root.join("scripts/link")).unwrap();
         for (name, end) in [("exits", "exit $STATUS"), ("killed", "kill -9 $$"), ("doubtful", "exit 0")] {
             for status in [0, 1, 3, 77] {

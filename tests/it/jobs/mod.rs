@@ -9,6 +9,7 @@ mod lost;
 mod original;
 mod output;
 mod purge;
+mod reloaded;
 
 use std::path::PathBuf;
 
