@@ -10,9 +10,10 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
-use super::large::{Excerpt, Large};
+use super::excerpt::{Charge, Excerpt};
+use super::large::Large;
 use super::pump::Sink;
-use super::spool::{Charge, Spool};
+use super::spool::Spool;
 use crate::store::StoreError;
 use crate::sys::file::FileError;
 use crate::wire::run::Output;

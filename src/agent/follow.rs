@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::answer::{self, Answer};
-use super::jobs::{self, Part, Source};
+use super::excerpt::{Source, read};
+use super::jobs::{self, Part};
 use super::state::Agent;
 use super::stream::{self, Outlet, OutputBody, Stalled};
 use super::under_way::Place;
@@ -110,7 +111,7 @@ async fn drain(store: &Jobs, readers: &mut [Reader], outlet: &Outlet) -> Result<
         let mut progress = false;
         for reader in &mut *readers {
             let (source, at) = (Arc::clone(&reader.source), reader.at);
-            let bytes = jobs::work(store, move |_| jobs::read(&source, at, CHUNK)).await?;
+            let bytes = jobs::work(store, move |_| read(&source, at, CHUNK)).await?;
             if !bytes.is_empty() {
                 reader.at += u64::try_from(bytes.len()).unwrap_or(0);
                 outlet.tell(reader.channel, &bytes).await;

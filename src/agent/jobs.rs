@@ -1,14 +1,10 @@
 //! What every request about a job needs: the store, the way to it that holds up nobody, and a job's output.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use hyper::StatusCode;
 use serde_json::json;
 use time::OffsetDateTime;
@@ -116,79 +112,6 @@ impl Part {
     }
 }
 
-/// A file of which nobody needs to know more.
-const OUTPUT: &str = "what a script has printed";
-
-/// Where an output is: on file, or in the record of a job of the original's.
-#[derive(Debug)]
-pub(super) enum Source {
-    /// As the script writes it.
-    File(File),
-    /// As it was recorded.
-    Recorded(Vec<u8>),
-}
-
-impl Source {
-    pub(super) fn open(jobs: &Jobs, key: &Key, channel: Channel) -> Result<Self, StoreError> {
-        if let Some(file) = jobs.output(key, channel)? {
-            return Ok(Self::File(file));
-        }
-        let Some(record) = jobs.whole(key)? else { return Ok(Self::Recorded(Vec::new())) };
-        let (text, base64) = match channel {
-            Channel::Stdout => (record.stdout, record.stdout_base64),
-            Channel::Stderr => (record.stderr, record.stderr_base64),
-        };
-        let exact = base64.and_then(|text| STANDARD.decode(text).ok());
-        Ok(Self::Recorded(exact.unwrap_or_else(|| text.unwrap_or_default().into_bytes())))
-    }
-}
-
-impl Source {
-    /// How many bytes there are now.
-    pub(super) fn length(&self) -> Result<u64, StoreError> {
-        match self {
-            Self::Recorded(bytes) => Ok(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
-            Self::File(file) => {
-                let facts = file.metadata();
-                facts
-                    .map(|facts| facts.len())
-                    .map_err(|error| FileError::new(Path::new(OUTPUT), "examine", error).into())
-            }
-        }
-    }
-}
-
-/// At most `most` bytes from a place on; none at the end.
-pub(super) fn read(source: &Source, from: u64, most: usize) -> Result<Vec<u8>, StoreError> {
-    match source {
-        Source::Recorded(bytes) => {
-            let from = usize::try_from(from).unwrap_or(usize::MAX);
-            Ok(bytes.iter().skip(from).take(most).copied().collect())
-        }
-        // Behind every end: the kernel counts files in signed numbers, and calls more a fault (pread(2)).
-        Source::File(_) if i64::try_from(from.saturating_add(u64::try_from(most).unwrap_or(u64::MAX))).is_err() => {
-            Ok(Vec::new())
-        }
-        Source::File(file) => {
-            let mut bytes = vec![0; most];
-            let mut filled = 0;
-            while let Some(room) = bytes.get_mut(filled..).filter(|room| !room.is_empty()) {
-                let place = from.saturating_add(u64::try_from(filled).unwrap_or(u64::MAX));
-                match file.read_at(room, place) {
-                    Ok(0) => break,
-                    Ok(count) => filled += count,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => {
-                        return Err(FileError::new(Path::new(OUTPUT), "read", error).into());
-                    }
-                }
-            }
-            bytes.truncate(filled);
-            Ok(bytes)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,17 +124,6 @@ mod tests {
         assert_eq!(Part::parse("from=18446744073709551615"), part(Channel::Stdout, u64::MAX));
         for query in ["", "from", "from=", "from=-1", "from=x", "stream=both", "from=1&", "offset=1"] {
             assert_eq!(Part::parse(query), None, "{query}");
-        }
-    }
-
-    #[test]
-    fn what_is_asked_for_behind_every_end_is_nothing_and_no_fault() {
-        let file = tempfile::tempfile().unwrap();
-        std::io::Write::write_all(&mut &file, b"abc").unwrap();
-        for source in [Source::File(file), Source::Recorded(b"abc".to_vec())] {
-            for (from, expected) in [(2, "c"), (3, ""), (1 << 62, ""), (i64::MAX as u64, ""), (u64::MAX, "")] {
-                assert_eq!(read(&source, from, 10).unwrap(), expected.as_bytes(), "{from}");
-            }
         }
     }
 }

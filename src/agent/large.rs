@@ -4,65 +4,17 @@
 //! another's.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::jobs::{Source, read};
-use super::spool::Charge;
+use super::excerpt::Excerpt;
 use crate::store::StoreError;
 use crate::wire::spelt::{Exact, Text};
-use crate::wire::stream::whole_characters;
 
 /// So many bytes of a source are made into JSON at a time.
 const STEP: usize = 8 * 1024;
 /// So much of an answer is made at a time.
 pub(super) const MADE: usize = 64 * 1024;
-
-/// Bytes that wait to be told.
-#[derive(Clone, Debug)]
-pub(super) struct Excerpt {
-    source: Arc<Source>,
-    from: u64,
-    length: u64,
-    /// What it takes of the process's memory.
-    _charge: Option<Arc<Charge>>,
-}
-
-impl Excerpt {
-    /// So many of a source, from a place on.
-    pub(super) const fn of(source: Arc<Source>, from: u64, length: u64) -> Self {
-        Self { source, from, length, _charge: None }
-    }
-
-    /// All of these, which count among the process's.
-    pub(super) fn held(bytes: Vec<u8>, charge: Charge) -> Self {
-        let length = size(bytes.len());
-        Self { source: Arc::new(Source::Recorded(bytes)), from: 0, length, _charge: Some(Arc::new(charge)) }
-    }
-
-    /// How many.
-    pub(super) const fn length(&self) -> u64 {
-        self.length
-    }
-
-    /// The same without a character that was cut in its middle.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub(super) fn whole_characters(self) -> Result<Self, StoreError> {
-        let last = self.length.min(3);
-        let bytes = read(&self.source, self.from + (self.length - last), usize::try_from(last).unwrap_or(0))?;
-        let cut = bytes.len() - whole_characters(&bytes);
-        Ok(Self { length: self.length - size(cut), ..self })
-    }
-
-    /// Some of it; none where the place is behind its end.
-    fn read(&self, at: u64, most: usize) -> Result<Vec<u8>, StoreError> {
-        let left = self.length.saturating_sub(at);
-        read(&self.source, self.from.saturating_add(at), most.min(usize::try_from(left).unwrap_or(usize::MAX)))
-    }
-}
 
 /// A part of an answer.
 #[derive(Clone, Debug)]
@@ -88,7 +40,7 @@ impl Large {
     /// # Errors
     /// It cannot be read.
     pub(super) fn raw(excerpt: Excerpt) -> Result<Self, StoreError> {
-        Self::begin(excerpt.length, [Part::Raw(excerpt)].into())
+        Self::begin(excerpt.length(), [Part::Raw(excerpt)].into())
     }
 
     fn begin(length: u64, rest: VecDeque<Part>) -> Result<Self, StoreError> {
@@ -113,7 +65,7 @@ impl Large {
             let (text, is_exact) = measure(&excerpt)?;
             add(format!("{begin}\"{name}\":\""), Part::Text(excerpt.clone()), text);
             if !is_exact {
-                let exact = Exact::length(excerpt.length);
+                let exact = Exact::length(excerpt.length());
                 add(format!(",\"{name}_base64\":\""), Part::Exact(excerpt), exact);
             }
             begin = ",";
@@ -134,7 +86,7 @@ impl Large {
 /// How long an excerpt is as text in JSON, and whether that is all of it.
 fn measure(excerpt: &Excerpt) -> Result<(u64, bool), StoreError> {
     let (mut text, mut piece, mut at, mut length) = (Text::default(), Vec::new(), 0, 0);
-    while at < excerpt.length {
+    while at < excerpt.length() {
         let bytes = excerpt.read(at, STEP)?;
         if bytes.is_empty() {
             break;
@@ -203,7 +155,10 @@ fn size(length: usize) -> u64 {
 mod tests {
     use serde_json::Value;
 
+    use std::sync::Arc;
+
     use super::*;
+    use crate::agent::excerpt::Source;
     use crate::wire::run::Output;
 
     fn excerpt(bytes: &[u8]) -> Excerpt {

@@ -18,6 +18,7 @@ pub mod contract;
 pub mod detached;
 pub mod digests;
 pub mod door;
+mod excerpt;
 pub mod execute;
 pub mod explain;
 pub mod explain_peer;

@@ -11,10 +11,11 @@ use hyper::StatusCode;
 use serde_json::json;
 
 use super::answer::{self, Answer, Instead};
+use super::excerpt::{Excerpt, Source, read};
 use super::follow::{self, Followed};
 use super::gate::{Asked, OfPeer, Passed, TrustedPeer};
-use super::jobs::{self, Part, Source, read, unreadable, work};
-use super::large::{Excerpt, Large};
+use super::jobs::{self, Part, unreadable, work};
+use super::large::Large;
 use super::metrics::{RESULT, Verb, Verdict};
 use super::spool::Spool;
 use super::state::Agent;
@@ -94,7 +95,8 @@ pub async fn result(agent: &Arc<Agent>, passed: Passed<Wanted>, form: Form, plac
     }
 }
 
-/// The caller's own job of this id, without output, and its record on file. `actions` are the log's words where there is none, and where it is another's.
+/// The caller's own job of this id, without output, and its record on file. `actions` are the log's words where there is none,
+/// and where it is another's.
 pub(super) async fn find(
     agent: &Agent,
     store: &Jobs,

@@ -6,18 +6,11 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::jobs::Source;
-use super::large::Excerpt;
+use super::excerpt::{Charge, Excerpt, Source};
 use crate::store::jobs::DIR_MODE;
 use crate::sys::file::{self, FileError};
-
-/// Most bytes of output that this process keeps in memory for lack of a place on disk.
-const MOST: usize = 256 << 20;
-
-static HELD: AtomicUsize = AtomicUsize::new(0);
 
 /// The file of one run, made when it is needed.
 #[derive(Debug)]
@@ -77,40 +70,5 @@ impl Spool {
     /// Why something could not be.
     pub(super) fn failure(&self) -> Option<&FileError> {
         self.failed.get()
-    }
-}
-
-/// Bytes that count among those which the process keeps in memory, until this is dropped.
-#[derive(Debug, Default)]
-pub(super) struct Charge(usize);
-
-impl Charge {
-    /// Counts so many more; or says that there are too many.
-    pub(super) fn grow(&mut self, by: usize) -> bool {
-        let more = |held: usize| held.checked_add(by).filter(|held| *held <= MOST);
-        let fits = HELD.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
-        self.0 += if fits { by } else { 0 };
-        fits
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        HELD.fetch_sub(self.0, Ordering::Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_in_place_of_a_disk_has_an_end_and_is_given_back() {
-        let mut charge = Charge::default();
-        assert!(!charge.grow(MOST + 1) && !charge.grow(usize::MAX));
-        assert!(charge.grow(MOST / 2));
-        assert!(!Charge::default().grow(MOST / 2 + 1));
-        drop(charge);
-        assert!(Charge::default().grow(MOST / 2 + 1));
     }
 }

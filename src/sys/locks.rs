@@ -4,7 +4,7 @@
 //! process, the kernel takes its mounts off each other. Somebody to whom a directory was handed in time (`SCM_RIGHTS`, unix(7))
 //! still has the mount that it lies on, and would from then on see there what had been covered. Mounts that are locked stay
 //! together for as long as anybody has one of them. The kernel locks those of a namespace that is copied for a less privileged
-//! user namespace (user_namespaces(7)), which is then the only thing that this user namespace is for: nobody ever is in it.
+//! user namespace (`user_namespaces(7)`), which is then the only thing that this user namespace is for: nobody ever is in it.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
