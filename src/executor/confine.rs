@@ -23,8 +23,7 @@
 //! 8. takes copies of the writable paths as they are on the host now (`tree`); enters the control group;
 //! 9. goes back to the host's network, which the executor has left, unless the profile has `network = no`; joins the init's
 //!    namespaces, with the init's root directory; takes one of its own for the host name;
-//! 10. completes the tree (`tree`), has its mounts locked to their places (`locks`; init holds what becomes of them, so
-//!     that the kernel has no work with them when the script ends), and gives up its rights (`rights`):
+//! 10. completes the tree (`tree`), and gives up its rights (`rights`):
 //! 11. limits on the processes of its account;
 //! 12. Landlock rules are prepared, while every path can still be opened;
 //! 13. supplementary groups; uid 0 becomes a user like any other (secure bits, locked); the bounding set is cut as far
@@ -60,7 +59,6 @@ use super::kind::Kind;
 use super::limits::{Means, means};
 use super::{offer, rights, tree};
 use crate::sys::cgroup::{self, Controllers, Delegation, Group};
-use crate::sys::locks::Locks;
 use crate::sys::mount::OwnProcesses;
 use crate::sys::network::HostNetwork;
 use crate::sys::process::{self, End, Fault, Fork, Pid, Signals, Spawn, Spawned};
@@ -138,8 +136,6 @@ pub(super) struct Lasting {
     available: capability::Set,
     /// The filters of system calls. One that there is none of fails the run that wants it.
     filters: Filters,
-    /// What keeps a run's mounts together.
-    locks: Locks,
 }
 
 impl Lasting {
@@ -155,9 +151,8 @@ impl Lasting {
         // The script's process borrows this one's memory until exec, and gives up rights meanwhile.
         process::let_nobody_look().map_err(failed("parent-death-signal"))?;
         let available = capability::available().map_err(failed("caps"))?;
-        let locks = Locks::make().map_err(|error| fail("locked", format!("{error} ({})", offer::USER_NAMESPACES)))?;
         let processes = OwnProcesses::find().map_err(failed("process-namespace"))?;
-        Ok(Self { processes, available, filters: Filters::default(), locks })
+        Ok(Self { processes, available, filters: Filters::default() })
     }
 }
 
@@ -175,7 +170,7 @@ pub(super) fn start(
     outside: Outside<'_>,
     household: &Household,
 ) -> Result<(Spawned, Space), Outcome> {
-    let Lasting { processes, available, filters, locks } = outside.lasting()?;
+    let Lasting { processes, available, filters } = outside.lasting()?;
     offer::caps(confinement, *available).map_err(|lacking| fail(lacking.key, lacking.why))?;
     let delegated = || Delegation::find().and_then(|here| here.controllers()).unwrap_or_default();
     // What cannot be known is tried, and the kernel says so then.
@@ -193,7 +188,6 @@ pub(super) fn start(
         means,
         group: group.as_ref(),
         network: outside.network,
-        locks,
         filter,
         spawn,
         patience: outside.patience,
@@ -248,8 +242,6 @@ struct Work<'a> {
     group: Option<&'a (Delegation, Group)>,
     /// The network that the executor has left.
     network: Option<&'a HostNetwork>,
-    /// What its mounts are locked with.
-    locks: &'a Locks,
     /// The filter of system calls that it is to have, or why there is none.
     filter: Option<&'a io::Result<Filter>>,
     /// The script.
@@ -288,7 +280,7 @@ const FAILED: i32 = 127;
 impl Work<'_> {
     /// Steps 8 to 19.
     fn confine(&self, init: &Init) -> Result<(), Fault> {
-        let Self { confinement, means, group, network, locks, filter, spawn, patience } = self;
+        let Self { confinement, means, group, network, filter, spawn, patience } = self;
         process::end_unless_program_within(*patience).map_err(Fault::confining("process-namespace"))?;
         process::set_umask(0);
         let copies = tree::take(confinement, spawn.program(), init.kind)?;
@@ -302,7 +294,6 @@ impl Work<'_> {
         spaces::own_host_name().map_err(Fault::confining("namespaces"))?;
         let groups = group.map(|(here, _)| here.mount());
         tree::complete(confinement, copies, (init.kind, &init.blinds), groups)?;
-        tree::lock(locks, &init.keeper)?;
         rights::give_up(spawn.program(), confinement, *means, *filter)
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Fence {
     fixed: Vec<(PathBuf, Identity)>,
     /// Files of a tree that is not read-only as a whole.
     kept: Vec<(PathBuf, Identity)>,
+    /// What is hidden.
+    hidden: Vec<PathBuf>,
 }
 
 impl Fence {
@@ -52,7 +54,12 @@ impl Fence {
         }
         let kept = if confinement.writable().is_some() { &[] } else { kept };
         let kept = kept.iter().map(|file| Ok((file.clone(), identity_of(file)?)));
-        Ok(Self { fixed, kept: kept.collect::<io::Result<_>>()? })
+        Ok(Self { fixed, kept: kept.collect::<io::Result<_>>()?, hidden: confinement.hidden().to_vec() })
+    }
+
+    /// What it is around.
+    pub(super) fn hidden(&self) -> &[PathBuf] {
+        &self.hidden
     }
 
     /// Puts it up.
@@ -98,7 +105,7 @@ impl Copies {
         let nearest = self.0.iter().rev().find(|(top, _)| place.starts_with(top));
         let (top, copy) = nearest.ok_or_else(moved)?;
         let within = place.strip_prefix(top).map_err(|_| moved())?;
-        let opened = copy.open_within(within);
+        let opened = mount::open_within(copy, within);
         if let Ok(opened) = opened.as_ref()
             && Identity::of_opened(opened)? == identity
         {

@@ -57,8 +57,6 @@ pub(super) struct Init {
     pub(super) kind: Kind,
     pub(super) spaces: Spaces,
     pub(super) blinds: Blinds,
-    /// What is sent there is held until it ends.
-    pub(super) keeper: OwnedFd,
     line: OwnedFd,
     children: Option<File>,
 }
@@ -89,11 +87,11 @@ impl Builder {
         let words = buffer.get(..message.size).unwrap_or_default();
         if words == [init::READY] {
             let mut each = message.descriptors.into_iter();
-            if let (Some(first), Some(second), Some(keeper)) = (each.next(), each.next(), each.next())
+            if let (Some(first), Some(second)) = (each.next(), each.next())
                 && let Some(spaces) = Spaces::received(each.collect())
             {
                 let blinds = Blinds::received([first, second]);
-                return Ok(Init { pid, kind, spaces, blinds, keeper, line, children });
+                return Ok(Init { pid, kind, spaces, blinds, line, children });
             }
         }
         let outcome = Failure::from_bytes(words).map_or_else(

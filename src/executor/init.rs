@@ -23,9 +23,8 @@ pub(super) const BURIED: u8 = b'd';
 ///
 /// **Invariant:** called in the first process of its namespace, which has one thread.
 pub(super) fn run(kind: Kind, fence: &Fence, line: &OwnedFd) -> ! {
-    let prepared = prepare(kind, fence, line);
-    match prepared.and_then(|kept| Ok((kept, Signals::collect(&SIGNALS).map_err(Fault::confining("init"))?))) {
-        Ok((_kept, signals)) => {
+    match prepare(kind, fence, line).and_then(|()| Signals::collect(&SIGNALS).map_err(Fault::confining("init"))) {
+        Ok(signals) => {
             // Its end means work for the kernel, which the next order is not to wait for. A saving may fail.
             drop(process::give_way());
             stand_by(&signals, line);
@@ -37,9 +36,7 @@ pub(super) fn run(kind: Kind, fence: &Fence, line: &OwnedFd) -> ! {
 
 const SIGNALS: [Signal; 2] = [Signal::SIGCHLD, Signal::SIGTERM];
 
-/// What comes back is only there to be held: where the script's process leaves its namespace of mounts, so that it does not end
-/// with that process, whose end is waited for.
-fn prepare(kind: Kind, fence: &Fence, line: &OwnedFd) -> Result<OwnedFd, Fault> {
+fn prepare(kind: Kind, fence: &Fence, line: &OwnedFd) -> Result<(), Fault> {
     process::die_with_parent().map_err(Fault::confining("parent-death-signal"))?;
     // Before it waits for anything: an order's lock or connection must not stay open here. And while the monitor's end of the
     // line is open here, its end would not show.
@@ -53,10 +50,8 @@ fn prepare(kind: Kind, fence: &Fence, line: &OwnedFd) -> Result<OwnedFd, Fault> 
     mount::leave(Left { network: !kind.network }).map_err(Fault::confining("namespaces"))?;
     let blinds = tree::prepare(kind, fence)?;
     let spaces = Spaces::own(!kind.network).map_err(Fault::confining("namespaces"))?;
-    let (kept, keeper) = fdpass::pair(fdpass::Kind::Messages).map_err(Fault::confining("namespaces"))?;
-    let all = [&blinds.descriptors()[..], &[keeper.as_fd()], &spaces.descriptors()].concat();
-    fdpass::send(line, &[READY], &all).map_err(Fault::confining("namespaces"))?;
-    Ok(kept)
+    let all = [&blinds.descriptors()[..], &spaces.descriptors()].concat();
+    fdpass::send(line, &[READY], &all).map(drop).map_err(Fault::confining("namespaces"))
 }
 
 /// Until the monitor ends, or wants everyone to. Only the monitor is obeyed, which is outside of the namespace and so has no

@@ -11,22 +11,24 @@
 //!    the directories and links that lead to the agent's own places are made unmovable (`fence`);
 //! 3. the whole tree gets its properties in one call: no device nodes, no set-user-ID programs (unless the profile says
 //!    `no_new_privileges = no`), and for a run with `writable`, read-only;
-//! 4. the private places are attached, `/dev/pts` and `/proc` are mounted new (`/proc` read-only).
+//! 4. the private places are attached, `/dev/pts` and `/proc` are mounted new (`/proc` read-only); the agent's own places are
+//!    hidden;
+//! 5. the whole of it is copied once more, so that the kernel locks each mount to its place ([`lock`]).
 //!
 //! What the order and its profile say is done by the script's process. Still in the host's mount namespace ([`take`]):
 //!
-//! 5. copies are taken, each with its properties and private: of each writable path, which must exist and in which no
+//! 6. copies are taken, each with its properties and private: of each writable path, which must exist and in which no
 //!    component may be a symbolic link; of what else has to stay (see below). They are of the moment of the order, however
 //!    long ago the rest was made.
 //!
 //! Then, in the run's ([`complete`]):
 //!
-//! 6. the private places are seen to be private still: the host may have renamed what they lie over, and they went with it. The
+//! 7. the private places are seen to be private still: the host may have renamed what they lie over, and they went with it. The
 //!    copies go to their places, and what is not to be written in them is kept (`own`); for a run without `writable`, the
 //!    control groups become read-only;
-//! 7. the agent's own places are hidden, last, so that nothing lies over them;
-//! 8. the properties are read back;
-//! 9. the whole of it is copied once more, so that the kernel locks each mount to its place ([`lock`]).
+//! 8. each of the agent's own places is seen to be hidden still, and one that came since is hidden: last, so that nothing lies
+//!    over them. What was kept or hidden now is locked as well;
+//! 9. the properties are read back.
 //!
 //! **Invariant:** a tree that was prepared is used only while the host's table of mounts is the one that it was made from
 //! (`household`), and while the host has the same directories below its private places. Files that were made meanwhile show in
@@ -65,9 +67,10 @@ use std::path::{Path, PathBuf};
 use super::confinement::Confinement;
 use super::fence::{self, Fence};
 use super::kind::{Kind, PRIVATE, Piece};
+use super::offer::USER_NAMESPACES;
 use super::workshop::{self, Blinds, Made};
 use crate::sys::file::Identity;
-use crate::sys::locks::{self, Locks};
+use crate::sys::locks;
 use crate::sys::mount::{self, Attributes, Fresh};
 use crate::sys::process::{self, Fault};
 
@@ -75,19 +78,21 @@ use crate::sys::process::{self, Fault};
 const CLOSED: Attributes =
     Attributes::READ_ONLY.and(Attributes::NO_SUID).and(Attributes::NO_DEVICES).and(Attributes::NO_EXEC);
 
-/// Steps 1 to 4; what to hide things behind.
+/// Steps 1 to 5; what to hide things behind.
 pub(super) fn prepare(kind: Kind, fence: &Fence) -> Result<Blinds, Fault> {
     process::set_umask(0);
     let devices = if kind.writable { None } else { Some(copy(Path::new("/dev"), kind.lasting(), "private-places")?) };
-    let Made { private, blinds } = workshop::make(kind).map_err(Fault::confining("private-places"))?;
+    let Made { private, blinds, workshop } = workshop::make(kind).map_err(Fault::confining("private-places"))?;
     fence.put_up(&blinds)?;
     mount::restrict(Path::new("/"), kind.whole()).map_err(Fault::confining("read-only"))?;
     private.into_iter().chain(devices).try_for_each(|piece| attach(piece, "private-places"))?;
     mount::fresh(Fresh::Processes, Path::new("/proc"), CLOSED).map_err(Fault::confining("proc"))?;
-    Ok(blinds)
+    fence.hidden().iter().try_for_each(|place| hide(place, &blinds).map(drop))?;
+    let workshop = lock(&workshop)?;
+    Blinds::in_workshop(&workshop).map_err(Fault::confining("locked"))
 }
 
-/// Step 5.
+/// Step 6.
 pub(super) fn take(confinement: &Confinement, program: &Path, kind: Kind) -> Result<Vec<Piece>, Fault> {
     let Some(writable) = confinement.writable() else { return Ok(Vec::new()) };
     let mut copies = writable_copies(writable, kind.basic())?;
@@ -95,7 +100,7 @@ pub(super) fn take(confinement: &Confinement, program: &Path, kind: Kind) -> Res
     Ok(copies)
 }
 
-/// Steps 6 to 8. `groups` is where control groups are mounted, if the run is in one.
+/// Steps 7 to 9. `groups` is where control groups are mounted, if the run is in one.
 pub(super) fn complete(
     confinement: &Confinement,
     copies: Vec<Piece>,
@@ -103,28 +108,35 @@ pub(super) fn complete(
     groups: Option<&Path>,
 ) -> Result<(), Fault> {
     kind.private_places().try_for_each(|(place, _)| prove_private(Path::new(place), blinds))?;
+    let copied: Vec<PathBuf> = copies.iter().map(|copy| copy.place.clone()).collect();
     copies.into_iter().try_for_each(|piece| attach(piece, "writable"))?;
     if let Some(groups) = groups.filter(|_| !kind.writable) {
         mount::restrict(groups, Attributes::READ_ONLY).map_err(Fault::confining("control-group"))?;
     }
-    if kind.writable {
-        let keep = |file: &PathBuf| {
-            fence::keep(file).map_err(|error| Fault::confining("writable")(error).about(file.display()))
-        };
-        confinement.kept().iter().try_for_each(keep)?;
+    let mut covered = false;
+    // Everywhere else the tree is read-only, or nobody's but the run's.
+    for file in confinement.kept().iter().filter(|file| copied.iter().any(|copy| file.starts_with(copy))) {
+        fence::keep(file).map_err(|error| Fault::confining("writable")(error).about(file.display()))?;
+        covered = true;
     }
-    confinement.hidden().iter().try_for_each(|place| hide(place, blinds))?;
+    for place in confinement.hidden() {
+        covered |= hide(place, blinds)?;
+    }
+    if covered {
+        lock(&mount::open_exactly(Path::new("/")).map_err(Fault::confining("locked"))?)?;
+    }
     prove(Path::new("/"), kind.whole())?;
     prove(Path::new("/proc"), CLOSED)
 }
 
-/// Step 9. Without it a run that is over would leave to whoever has a directory of it the host's own tree, with nothing hidden.
-/// `keeper` is where the copy is kept.
-pub(super) fn lock(locks: &Locks, keeper: &OwnedFd) -> Result<(), Fault> {
+/// Steps 5 and 8. Without it a run that is over would leave to whoever has a directory of it the host's own tree, with nothing hidden.
+/// What comes back is the same directory in the copy.
+fn lock(directory: &OwnedFd) -> Result<OwnedFd, Fault> {
     let place = Path::new("/proc");
-    locks.close(keeper).map_err(Fault::confining("locked"))?;
+    let fault = |error| Fault::confining("locked")(error).about(USER_NAMESPACES);
+    let directory = locks::close(directory).map_err(fault)?;
     if locks::is_locked(place).map_err(Fault::confining("locked"))? {
-        return Ok(());
+        return Ok(directory);
     }
     Err(Fault::unproven("locked", format_args!("what is mounted at {} is not", place.display())))
 }
@@ -194,17 +206,23 @@ fn make_place(place: &Path, directory: bool) -> io::Result<()> {
     if directory { Ok(()) } else { File::create_new(place).map(drop) }
 }
 
-/// Hides what shows; what lies in a private directory does not.
-fn hide(place: &Path, blinds: &Blinds) -> Result<(), Fault> {
+/// Hides what shows; what lies in a private directory does not. Whether that was not done yet.
+fn hide(place: &Path, blinds: &Blinds) -> Result<bool, Fault> {
     let fault = |error| Fault::confining("hidden")(error).about(place.display());
     let found = match fs::symlink_metadata(place) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(false);
+        }
         found => found.map_err(fault)?,
     };
     let (blind, closed) = blinds.of_kind(found.is_dir()).map_err(fault)?;
+    let is_hidden = || Identity::of(place).is_ok_and(|found| found == closed);
+    if is_hidden() {
+        return Ok(false);
+    }
     attach(Piece::of(blind, place.to_owned(), CLOSED).map_err(fault)?, "hidden")?;
-    if Identity::of(place).is_ok_and(|found| found == closed) {
-        return Ok(());
+    if is_hidden() {
+        return Ok(true);
     }
     Err(Fault::unproven("hidden", format_args!("{} shows nevertheless", place.display())))
 }

@@ -38,6 +38,10 @@ pub(super) fn has(name: &str) -> bool {
 /// unmount it would mean to wait for every processor of the host.
 pub(super) const WORKSHOP: &str = "/proc";
 
+/// What a directory and a file are hidden behind.
+const NONE: &str = "none";
+const VOID: &str = "void";
+
 /// Something closed of each kind.
 #[derive(Debug)]
 pub(super) struct Blinds {
@@ -56,6 +60,12 @@ impl Blinds {
         Self { directory, file }
     }
 
+    /// Those in an opened workshop.
+    pub(super) fn in_workshop(workshop: &OwnedFd) -> io::Result<Self> {
+        let open = |name: &str| mount::open_within(workshop, Path::new(name));
+        Ok(Self { directory: open(NONE)?, file: open(VOID)? })
+    }
+
     /// Whether what shows at `place` comes from this workshop.
     pub(super) fn are_beside(&self, place: &Path) -> io::Result<bool> {
         Ok(Identity::of(place)?.is_beside(&Identity::of_opened(&self.directory)?))
@@ -72,18 +82,19 @@ impl Blinds {
 pub(super) struct Made {
     pub(super) private: Vec<Piece>,
     pub(super) blinds: Blinds,
+    pub(super) workshop: OwnedFd,
 }
 
 /// Makes it, while nothing is covered yet.
 pub(super) fn make(kind: Kind) -> io::Result<Made> {
     let workshop = Path::new(WORKSHOP);
     mount::fresh(Fresh::Memory, workshop, Attributes::NO_SUID)?;
-    let (none, void) = (workshop.join("none"), workshop.join("void"));
-    make_directory(&none, 0)?;
-    File::create_new(&void)?.set_permissions(Permissions::from_mode(0o0))?;
-    let blinds = Blinds { directory: mount::open_exactly(&none)?, file: mount::open_exactly(&void)? };
+    make_directory(&workshop.join(NONE), 0)?;
+    File::create_new(workshop.join(VOID))?.set_permissions(Permissions::from_mode(0o0))?;
+    let opened = mount::open_exactly(workshop)?;
+    let blinds = Blinds::in_workshop(&opened)?;
     let private = kind.private_places().map(|(place, mode)| private_place(workshop, (place, mode), kind));
-    Ok(Made { private: private.collect::<io::Result<_>>()?, blinds })
+    Ok(Made { private: private.collect::<io::Result<_>>()?, blinds, workshop: opened })
 }
 
 fn private_place(workshop: &Path, (place, mode): (&str, u32), kind: Kind) -> io::Result<Piece> {

@@ -141,9 +141,11 @@ pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.lines().enumerate().filter_map(|(index, line)| Some((index + 1, content(line)?)))
 }
 
-/// A line without its comment and the blanks around it, if anything is left.
+/// A line without its comment and what is around it, if anything is left: blanks, and the byte order marks that are left
+/// where files with one were put together. Whether a line counts does not depend on those before it, which may go.
 fn content(line: &str) -> Option<&str> {
-    let content = line.split('#').next().unwrap_or_default().trim();
+    let around = |character: char| character.is_whitespace() || character == '\u{feff}';
+    let content = line.split('#').next().unwrap_or_default().trim_matches(around);
     (!content.is_empty()).then_some(content)
 }
 
@@ -178,6 +180,17 @@ mod tests {
         assert_eq!(map.get(&serial("1f")).unwrap().as_str(), "backup-2");
         assert_eq!(map.get(&serial("a")).unwrap().as_str(), "other.site");
         assert_eq!(map.iter().count(), 3);
+    }
+
+    #[test]
+    fn nobody_is_trusted_because_a_line_before_his_went() {
+        for file in ["\u{feff}\u{feff}ab one\n", "cd two\n\u{feff}ab one\n", "cd two\n \u{feff} ab one\u{feff}\r\n"] {
+            let (mut map, warnings) = TrustMap::parse(file.trim_start_matches('\u{feff}'));
+            assert_eq!((map.get(&serial("ab")).unwrap().as_str(), warnings), ("one", vec![]), "{file:?}");
+            map.remove(&serial("cd"));
+            let after = String::from_utf8(map.put_into(file.as_bytes())).unwrap();
+            assert_eq!(TrustMap::parse(&after).0, map, "{file:?}");
+        }
     }
 
     #[test]

@@ -7,64 +7,48 @@
 //! user namespace (`user_namespaces(7)`), which is then the only thing that this user namespace is for: nobody ever is in it.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{OFlag, openat};
 use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
+use nix::unistd::{chroot, fchdir};
 
-use super::fdpass;
 use super::process;
 use super::spaces;
 
-/// What mounts are locked with.
-#[derive(Debug)]
-pub struct Locks {
-    users: OwnedFd,
-    /// `/proc` as it was then: the one that shows when mounts are locked may be of other processes.
-    processes: OwnedFd,
-}
-
-impl Locks {
-    /// Makes a user namespace with nobody in it.
-    ///
-    /// **Invariant:** as [`process::fork`], the caller has one thread.
-    ///
-    /// # Errors
-    /// The kernel has none, or as many as it may have (`user.max_user_namespaces`, sysctl(8)); no `CAP_SYS_ADMIN`; no `/proc`.
-    pub fn make() -> io::Result<Self> {
-        let processes = open("/proc", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-        let own = namespace(&processes, "mnt")?;
-        let users = process::aside(|| {
-            // Nobody may make one whose root directory is not that of the mounts (`EPERM`, user_namespaces(7)).
-            setns(&own, CloneFlags::CLONE_NEWNS)?;
-            unshare(CloneFlags::CLONE_NEWUSER)?;
-            namespace(&processes, "user")
-        })?;
-        Ok(Self { users, processes })
-    }
-
-    /// Gives this process a copy of its namespace of mounts in which each of them but the root's is locked to its place, with
-    /// the same root directory. Its working directory is the root directory then. What holds the copy goes to `keeper`, a unix
-    /// socket, besides, and is held as long as nobody takes it from there: the process with which a namespace of mounts ends
-    /// does the kernel's work on them before its own end is told, and somebody may be waiting for that of this one.
-    ///
-    /// **Invariant:** as [`process::fork`], the caller has one thread, and shares its directories with nobody.
-    ///
-    /// # Errors
-    /// The kernel's limit on namespaces is reached; neither `CAP_SYS_ADMIN` nor `CAP_SYS_CHROOT`; nobody is at the other end.
-    pub fn close(&self, keeper: impl AsFd) -> io::Result<()> {
-        let (mounts, root) = process::aside(|| {
-            setns(&self.users, CloneFlags::CLONE_NEWUSER)?;
-            unshare(CloneFlags::CLONE_NEWNS)?;
-            Ok((namespace(&self.processes, "mnt")?, spaces::root()?))
-        })?;
-        fdpass::send(keeper, b"k", &[mounts.as_fd()])?;
-        spaces::enter(&mounts, &root)
-    }
+/// Gives this process a copy of its namespace of mounts in which each of them but the root's is locked to its place, with the
+/// same root directory. Its working directory is the root directory then. A descriptor from before leads to a mount that is no
+/// part of the copy: what comes back is what `directory` is there.
+///
+/// **Invariant:** as [`process::fork`], the caller has one thread, and shares its directories with nobody.
+///
+/// # Errors
+/// The kernel has no user namespaces, or as many namespaces as it may have (`user.max_user_namespaces`, namespaces(7)); neither
+/// `CAP_SYS_ADMIN` nor `CAP_SYS_CHROOT`; no `/proc`.
+pub fn close(directory: &OwnedFd) -> io::Result<OwnedFd> {
+    // As it is now: that of another root directory may show others.
+    let processes = spaces::directory("/proc")?;
+    let own = || -> io::Result<OwnedFd> {
+        Ok(openat(&processes, "self/ns/mnt", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?)
+    };
+    let (before, root) = (own()?, spaces::directory("/")?);
+    let (mounts, root, directory) = process::aside(|| {
+        // Who has another root directory than that of the mounts makes no user namespace (`EPERM`, `user_namespaces(7)`).
+        setns(&before, CloneFlags::CLONE_NEWNS)?;
+        unshare(CloneFlags::CLONE_NEWUSER)?;
+        fchdir(&root)?;
+        chroot(".")?;
+        // A copy has the root and the working directory of whoever makes it, in their new places.
+        fchdir(directory)?;
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        Ok((own()?, spaces::directory("/")?, spaces::directory(".")?))
+    })?;
+    spaces::enter(&mounts, &root)?;
+    Ok(directory)
 }
 
 /// Whether what is mounted at `place` is locked there. **It is unmounted if not**: asked where that is to end everything.
@@ -77,9 +61,4 @@ pub fn is_locked(place: &Path) -> io::Result<bool> {
         Err(Errno::EINVAL) => Ok(true),
         Err(error) => Err(error.into()),
     }
-}
-
-fn namespace(processes: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
-    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-    Ok(openat(processes, format!("self/ns/{name}").as_str(), flags, Mode::empty())?)
 }

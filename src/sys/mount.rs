@@ -201,6 +201,16 @@ pub fn open(path: &Path) -> io::Result<OwnedFd> {
     Ok(openat2(AT_FDCWD, path, OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC))?)
 }
 
+/// Opens a path in an opened directory, without access to its content and following no link: a link itself is opened.
+///
+/// # Errors
+/// There is no such path, or a link is on the way.
+pub fn open_within(directory: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_BENEATH);
+    Ok(openat2(directory, path, how)?)
+}
+
 /// Whether this is an opened directory.
 ///
 /// # Errors
@@ -233,16 +243,6 @@ impl Tree {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => copy_tree(from, true).map(Self),
             copied => copied.map(Self),
         }
-    }
-
-    /// Opens a path in the tree, without access to its content and following no link: a link itself is opened.
-    ///
-    /// # Errors
-    /// There is no such path, or a link is on the way.
-    pub fn open_within(&self, path: &Path) -> io::Result<OwnedFd> {
-        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-        let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_BENEATH);
-        Ok(openat2(&self.0, path, how)?)
     }
 
     /// Gives properties to every mount of the tree, and makes them private, as [`leave`] does: a copy of a shared mount is

@@ -30,7 +30,13 @@ impl Spaces {
     pub fn own(network: bool) -> io::Result<Self> {
         let open = |name: &str| File::open(format!("/proc/self/ns/{name}")).map(OwnedFd::from);
         let network = network.then(|| open("net")).transpose()?;
-        Ok(Self { processes: open("pid")?, mounts: open("mnt")?, objects: open("ipc")?, root: root()?, network })
+        Ok(Self {
+            processes: open("pid")?,
+            mounts: open("mnt")?,
+            objects: open("ipc")?,
+            root: directory("/")?,
+            network,
+        })
     }
 
     /// To be sent to another process, which puts them together again with [`Spaces::received`].
@@ -71,9 +77,9 @@ impl Spaces {
     }
 }
 
-/// The root directory of this process.
-pub(super) fn root() -> io::Result<OwnedFd> {
-    Ok(fcntl::open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
+/// A directory, to be worked in.
+pub(super) fn directory(path: &str) -> io::Result<OwnedFd> {
+    Ok(fcntl::open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
 /// Joins a namespace of mounts, with a root directory that is in it: setns(2) alone would lead out of a chroot(2).
