@@ -48,8 +48,8 @@ fn prepare(kind: Kind, fence: &Fence, line: &OwnedFd) -> Result<(), Fault> {
         process::end(FAILED);
     }
     mount::leave(Left { network: !kind.network }).map_err(Fault::confining("namespaces"))?;
-    let blinds = tree::prepare(kind, fence)?;
-    let spaces = Spaces::own(!kind.network).map_err(Fault::confining("namespaces"))?;
+    let (tree, blinds) = tree::prepare(kind, fence)?;
+    let spaces = Spaces::own(!kind.network, tree.mounts, tree.root).map_err(Fault::confining("namespaces"))?;
     let all = [&blinds.descriptors()[..], &spaces.descriptors()].concat();
     fdpass::send(line, &[READY], &all).map(drop).map_err(Fault::confining("namespaces"))
 }

@@ -70,7 +70,7 @@ use super::kind::{Kind, PRIVATE, Piece};
 use super::offer::USER_NAMESPACES;
 use super::workshop::{self, Blinds, Made};
 use crate::sys::file::Identity;
-use crate::sys::locks;
+use crate::sys::locks::{self, Locked};
 use crate::sys::mount::{self, Attributes, Fresh};
 use crate::sys::process::{self, Fault};
 
@@ -78,8 +78,8 @@ use crate::sys::process::{self, Fault};
 const CLOSED: Attributes =
     Attributes::READ_ONLY.and(Attributes::NO_SUID).and(Attributes::NO_DEVICES).and(Attributes::NO_EXEC);
 
-/// Steps 1 to 5; what to hide things behind.
-pub(super) fn prepare(kind: Kind, fence: &Fence) -> Result<Blinds, Fault> {
+/// Steps 1 to 5; the tree, and what to hide things behind.
+pub(super) fn prepare(kind: Kind, fence: &Fence) -> Result<(Locked, Blinds), Fault> {
     process::set_umask(0);
     let devices = if kind.writable { None } else { Some(copy(Path::new("/dev"), kind.lasting(), "private-places")?) };
     let Made { private, blinds, workshop } = workshop::make(kind).map_err(Fault::confining("private-places"))?;
@@ -88,8 +88,9 @@ pub(super) fn prepare(kind: Kind, fence: &Fence) -> Result<Blinds, Fault> {
     private.into_iter().chain(devices).try_for_each(|piece| attach(piece, "private-places"))?;
     mount::fresh(Fresh::Processes, Path::new("/proc"), CLOSED).map_err(Fault::confining("proc"))?;
     fence.hidden().iter().try_for_each(|place| hide(place, &blinds).map(drop))?;
-    let workshop = lock(&workshop)?;
-    Blinds::in_workshop(&workshop).map_err(Fault::confining("locked"))
+    let tree = lock(&workshop)?;
+    let blinds = Blinds::in_workshop(&tree.directory).map_err(Fault::confining("locked"))?;
+    Ok((tree, blinds))
 }
 
 /// Step 6.
@@ -123,22 +124,17 @@ pub(super) fn complete(
         covered |= hide(place, blinds)?;
     }
     if covered {
-        lock(&mount::open_exactly(Path::new("/")).map_err(Fault::confining("locked"))?)?;
+        let root = mount::open_exactly(Path::new("/")).map_err(Fault::confining("locked"))?;
+        lock(&root)?.enter().map_err(Fault::confining("locked"))?;
     }
     prove(Path::new("/"), kind.whole())?;
     prove(Path::new("/proc"), CLOSED)
 }
 
-/// Steps 5 and 8. Without it a run that is over would leave to whoever has a directory of it the host's own tree, with nothing hidden.
-/// What comes back is the same directory in the copy.
-fn lock(directory: &OwnedFd) -> Result<OwnedFd, Fault> {
-    let place = Path::new("/proc");
-    let fault = |error| Fault::confining("locked")(error).about(USER_NAMESPACES);
-    let directory = locks::close(directory).map_err(fault)?;
-    if locks::is_locked(place).map_err(Fault::confining("locked"))? {
-        return Ok(directory);
-    }
-    Err(Fault::unproven("locked", format_args!("what is mounted at {} is not", place.display())))
+/// Steps 5 and 8. Without it a run that is over would leave to whoever has a directory of it the host's own tree, with nothing
+/// hidden.
+fn lock(directory: &OwnedFd) -> Result<Locked, Fault> {
+    locks::copy(directory, Path::new("/proc")).map_err(|error| Fault::confining("locked")(error).about(USER_NAMESPACES))
 }
 
 /// The writable paths, parents before what lies below them.

@@ -23,20 +23,14 @@ pub struct Spaces {
 }
 
 impl Spaces {
-    /// Those of this process.
+    /// Those of this process, but for that of mounts: this one, with a root directory in it.
     ///
     /// # Errors
     /// There is no `/proc`, or no descriptor left.
-    pub fn own(network: bool) -> io::Result<Self> {
+    pub fn own(network: bool, mounts: OwnedFd, root: OwnedFd) -> io::Result<Self> {
         let open = |name: &str| File::open(format!("/proc/self/ns/{name}")).map(OwnedFd::from);
         let network = network.then(|| open("net")).transpose()?;
-        Ok(Self {
-            processes: open("pid")?,
-            mounts: open("mnt")?,
-            objects: open("ipc")?,
-            root: directory("/")?,
-            network,
-        })
+        Ok(Self { processes: open("pid")?, mounts, objects: open("ipc")?, root, network })
     }
 
     /// To be sent to another process, which puts them together again with [`Spaces::received`].

@@ -140,7 +140,7 @@ fn serve(control: OwnedFd, signals: Signals, policy: Result<Policy, String>, par
     let crew = ledger.share().and_then(|ledger| Crew::new(elders, ledger)).map_err(ServeError::Control)?;
     // What is only a saving may fail.
     drop(memory::forget_unchanged());
-    let server = Server { door: control, signals, policy, crew, audit, load, network };
+    let server = Server { door: control, signals, policy, crew, audit, load, network, taken: 0 };
     server.serve().map_err(ServeError::Control)
 }
 

@@ -103,7 +103,7 @@ pub fn serve_socket(
     let crew = Ledger::new().and_then(|ledger| Crew::new(0, ledger)).map_err(ServeError::Control)?;
     // What is only a saving may fail.
     drop(memory::forget_unchanged());
-    let server = Server { door, signals, policy, crew, audit, load: &load, network };
+    let server = Server { door, signals, policy, crew, audit, load: &load, network, taken: 0 };
     server.serve().map_err(ServeError::Control)
 }
 
