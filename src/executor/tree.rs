@@ -109,14 +109,14 @@ pub(super) fn complete(
     groups: Option<&Path>,
 ) -> Result<(), Fault> {
     kind.private_places().try_for_each(|(place, _)| prove_private(Path::new(place), blinds))?;
-    let copied: Vec<PathBuf> = copies.iter().map(|copy| copy.place.clone()).collect();
+    let open: Vec<PathBuf> = copies.iter().map(|copy| copy.place.clone()).collect();
     copies.into_iter().try_for_each(|piece| attach(piece, "writable"))?;
     if let Some(groups) = groups.filter(|_| !kind.writable) {
         mount::restrict(groups, Attributes::READ_ONLY).map_err(Fault::confining("control-group"))?;
     }
     let mut covered = false;
     // Everywhere else the tree is read-only, or nobody's but the run's.
-    for file in confinement.kept().iter().filter(|file| copied.iter().any(|copy| file.starts_with(copy))) {
+    for file in confinement.kept().iter().filter(|file| open.iter().any(|place| file.starts_with(place))) {
         fence::keep(file).map_err(|error| Fault::confining("writable")(error).about(file.display()))?;
         covered = true;
     }
