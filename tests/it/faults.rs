@@ -279,7 +279,7 @@ fn the_agent_and_its_executor_never_read_a_file_differently() {
         assert_eq!(said(), "second\n", "{mode:?}: neither follows an edit before the reload");
         agent.reload();
         assert_eq!(said(), "first\n", "{mode:?}: both follow the reload");
-        std::fs::write(agent.allowlist(), format!("twice = /opt/twice what=ever\n{list}")).unwrap();
+        std::fs::write(agent.allowlist(), format!("twice = /opt/twice profil=Odd\n{list}")).unwrap();
         assert_ne!(agent.reload().get("RESULT"), Some("ok"));
         assert_eq!(said(), "first\n", "{mode:?}: a line that is wrong changes nothing for either");
     }

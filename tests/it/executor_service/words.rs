@@ -13,7 +13,7 @@ use crate::harness::binary;
 use crate::harness::executor::Service;
 use crate::harness::process::{Ran, finish, program};
 
-const SETTINGS: &str = "port = 7443\ncert = /c\nkey = /k\nca = /a\nscript_dirs = /bin:/usr/bin\n\
+const SETTINGS: &str = "port = 7443\ncert = /etc/x/c\nkey = /etc/x/k\nca = /etc/x/a\nscript_dirs = /bin:/usr/bin\n\
     [profile default]\nrun_as = nobody\n[profile ops]\nrun_as = root\ncaps = CAP_CHOWN, CAP_KILL\nwritable = /srv:/opt\n\
     no_new_privileges = no\n";
 const SCRIPTS: &str = "plain = /bin/true\nstrong = /bin/sh profile=ops\noutside = /etc/passwd\nlost = /bin/ls profile=none\n\
