@@ -1,6 +1,7 @@
 //! What lies around the agent's own places: nobody puts something else there, and nobody comes to them by another way.
 
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -172,6 +173,29 @@ fn has_inits(above: Pid) -> bool {
     })
 }
 
+/// A directory as a run has handed it on that is over, and whose namespaces are gone.
+fn lent(executor: &Executor, directory: &str) -> OwnedFd {
+    let socket = executor.path("open/socket");
+    let listener = UnixListener::bind(&socket).unwrap();
+    fs::set_permissions(&socket, PermissionsExt::from_mode(0o777)).unwrap();
+    assert_eq!(tries(executor, &[&format!("lend {directory} {}", socket.display())]), ["done"]);
+    let (connection, _) = listener.accept().unwrap();
+    let handed = fdpass::receive(&connection, &mut [0; 1], 1).unwrap().descriptors.pop().unwrap();
+    // With the first of its processes its namespaces go.
+    until("the end of its first process", || !has_inits(executor.pid()));
+    handed
+}
+
+#[test]
+fn a_writable_directory_that_is_handed_on_lets_nobody_rewrite_a_script_of_another_profile() {
+    let executor = listing("{}/open");
+    executor.script("open/deep/strong", "#!/bin/sh\n");
+    let open = lent(&executor, executor.path("open").to_str().unwrap());
+    let write = |name: &str| openat(&open, name, OFlag::O_WRONLY | OFlag::O_CREAT, Mode::S_IRUSR).map(drop);
+    assert_eq!(write("deep/strong"), Err(Errno::EROFS));
+    assert_eq!(write("deep/other"), Ok(()));
+}
+
 /// What a run had covered stays so for whoever it has given a directory to, when it is over and its namespaces are gone.
 #[test]
 fn a_directory_that_is_handed_on_shows_nothing_more_when_its_run_is_over() {
@@ -179,14 +203,7 @@ fn a_directory_that_is_handed_on_shows_nothing_more_when_its_run_is_over() {
         let executor = Executor::root(&format!("run_as = root{more}"));
         executor.write("conf/agent.key", "secret");
         executor.write("other/x", "plain");
-        let socket = executor.path("open/socket");
-        let listener = UnixListener::bind(&socket).unwrap();
-        fs::set_permissions(&socket, PermissionsExt::from_mode(0o777)).unwrap();
-        assert_eq!(tries(&executor, &[&format!("lend / {}", socket.display())]), ["done"], "{more}");
-        let (connection, _) = listener.accept().unwrap();
-        let root = fdpass::receive(&connection, &mut [0; 1], 1).unwrap().descriptors.pop().unwrap();
-        // With the first of its processes its namespaces go.
-        until("the end of its first process", || !has_inits(executor.pid()));
+        let root = lent(&executor, "/");
         let at = |name: &str, how| {
             let path = executor.path(name);
             let opened = openat(&root, path.strip_prefix("/").unwrap(), how, Mode::empty()).map(File::from);
