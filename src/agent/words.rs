@@ -70,9 +70,8 @@ pub(super) fn accepts(headers: &HeaderMap, kind: &str) -> bool {
 /// A lost job as the original tells of one that has ended. Of such a record its dispatcher keeps exit status and outputs
 /// alone: what there is to say must be in standard error, too.
 fn done(record: JobRecord) -> JobRecord {
-    let why = record.reason.clone().unwrap_or_default();
+    let why = record.error.clone().unwrap_or_default();
     let mut record = JobRecord { status: JobStatus::Done, ..record };
-    record.extra.insert("error".to_owned(), why.as_str().into());
     if let Some(text) = &record.stderr {
         let exact = record.stderr_base64.as_ref().and_then(|text| STANDARD.decode(text).ok());
         let mut bytes = exact.unwrap_or_else(|| text.clone().into_bytes());
@@ -129,7 +128,8 @@ mod tests {
         let stderr = told.stderr.unwrap();
         assert!(stderr.starts_with("half a line\nctrl-exec-agent: the job's end is unknown: "), "{stderr}");
         assert!(stderr.ends_with('\n') && told.stderr_base64.is_none());
-        assert_eq!(told.extra["error"].as_str(), told.reason.as_deref());
+        assert!(told.error.unwrap().starts_with("the job's end is unknown: "));
+        assert_eq!((told.unknown, told.reason.as_deref()), (true, Some("outcome-unknown")));
         let silent = Words::Originals.tell(lost(b"")).stderr.unwrap();
         assert!(silent.starts_with("ctrl-exec-agent: "), "{silent}");
         // Without its outputs it stays without.

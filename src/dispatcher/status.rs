@@ -22,8 +22,20 @@ use crate::wire::name::RequestId;
 pub(super) const RECORD: &str = concat!("application/vnd.ctrl-exec.job+json", ", application/json");
 
 /// What of a job's record is kept of its end.
-const ENDED: [&str; 10] =
-    ["status", "exit", "stdout", "stderr", "stdout_base64", "stderr_base64", "truncated", "reason", "hint", "finished"];
+const ENDED: [&str; 12] = [
+    "status",
+    "exit",
+    "stdout",
+    "stderr",
+    "stdout_base64",
+    "stderr_base64",
+    "truncated",
+    "unknown",
+    "error",
+    "reason",
+    "hint",
+    "finished",
+];
 
 /// The record of a run, after every host whose job has no end yet was asked for it. `None` where there is no such run.
 ///
@@ -140,7 +152,9 @@ mod tests {
         let accepted = || json!({"status": "accepted", "fetch_error": "x", "port": 1});
         let done = json!({"status": "done", "exit": 0, "stdout": "a", "stderr": "", "script": "x", "rtt": "1ms"});
         assert_eq!(merged(&accepted(), &done), json!({"status": "done", "exit": 0, "stdout": "a", "stderr": ""}));
-        assert_eq!(merged(&accepted(), &json!({"status": "lost", "exit": -1}))["status"], "lost");
+        let lost =
+            json!({"status": "lost", "exit": -1, "unknown": true, "reason": "outcome-unknown", "error": "killed"});
+        assert_eq!(merged(&accepted(), &lost), lost);
         assert_eq!(merged(&accepted(), &json!({"status": "running"})), json!({"status": "running", "port": 1}));
         assert_eq!(merged(&accepted(), &json!({"status": "unknown"})), json!({"status": "expired", "port": 1}));
         let error = merged(&json!({"status": "running"}), &json!({"status": "error", "error": "no route"}));

@@ -124,6 +124,51 @@ fn a_job_whose_monitor_was_killed_has_its_lines_on_both_sides() {
     }
 }
 
+/// Of a job of which nobody knows, a program must not learn less than of an ordinary run.
+#[test]
+fn a_job_whose_monitor_was_killed_is_unknown_in_every_form() {
+    for mode in Mode::ALL {
+        let site = builder(mode).start();
+        let submitted = site.control(&["--json", "run", "--async", "agent1", "wait"]).exits(0).json();
+        let id = submitted["reqid"].as_str().unwrap();
+        site.agent().worked("up");
+        host::kill(monitor(&site), Signal::SIGKILL);
+        let is_lost = |fields: &Value| {
+            is_unknown(fields);
+            assert!(fields["error"].as_str().unwrap().starts_with("the job's end is unknown: "), "{mode:?}: {fields}");
+        };
+        for verb in ["wait", "status", "result"] {
+            let told = site.control(&["--json", verb, id]);
+            let host = &told.json()["hosts"]["agent1"];
+            assert_eq!((&host["status"], &host["stdout"]), (&json!("lost"), &json!("begun\n")), "{verb}: {host}");
+            is_lost(host);
+        }
+        let shown = site.control(&["result", id]).stdout;
+        assert!(shown.contains("==> agent1  [LOST]\n    the job's end is unknown: "), "{shown}");
+        assert!(shown.contains("\n    outcome-unknown\nbegun\n"), "{shown}");
+        // The dispatcher above knows the word for its state, and others do not.
+        for (accept, status) in [("application/vnd.ctrl-exec.job+json", "lost"), ("*/*", "done")] {
+            for request in
+                [format!("GET /result/{id}"), format!("GET /result/{id}?from=3"), format!("POST /cancel/{id}")]
+            {
+                let mut http = tls::connect(site.agent().address(), &site.authority(), &site.dispatcher());
+                http.send(format!("{request} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\nContent-Length: 0\r\n\r\n"));
+                let told = http.answer().unwrap().json();
+                assert_eq!(told["status"], status, "{request}: {told}");
+                is_lost(&told);
+            }
+        }
+        std::fs::remove_file(site.agent().work("up")).unwrap();
+        let words = ["run", "--json-lines", "--keep-running", "agent1", "wait"];
+        let run = Background::start(site.control_command(&words));
+        site.agent().worked("up");
+        // Before that, the answer would be that of one of which nothing was heard.
+        eventually("its acceptance", || (site.agent().lines("run-async").len() == 2).then_some(()));
+        host::kill(monitor(&site), Signal::SIGKILL);
+        is_lost(events(&run.end().exits(1)).last().unwrap());
+    }
+}
+
 #[test]
 fn a_lost_agent_is_marked_for_programs_in_every_form_and_one_that_never_heard_is_not() {
     for form in ["--json", "--json-lines"] {

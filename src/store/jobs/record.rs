@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::store::loose;
-use crate::wire::outcome::{EXIT_NOTHING_RAN, Outcome};
+use crate::wire::outcome::{EXIT_NOTHING_RAN, OUTCOME_UNKNOWN, Outcome};
 use crate::wire::run::Output;
 
 /// Why a job is [`JobStatus::Lost`].
@@ -77,6 +77,12 @@ pub struct JobRecord<T = String> {
     /// What `exit` alone cannot say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The script may have run, and nobody told its end: not a job of which nothing ran, whose `exit` is the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unknown: bool,
+    /// What there is to say about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// Advice for the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
@@ -88,9 +94,9 @@ pub struct JobRecord<T = String> {
 impl JobRecord<IgnoredAny> {
     /// The record of which the rest was not read.
     pub(super) fn without_output(self) -> JobRecord {
-        let Self { status, finished, exit, truncated, reason, hint, extra, .. } = self;
+        let Self { status, finished, exit, truncated, reason, unknown, error, hint, extra, .. } = self;
         let record = JobRecord::running(&self.reqid, &self.script, &self.owner, &self.started);
-        JobRecord { status, finished, exit, truncated, reason, hint, extra, ..record }
+        JobRecord { status, finished, exit, truncated, reason, unknown, error, hint, extra, ..record }
     }
 }
 
@@ -112,6 +118,8 @@ impl JobRecord {
             stderr_base64: None,
             truncated: false,
             reason: None,
+            unknown: false,
+            error: None,
             hint: None,
             extra: Map::new(),
         }
@@ -122,7 +130,7 @@ impl JobRecord {
     pub fn ended(self, outcome: Option<&Outcome>, finished: String, stdout: Output, stderr: Output) -> Self {
         let (status, exit, reason) = match outcome {
             Some(outcome) => (JobStatus::Done, outcome.exit(), outcome.reason()),
-            None => (JobStatus::Lost, EXIT_NOTHING_RAN, Some(LOST.to_owned())),
+            None => (JobStatus::Lost, EXIT_NOTHING_RAN, Some(OUTCOME_UNKNOWN.to_owned())),
         };
         Self {
             status,
@@ -134,6 +142,8 @@ impl JobRecord {
             stdout_base64: stdout.base64,
             stderr_base64: stderr.base64,
             reason,
+            unknown: outcome.is_none(),
+            error: outcome.is_none().then(|| LOST.to_owned()),
             ..self
         }
     }

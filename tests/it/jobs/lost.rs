@@ -73,7 +73,7 @@ fn a_job_whose_monitor_was_killed_is_lost_and_its_script_is_gone() {
     [script, monitor].into_iter().for_each(dead);
     let lost = caller.result("r1");
     assert_eq!((&lost["status"], &lost["exit"]), (&json!("lost"), &json!(-1)), "{lost}");
-    assert!(lost["reason"].as_str().unwrap().contains("supervisor was killed"), "{lost}");
+    assert!(lost["error"].as_str().unwrap().contains("supervisor was killed"), "{lost}");
     assert_eq!((&lost["stdout"], &lost["finished"].is_string()), (&json!("begun\n"), &true));
     assert_eq!(caller.result("r1"), lost);
     // Its script may run again.
@@ -106,7 +106,7 @@ fn a_caller_that_does_not_know_the_word_is_told_that_a_lost_job_has_ended() {
     let told = original("/result/r1");
     assert_eq!((&told["status"], &told["exit"], &told["stdout"]), (&json!("done"), &json!(-1), &json!("begun\n")));
     let words = "the job's end is unknown: its supervisor was killed, or the host went down";
-    assert_eq!((&told["reason"], &told["error"]), (&json!(words), &json!(words)), "{told}");
+    assert_eq!((&told["reason"], &told["error"]), (&json!("outcome-unknown"), &json!(words)), "{told}");
     assert_eq!(told["stderr"], format!("ctrl-exec-agent: {words}\n"), "all that its dispatcher shows");
     for field in ["reqid", "script", "owner", "started", "finished"] {
         assert!(told[field].is_string(), "{field}: {told}");
