@@ -259,7 +259,7 @@ impl Serving {
                 wish = self.signals.next() => wish,
                 () = held_up => Wish::Resume,
                 () = agent.orders().lost() => {
-                    // The request that found out has its answer, which is still on its way to the caller.
+                    // A request that found out has its answer, which may still be on its way to the caller.
                     tokio::time::sleep(LAST_WORDS).await;
                     return Err(ExecutorError::Lost.into());
                 }

@@ -93,11 +93,9 @@ fn an_agent_that_has_lost_executor_and_keeper_ends_with_69_and_says_why() {
     host::kill(keeper, Signal::SIGKILL);
     eventually("the end of the keeper", || (!host::alive(keeper)).then_some(()));
     assert!(site.result("ok", &[])["stdout"].as_str().unwrap().starts_with("ran as "), "the executor is still there");
+    assert!(!site.agent_mut().has_ended());
     host::kill(executor, Signal::SIGKILL);
-    eventually("the end of the executor", || (!host::alive(executor)).then_some(()));
-    let failed = site.result("ok", &[]);
-    assert_eq!(failed["exit"], -1);
-    assert!(failed["error"].as_str().unwrap().starts_with("executor unreachable: "), "{failed}");
+    // Nobody has to send an order for it.
     let stderr = site.agent().stderr_path();
     assert_eq!(site.agent_mut().wait(), Some(69));
     let said = std::fs::read_to_string(stderr).unwrap();

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Child;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::Interest;
@@ -43,7 +44,7 @@ impl Fresh {
     /// Waits until it has read its configuration.
     pub(super) async fn ready(self) -> Result<Line, ExecutorError> {
         let control = Receiver::from_owned_fd_unchecked(self.control).map_err(ExecutorError::Start)?;
-        let line = Line { control, child: self.child };
+        let line = Line { control: Arc::new(control), child: self.child };
         line.answer().await?;
         Ok(line)
     }
@@ -54,7 +55,7 @@ impl Fresh {
 pub(super) struct Line {
     /// A socket of whole messages. It is watched for answers alone, as a pipe is: watched for room too, every order that the
     /// executor takes would wake this process.
-    control: Receiver,
+    control: Arc<Receiver>,
     /// Until it is waited for.
     child: Option<Child>,
 }
@@ -66,6 +67,11 @@ impl Line {
             Some(child) => matches!(child.try_wait(), Ok(None)),
             None => poll::closed(self.control.as_fd(), Duration::ZERO).is_ok_and(|closed| !closed),
         }
+    }
+
+    /// What hears of the end of everybody who has the other end of the socket.
+    pub(super) fn end(&self) -> End {
+        End(Arc::clone(&self.control))
     }
 
     /// Hands over the executor's end of an order's connection.
@@ -121,6 +127,21 @@ impl Line {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
+        }
+    }
+}
+
+/// Hears of the executor's end, and of its keeper's.
+#[derive(Debug)]
+pub(super) struct End(Arc<Receiver>);
+
+impl End {
+    /// Waits for it. An answer does not end the wait, which is for what is told whatever is asked for (`EPOLLHUP`,
+    /// `epoll_ctl(2)`).
+    pub(super) async fn comes(&self) {
+        if self.0.ready(Interest::PRIORITY).await.is_err() {
+            // The runtime ends, and with it everybody who waits.
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -19,15 +19,15 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify};
 use tokio::time::timeout;
 
 use self::kept::Kept;
-use self::line::{Fresh, Line};
+use self::line::{End, Fresh, Line};
 use super::snapshot::Places;
 use crate::conf::agent::Settings;
 use crate::sys::fdpass::{self, Kind};
@@ -45,6 +45,8 @@ const GLANCE: Duration = Duration::from_secs(2);
 pub struct Orders {
     way: Way,
     lost: Notify,
+    /// Of the agent's own root executor and its keeper.
+    end: OnceLock<End>,
     kept: Arc<Kept>,
     /// The executor was not told of the configuration that is in force here.
     behind: AtomicBool,
@@ -165,7 +167,13 @@ impl Orders {
                 Way::Own(Mutex::new(Own::Fresh(fresh.map_err(ExecutorError::Start)?)))
             }
         };
-        Ok(Self { way, lost: Notify::new(), kept: Arc::default(), behind: AtomicBool::new(false) })
+        Ok(Self {
+            way,
+            lost: Notify::new(),
+            end: OnceLock::new(),
+            kept: Arc::default(),
+            behind: AtomicBool::new(false),
+        })
     }
 
     /// Waits until the executor is ready. One of the system's is only greeted: whether it is there now says little about
@@ -176,7 +184,9 @@ impl Orders {
             Way::Own(own) => {
                 let mut own = own.lock().await;
                 if let Own::Fresh(fresh) = std::mem::replace(&mut *own, Own::Gone) {
-                    *own = Own::Ready(fresh.ready().await?);
+                    let line = fresh.ready().await?;
+                    self.end.get_or_init(|| line.end());
+                    *own = Own::Ready(line);
                 }
             }
             Way::System(path) => drop(system::ask(path, Control::Hello).await?),
@@ -338,9 +348,13 @@ impl Orders {
         said
     }
 
-    /// Waits until the agent's own root executor is found to be lost for good.
+    /// Waits until the agent's own root executor is lost for good: it and its keeper are gone.
     pub async fn lost(&self) {
-        self.lost.notified().await;
+        let Some(end) = self.end.get() else { return self.lost.notified().await };
+        tokio::select! {
+            () = self.lost.notified() => {}
+            () = end.comes() => {}
+        }
     }
 }
 
