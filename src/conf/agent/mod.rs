@@ -70,8 +70,8 @@ pub struct Settings {
     pub max_children: usize,
     /// `max_output`: bytes of each output stream that a buffered reply keeps (16 MiB; 1 KiB to 1 GiB).
     pub max_output: u64,
-    /// `async_max_bytes`: bytes that the outputs of finished detached jobs may take together, the oldest go first; and that
-    /// one that runs may print (1 GiB; 1 MiB to 1 PiB).
+    /// `async_max_bytes`: bytes that finished detached jobs may have printed together, who has more than an equal share loses
+    /// the oldest; and that one that runs may print (1 GiB; 1 MiB to 1 PiB).
     pub async_max_bytes: u64,
     /// `schema`: what an argument contract beside a script is for.
     pub schema: Schema,

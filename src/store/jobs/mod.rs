@@ -14,6 +14,7 @@
 mod census;
 mod record;
 mod settle;
+mod surplus;
 mod sweep;
 #[cfg(test)]
 mod tests;

@@ -56,6 +56,7 @@ impl Jobs {
         if record.status == JobStatus::Lost {
             file::write_atomic(&self.path(key, Part::Lost), b"", Access::mode(MODE))?;
         }
+        self.mark_end(key, finished);
         self.write_with(key, &record, [stdout, stderr])?;
         self.remove_part(key, Part::Status)?;
         self.remove_part(key, Part::Cancel)?;
@@ -63,6 +64,14 @@ impl Jobs {
             tell(&record, outcome.as_ref());
         }
         Ok(Some(record))
+    }
+
+    /// When a job ended is the time of its output on file from now on: that of the record is when it was settled.
+    fn mark_end(&self, key: &Key, finished: SystemTime) {
+        if let Ok(Some(file)) = self.output(key, Channel::Stdout) {
+            // Unmarked, it ended when it last printed, which is not much of a lie.
+            drop(file.set_modified(finished));
+        }
     }
 
     /// What the monitor wrote, if it came to that. A line that is not whole is none.

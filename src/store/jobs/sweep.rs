@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use super::surplus::{Finished, Surplus, surplus};
 use super::{JobStatus, Jobs, Key, Part, StoreError};
-use crate::sys::file::{self, FileError};
+use crate::sys::file;
 use crate::wire::name::{DispatcherId, RequestId};
 
 /// How long a result is kept, as by the original.
@@ -15,15 +16,9 @@ pub const RETENTION: Duration = Duration::from_hours(24);
 pub struct Limits {
     /// How long after its end a job is forgotten.
     pub age: Duration,
-    /// Bytes of all finished jobs together; the oldest go first. The newest keeps its record in any case.
+    /// Bytes that all finished jobs have printed together; who has more than an equal share of them loses the oldest. The
+    /// newest of each dispatcher keeps its record in any case.
     pub bytes: u64,
-}
-
-/// A finished job, as the sweep sees it.
-struct Finished {
-    key: Key,
-    modified: SystemTime,
-    bytes: u64,
 }
 
 impl Jobs {
@@ -77,23 +72,21 @@ impl Jobs {
         if is_older(record.modified, age, now) {
             return self.forget(key, now).map(|()| None);
         }
-        let outputs = self.size(key, Part::Stdout)? + self.size(key, Part::Stderr)?;
-        Ok(Some(Finished { key: key.clone(), modified: record.modified, bytes: record.size + outputs }))
+        let [stdout, stderr] = [Part::Stdout, Part::Stderr].map(|part| file::facts(&self.path(key, part)));
+        let (stdout, stderr) = (stdout?, stderr?);
+        // Set when it was settled: others may have been settled before it that ended after it.
+        let ended = stdout.map_or(record.modified, |stdout| stdout.modified);
+        let outputs = [stdout, stderr].into_iter().flatten().map(|output| output.size).reduce(u64::saturating_add);
+        Ok(Some(Finished { key: key.clone(), ended, outputs, record: record.size }))
     }
 
-    /// Forgets the oldest until the rest is within the limit.
-    fn shrink(&self, mut finished: Vec<Finished>, limit: u64) -> Result<(), StoreError> {
-        finished.sort_by_key(|job| job.modified);
-        let mut total: u64 = finished.iter().map(|job| job.bytes).sum();
-        let newest = finished.pop();
-        for job in &finished {
-            if total <= limit {
-                return Ok(());
-            }
-            self.forget(&job.key, job.modified)?;
-            total = total.saturating_sub(job.bytes);
+    /// Forgets until the rest is within the limit.
+    fn shrink(&self, finished: Vec<Finished>, limit: u64) -> Result<(), StoreError> {
+        let Surplus { jobs, outputs } = surplus(finished, limit);
+        for job in jobs {
+            self.forget(&job.key, job.ended)?;
         }
-        if let Some(job) = newest.filter(|_| total > limit) {
+        for job in outputs {
             let _store = self.lock()?;
             if !self.is_alive(&job.key)? {
                 self.remove_part(&job.key, Part::Stdout)?;
@@ -156,10 +149,6 @@ impl Jobs {
     fn directories(&self) -> Result<Vec<std::path::PathBuf>, StoreError> {
         let owners = list(&self.dir)?.into_iter().filter(|name| DispatcherId::parse(name).is_ok());
         Ok(owners.map(|name| self.dir.join(name)).filter(|path| path.is_dir()).collect())
-    }
-
-    fn size(&self, key: &Key, part: Part) -> Result<u64, FileError> {
-        Ok(file::facts(&self.path(key, part))?.map_or(0, |facts| facts.size))
     }
 }
 

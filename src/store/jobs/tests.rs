@@ -203,17 +203,35 @@ fn the_oldest_go_until_the_rest_fits_and_the_newest_keeps_its_record() {
         job.stdout.write_all(&[b'x'; 4000]).unwrap();
         end(&jobs, id, job, &Outcome::Exited { code: 0 });
         look(&jobs, id);
-        let record = File::options().write(true).open(jobs.path(&key(id), Part::Record)).unwrap();
-        record.set_modified(now - Duration::from_hours(10 - place as u64)).unwrap();
+        let output = File::options().write(true).open(jobs.path(&key(id), Part::Stdout)).unwrap();
+        output.set_modified(now - Duration::from_hours(10 - place as u64)).unwrap();
     }
     let limits = |bytes| Limits { age: RETENTION, bytes };
-    jobs.sweep(limits(15_000), now).unwrap();
+    jobs.sweep(limits(25_000), now).unwrap();
     assert_eq!(parts(&jobs, "a").len(), 3);
-    jobs.sweep(limits(10_000), now).unwrap();
+    jobs.sweep(limits(17_000), now).unwrap();
     assert_eq!((parts(&jobs, "a").len(), parts(&jobs, "b").len(), parts(&jobs, "c").len()), (0, 3, 3));
     jobs.sweep(limits(100), now).unwrap();
     assert_eq!((parts(&jobs, "b").len(), parts(&jobs, "c")), (0, vec![Part::Record]));
     assert_eq!(look(&jobs, "c").stdout.as_deref(), Some("xxxxxxxxxx"));
+}
+
+#[test]
+fn what_ended_later_goes_later_in_whichever_order_the_ends_are_found() {
+    let (_dir, jobs) = store();
+    let now = SystemTime::now();
+    let [first, second] = ["a", "b"].map(|id| accepted(&jobs, id, id));
+    for (id, mut job, hours) in [("b", second, 1), ("a", first, 2)] {
+        job.stdout.write_all(&[b'x'; 4000]).unwrap();
+        let status = jobs.path(&key(id), Part::Status);
+        file::overwrite(&status, b"{\"kind\":\"exited\",\"code\":0}\n").unwrap();
+        let ended = now - Duration::from_hours(hours);
+        File::options().write(true).open(status).unwrap().set_modified(ended).unwrap();
+        close(&jobs, id, job);
+        look(&jobs, id);
+    }
+    jobs.sweep(Limits { age: RETENTION, bytes: 10_000 }, now).unwrap();
+    assert_eq!((parts(&jobs, "a").len(), parts(&jobs, "b").len()), (0, 3));
 }
 
 #[test]

@@ -3,8 +3,11 @@
 use std::fs::File;
 use std::time::{Duration, SystemTime};
 
+use serde_json::json;
+
 use super::{Caller, file, files, go, runs, site, waiting};
-use crate::harness::{Site, eventually, host};
+use crate::harness::executor::Mode;
+use crate::harness::{Site, eventually, host, pki};
 
 /// Makes a job's record so many hours old.
 fn age(site: &Site, id: &str, hours: u64) {
@@ -74,6 +77,56 @@ fn the_oldest_results_go_first_when_there_are_too_many_bytes() {
     }
     go(&site);
     caller.ended("run");
+}
+
+/// The same agent, asked by another dispatcher that it trusts from now on.
+fn another(site: &Site) -> Caller<'_> {
+    let credentials = pki::issue(&site.authority(), "control-2");
+    let trust = std::fs::read_to_string(site.agent().trust()).unwrap();
+    std::fs::write(site.agent().trust(), format!("{trust}{} control-2\n", credentials.serial())).unwrap();
+    assert_eq!(site.agent().reload().get("RESULT"), Some("ok"));
+    Caller { site, credentials }
+}
+
+/// Waits until everything that ended before has been through a whole sweep: one that began after an earlier one was under way.
+fn swept(caller: &Caller<'_>) {
+    for id in ["sweep1", "sweep2"] {
+        caller.accepted("ok", id);
+        caller.ended(id);
+        age(caller.site, id, 25);
+        caller.accepted("ok", &format!("{id}-next"));
+        caller.ended(&format!("{id}-next"));
+        gone(caller.site, id);
+    }
+}
+
+#[test]
+fn what_is_printed_counts_once_and_costs_nobody_else_a_result() {
+    for mode in Mode::ALL {
+        let text = "head -c 550000 /dev/zero | tr '\\0' \"$1\"";
+        let site = site().executor(mode).agent("async_max_bytes = 1MiB").sh("big", text).start();
+        let (caller, other) = (Caller::of(&site), another(&site));
+        other.accepted("ok", "precious");
+        other.ended("precious");
+        let is_kept =
+            |who: &Caller<'_>, id: &str| assert_eq!(who.get(&format!("/result/{id}")).status, 200, "{mode:?}: {id}");
+        // As text and as bytes that take six times the room in a record.
+        for (id, letter) in [("big1", "x"), ("big2", "\\001")] {
+            let body = json!({ "script": "big", "args": [letter], "reqid": id, "async": true });
+            assert_eq!(caller.post("/run", &body).status, 202);
+            assert_eq!(caller.ended(id)["exit"], 0);
+            if id == "big1" {
+                swept(&caller);
+                is_kept(&caller, "big1");
+                is_kept(&other, "precious");
+            }
+        }
+        // Now there is too much: of what the one has printed who has printed it.
+        swept(&caller);
+        assert_eq!(caller.get("/result/big1").status, 404);
+        is_kept(&caller, "big2");
+        is_kept(&other, "precious");
+    }
 }
 
 #[test]
