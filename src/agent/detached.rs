@@ -147,7 +147,12 @@ impl Step {
 
     fn store_failed(&self, error: &StoreError) -> Answer {
         store_failed(&self.call.agent, &self.key, self.call.peer.trace(), error);
-        let body = self.call.request.refused("store-failed", "could not start async job");
+        let text = if error.is_full() {
+            "could not start async job: the agent has no room left for its files"
+        } else {
+            "could not start async job"
+        };
+        let body = self.call.request.refused("store-failed", text);
         Reply { body, verdict: Verdict::Failed }.answer()
     }
 

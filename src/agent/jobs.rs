@@ -20,25 +20,36 @@ use crate::store::StoreError;
 use crate::store::jobs::{Adviser, JobRecord, Jobs, Key, Witness};
 use crate::sys::file::FileError;
 use crate::wire::causes;
-use crate::wire::outcome::OUTCOME_UNKNOWN;
+use crate::wire::outcome::{OUTCOME_UNKNOWN, Outcome};
 use crate::wire::stream::Channel;
 use crate::wire::trace::TraceParent;
 
-/// What is there is no answer, and not nothing either.
+/// What there is cannot be told, and is not nothing either.
 pub(super) fn unreadable(agent: &Agent, key: &Key, trace: Option<&TraceParent>, error: &StoreError) -> Answer {
     store_failed(agent, key, trace, error);
-    let body = json!({ "status": "error", "reqid": key.id.as_str(), "error": "the job's record cannot be read" });
+    let text = match error {
+        StoreError::Malformed { .. } => "the job's record cannot be read",
+        StoreError::File(_) => "the agent's store of jobs cannot be used: its log says why",
+    };
+    let body = json!({ "status": "error", "reqid": key.id.as_str(), "error": text });
     answer::json(StatusCode::INTERNAL_SERVER_ERROR, &body)
 }
 
 /// The agent's jobs. Their ends are counted.
 pub(super) fn store(agent: &Arc<Agent>, snapshot: &Snapshot) -> Jobs {
     let jobs = Jobs::new(agent.runs().to_path_buf(), snapshot.settings.max_output);
-    let (agent, advising) = (Arc::clone(agent), Arc::clone(agent));
+    let (agent, advising, failing) = (Arc::clone(agent), Arc::clone(agent), Arc::clone(agent));
     let jobs = jobs.advised(Adviser::new(move |script, tail| {
         advice::about_job(advising.orders(), &advising.snapshot(), script, tail)
     }));
-    jobs.witnessed(Witness::new(move |record, outcome| {
+    let unrecorded = move |record: &JobRecord, error: &StoreError| {
+        if failing.unrecorded.is_new(record) {
+            let event = Event::new(Level::Error, "async-store-fail").field("ERROR", causes::on_one_line(error));
+            failing.log().emit(event.field("REQID", &record.reqid));
+        }
+    };
+    let ended = move |record: &JobRecord, outcome: Option<&Outcome>| {
+        agent.unrecorded.forget(record);
         if outcome.is_none() {
             agent.log().emit(lost(record));
         }
@@ -48,7 +59,8 @@ pub(super) fn store(agent: &Arc<Agent>, snapshot: &Snapshot) -> Jobs {
         if let Some(end) = end {
             agent.metrics.ran(&agent.snapshot().allowlist, &record.script, end, time);
         }
-    }))
+    };
+    jobs.witnessed(Witness::new(ended, unrecorded))
 }
 
 /// The line about a job of which nobody will ever know how it ended.

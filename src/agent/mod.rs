@@ -58,5 +58,6 @@ pub mod sweep;
 pub mod unapplied;
 pub mod under_way;
 pub mod unread;
+mod unrecorded;
 pub mod upgrade;
 pub mod words;

@@ -4,7 +4,6 @@
 //! with the media type of a streamed run it is followed to its end. A caller that does not say that it knows our words for a
 //! job's state is told those of the original (`words`).
 
-use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::StatusCode;
@@ -24,9 +23,11 @@ use super::under_way::Place;
 use super::words::Words;
 use crate::audit::{Event, Level};
 use crate::store::StoreError;
-use crate::store::jobs::{JobRecord, JobStatus, Jobs, Key};
+use crate::store::jobs::{JobRecord, JobStatus, Jobs, Kept, Key};
 use crate::sys::clock;
 use crate::wire::name::RequestId;
+use crate::wire::run::Output;
+use crate::wire::stream::Channel;
 
 /// Most bytes of a piece.
 const PIECE: u64 = 1 << 20;
@@ -68,7 +69,7 @@ pub fn ask(path: &str) -> Result<Wanted, Instead> {
 pub async fn result(agent: &Arc<Agent>, passed: Passed<Wanted>, form: Form, place: Place) -> Answer {
     let (Asked { peer, snapshot, ask: Wanted(id, part) }, ()) = passed.into_parts();
     let store = jobs::store(agent, &snapshot);
-    let (key, (record, file)) = match find(agent, &store, &peer, id, ["result-miss", "result-deny"]).await {
+    let (key, (record, kept)) = match find(agent, &store, &peer, id, ["result-miss", "result-deny"]).await {
         Ok(found) => found,
         Err(answer) => return answer,
     };
@@ -87,7 +88,7 @@ pub async fn result(agent: &Arc<Agent>, passed: Passed<Wanted>, form: Form, plac
     let (wanted, spool) = (key.clone(), Spool::new(snapshot.settings.async_runs_dir.to_path_buf()));
     let told = work(&store, move |jobs| match part {
         Some(part) => piece(jobs, &wanted, (record, words), part),
-        None => whole((record.status, file), words, spool),
+        None => whole(jobs, &wanted, (record, kept), (words, spool)),
     });
     match told.await {
         Ok(told) => words.large(StatusCode::OK, told),
@@ -95,7 +96,7 @@ pub async fn result(agent: &Arc<Agent>, passed: Passed<Wanted>, form: Form, plac
     }
 }
 
-/// The caller's own job of this id, without output, and its record on file. `actions` are the log's words where there is none,
+/// The caller's own job of this id, without output, and what it keeps of that. `actions` are the log's words where there is none,
 /// and where it is another's.
 pub(super) async fn find(
     agent: &Agent,
@@ -103,7 +104,7 @@ pub(super) async fn find(
     peer: &TrustedPeer,
     id: RequestId,
     actions: [&'static str; 2],
-) -> Result<(Key, (JobRecord, File)), Answer> {
+) -> Result<(Key, (JobRecord, Kept)), Answer> {
     let key = Key { owner: peer.id().clone(), id };
     let wanted = key.clone();
     let found = work(store, move |jobs| jobs.look_open(&wanted, clock::now())).await;
@@ -125,20 +126,58 @@ pub(super) async fn find(
 
 /// The record with everything that it keeps. What its caller cannot read as it is on file is told anew: one at a time, since
 /// that is in memory for a moment.
-fn whole((status, file): (JobStatus, File), words: Words, spool: Spool) -> Result<Large, StoreError> {
+fn whole(jobs: &Jobs, key: &Key, told: (JobRecord, Kept), to: (Words, Spool)) -> Result<Large, StoreError> {
     static TOLD_ANEW: Mutex<()> = Mutex::new(());
-    let source = Source::File(file);
-    let size = source.length()?;
-    if words.knows(status) {
-        return Large::raw(Excerpt::of(Arc::new(source), 0, size));
+    let ((record, kept), (words, spool)) = (told, to);
+    let malformed = |source| StoreError::Malformed { path: "a job's record".into(), source };
+    let anew = |record: JobRecord| {
+        let told = serde_json::to_vec(&words.tell(record)).map_err(malformed)?;
+        Large::raw(spool.keep(told)?)
+    };
+    let file = match kept {
+        Kept::OnRecord(file) => Source::File(file),
+        Kept::Beside(lengths) if words.knows(record.status) => {
+            let excerpts = excerpts(jobs, key, lengths)?;
+            let fields = serde_json::to_vec(&words.tell(record.without_output())).map_err(malformed)?;
+            let outputs = excerpts.into_iter().map(|(channel, excerpt)| (channel.as_str(), excerpt));
+            return Large::object(outputs.collect(), &fields);
+        }
+        Kept::Beside(lengths) => {
+            let _turn = TOLD_ANEW.lock().unwrap_or_else(PoisonError::into_inner);
+            return anew(with_outputs(record, excerpts(jobs, key, lengths)?)?);
+        }
+    };
+    let size = file.length()?;
+    if words.knows(record.status) {
+        return Large::raw(Excerpt::of(Arc::new(file), 0, size));
     }
     let _turn = TOLD_ANEW.lock().unwrap_or_else(PoisonError::into_inner);
-    let bytes = read(&source, 0, usize::try_from(size).unwrap_or(usize::MAX))?;
-    let malformed = |source| StoreError::Malformed { path: "a job's record".into(), source };
+    let bytes = read(&file, 0, usize::try_from(size).unwrap_or(usize::MAX))?;
     let record = serde_json::from_slice(&bytes).map_err(malformed)?;
     drop(bytes);
-    let told = serde_json::to_vec(&words.tell(record)).map_err(malformed)?;
-    Large::raw(spool.keep(told)?)
+    anew(record)
+}
+
+/// What a record would hold of the outputs, had there been room for it.
+fn excerpts(jobs: &Jobs, key: &Key, lengths: [u64; 2]) -> Result<Vec<(Channel, Excerpt)>, StoreError> {
+    let channels = [Channel::Stdout, Channel::Stderr].into_iter().zip(lengths);
+    let excerpt = |(channel, length)| {
+        Source::open(jobs, key, channel).map(|source| (channel, Excerpt::of(Arc::new(source), 0, length)))
+    };
+    channels.map(excerpt).collect()
+}
+
+/// The record that holds them.
+fn with_outputs(mut record: JobRecord, excerpts: Vec<(Channel, Excerpt)>) -> Result<JobRecord, StoreError> {
+    for (channel, excerpt) in excerpts {
+        let bytes = excerpt.read(0, usize::try_from(excerpt.length()).unwrap_or(usize::MAX))?;
+        let Output { text, base64, .. } = Output::of(bytes, false);
+        match channel {
+            Channel::Stdout => (record.stdout, record.stdout_base64) = (Some(text), base64),
+            Channel::Stderr => (record.stderr, record.stderr_base64) = (Some(text), base64),
+        }
+    }
+    Ok(record)
 }
 
 /// The record, with a piece of one output in place of both.

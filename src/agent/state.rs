@@ -17,6 +17,7 @@ use super::snapshot::{self, Places, Snapshot, SnapshotError};
 use super::strangers::Strangers;
 use super::under_way::{Place, UnderWay};
 use super::unread::{self, Unread};
+use super::unrecorded::Unrecorded;
 use super::{own_certificate, pairing, promote};
 use crate::audit::{Event, Level, Logger};
 use crate::conf::RateLimit;
@@ -79,6 +80,8 @@ pub struct Agent {
     pub unread: Arc<Unread>,
     /// Told when there may be jobs to forget.
     pub tidy: Notify,
+    /// Jobs whose end could not be put on record.
+    pub unrecorded: Unrecorded,
     /// What `GET /capabilities` knows of the scripts' files.
     pub digests: Digests,
     /// What is counted.
@@ -154,6 +157,7 @@ impl Agent {
             readers: Crowd::new(READERS.0, READERS.1),
             unread: unread::room(),
             tidy: Notify::new(),
+            unrecorded: Unrecorded::default(),
             digests: Digests::default(),
             metrics,
             leaving: watch::Sender::new(false),

@@ -8,6 +8,7 @@ pub mod record;
 pub mod registry;
 pub mod runs;
 
+use std::io;
 use std::path::PathBuf;
 
 use crate::sys::file::FileError;
@@ -34,6 +35,13 @@ impl StoreError {
     #[must_use]
     pub fn is_permission_denied(&self) -> bool {
         matches!(self, Self::File(error) if error.is_permission_denied())
+    }
+
+    /// Whether the cause is that the disk, or this user's part of it, is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let full = |kind| matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        matches!(self, Self::File(error) if full(error.kind()))
     }
 }
 

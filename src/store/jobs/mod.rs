@@ -4,6 +4,9 @@
 //! executor's monitor writes the one outcome; and `.cancel`, a FIFO that it listens to. The monitor holds the lock of
 //! `.status` and of `.locks/<script>.lock` (as the original's jobs do), and the kernel releases both at its death.
 //!
+//! Room for that one outcome is set aside before the job may print anything: a job that fills the disk costs its record, until
+//! there is room again, and not its end.
+//!
 //! So nobody has to be there when a job ends. Whoever asks next finds the lock free and makes the final record of what
 //! the status file says; or, where it says nothing, of the fact that nobody will ever know.
 //!
@@ -28,6 +31,7 @@ use std::sync::Arc;
 
 pub use census::Census;
 pub use record::{JobRecord, JobStatus};
+pub use settle::Kept;
 pub use sweep::{Limits, RETENTION};
 
 use serde::de::IgnoredAny;
@@ -44,6 +48,8 @@ const MODE: u32 = 0o640;
 pub const DIR_MODE: u32 = 0o750;
 /// How much of the end of a failed job's standard error is looked at for advice, in bytes.
 pub const TAIL: usize = 64 * 1024;
+/// Room for an outcome, in bytes: no report is longer ([`limits::REPORT`]).
+const OUTCOME: u32 = 64 * 1024;
 /// Largest record read, in bytes: the original did not cut its outputs.
 const RECORD: usize = 1 << 30;
 /// So many bytes of it at a time.
@@ -59,16 +65,23 @@ pub struct Jobs {
     adviser: Option<Adviser>,
 }
 
-/// Told of every job's end, once, when it goes on record.
+/// Told of every job's end, once, when it goes on record; and of each attempt to put it there that fails.
 #[derive(Clone)]
-pub struct Witness(Arc<Tell>);
+pub struct Witness {
+    ended: Arc<TellEnd>,
+    unrecorded: Arc<TellFault>,
+}
 
-type Tell = dyn Fn(&JobRecord, Option<&Outcome>) + Send + Sync;
+type TellEnd = dyn Fn(&JobRecord, Option<&Outcome>) + Send + Sync;
+type TellFault = dyn Fn(&JobRecord, &StoreError) + Send + Sync;
 
 impl Witness {
     /// One that does this. No outcome: how the job ended nobody will ever know.
-    pub fn new(tell: impl Fn(&JobRecord, Option<&Outcome>) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(tell))
+    pub fn new(
+        ended: impl Fn(&JobRecord, Option<&Outcome>) + Send + Sync + 'static,
+        unrecorded: impl Fn(&JobRecord, &StoreError) + Send + Sync + 'static,
+    ) -> Self {
+        Self { ended: Arc::new(ended), unrecorded: Arc::new(unrecorded) }
     }
 }
 
@@ -199,6 +212,9 @@ impl Jobs {
 
     /// Accepts a job, unless its script or its request id is busy. A finished job of the same owner and id is replaced,
     /// as by the original.
+    ///
+    /// # Errors
+    /// Among others, there is no room for its files. Nothing is left of it then.
     pub fn submit(&self, key: &Key, script: &ScriptName, started: &str) -> Result<Submission, StoreError> {
         let store = self.lock()?;
         file::create_dir(&self.dir.join(key.owner.as_str()), DIR_MODE)?;
@@ -209,23 +225,33 @@ impl Jobs {
             return Ok(Submission::Busy);
         };
         self.remove(key)?;
-        let job = self.files(key, lock)?;
+        let job = self.files(key, lock).inspect_err(|_| drop(self.remove(key)))?;
         // From here on the job's own lock keeps others away, and they need not wait for the disk.
         drop(store);
-        self.write(key, &JobRecord::running(key.id.as_str(), script.as_str(), key.owner.as_str(), started))?;
-        Ok(Submission::Accepted(job))
+        let record = JobRecord::running(key.id.as_str(), script.as_str(), key.owner.as_str(), started);
+        match self.write(key, &record) {
+            Ok(()) => Ok(Submission::Accepted(job)),
+            Err(error) => {
+                // What cannot be taken back belongs to no job, and is swept.
+                drop(job);
+                drop(self.discard(key));
+                Err(error)
+            }
+        }
     }
 
     fn files(&self, key: &Key, lock: LockGuard) -> Result<NewJob, StoreError> {
         let status = self.path(key, Part::Status);
         let taken = || FileError::new(&status, "lock", std::io::ErrorKind::WouldBlock.into());
-        Ok(NewJob {
+        let job = NewJob {
             stdout: file::append_new(&self.path(key, Part::Stdout), MODE)?,
             stderr: file::append_new(&self.path(key, Part::Stderr), MODE)?,
             status: file::try_lock_exclusive(&status, MODE)?.ok_or_else(taken)?,
             lock,
             cancel: file::make_fifo(&self.path(key, Part::Cancel))?,
-        })
+        };
+        file::reserve(&job.status, &status, OUTCOME)?;
+        Ok(job)
     }
 
     /// Forgets a job that was accepted and never given: nothing of it has run.

@@ -9,7 +9,8 @@ use crate::wire::outcome::{EXIT_NOTHING_RAN, OUTCOME_UNKNOWN, Outcome};
 use crate::wire::run::Output;
 
 /// Why a job is [`JobStatus::Lost`].
-const LOST: &str = "the job's end is unknown: its supervisor was killed, or the host went down";
+const LOST: &str =
+    "the job's end is unknown: its supervisor was killed, or could not write it down, or the host went down";
 
 /// How far a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Adviser, JobRecord, JobStatus, Jobs, Key, MODE, Part, StoreError, TAIL, Witness};
+use super::{Adviser, JobRecord, JobStatus, Jobs, Key, MODE, Part, StoreError, TAIL};
 use crate::sys::file::{self, Access, FileError};
 use crate::wire::limits;
 use crate::wire::name::ScriptName;
@@ -18,30 +18,50 @@ use crate::wire::stream::{Channel, whole_characters};
 /// So many bytes of an output are read at a time.
 const PIECE: usize = 16 * 1024;
 
+/// What a job keeps of its outputs.
+#[derive(Debug)]
+pub enum Kept {
+    /// The record as it stands on file, which no later one changes. It holds them.
+    OnRecord(File),
+    /// There was no room for the record yet: so many bytes of what is on file of standard output, and of standard error.
+    Beside([u64; 2]),
+}
+
+/// A job that was looked at under the store's lock.
+pub(super) struct Settled {
+    pub(super) record: JobRecord,
+    /// It has ended, which could not be put on record: its outcome, and as [`Kept::Beside`].
+    pub(super) unrecorded: Option<(Option<Outcome>, [u64; 2])>,
+}
+
 impl Jobs {
-    /// A job's record, without output. If the job has ended since somebody last asked, that is on record now. `None` where
-    /// there is no such job.
+    /// A job's record, without output. If the job has ended since somebody last asked, that is on record now, if there is room
+    /// for it. `None` where there is no such job.
     pub fn look(&self, key: &Key, now: SystemTime) -> Result<Option<JobRecord>, StoreError> {
         Ok(self.look_open(key, now)?.map(|(record, _)| record))
     }
 
-    /// The same, and the record as it stands on file, which no later one changes.
-    pub fn look_open(&self, key: &Key, now: SystemTime) -> Result<Option<(JobRecord, File)>, StoreError> {
+    /// The same, and what it keeps of the outputs.
+    pub fn look_open(&self, key: &Key, now: SystemTime) -> Result<Option<(JobRecord, Kept)>, StoreError> {
+        let on_file = |found: Option<(JobRecord, File)>| found.map(|(record, file)| (record, Kept::OnRecord(file)));
         let found = self.read_open(key)?;
         if found.as_ref().is_none_or(|(record, _)| record.status != JobStatus::Running) || self.is_alive(key)? {
-            return Ok(found);
+            return Ok(on_file(found));
         }
         let store = self.lock()?;
-        self.settle(key, now)?;
+        let settled = self.settle(key, now)?;
         drop(store);
-        self.read_open(key)
+        match settled {
+            Some(Settled { record, unrecorded: Some((_, lengths)) }) => Ok(Some((record, Kept::Beside(lengths)))),
+            _ => self.read_open(key).map(on_file),
+        }
     }
 
     /// As [`Jobs::look`], under the store's lock.
-    pub(super) fn settle(&self, key: &Key, now: SystemTime) -> Result<Option<JobRecord>, StoreError> {
+    pub(super) fn settle(&self, key: &Key, now: SystemTime) -> Result<Option<Settled>, StoreError> {
         let Some(record) = self.read(key)? else { return Ok(None) };
         if record.status != JobStatus::Running || self.is_alive(key)? || self.is_alive_original(key, &record)? {
-            return Ok(Some(record));
+            return Ok(Some(Settled { record, unrecorded: None }));
         }
         let outcome = self.outcome(key)?;
         let finished = match (&outcome, file::facts(&self.path(key, Part::Status))?) {
@@ -53,17 +73,32 @@ impl Jobs {
         let (stdout, stderr) = (self.head(key, Channel::Stdout, cut)?, self.head(key, Channel::Stderr, cut)?);
         let record = record.ended(outcome.as_ref(), utc(finished), stdout.mark(), stderr.mark()).without_output();
         let record = JobRecord { hint: self.advice(key, &record)?, ..record };
+        let lengths = [stdout.length, stderr.length];
+        self.mark_end(key, finished);
+        if let Err(error) = self.write_end(key, &record, [stdout, stderr]) {
+            if let Some(witness) = &self.witness {
+                (witness.unrecorded)(&record, &error);
+            }
+            return Ok(Some(Settled { record, unrecorded: Some((outcome, lengths)) }));
+        }
+        self.remove_part(key, Part::Status)?;
+        self.remove_part(key, Part::Cancel)?;
+        self.witness(&record, outcome.as_ref());
+        Ok(Some(Settled { record, unrecorded: None }))
+    }
+
+    /// Tells of a job's end.
+    pub(super) fn witness(&self, record: &JobRecord, outcome: Option<&Outcome>) {
+        if let Some(witness) = &self.witness {
+            (witness.ended)(record, outcome);
+        }
+    }
+
+    fn write_end(&self, key: &Key, record: &JobRecord, printed: [Head; 2]) -> Result<(), StoreError> {
         if record.status == JobStatus::Lost {
             file::write_atomic(&self.path(key, Part::Lost), b"", Access::mode(MODE))?;
         }
-        self.mark_end(key, finished);
-        self.write_with(key, &record, [stdout, stderr])?;
-        self.remove_part(key, Part::Status)?;
-        self.remove_part(key, Part::Cancel)?;
-        if let Some(Witness(tell)) = &self.witness {
-            tell(&record, outcome.as_ref());
-        }
-        Ok(Some(record))
+        self.write_with(key, record, printed)
     }
 
     /// When a job ended is the time of its output on file from now on: that of the record is when it was settled.
@@ -77,7 +112,12 @@ impl Jobs {
     /// What the monitor wrote, if it came to that. A line that is not whole is none.
     fn outcome(&self, key: &Key) -> Result<Option<Outcome>, StoreError> {
         match file::read_bounded(&self.path(key, Part::Status), limits::REPORT) {
-            Ok(line) => Ok(line.strip_suffix(b"\n").and_then(|line| serde_json::from_slice(line).ok())),
+            Ok(bytes) => {
+                // Behind it is what was reserved and not needed.
+                let end = bytes.iter().position(|byte| *byte == b'\n');
+                let line = end.and_then(|end| bytes.get(..end));
+                Ok(line.and_then(|line| serde_json::from_slice(line).ok()))
+            }
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
         }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use super::settle::Settled;
 use super::surplus::{Finished, Surplus, surplus};
-use super::{JobStatus, Jobs, Key, Part, StoreError};
+use super::{JobStatus, Jobs, Kept, Key, Part, StoreError};
 use crate::sys::file;
 use crate::wire::name::{DispatcherId, RequestId};
 
@@ -53,10 +54,9 @@ impl Jobs {
             return self.remove_orphan(key).map(|()| None);
         }
         if parts.contains(&Part::Status) {
-            match self.look(key, now) {
-                Ok(record) if record.as_ref().is_some_and(|record| record.status == JobStatus::Running) => {
-                    return Ok(None);
-                }
+            match self.look_open(key, now) {
+                Ok(Some((record, _))) if record.status == JobStatus::Running => return Ok(None),
+                Ok(Some((_, Kept::Beside(lengths)))) => return self.visit_unrecorded(key, lengths, age, now),
                 // One that cannot be read is kept as long as any other.
                 Ok(_) | Err(StoreError::Malformed { .. }) => {}
                 Err(error) => return Err(error),
@@ -80,6 +80,24 @@ impl Jobs {
         Ok(Some(Finished { key: key.clone(), ended, outputs, record: record.size }))
     }
 
+    /// One that has ended and has no record of it for lack of room. It is kept as long as any other.
+    fn visit_unrecorded(
+        &self,
+        key: &Key,
+        lengths: [u64; 2],
+        age: Duration,
+        now: SystemTime,
+    ) -> Result<Option<Finished>, StoreError> {
+        let [status, stdout] = [Part::Status, Part::Stdout].map(|part| file::facts(&self.path(key, part)));
+        let times = [status?, stdout?].into_iter().flatten().map(|facts| facts.modified);
+        let ended = times.max().unwrap_or(now);
+        if is_older(ended, age, now) {
+            return self.forget(key, now).map(|()| None);
+        }
+        let outputs = lengths.into_iter().reduce(u64::saturating_add);
+        Ok(Some(Finished { key: key.clone(), ended, outputs, record: 0 }))
+    }
+
     /// Forgets until the rest is within the limit.
     fn shrink(&self, finished: Vec<Finished>, limit: u64) -> Result<(), StoreError> {
         let Surplus { jobs, outputs } = surplus(finished, limit);
@@ -88,7 +106,9 @@ impl Jobs {
         }
         for job in outputs {
             let _store = self.lock()?;
-            if !self.is_alive(&job.key)? {
+            // Else there is no other copy.
+            let recorded = self.read(&job.key)?.is_some_and(|record| record.status != JobStatus::Running);
+            if recorded && !self.is_alive(&job.key)? {
                 self.remove_part(&job.key, Part::Stdout)?;
                 self.remove_part(&job.key, Part::Stderr)?;
             }
@@ -100,7 +120,13 @@ impl Jobs {
     pub(super) fn forget(&self, key: &Key, now: SystemTime) -> Result<(), StoreError> {
         let _store = self.lock()?;
         let runs = match self.settle(key, now) {
-            Ok(Some(record)) => record.status == JobStatus::Running,
+            Ok(Some(Settled { record, unrecorded })) => {
+                // Now or never.
+                if let Some((outcome, _)) = unrecorded {
+                    self.witness(&record, outcome.as_ref());
+                }
+                record.status == JobStatus::Running
+            }
             // A job that was found finished may have been replaced since, and a submission has its files before its
             // record. A record that cannot be read holds no result.
             Ok(None) | Err(StoreError::Malformed { .. }) => self.is_alive(key)?,

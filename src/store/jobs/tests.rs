@@ -43,7 +43,9 @@ fn close(jobs: &Jobs, id: &str, job: NewJob) {
 fn end(jobs: &Jobs, id: &str, job: NewJob, outcome: &Outcome) {
     let mut line = serde_json::to_vec(outcome).unwrap();
     line.push(b'\n');
-    file::overwrite(&jobs.path(&key(id), Part::Status), &line).unwrap();
+    let status = File::from(std::os::fd::AsFd::as_fd(&job.status).try_clone_to_owned().unwrap());
+    (&status).write_all(&line).unwrap();
+    drop(status);
     close(jobs, id, job);
 }
 
@@ -88,7 +90,8 @@ fn a_job_runs_while_its_lock_is_held_and_then_has_the_outcome_on_file() {
 #[test]
 fn a_line_that_is_not_whole_is_no_outcome() {
     let whole = serde_json::to_string(&Outcome::Cancelled).unwrap();
-    for text in ["", "{", "\n", whole.as_str(), "{\"kind\":\"other\"}\n"] {
+    let padded = format!("{whole}{}", "\0".repeat(100));
+    for text in ["", "{", "\n", whole.as_str(), &padded, "\0\0\n", "{\"kind\":\"other\"}\n"] {
         let (_dir, jobs) = store();
         let job = accepted(&jobs, "a", "x");
         file::overwrite(&jobs.path(&key("a"), Part::Status), text.as_bytes()).unwrap();
@@ -279,9 +282,12 @@ fn a_census_counts_who_runs_and_who_has_ended_and_each_end_is_told_once() {
     assert_eq!(jobs.census(SystemTime::now()).unwrap(), Census::default());
     let told = Arc::new(std::sync::Mutex::new(Vec::new()));
     let ends = Arc::clone(&told);
-    let jobs = jobs.witnessed(Witness::new(move |record, outcome| {
-        ends.lock().unwrap().push((record.script.clone(), outcome.cloned()));
-    }));
+    let jobs = jobs.witnessed(Witness::new(
+        move |record, outcome| {
+            ends.lock().unwrap().push((record.script.clone(), outcome.cloned()));
+        },
+        |record, error| panic!("{record:?}: {error:?}"),
+    ));
     let (first, second, _third) = (accepted(&jobs, "a", "x"), accepted(&jobs, "b", "y"), accepted(&jobs, "c", "z"));
     assert_eq!(jobs.census(SystemTime::now()).unwrap(), Census { running: 3, done: 0, lost: 0 });
     end(&jobs, "a", first, &Outcome::Exited { code: 7 });

@@ -105,7 +105,8 @@ fn a_caller_that_does_not_know_the_word_is_told_that_a_lost_job_has_ended() {
     [script, monitor].into_iter().for_each(dead);
     let told = original("/result/r1");
     assert_eq!((&told["status"], &told["exit"], &told["stdout"]), (&json!("done"), &json!(-1), &json!("begun\n")));
-    let words = "the job's end is unknown: its supervisor was killed, or the host went down";
+    let words =
+        "the job's end is unknown: its supervisor was killed, or could not write it down, or the host went down";
     assert_eq!((&told["reason"], &told["error"]), (&json!("outcome-unknown"), &json!(words)), "{told}");
     assert_eq!(told["stderr"], format!("ctrl-exec-agent: {words}\n"), "all that its dispatcher shows");
     for field in ["reqid", "script", "owner", "started", "finished"] {

@@ -3,6 +3,7 @@
 mod cancel;
 mod control;
 mod follow;
+mod full;
 mod killed;
 mod lifecycle;
 mod lost;
