@@ -7,7 +7,8 @@
 //!
 //! A script that ends by itself ends the order, at once and with its own status. Descendants that it leaves behind
 //! (it may have started a daemon) are left alone, as they always were. A script that is cancelled or out of time is
-//! another matter: that outcome is told when the last descendant is gone, not before.
+//! another matter: that outcome is told when the last descendant is gone, not before. Where the monitor itself is killed, the
+//! kernel ends what is confined, and the service what is not (`serve`).
 
 use std::cell::OnceCell;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -112,6 +113,14 @@ impl Kept<'_> {
         let free = self.post.is_some_and(Post::is_open) && !self.household.is_spoilt();
         order.is_kept() && order.mode() == Mode::Attached && free && !clears
     }
+
+    /// Has the service hold a job's lock, too, should this monitor be killed while processes of the job's live on. Those of a
+    /// confined one never do.
+    fn guard(self, lock: &OwnedFd, policy: &Policy) {
+        if let Some(post) = self.post.filter(|_| policy.confinements.is_none()) {
+            post.hand_over(lock);
+        }
+    }
 }
 
 /// Does what one connection asks for. Whether it is kept for another order.
@@ -136,6 +145,7 @@ fn serve(turn: &Next, means: &Means<'_>, kept: Kept<'_>) -> bool {
     let mut ending = Ending { order: Some(&order), stays: kept.stays(&order, None), ..Ending::new(connection, audit) };
     let mut cancel = None;
     if let Some(Job { status, lock, cancel: fifo }) = job {
+        kept.guard(&lock, policy);
         (ending.status, ending.lock, cancel) = (Some(status), Some(lock), Some(fifo));
     }
     let refused = |refusal| Outcome::Refused(refusal);

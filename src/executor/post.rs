@@ -52,7 +52,8 @@ pub(super) struct Post {
     told: Cell<bool>,
 }
 
-/// What a monitor says to its executor: its number when it is free, and the negative of it when it keeps a connection.
+/// What a monitor says to its executor: its number when it is free, and the negative of it when it keeps a connection. With
+/// the lock of its job comes its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Word {
     Free(process::Pid),
@@ -131,6 +132,13 @@ impl Post {
 
     fn say(&self, word: impl FnOnce(process::Pid) -> Word) -> std::io::Result<()> {
         fdpass::send_now(&self.voice, &word(process::own_id()).bytes()).map(drop)
+    }
+
+    /// Hands over another descriptor of a job's lock, to be held should this monitor be killed. One that does not arrive is
+    /// missing only then.
+    pub(super) fn hand_over(&self, lock: &OwnedFd) {
+        let word = Word::Free(process::own_id()).bytes();
+        drop(fdpass::send_at_once(&self.voice, &word, &[lock.as_fd()]));
     }
 
     /// Waits for an order on a kept connection.

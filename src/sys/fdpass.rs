@@ -50,6 +50,18 @@ pub fn pair(kind: Kind) -> io::Result<(OwnedFd, OwnedFd)> {
 /// The peer is gone, or the socket would block. `bytes` must not be empty, since descriptors need a byte to travel
 /// with.
 pub fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    send_with(socket, bytes, descriptors, MsgFlags::empty())
+}
+
+/// As [`send`], but never waits, whatever the socket's mode.
+///
+/// # Errors
+/// As [`send`]; `WouldBlock` when nothing could leave.
+pub fn send_at_once(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    send_with(socket, bytes, descriptors, MsgFlags::MSG_DONTWAIT)
+}
+
+fn send_with(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>], flags: MsgFlags) -> io::Result<usize> {
     if bytes.is_empty() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "descriptors need a byte to travel with"));
     }
@@ -57,7 +69,7 @@ pub fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> 
     let rights = [ControlMessage::ScmRights(&raw)];
     let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
     let socket = socket.as_fd().as_raw_fd();
-    Ok(sendmsg::<()>(socket, &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?)
+    Ok(sendmsg::<()>(socket, &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL | flags, None)?)
 }
 
 /// As [`send`] without descriptors, but never waits, whatever the socket's mode.

@@ -11,6 +11,7 @@
 )]
 
 mod audit;
+mod bereft;
 mod capabilities;
 mod contract;
 mod crash;

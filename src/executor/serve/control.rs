@@ -137,7 +137,10 @@ fn serve(control: OwnedFd, signals: Signals, policy: Result<Policy, String>, par
     }
     // Whoever else this one's keeper has adopted was at work for a service before it.
     let elders = if network.is_some() { process::siblings() } else { 0 };
-    let crew = ledger.share().and_then(|ledger| Crew::new(elders, ledger)).map_err(ServeError::Control)?;
+    let mut crew = ledger.share().and_then(|ledger| Crew::new(elders, ledger)).map_err(ServeError::Control)?;
+    if network.is_none() {
+        crew.adopt().map_err(ServeError::Control)?;
+    }
     // What is only a saving may fail.
     drop(memory::forget_unchanged());
     let server = Server { door: control, signals, policy, crew, audit, load, network, taken: 0 };

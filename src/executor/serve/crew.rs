@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::orphans::Orphans;
 use crate::executor::confine;
 use crate::executor::event::Audit;
 use crate::executor::ledger::{Ledger, Place};
@@ -35,6 +36,8 @@ pub(super) struct Crew {
     fresh: usize,
     /// A monitor was killed, and what it would have cleared away may still be there.
     bereft: bool,
+    /// What is left of scripts that are not confined falls to this process.
+    orphans: Option<Orphans>,
     /// Events that monitors have ended with and nobody has heard of.
     unheard: u64,
 }
@@ -60,8 +63,20 @@ impl Crew {
             places: BTreeMap::new(),
             free: BTreeSet::new(),
             bereft: false,
+            orphans: None,
             unheard: 0,
         })
+    }
+
+    /// From now on whoever loses his monitor falls to this process, and is ended if that was killed. Only for monitors of
+    /// scripts that are not confined.
+    ///
+    /// # Errors
+    /// The kernel is older than 3.4.
+    pub(super) fn adopt(&mut self) -> io::Result<()> {
+        process::adopt_orphans()?;
+        self.orphans = Some(Orphans::default());
+        Ok(())
     }
 
     /// How many are at work.
@@ -80,11 +95,25 @@ impl Crew {
 
     /// Takes note of everyone who has ended or is free. Of one that was killed, `audit` hears.
     pub(super) fn count(&mut self, audit: Audit<'_>) {
+        // A lock that a monitor has handed over before its end.
+        self.listen();
+        let (mut anybody, mut killed) = (false, false);
         while let Ok(Reaped::Child(pid, end)) = process::reap() {
+            anybody = true;
+            if let Some(orphans) = &mut self.orphans {
+                match end {
+                    _ if !self.monitors.contains_key(&pid) => {
+                        orphans.bury(pid);
+                        continue;
+                    }
+                    End::Exited(_) => orphans.release(pid),
+                    End::Signalled(_) => orphans.bereave(pid),
+                }
+            }
             match end {
                 End::Exited(events) => self.unheard = self.unheard.saturating_add(u64::from(events)),
                 End::Signalled(signal) => {
-                    self.bereft = true;
+                    (self.bereft, killed) = (true, true);
                     self.ledger.bury(pid, signal, audit);
                 }
             }
@@ -92,6 +121,9 @@ impl Crew {
             self.free.extend(self.places.remove(&pid));
             self.idle.retain(|idle| *idle != pid);
             self.keepers.remove(&pid);
+        }
+        if let Some(orphans) = self.orphans.as_mut().filter(|_| anybody) {
+            orphans.look(&self.monitors, killed);
         }
         if self.bereft {
             // Its run's last processes may be on their way out: then at the next signal.
@@ -109,10 +141,18 @@ impl Crew {
     /// that has ended is taken for one of a new monitor with the same number.
     pub(super) fn listen(&mut self) {
         let mut word = [0; Word::SIZE];
-        while fdpass::receive_now(&self.ear, &mut word).is_ok_and(|size| size == word.len()) {
-            match Word::parse(word) {
-                Word::Free(pid) => {
+        while let Ok(mut message) = fdpass::receive_at_once(&self.ear, &mut word, 1)
+            && message.size == word.len()
+        {
+            match (Word::parse(word), message.descriptors.pop()) {
+                (Word::Free(pid) | Word::Keeps(pid), Some(lock)) => {
+                    if let Some(orphans) = self.orphans.as_mut().filter(|_| self.monitors.contains_key(&pid)) {
+                        orphans.hold(pid, lock);
+                    }
+                }
+                (Word::Free(pid), None) => {
                     self.keepers.remove(&pid);
+                    self.orphans.iter_mut().for_each(|orphans| orphans.release(pid));
                     match self.monitors.get_mut(&pid) {
                         // Without its line it ends.
                         Some(line) if self.idle.len() >= MOST_IDLE => let_go(line),
@@ -120,8 +160,8 @@ impl Crew {
                         _ => {}
                     }
                 }
-                Word::Keeps(pid) if self.monitors.contains_key(&pid) => drop(self.keepers.insert(pid)),
-                Word::Keeps(_) => {}
+                (Word::Keeps(pid), None) if self.monitors.contains_key(&pid) => drop(self.keepers.insert(pid)),
+                (Word::Keeps(_), None) => {}
             }
         }
     }

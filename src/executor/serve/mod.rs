@@ -18,6 +18,7 @@
 
 mod control;
 mod crew;
+mod orphans;
 mod socket;
 
 use std::io;

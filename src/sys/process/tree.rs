@@ -37,8 +37,42 @@ pub fn continue_and_terminate() -> io::Result<()> {
 /// # Errors
 /// `/proc` cannot be read.
 pub fn freeze_and_kill() -> io::Result<()> {
+    freeze_and_kill_found(descendants).map(drop)
+}
+
+/// As [`freeze_and_kill`], sparing these children with their own descendants. Returns whom it has killed: who adopts orphans
+/// ([`super::adopt_orphans`]) hears of the end of each.
+///
+/// # Errors
+/// As [`freeze_and_kill`].
+pub fn freeze_and_kill_but(spared: &BTreeSet<Pid>) -> io::Result<BTreeSet<Pid>> {
+    freeze_and_kill_found(|| descendants_but(spared))
+}
+
+/// Every descendant of this process but these children and theirs, zombies included. Only as true as the moment: who ends
+/// meanwhile leaves his own children to whoever adopts them.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn descendants_but(spared: &BTreeSet<Pid>) -> io::Result<BTreeSet<Pid>> {
+    let others: Vec<Pid> = self::children()?.into_iter().filter(|pid| !spared.contains(pid)).collect();
+    let below = if has_lists(getpid()) { by_children(others.clone()) } else { by_parents(others.clone())? };
+    Ok(below.into_iter().chain(others).collect())
+}
+
+/// The children of this process, as far as `/proc` says.
+///
+/// # Errors
+/// It cannot be read.
+pub fn children() -> io::Result<BTreeSet<Pid>> {
+    let own = getpid();
+    let found = if has_lists(own) { children_of(own) } else { children_by_parents(own)? };
+    Ok(found.into_iter().collect())
+}
+
+fn freeze_and_kill_found(look: impl Fn() -> io::Result<BTreeSet<Pid>>) -> io::Result<BTreeSet<Pid>> {
     let mut stopped = BTreeSet::new();
-    let mut found = descendants()?;
+    let mut found = look()?;
     for _ in 0..ROUNDS {
         let new: Vec<Pid> = found.difference(&stopped).copied().collect();
         if new.is_empty() {
@@ -48,7 +82,7 @@ pub fn freeze_and_kill() -> io::Result<()> {
             send(pid, Signal::SIGSTOP);
             stopped.insert(pid);
         }
-        found = descendants()?;
+        found = look()?;
     }
     for pid in &found {
         send(*pid, Signal::SIGKILL);
@@ -56,14 +90,14 @@ pub fn freeze_and_kill() -> io::Result<()> {
     for pid in stopped.difference(&found) {
         send(*pid, Signal::SIGCONT);
     }
-    Ok(())
+    Ok(found)
 }
 
 /// How many children this process's parent has besides this one, as far as `/proc` says.
 #[must_use]
 pub fn siblings() -> usize {
     let (own, above) = (getpid(), getppid());
-    let found = if has_lists(above) { children(above) } else { only_children(above) };
+    let found = if has_lists(above) { children_of(above) } else { children_by_parents(above).unwrap_or_default() };
     found.into_iter().filter(|pid| *pid != own).count()
 }
 
@@ -75,7 +109,7 @@ fn send(pid: Pid, signal: Signal) {
 /// Every descendant, zombies included. Only as true as the moment: see [`freeze_and_kill`].
 fn descendants() -> io::Result<BTreeSet<Pid>> {
     let own = getpid();
-    if has_lists(own) { Ok(by_children(own)) } else { by_parents(own) }
+    if has_lists(own) { Ok(by_children(vec![own])) } else { by_parents(vec![own]) }
 }
 
 /// Whether the kernel lists the children of a process.
@@ -84,12 +118,12 @@ fn has_lists(pid: Pid) -> bool {
 }
 
 /// Down the tree along `/proc/PID/task/TID/children` (`proc_pid_task(5)`; needs `CONFIG_PROC_CHILDREN`).
-fn by_children(root: Pid) -> BTreeSet<Pid> {
+fn by_children(roots: Vec<Pid>) -> BTreeSet<Pid> {
     let mut found = BTreeSet::new();
-    let mut open = vec![root];
+    let mut open = roots;
     while let Some(pid) = open.pop() {
-        for child in children(pid) {
-            if child != root && found.insert(child) {
+        for child in children_of(pid) {
+            if found.insert(child) {
                 open.push(child);
             }
         }
@@ -98,7 +132,7 @@ fn by_children(root: Pid) -> BTreeSet<Pid> {
 }
 
 /// The children of all threads of a process; none of one that is gone.
-fn children(pid: Pid) -> Vec<Pid> {
+fn children_of(pid: Pid) -> Vec<Pid> {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let lists = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("children")).ok());
     let pids = lists.flat_map(|list| list.split_ascii_whitespace().filter_map(number).collect::<Vec<_>>());
@@ -106,10 +140,10 @@ fn children(pid: Pid) -> Vec<Pid> {
 }
 
 /// Through the parent of every process of the host.
-fn by_parents(root: Pid) -> io::Result<BTreeSet<Pid>> {
+fn by_parents(roots: Vec<Pid>) -> io::Result<BTreeSet<Pid>> {
     let parents = parents()?;
     let mut found = BTreeSet::new();
-    let mut open = vec![root];
+    let mut open = roots;
     while let Some(above) = open.pop() {
         let below = parents.iter().filter(|(_, parent)| *parent == above).map(|(pid, _)| *pid);
         open.extend(below.filter(|pid| found.insert(*pid)));
@@ -117,9 +151,8 @@ fn by_parents(root: Pid) -> io::Result<BTreeSet<Pid>> {
     Ok(found)
 }
 
-fn only_children(above: Pid) -> Vec<Pid> {
-    let parents = parents().unwrap_or_default();
-    parents.into_iter().filter(|(_, parent)| *parent == above).map(|(pid, _)| pid).collect()
+fn children_by_parents(above: Pid) -> io::Result<Vec<Pid>> {
+    Ok(parents()?.into_iter().filter(|(_, parent)| *parent == above).map(|(pid, _)| pid).collect())
 }
 
 /// Every process with its parent.
@@ -161,11 +194,36 @@ mod tests {
     fn both_ways_of_looking_find_the_same_descendants() {
         let text = in_a_process("descendants", || {
             chain_of_sessions(3);
-            let (down, up) = (by_children(getpid()), by_parents(getpid()).unwrap());
+            let (down, up) = (by_children(vec![getpid()]), by_parents(vec![getpid()]).unwrap());
             freeze_and_kill().unwrap();
             format!("{} {}", down.len(), down == up)
         });
         assert_eq!(text, "3 true");
+    }
+
+    #[test]
+    fn who_is_spared_lives_and_everybody_else_with_his_descendants_does_not() {
+        let text = in_a_process("spared", || {
+            crate::sys::process::adopt_orphans().unwrap();
+            // It ends when nobody writes to it any more.
+            let (reader, writer) = pipe::pipe().unwrap();
+            let Fork::Parent(spared) = fork().unwrap() else {
+                let _ = unistd::close(writer.as_raw_fd());
+                drop(pipe::read(&reader, &mut [0]));
+                end(7)
+            };
+            chain_of_sessions(3);
+            let found = freeze_and_kill_but(&BTreeSet::from([spared])).unwrap();
+            let mut gone = BTreeSet::new();
+            while gone != found {
+                gone.extend(waitpid(None, None).unwrap().pid());
+            }
+            let left = super::children().unwrap();
+            drop(writer);
+            let status = waitpid(spared, None).unwrap();
+            format!("{} {} {}", found.len(), left.len(), status == WaitStatus::Exited(spared, 7))
+        });
+        assert_eq!(text, "3 1 true");
     }
 
     #[test]
@@ -181,7 +239,7 @@ mod tests {
                 }
             }
             let Fork::Parent(child) = fork().unwrap() else {
-                let up = only_children(getppid()).into_iter().filter(|pid| *pid != getpid()).count();
+                let up = children_by_parents(getppid()).unwrap().into_iter().filter(|pid| *pid != getpid()).count();
                 end(i32::from(!(up == 2 && siblings() == 2)))
             };
             let status = waitpid(child, None);
