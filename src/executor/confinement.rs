@@ -17,6 +17,8 @@ use crate::wire::refusal::Refusal;
 
 /// `CAP_FSETID`, with which a file of another's group can be given the bit of set-group-ID.
 const KEEPS_SET_IDS: u8 = 4;
+/// `CAP_SYS_ADMIN`, with which one can mount (capabilities(7)).
+const MAY_MOUNT: u8 = 21;
 
 /// Where a run has its own processes.
 const PROC: &str = "/proc";
@@ -229,6 +231,11 @@ impl Confinement {
     #[must_use]
     pub fn writable(&self) -> Option<&[PathBuf]> {
         self.profile.writable.as_deref()
+    }
+
+    /// Whether it may mount and unmount where it is.
+    pub(super) fn may_mount(&self) -> bool {
+        self.caps().has(MAY_MOUNT)
     }
 
     /// The capabilities that it has.

@@ -149,7 +149,7 @@ impl Post {
                 return Heard::Nothing;
             };
             if changed {
-                household.drop_spare();
+                household.drop_all();
             }
             if order.readable {
                 // One that has closed may have given an order before.
@@ -175,7 +175,7 @@ impl Post {
             let sources = [Some(self.line.as_fd()), Some(signals.as_fd())];
             let ([order, other], changed) = poll::readable_or_changed(sources, household.changes(), Some(left)).ok()?;
             if changed {
-                household.drop_spare();
+                household.drop_all();
             }
             if order.readable {
                 break;

@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitStatus, waitpid};
 
-use super::call::copy_tree;
+use super::call::{Opening, open as open_by};
 use super::process::{self, Fork, Signal};
 
 /// Names for [`refused`].
@@ -185,7 +185,8 @@ pub(crate) fn loosen(path: &Path) -> io::Result<()> {
 /// # Errors
 /// That of `open_tree(2)` or of `mount_setattr(2)`.
 pub(crate) fn loosen_a_copy(path: &Path) -> io::Result<OwnedFd> {
-    let copy = copy_tree(open(path, OFlag::O_PATH, Mode::empty())?.as_raw_fd(), true)?;
+    let opened = open(path, OFlag::O_PATH, Mode::empty())?;
+    let copy = open_by(Opening::CopyOfTree { from: opened.as_raw_fd(), below: true })?;
     clear_read_only(copy.as_raw_fd(), Path::new(""), libc::AT_RECURSIVE | libc::AT_EMPTY_PATH)?;
     Ok(copy)
 }

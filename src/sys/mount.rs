@@ -11,13 +11,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-use super::call::{Numbers, call, copy_tree};
+use super::call::{Numbers, Opening, call, open as open_by};
 use super::process::{Fork, Pid, Signal, fork, signal};
 use super::spaces::Spaces;
 
@@ -60,22 +61,13 @@ impl Attributes {
     }
 }
 
-/// Which namespaces a process leaves, besides that of mounts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Left {
-    /// Its network: the new one has nothing but a loopback interface that is down.
-    pub network: bool,
-}
-
-/// Gives this process namespaces of its own for mounts and System V objects, and makes the mounts private: nothing that is
-/// mounted here shows outside, and nothing that is mounted outside from now on shows here.
+/// Gives this process a namespace of mounts of its own, and makes the mounts private: nothing that is mounted here shows
+/// outside, and nothing that is mounted outside from now on shows here.
 ///
 /// # Errors
 /// No `CAP_SYS_ADMIN`, or the kernel's limit on namespaces is reached.
-pub fn leave(left: Left) -> io::Result<()> {
-    let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC;
-    flags.set(CloneFlags::CLONE_NEWNET, left.network);
-    unshare(flags)?;
+pub fn leave() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
     set_attributes(AT_FDCWD.as_raw_fd(), c"/", libc::AT_RECURSIVE, Change { propagation: libc::MS_PRIVATE, set: 0 })
 }
 
@@ -163,6 +155,22 @@ pub fn restrict(path: &Path, attributes: Attributes) -> io::Result<()> {
     set_attributes(AT_FDCWD.as_raw_fd(), &text(path)?, libc::AT_RECURSIVE, change)
 }
 
+/// Takes off whatever is mounted at `path`, with all that is mounted below it. What is locked there stays. It waits for every
+/// processor of the host.
+///
+/// # Errors
+/// No `CAP_SYS_ADMIN`, or there is no such path.
+pub fn take_off(path: &Path) -> io::Result<()> {
+    // One may lie over another, and below those is the directory itself.
+    loop {
+        match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) => {}
+            Err(Errno::EINVAL) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// The properties of the mount that holds `path`.
 ///
 /// # Errors
@@ -229,7 +237,7 @@ impl Tree {
     /// # Errors
     /// It was opened in another mount namespace.
     pub fn copy(opened: impl AsFd) -> io::Result<Self> {
-        copy_tree(opened.as_fd().as_raw_fd(), true).map(Self)
+        open_by(Opening::CopyOfTree { from: opened.as_fd().as_raw_fd(), below: true }).map(Self)
     }
 
     /// A copy of the one mount that an opened directory is in, from there on: what is mounted below does not show in it. Where
@@ -239,10 +247,18 @@ impl Tree {
     /// As [`Tree::copy`].
     pub fn copy_bare(opened: impl AsFd) -> io::Result<Self> {
         let from = opened.as_fd().as_raw_fd();
-        match copy_tree(from, false) {
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => copy_tree(from, true).map(Self),
-            copied => copied.map(Self),
-        }
+        let copy = |below| open_by(Opening::CopyOfTree { from, below }).map(Self);
+        copy(false).or_else(|error| if error.kind() == io::ErrorKind::InvalidInput { copy(true) } else { Err(error) })
+    }
+
+    /// The processes of this process namespace (proc(5)), in a new file system.
+    ///
+    /// # Errors
+    /// The kernel lacks the file system, or is older than 5.2.
+    pub fn of_processes(attributes: Attributes) -> io::Result<Self> {
+        let made = open_by(Opening::NewProcesses)?;
+        call(Numbers::CreateFileSystem(made.as_raw_fd()))?;
+        open_by(Opening::Mount { from: made.as_raw_fd(), attributes: attributes.0 }).map(Self)
     }
 
     /// Gives properties to every mount of the tree, and makes them private, as [`leave`] does: a copy of a shared mount is
@@ -276,8 +292,6 @@ impl AsFd for Tree {
 pub enum Fresh {
     /// Files in memory, at most a tenth of the host's (tmpfs(5)); the root directory has mode 0755 and is root's.
     Memory,
-    /// The processes of this process namespace (proc(5)).
-    Processes,
     /// Pseudo-terminals of its own (devpts(5)).
     Terminals,
 }
@@ -289,7 +303,6 @@ pub enum Fresh {
 pub fn fresh(kind: Fresh, path: &Path, attributes: Attributes) -> io::Result<()> {
     let (name, options) = match kind {
         Fresh::Memory => ("tmpfs", Some("mode=0755,size=10%")),
-        Fresh::Processes => ("proc", None),
         Fresh::Terminals => ("devpts", Some("newinstance,ptmxmode=0666,mode=0620,gid=5")),
     };
     Ok(mount(Some(name), path, Some(name), attributes.flags(), options)?)
@@ -335,7 +348,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let here = || attributes(Path::new("/")).unwrap();
         let text = process::tests::in_a_process("mounts", || {
-            leave(Left { network: false }).unwrap();
+            leave().unwrap();
             let wanted = Attributes::READ_ONLY.and(Attributes::NO_SUID).and(Attributes::NO_DEVICES);
             restrict(Path::new("/"), wanted).unwrap();
             format!("{} {}", here().contain(wanted), std::fs::create_dir(dir.path().join("new")).is_err())

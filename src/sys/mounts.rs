@@ -168,7 +168,7 @@ mod tests {
     use std::fs::{File, create_dir_all};
 
     use super::*;
-    use crate::sys::mount::{Left, Tree, leave, open_exactly};
+    use crate::sys::mount::{Tree, leave, open_exactly};
     use crate::sys::{process, user};
 
     #[test]
@@ -196,7 +196,7 @@ mod tests {
         File::create_new(base.join("file")).unwrap();
         File::create_new(base.join("a/b/held")).unwrap();
         let text = process::tests::in_a_process("mounts-elsewhere", || {
-            leave(Left { network: false }).unwrap();
+            leave().unwrap();
             let bind = |from: &str, to: &str| {
                 let tree = Tree::copy(open_exactly(&base.join(from)).unwrap()).unwrap();
                 tree.attach(open_exactly(&base.join(to)).unwrap()).unwrap();

@@ -1,10 +1,9 @@
 //! Namespaces that another process has made, to be joined (setns(2)).
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::fcntl::{self, OFlag};
+use nix::fcntl::{self, OFlag, openat};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
 use nix::unistd::{chroot, fchdir};
@@ -22,15 +21,34 @@ pub struct Spaces {
     network: Option<OwnedFd>,
 }
 
+/// Where the kernel lists namespaces (proc(5)): still there when something else is mounted over it.
+#[derive(Debug)]
+pub struct Listing(OwnedFd);
+
+impl Listing {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// There is no `/proc`.
+    pub fn open() -> io::Result<Self> {
+        directory("/proc").map(Self)
+    }
+
+    /// A namespace that this process is in, by its name in `/proc/self/ns`.
+    pub(super) fn own(&self, name: &str) -> io::Result<OwnedFd> {
+        let name = format!("self/ns/{name}");
+        Ok(openat(&self.0, name.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?)
+    }
+}
+
 impl Spaces {
     /// Those of this process, but for that of mounts: this one, with a root directory in it.
     ///
     /// # Errors
-    /// There is no `/proc`, or no descriptor left.
-    pub fn own(network: bool, mounts: OwnedFd, root: OwnedFd) -> io::Result<Self> {
-        let open = |name: &str| File::open(format!("/proc/self/ns/{name}")).map(OwnedFd::from);
-        let network = network.then(|| open("net")).transpose()?;
-        Ok(Self { processes: open("pid")?, mounts, objects: open("ipc")?, root, network })
+    /// No descriptor is left.
+    pub fn own(listing: &Listing, network: bool, (mounts, root): (OwnedFd, OwnedFd)) -> io::Result<Self> {
+        let network = network.then(|| listing.own("net")).transpose()?;
+        Ok(Self { processes: listing.own("pid")?, mounts, objects: listing.own("ipc")?, root, network })
     }
 
     /// To be sent to another process, which puts them together again with [`Spaces::received`].
@@ -81,6 +99,17 @@ pub(super) fn enter(mounts: &OwnedFd, root: &OwnedFd) -> io::Result<()> {
     setns(mounts, CloneFlags::CLONE_NEWNS)?;
     fchdir(root)?;
     Ok(chroot(".")?)
+}
+
+/// From now on this process has System V objects of its own, and with `network` a network: nothing but a loopback interface
+/// that is down.
+///
+/// # Errors
+/// As [`own_host_name`].
+pub fn own_objects(network: bool) -> io::Result<()> {
+    let mut flags = CloneFlags::CLONE_NEWIPC;
+    flags.set(CloneFlags::CLONE_NEWNET, network);
+    Ok(unshare(flags)?)
 }
 
 /// From now on this process has a host name of its own, which is the host's for the time being.

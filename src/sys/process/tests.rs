@@ -125,7 +125,7 @@ fn descriptors_are_closed_one_by_one_where_the_kernel_cannot_close_a_range() {
         // Closed behind its back, so it must never close itself.
         std::mem::forget(pipe_pair());
         let number = std::os::fd::AsRawFd::as_raw_fd(&kept);
-        spawn::close_listed(u32::try_from(number).unwrap()).unwrap();
+        spawn::close_listed(&[kept.as_fd()]).unwrap();
         let open = |number: i32| std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok();
         (0..64)
             .filter(|fd| open(*fd))
@@ -133,6 +133,25 @@ fn descriptors_are_closed_one_by_one_where_the_kernel_cannot_close_a_range() {
             .collect()
     });
     assert_eq!(text, "0 1 2 kept");
+}
+
+#[test]
+fn what_lies_between_descriptors_that_are_kept_is_closed() {
+    let text = in_a_process("ranges", || {
+        let all = [(); 7].map(|()| File::open("/").unwrap());
+        let numbers = all.each_ref().map(std::os::fd::AsRawFd::as_raw_fd);
+        let [_, second, third, _, _, sixth, _] = &all;
+        // In any order, and with a standard one.
+        keep_only(&[sixth.as_fd(), second.as_fd(), std::io::stderr().as_fd(), third.as_fd()]).unwrap();
+        // Closed behind their backs.
+        std::mem::forget(all);
+        let open = |number: i32| std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok();
+        let left = (0..256).filter(|number| open(*number));
+        let name =
+            |number: i32| numbers.iter().position(|known| *known == number).map_or(-number, |place| 10 + place as i32);
+        left.map(|number| format!("{} ", name(number))).collect()
+    });
+    assert_eq!(text, "0 -1 -2 11 12 15");
 }
 
 #[test]
