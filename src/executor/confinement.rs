@@ -11,7 +11,7 @@ use crate::conf::Account;
 use crate::conf::agent::{Loaded, Profile, Syscalls};
 use crate::conf::caps::Capability;
 use crate::sys::capability;
-use crate::sys::seccomp::{SetIds, Wanted};
+use crate::sys::seccomp::{List, SetIds, Wanted};
 use crate::sys::user::Uid;
 use crate::wire::refusal::Refusal;
 
@@ -202,14 +202,20 @@ impl Confinement {
         &self.found.passed
     }
 
-    /// Which system calls it may not make. `syscalls = off` lifts the list. What would outlast the run or reach past its network
-    /// stays refused, since no other part of a profile could: the first unless the profile may undo itself, and unless it has
-    /// root's files to write to and so no need of such a program (package managers do make them there).
+    /// Which system calls it may not make. `syscalls = off` lifts the list, but for what leaves the bounds of the run unless the
+    /// profile may undo itself: an account that has root's files needs no capability for that. What would outlast the run or
+    /// reach past its network stays refused, since no other part of a profile could: the first unless the profile may undo itself,
+    /// and unless it has root's files to write to and so no need of such a program (package managers do make them there).
     pub(super) fn calls(&self) -> Wanted {
         let profile = &self.profile;
-        let (list, root) = (profile.syscalls == Syscalls::Default, self.person.uid.is_root());
+        let root = self.person.uid.is_root();
+        let list = match profile.syscalls {
+            Syscalls::Default => List::Whole,
+            Syscalls::Off if profile.allow_dangerous_caps => List::Nothing,
+            Syscalls::Off => List::Bounds,
+        };
         let anothers = |cap: &Capability| cap.is_wide() || cap.is_dangerous() || cap.number() == KEEPS_SET_IDS;
-        let set_ids = if !list && profile.allow_dangerous_caps || root && self.writable().is_none() {
+        let set_ids = if list == List::Nothing || root && self.writable().is_none() {
             SetIds::Free
         } else if root || profile.caps.iter().any(anothers) {
             SetIds::Neither
@@ -373,8 +379,10 @@ pub(super) mod tests {
             assert_eq!(set_ids(profile), expected, "{profile}");
         }
         let calls = confinement("run_as = root\nnetwork = no\nsyscalls = off").unwrap().calls();
-        assert_eq!(calls, Wanted { list: false, no_network: true, set_ids: SetIds::Free });
-        assert!(confinement("run_as = root\nsyscalls = off").unwrap().calls().is_nothing());
+        assert_eq!(calls, Wanted { list: List::Bounds, no_network: true, set_ids: SetIds::Free });
+        assert!(!confinement("run_as = root\nsyscalls = off").unwrap().calls().is_nothing());
+        let undone = confinement("run_as = root\nsyscalls = off\nallow_dangerous_caps = yes").unwrap();
+        assert!(undone.calls().is_nothing());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "nobody else has a use for these calls, so that there is no safe binding")]
 
 use std::ffi::{CStr, CString};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -18,6 +19,16 @@ use super::process::{self, Fork, Signal};
 /// Names for [`refused`].
 pub(crate) const REFUSED: [&str; 7] =
     ["ptrace", "add_key", "keyctl", "bpf", "io_uring_setup", "userfaultfd", "unshare"];
+
+/// Names of those that leave the bounds of a run, and what each answers where it is refused.
+pub(crate) const BOUNDS: [(&str, &str); 6] = [
+    ("unshare", "EPERM"),
+    ("clone3", "ENOSYS"),
+    ("setns", "EPERM"),
+    ("pidfd_getfd", "EPERM"),
+    ("namespace-of-pidfd", "EPERM"),
+    ("lease", "EPERM"),
+];
 
 /// Further names, of calls that leave a file `set-id` in the working directory behind that has the bits of set-user-ID and
 /// set-group-ID. Those that do not make the file want it to be there.
@@ -63,7 +74,27 @@ pub(crate) fn refused(name: &str) -> io::Result<()> {
     let mut how = [0o101, 0, 0o6755, 0, 0, 0];
     let open_how = place(&mut how);
     let text = |text: &'static CStr| i64::try_from(text.as_ptr().expose_provenance()).unwrap();
+    let own = |name: &str| File::open(format!("/proc/self/ns/{name}"));
+    let kept;
     let (number, words) = match name {
+        // Without anything to tell it: `EINVAL`.
+        "clone3" => (libc::SYS_clone3, [0; 5]),
+        "setns" => {
+            kept = own("uts")?;
+            (libc::SYS_setns, [kept.as_raw_fd().into(), 0, 0, 0, 0])
+        }
+        "pidfd_getfd" | "namespace-of-pidfd" => {
+            let pid = i64::from(std::process::id());
+            // It ends with this process, which makes one such call.
+            let opened = make(libc::SYS_pidfd_open, [pid, 0, 0, 0, 0])?;
+            // `PIDFD_GET_NET_NAMESPACE`, Linux 6.11.
+            let of_network = (libc::SYS_ioctl, [opened, 0xff04, 0, 0, 0]);
+            if name == "pidfd_getfd" { (libc::SYS_pidfd_getfd, [opened, 0, 0, 0, 0]) } else { of_network }
+        }
+        "lease" => {
+            kept = File::open("/proc/self/exe")?;
+            (libc::SYS_fcntl, [kept.as_raw_fd().into(), 1024, libc::F_RDLCK.into(), 0, 0])
+        }
         "add_key" => (libc::SYS_add_key, [text(c"user"), text(c"name"), text(c"x"), 1, KEYS]),
         // `KEYCTL_GET_KEYRING_ID`, which makes it.
         "keyctl" => (libc::SYS_keyctl, [0, KEYS, 1, 0, 0]),
@@ -88,11 +119,15 @@ pub(crate) fn refused(name: &str) -> io::Result<()> {
         "chmod" => (libc::SYS_chmod, [text(SET_ID_FILE), 0o6755, 0, 0, 0]),
         other => panic!("{other}"),
     };
-    let [first, second, third, fourth, fifth] = words;
-    // SAFETY: each text ends with NUL and is only read, and each pointer among the words is to a buffer that lives until the
-    // end of this function and is as large as the kernel is told or knows; a ring, which it writes to, is written by nobody
-    // else and never read. No other memory is touched.
-    answer(unsafe { libc::syscall(number, first, second, third, fourth, fifth) })
+    make(number, words).map(drop)
+}
+
+fn make(number: libc::c_long, [first, second, third, fourth, fifth]: [i64; 5]) -> io::Result<i64> {
+    // SAFETY: each text that `refused` passes ends with NUL and is only read, and each pointer among the words is to a buffer of
+    // its own that is as large as the kernel is told or knows; a ring, which it writes to, is written by nobody else and never
+    // read. No other memory is touched.
+    let made = unsafe { libc::syscall(number, first, second, third, fourth, fifth) };
+    answer(made).map(|()| made)
 }
 
 /// Puts a key of this name on the session keyring.

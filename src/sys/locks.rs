@@ -5,6 +5,9 @@
 //! still has the mount that it lies on, and would from then on see there what had been covered. Mounts that are locked stay
 //! together for as long as anybody has one of them. The kernel locks those of a namespace that is copied for a less privileged
 //! user namespace (`user_namespaces(7)`), which is then the only thing that this user namespace is for: nobody ever is in it.
+//!
+//! Whoever has made a user namespace has every right in it, by the number of its account alone and without any capability. So
+//! it is made in the name of an account that there is not: a script of root's could otherwise mount and unmount in its run.
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -13,10 +16,14 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::unistd::{chroot, fchdir};
+use nix::unistd::{Uid, chroot, fchdir, setresuid};
 
+use super::call::{Numbers, call};
 use super::process;
 use super::spaces::{self, Listing};
+
+/// For setresuid(2).
+const UNCHANGED: Uid = Uid::from_raw(u32::MAX);
 
 /// A namespace of mounts that copies are made of. It lives while one of these descriptors is open.
 #[derive(Debug)]
@@ -55,6 +62,8 @@ impl Model {
         let users = process::aside(|| {
             // Who has another root directory than that of the mounts makes no user namespace (`EPERM`), so it goes back there.
             setns(&mounts, CloneFlags::CLONE_NEWNS)?;
+            call(Numbers::SetSecureBits(libc::SECBIT_NO_SETUID_FIXUP))?;
+            setresuid(UNCHANGED, listing.last_user()?, UNCHANGED)?;
             unshare(CloneFlags::CLONE_NEWUSER)?;
             listing.own("user")
         })?;

@@ -17,6 +17,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::unistd::{SysconfVar, sysconf};
 
 use super::call::{Numbers, Opening, call, open as open_by};
 use super::process::{Fork, Pid, Signal, fork, signal};
@@ -290,7 +291,7 @@ impl AsFd for Tree {
 /// File systems that live as long as they are mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fresh {
-    /// Files in memory, at most a tenth of the host's (tmpfs(5)); the root directory has mode 0755 and is root's.
+    /// Files in memory, at most a tenth of the host's and one for each 16 KiB of that (tmpfs(5)); the root directory has mode 0755 and is root's.
     Memory,
     /// Pseudo-terminals of its own (devpts(5)).
     Terminals,
@@ -302,10 +303,19 @@ pub enum Fresh {
 /// There is no directory at `path`, or the kernel lacks the file system.
 pub fn fresh(kind: Fresh, path: &Path, attributes: Attributes) -> io::Result<()> {
     let (name, options) = match kind {
-        Fresh::Memory => ("tmpfs", Some("mode=0755,size=10%")),
-        Fresh::Terminals => ("devpts", Some("newinstance,ptmxmode=0666,mode=0620,gid=5")),
+        Fresh::Memory => ("tmpfs", format!("mode=0755,size=10%,nr_inodes={}", most_files()?)),
+        Fresh::Terminals => ("devpts", "newinstance,ptmxmode=0666,mode=0620,gid=5".to_owned()),
     };
-    Ok(mount(Some(name), path, Some(name), attributes.flags(), options)?)
+    Ok(mount(Some(name), path, Some(name), attributes.flags(), Some(options.as_str()))?)
+}
+
+/// How many files there may be in memory: one for each 16 KiB of a tenth of it, at least 1024. The kernel's own measure is one for
+/// each 8 KiB of all memory, of which each takes one that no limit of size counts.
+fn most_files() -> io::Result<u64> {
+    let pages = sysconf(SysconfVar::_PHYS_PAGES)?.unwrap_or_default();
+    let size = sysconf(SysconfVar::PAGE_SIZE)?.unwrap_or_default();
+    let bytes = u64::try_from(pages.saturating_mul(size)).unwrap_or_default();
+    Ok((bytes / 10 / (16 << 10)).max(1024))
 }
 
 #[derive(Clone, Copy)]

@@ -6,6 +6,8 @@
 //! back to clone(2), whose flags it can. And the kernel tries a new filter on every system call to learn which are
 //! always allowed, so that a search by halves is installed in a fraction of the time that a list takes.
 //!
+//! The list has two parts: what leaves the bounds of a run, and what attacks the kernel or other processes of the run's own.
+//!
 //! Two guards may stand beside the list, or alone: that a program leaves no set-user-ID program behind, for which
 //! `RestrictSUIDSGID=` of `systemd.exec(5)` is the model; and that it makes no socket that reaches past a network namespace.
 //! Both would be passed by rings (`io_uring(7)`), which make calls without making them, so that there are none with either.
@@ -21,12 +23,24 @@ use super::call::{Numbers, call};
 /// What a filter does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// Refuse what undoes a confinement or attacks the kernel.
-    pub list: bool,
+    /// What is refused of the list.
+    pub list: List,
     /// Refuse sockets but of those families that a network namespace holds (`HELD`).
     pub no_network: bool,
     /// Which bits no file may be given.
     pub set_ids: SetIds,
+}
+
+/// A part of the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum List {
+    /// Nothing of it.
+    Nothing,
+    /// What leaves the bounds of a run: other mounts and namespaces, other processes' descriptors and groups, parents of another
+    /// process, and leases, by which others' files are held up.
+    Bounds,
+    /// All of it.
+    Whole,
 }
 
 /// Bits of a file's mode that hand on the rights of its owner or its group (chmod(2)).
@@ -54,7 +68,7 @@ impl Wanted {
     /// Whether nothing is refused, so that no filter is needed.
     #[must_use]
     pub const fn is_nothing(self) -> bool {
-        !self.list && !self.guards()
+        matches!(self.list, List::Nothing) && !self.guards()
     }
 
     const fn guards(self) -> bool {
@@ -62,7 +76,7 @@ impl Wanted {
     }
 
     /// How many different ones there are.
-    const COUNT: usize = 12;
+    const COUNT: usize = 18;
 
     const fn number(self) -> usize {
         self.list as usize * 6 + self.no_network as usize * 3 + self.set_ids as usize
@@ -86,8 +100,8 @@ impl Filters {
 /// processor next to this one.
 const HELD: &[u32] = &[1, 2, 10, 16, 17];
 
-/// Calls that are refused whatever their arguments are, by what they are for.
-const REFUSED: &[libc::c_long] = &[
+/// Calls that leave the bounds of a run and are refused whatever their arguments are, by what they are for.
+const BOUNDS: &[libc::c_long] = &[
     // The tree of mounts.
     libc::SYS_mount,
     libc::SYS_umount2,
@@ -100,18 +114,23 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_fspick,
     libc::SYS_mount_setattr,
     OPEN_TREE_ATTR,
+    // Other namespaces; files by handle, which know no mounts.
+    libc::SYS_setns,
+    libc::SYS_open_by_handle_at,
+    // Descriptors of whoever is at the other end of a socket (`SO_PEERPIDFD`, unix(7)), in whatever namespace.
+    libc::SYS_pidfd_getfd,
+];
+
+/// The rest of the list.
+const REFUSED: &[libc::c_long] = &[
     libc::SYS_swapon,
     libc::SYS_swapoff,
     libc::SYS_quotactl,
     libc::SYS_quotactl_fd,
-    // Other namespaces; files by handle, which know no mounts.
-    libc::SYS_setns,
-    libc::SYS_open_by_handle_at,
-    // Other processes' memory and descriptors.
+    // Other processes' memory.
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
-    libc::SYS_pidfd_getfd,
     libc::SYS_move_pages,
     libc::SYS_migrate_pages,
     // Keys of the kernel, which know no namespaces.
@@ -183,6 +202,8 @@ const NAMESPACES: u32 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET)
     .cast_unsigned();
+/// `CLONE_PARENT`: a process whose parent is outside of the run.
+const SIBLING: u32 = libc::CLONE_PARENT.cast_unsigned();
 /// `CLONE_NEWTIME`, which in clone(2) would be part of a signal's number.
 const TIME_NAMESPACE: u32 = 0x80;
 
@@ -212,7 +233,7 @@ enum Fate {
     /// It fails with `EPERM` if the argument at this place has one of the first bits and the next argument one of the second.
     FailsWithBoth(u32, u32, u32),
     /// It fails with the error if the argument at this place is one of these values.
-    FailsWithValues(u32, [u32; 2], i32),
+    FailsWithValues(u32, &'static [u32], i32),
     /// It fails with the error unless the argument at this place is one of these values.
     FailsBut(u32, &'static [u32], i32),
 }
@@ -272,17 +293,21 @@ impl Filter {
 }
 
 fn fates(wanted: Wanted) -> impl Iterator<Item = (u32, Fate)> {
-    let listed = if wanted.list { REFUSED } else { &[] };
+    let (bounds, rest, answers): (_, _, &[u32]) = match wanted.list {
+        List::Nothing => (&[][..], &[][..], &[]),
+        List::Bounds => (BOUNDS, &[][..], &NAMESPACES_OF),
+        List::Whole => (BOUNDS, REFUSED, &IOCTLS),
+    };
     let rings = if wanted.is_nothing() { &[][..] } else { &RINGS };
-    let refused = listed.iter().chain(rings).map(|number| (*number, Fate::Fails(libc::EPERM)));
+    let refused = bounds.iter().chain(rest).chain(rings).map(|number| (*number, Fate::Fails(libc::EPERM)));
     let judged = [
         (libc::SYS_clone3, Fate::Fails(libc::ENOSYS)),
-        (libc::SYS_clone, Fate::FailsWithBits(0, NAMESPACES)),
+        (libc::SYS_clone, Fate::FailsWithBits(0, NAMESPACES | SIBLING)),
         (libc::SYS_unshare, Fate::FailsWithBits(0, NAMESPACES | TIME_NAMESPACE)),
-        // Typing into a terminal that somebody else reads.
-        (libc::SYS_ioctl, Fate::FailsWithValues(1, [TIOCSTI, TIOCLINUX], libc::EPERM)),
+        (libc::SYS_fcntl, Fate::FailsWithValues(1, &[F_SETLEASE], libc::EPERM)),
+        (libc::SYS_ioctl, Fate::FailsWithValues(1, answers, libc::EPERM)),
     ];
-    let judged = judged.into_iter().filter(move |_| wanted.list);
+    let judged = judged.into_iter().filter(move |_| wanted.list != List::Nothing);
     let sockets = wanted.no_network.then_some((libc::SYS_socket, Fate::FailsBut(0, HELD, libc::EAFNOSUPPORT)));
     let bits = wanted.set_ids.refused();
     let modes = MODES.iter().map(move |(number, place)| (*number, Fate::FailsWithBits(*place, bits)));
@@ -297,9 +322,18 @@ fn fates(wanted: Wanted) -> impl Iterator<Item = (u32, Fate)> {
         .filter_map(|(number, fate)| Some((u32::try_from(number).ok()?, fate)))
 }
 
-/// `TIOCSTI` and `TIOCLINUX`, the same on both machines.
+/// `TIOCSTI` and `TIOCLINUX`, the same on both machines: typing into a terminal that somebody else reads.
 const TIOCSTI: u32 = 0x5412;
 const TIOCLINUX: u32 = 0x541c;
+/// `PIDFD_GET_*_NAMESPACE` of `linux/pidfd.h`, which need no more than a descriptor of the process.
+const NAMESPACES_OF: [u32; 10] = [0xff01, 0xff02, 0xff03, 0xff04, 0xff05, 0xff06, 0xff07, 0xff08, 0xff09, 0xff0a];
+/// All of them.
+const IOCTLS: [u32; 12] = {
+    let [a, b, c, d, e, f, g, h, i, j] = NAMESPACES_OF;
+    [TIOCSTI, TIOCLINUX, a, b, c, d, e, f, g, h, i, j]
+};
+/// `F_SETLEASE` of fcntl(2), the same on both machines.
+const F_SETLEASE: u32 = 1024;
 
 /// Code that finds the loaded number among `fates`, which are sorted, by halves.
 ///
@@ -349,11 +383,16 @@ fn judge(fate: Fate, after: usize) -> io::Result<Vec<sock_filter>> {
             judged.push(jump(libc::BPF_JEQ, *last, allow, over(after + fails_at(errno))?));
             judged
         }
-        Fate::FailsWithValues(place, [one, other], errno) => vec![
-            load(argument(place)),
-            jump(libc::BPF_JEQ, one, over(after + 1 + fails_at(errno))?, 0),
-            jump(libc::BPF_JEQ, other, over(after + fails_at(errno))?, allow),
-        ],
+        Fate::FailsWithValues(place, values, errno) => {
+            let (last, others) = values.split_last().ok_or(io::ErrorKind::InvalidInput)?;
+            let mut judged = vec![load(argument(place))];
+            for (number, value) in others.iter().enumerate() {
+                let rest = others.len() - number;
+                judged.push(jump(libc::BPF_JEQ, *value, over(after + rest + fails_at(errno))?, 0));
+            }
+            judged.push(jump(libc::BPF_JEQ, *last, over(after + fails_at(errno))?, allow));
+            judged
+        }
     })
 }
 

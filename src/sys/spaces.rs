@@ -1,12 +1,13 @@
 //! Namespaces that another process has made, to be joined (setns(2)).
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::{self, OFlag, openat};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
-use nix::unistd::{chroot, fchdir};
+use nix::unistd::{Uid, chroot, fchdir};
 
 /// The namespaces of the first process of a run. They live while one of these descriptors is open or somebody is in them;
 /// that of processes, while its first process lives.
@@ -32,6 +33,19 @@ impl Listing {
     /// There is no `/proc`.
     pub fn open() -> io::Result<Self> {
         directory("/proc").map(Self)
+    }
+
+    /// The last number of a user that there may be: no account's on a host, where it is 4294967294, and hardly one's in a
+    /// container (`user_namespaces(7)`).
+    pub(super) fn last_user(&self) -> io::Result<Uid> {
+        let map = openat(&self.0, "self/uid_map", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let map = io::read_to_string(File::from(map))?;
+        let last = map.lines().filter_map(|line| {
+            let mut numbers = line.split_ascii_whitespace().map(str::parse::<u32>);
+            let (first, count) = (numbers.next()?.ok()?, numbers.nth(1)?.ok()?);
+            first.checked_add(count.checked_sub(1)?)
+        });
+        last.max().map(Uid::from_raw).ok_or_else(|| io::Error::other("/proc/self/uid_map has no line"))
     }
 
     /// A namespace that this process is in, by its name in `/proc/self/ns`.

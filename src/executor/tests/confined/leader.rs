@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::super::attempts::become_one;
+use super::super::attempts::{become_one, tries};
 use super::super::harness::{Executor, until};
 use crate::wire::outcome::Outcome;
 
@@ -18,7 +18,9 @@ fn has(text: &[u8], words: &str) -> bool {
 
 #[test]
 fn a_sibling_of_the_script_is_gone_when_its_outcome_is_told() {
-    let executor = Executor::root("run_as = nobody");
+    let filtered = Executor::root("run_as = nobody\nsyscalls = off");
+    assert_eq!(tries(&filtered, &["sibling"]), ["EPERM"]);
+    let executor = Executor::root("run_as = nobody\nsyscalls = off\nallow_dangerous_caps = yes");
     for turn in 0..10 {
         let mark = format!("MARK=sibling-{}-{turn}", std::process::id());
         let run = executor.shell(&format!("export {mark}; {}", become_one(&["sibling"])), &[]);
