@@ -128,15 +128,26 @@ impl fmt::Display for Capability {
     }
 }
 
-/// Reads one capability of a profile's `caps`; a dangerous one only where the profile allows it.
-pub(super) fn capability(dangerous: bool) -> impl Fn(&str) -> Result<Capability, Complaint> {
+/// What changes a network wherever it is: a descriptor of the host's, which another process has, is all that it takes.
+const NETWORK: (&str, &str) =
+    ("CAP_NET_ADMIN", "with a descriptor of the host's network, which another may hand to it, it can change that one");
+
+/// Reads one capability of a profile's `caps`; a dangerous one only where the profile allows it, and likewise one that undoes
+/// its `network = no`.
+pub(super) fn capability(dangerous: bool, network: bool) -> impl Fn(&str) -> Result<Capability, Complaint> {
     move |text| {
         let capability = known(text)?;
-        match capability.cost() {
-            Some(cost) if !dangerous => Err(Complaint::plain(format!("{capability} undoes the confinement: {cost}"))
-                .help("take it out; or, if the script must have it, add the line 'allow_dangerous_caps = yes'")),
-            _ => Ok(capability),
+        let (name, cost) = NETWORK;
+        let undone = match capability.cost() {
+            Some(cost) => format!("{capability} undoes the confinement: {cost}"),
+            None if !network && capability.name == name => format!("{capability} undoes 'network = no': {cost}"),
+            None => return Ok(capability),
+        };
+        if dangerous {
+            return Ok(capability);
         }
+        let help = "take it out; or, if the script must have it, add the line 'allow_dangerous_caps = yes'";
+        Err(Complaint::plain(undone).help(help))
     }
 }
 
@@ -168,7 +179,7 @@ mod tests {
 
     #[test]
     fn an_unknown_capability_is_refused_with_the_nearest_or_the_reason() {
-        let text = |name| format!("{:?}", capability(true)(name).unwrap_err());
+        let text = |name| format!("{:?}", capability(true, true)(name).unwrap_err());
         assert!(text("CAP_CHWON").contains("invalid capability 'CAP_CHWON' (expected CAP_*)"));
         assert!(text("CAP_CHWON").contains("did you mean 'CAP_CHOWN'?"));
         assert!(text("cap_kill").contains("did you mean 'CAP_KILL'?"));
@@ -179,10 +190,10 @@ mod tests {
     #[test]
     fn what_undoes_the_confinement_is_taken_only_where_that_is_said() {
         for (name, cost) in DANGEROUS {
-            let refusal = format!("{:?}", capability(false)(name).unwrap_err());
+            let refusal = format!("{:?}", capability(false, true)(name).unwrap_err());
             assert!(refusal.contains(cost) && refusal.contains("allow_dangerous_caps = yes"), "{refusal}");
-            assert!(capability(true)(name).unwrap().is_dangerous());
+            assert!(capability(true, true)(name).unwrap().is_dangerous());
         }
-        assert!(!capability(false)("CAP_CHOWN").unwrap().is_dangerous());
+        assert!(!capability(false, true)("CAP_CHOWN").unwrap().is_dangerous());
     }
 }

@@ -110,7 +110,7 @@ fn rights(c: &Confined) -> Vec<String> {
         row("network", if c.network { "the host's" } else { "none" }),
         row(
             "system calls",
-            if c.syscalls == "off" { "all that end with the run" } else { "all but those that undo a confinement" },
+            if c.syscalls == "off" { "all that stay within the run" } else { "all but those that undo a confinement" },
         ),
     ];
     lines.extend(c.limits.iter().map(limited));
