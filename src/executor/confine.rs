@@ -7,8 +7,9 @@
 //!
 //! 1. it is killed when the monitor ends; is closed to other processes (not dumpable); keeps nothing open but its line to the
 //!    monitor;
-//! 2. takes namespaces of its own for mounts, System V objects and, with `network = no`, network, and makes the mounts private;
-//! 3. prepares the tree (`tree`, which has its own list); hands all of it to the monitor, and stands by.
+//! 2. takes namespaces of its own for System V objects and, with `network = no`, network;
+//! 3. prepares the tree in a namespace of mounts that is locked (`tree`, which has its own list); hands all of it to the monitor,
+//!    with what the next runs of the kind may share, and stands by.
 //!
 //! The monitor (root, the host's namespaces; before its first confined run it takes out of the bounding set, for good, what
 //! no profile of its policy has, and closes itself to other processes):

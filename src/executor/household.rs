@@ -5,15 +5,17 @@
 //! in namespaces of its own, with the tree as far as it is the same for all runs of a kind (`tree`). Nobody else has ever been
 //! in them, and nobody is but the one run that takes them.
 //!
-//! **Invariant:** a spare is used only
+//! What the runs of a kind share of their trees comes along with the first spare, and is kept for those after it.
+//!
+//! **Invariant:** a spare, or what it shares, is used only
 //!
 //! - by an order of its own kind, with the same fence (`fence`), for which the host has the same directories below the private
 //!   places (`kind`): one that was renamed has taken what covered it along;
-//! - if nothing was mounted, unmounted or changed on the host since before it was made. A monitor that waits gives up its spare
-//!   at such a change, so that nothing is kept busy by it;
+//! - if nothing was mounted, unmounted or changed on the host since before it was made. A monitor that waits gives up both
+//!   at such a change, so that nothing is kept busy by them;
 //! - if it lives. Without one that can be used, an order has its own made, in the same way.
 //!
-//! It ends with its monitor, or when it is older than [`AGE`].
+//! Both end with their monitor, and a spare when it is older than [`AGE`].
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -268,6 +270,10 @@ impl Household {
         let Spare { builder, fence, .. } = spare;
         if !wanted && !builder.is_ready() {
             return None;
+        }
+        if !builder.is_ready() {
+            // It gives way to those whom nobody waits for.
+            drop(process::hurry(builder.pid));
         }
         let (init, model) = builder.finish().ok()?;
         if let Some(model) = model {

@@ -2,35 +2,39 @@
 //!
 //! # The order of steps
 //!
-//! What is the same for every run of a kind (`kind`) is made by the first process of the run's namespace ([`prepare`]), in
-//! its own mount namespace, which is private by then, and often before there is an order:
+//! What is the same for every run of a kind (`kind`) and fence (`fence`) is made once for several runs ([`share`]), in a
+//! namespace of mounts in which no run ever is, by the first process of a run's namespace, which leaves it afterwards:
 //!
-//! 1. for a run without `writable`, a copy of the host's `/dev` is taken, while nothing is covered;
-//! 2. a file system in memory is made ready (`workshop`): `/dev`, `/tmp` and `/run` for a run with `writable`, and something
-//!    empty, closed and read-only to hide things behind; it is attached nowhere as a whole;
-//!    the directories and links that lead to the agent's own places are made unmovable (`fence`);
+//! 1. for runs without `writable`, a copy of the host's `/dev` is taken, while nothing is covered;
+//! 2. a file system in memory is made ready (`workshop`) with something empty, closed and read-only to hide things behind; it
+//!    is attached nowhere that anybody could reach. The directories and links that lead to the agent's own places are made
+//!    unmovable (`fence`);
 //! 3. the whole tree gets its properties in one call: no device nodes, no set-user-ID programs (unless the profile says
-//!    `no_new_privileges = no`), and for a run with `writable`, read-only;
-//! 4. the private places are attached, `/dev/pts` and `/proc` are mounted new (`/proc` read-only); the agent's own places are
-//!    hidden;
-//! 5. the whole of it is copied once more, so that the kernel locks each mount to its place ([`lock`]).
+//!    `no_new_privileges = no`), and for runs with `writable`, read-only;
+//! 4. `/proc` and the places that will be private are covered, and the agent's own places hidden.
+//!
+//! For each run ([`prepare`]), by the first process of its namespace and often before there is an order:
+//!
+//! 5. all of that is copied, and the kernel locks each mount of the copy to its place (`sys::locks`). What is mounted over it
+//!    from now on is not locked, and covers nothing but what is closed;
+//! 6. private `/dev`, `/tmp` and `/run` for a run with `writable`, `/dev/pts` and a new `/proc`, which is read-only.
 //!
 //! What the order and its profile say is done by the script's process. Still in the host's mount namespace ([`take`]):
 //!
-//! 6. copies are taken, each with its properties and private: of each writable path, which must exist and in which no
+//! 7. copies are taken, each with its properties and private: of each writable path, which must exist and in which no
 //!    component may be a symbolic link; of what else has to stay (see below). They are of the moment of the order, however
 //!    long ago the rest was made.
 //!
 //! Then, in the run's ([`complete`]):
 //!
-//! 7. the private places are seen to be private still: the host may have renamed what they lie over, and they went with it. The
+//! 8. the private places are seen to be private still: the host may have renamed what they lie over, and they went with it. The
 //!    copies go to their places, and what is not to be written in them is kept (`own`); for a run without `writable`, the
 //!    control groups become read-only;
-//! 8. each of the agent's own places is seen to be hidden still, and one that came since is hidden: last, so that nothing lies
-//!    over them. What was kept or hidden now is locked as well;
-//! 9. the properties are read back.
+//! 9. each of the agent's own places is seen to be hidden still, and one that came since is hidden: last, so that nothing lies
+//!    over them. If anything was kept or hidden now, or if the script may mount, all is locked once more;
+//! 10. the properties are read back.
 //!
-//! **Invariant:** a tree that was prepared is used only while the host's table of mounts is the one that it was made from
+//! **Invariant:** what was made before the order is used only while the host's table of mounts is the one that it was made from
 //! (`household`), and while the host has the same directories below its private places. Files that were made meanwhile show in
 //! it: its mounts are the host's file systems themselves.
 //!
@@ -130,7 +134,7 @@ fn cover(place: &Path, blinds: &Blinds, ahead: bool) -> Result<(), Fault> {
     covered().map_err(|error| Fault::confining("private-places")(error).about(place.display()))
 }
 
-/// Step 6.
+/// Step 7.
 pub(super) fn take(confinement: &Confinement, program: &Path, kind: Kind) -> Result<Vec<Piece>, Fault> {
     let Some(writable) = confinement.writable() else { return Ok(Vec::new()) };
     let mut copies = writable_copies(writable, kind.basic())?;
@@ -138,7 +142,7 @@ pub(super) fn take(confinement: &Confinement, program: &Path, kind: Kind) -> Res
     Ok(copies)
 }
 
-/// Steps 7 to 9. `groups` is where control groups are mounted, if the run is in one.
+/// Steps 8 to 10. `groups` is where control groups are mounted, if the run is in one.
 pub(super) fn complete(
     confinement: &Confinement,
     copies: Vec<Piece>,

@@ -47,8 +47,13 @@ pub(super) enum Numbers {
     },
     /// keyctl(2) with `KEYCTL_JOIN_SESSION_KEYRING` and no name.
     JoinNewSessionKeyring,
-    /// setpriority(2) of this process.
-    Niceness(i32),
+    /// setpriority(2) of a process; 0 is this one.
+    Niceness {
+        /// Which.
+        process: i32,
+        /// From -20, which goes first, to 19.
+        value: i32,
+    },
     /// `sched_setscheduler(2)` of this process, to `SCHED_OTHER`.
     UsualPolicy,
     /// `ioprio_set(2)` of this process, to that which its niceness gives.
@@ -112,7 +117,9 @@ pub(super) fn call(call: Numbers) -> io::Result<i64> {
             (libc::SYS_madvise, [start, size, libc::MADV_DONTNEED.into(), 0, 0])
         }
         Numbers::JoinNewSessionKeyring => (libc::SYS_keyctl, [libc::KEYCTL_JOIN_SESSION_KEYRING.into(), 0, 0, 0, 0]),
-        Numbers::Niceness(value) => (libc::SYS_setpriority, [libc::PRIO_PROCESS.into(), 0, value.into(), 0, 0]),
+        Numbers::Niceness { process, value } => {
+            (libc::SYS_setpriority, [libc::PRIO_PROCESS.into(), process.into(), value.into(), 0, 0])
+        }
         Numbers::UsualPolicy => (libc::SYS_sched_setscheduler, [0, libc::SCHED_OTHER.into(), nothing(), 0, 0]),
         Numbers::NoIoPriority => (libc::SYS_ioprio_set, [IOPRIO_WHO_PROCESS, 0, 0, 0, 0]),
         Numbers::AnyMemory => (libc::SYS_set_mempolicy, [libc::MPOL_DEFAULT.into(), 0, 0, 0, 0]),

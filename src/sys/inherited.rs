@@ -77,7 +77,7 @@ const PRECEDENCE: [Resource; 2] = [Resource::RLIMIT_NICE, Resource::RLIMIT_RTPRI
 pub fn put_right() -> Vec<String> {
     let mut left = Left(Vec::new());
     left.unless("scheduling policy", call(Numbers::UsualPolicy));
-    left.unless("niceness", call(Numbers::Niceness(0)));
+    left.unless("niceness", call(Numbers::Niceness { process: 0, value: 0 }));
     left.unless("i/o priority", call(Numbers::NoIoPriority));
     // Where there is one kind of memory, or a runtime keeps the call away, nobody has set it either.
     drop(call(Numbers::AnyMemory));
@@ -170,7 +170,7 @@ mod tests {
             setrlimit(Resource::RLIMIT_FSIZE, 1 << 20, 1 << 30).unwrap();
             setrlimit(Resource::RLIMIT_STACK, 1 << 20, RLIM_INFINITY).unwrap();
             prctl::set_timerslack(7).unwrap();
-            call(Numbers::Niceness(3)).unwrap();
+            call(Numbers::Niceness { process: 0, value: 3 }).unwrap();
             let told = put_right();
             let limits = [Resource::RLIMIT_FSIZE, Resource::RLIMIT_STACK].map(|limit| getrlimit(limit).unwrap().0);
             let slack = prctl::get_timerslack().unwrap();

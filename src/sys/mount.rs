@@ -249,7 +249,10 @@ impl Tree {
     pub fn copy_bare(opened: impl AsFd) -> io::Result<Self> {
         let from = opened.as_fd().as_raw_fd();
         let copy = |below| open_by(Opening::CopyOfTree { from, below }).map(Self);
-        copy(false).or_else(|error| if error.kind() == io::ErrorKind::InvalidInput { copy(true) } else { Err(error) })
+        match copy(false) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => copy(true),
+            copied => copied,
+        }
     }
 
     /// The processes of this process namespace (proc(5)), in a new file system.
@@ -291,7 +294,8 @@ impl AsFd for Tree {
 /// File systems that live as long as they are mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fresh {
-    /// Files in memory, at most a tenth of the host's and one for each 16 KiB of that (tmpfs(5)); the root directory has mode 0755 and is root's.
+    /// Files in memory, at most a tenth of the host's and one for each 16 KiB of that (tmpfs(5)); the root directory has mode
+    /// 0755 and is root's.
     Memory,
     /// Pseudo-terminals of its own (devpts(5)).
     Terminals,

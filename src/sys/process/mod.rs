@@ -206,7 +206,15 @@ pub fn let_nobody_look() -> io::Result<()> {
 pub fn give_way() -> io::Result<()> {
     /// Half way to the lowest: a tenth of the share of others.
     const NICENESS: i32 = 10;
-    call(Numbers::Niceness(NICENESS)).map(drop)
+    call(Numbers::Niceness { process: 0, value: NICENESS }).map(drop)
+}
+
+/// From now on a child goes first or last as any other process, whatever it gave way to.
+///
+/// # Errors
+/// There is no such process, or no `CAP_SYS_NICE`.
+pub fn hurry(child: Pid) -> io::Result<()> {
+    call(Numbers::Niceness { process: child.as_raw(), value: 0 }).map(drop)
 }
 
 /// This process's id, in its own namespace.

@@ -146,12 +146,13 @@ fn what_lies_between_descriptors_that_are_kept_is_closed() {
         // Closed behind their backs.
         std::mem::forget(all);
         let open = |number: i32| std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok();
-        let left = (0..256).filter(|number| open(*number));
-        let name =
-            |number: i32| numbers.iter().position(|known| *known == number).map_or(-number, |place| 10 + place as i32);
-        left.map(|number| format!("{} ", name(number))).collect()
+        let name = |number: i32| match numbers.iter().position(|known| *known == number) {
+            Some(place) => format!("kept {place}"),
+            None => number.to_string(),
+        };
+        (0..256).filter(|number| open(*number)).map(name).collect::<Vec<_>>().join(", ")
     });
-    assert_eq!(text, "0 -1 -2 11 12 15");
+    assert_eq!(text, "0, 1, 2, kept 1, kept 2, kept 5");
 }
 
 #[test]
