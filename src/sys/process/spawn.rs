@@ -9,6 +9,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -17,6 +18,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{self, Pid};
 
 use super::fault::Fault;
+use super::patience::end_unless_program_within;
 use super::signals::reset_for_exec;
 use super::{fork_for_exec, own_keyring, own_session};
 use crate::sys::call::{Numbers, call};
@@ -66,17 +68,19 @@ pub struct Spawned {
 }
 
 impl Spawn {
-    /// Starts the program; this process's copies of `stdio` are closed.
+    /// Starts the program; this process's copies of `stdio` are closed. Whether the new process has taken all of its `patience`
+    /// and was killed for it: nothing is known then of what it has done to this one's memory, which it had until then.
     ///
     /// **Invariant:** as [`super::fork()`], the caller has one thread.
     ///
     /// # Errors
     /// Out of descriptors or processes. Everything later is a [`super::Failure`].
-    pub fn start(self) -> io::Result<Spawned> {
+    pub fn start(self, patience: Duration) -> io::Result<(Spawned, bool)> {
         let (verdict, failure) = pipe::pipe()?;
-        let parent = unistd::getpid();
-        let pid = fork_for_exec(|| self.become_program(parent, &failure, || Ok(())).report(&failure))?;
-        Ok(Spawned { pid, verdict })
+        let (parent, begun) = (unistd::getpid(), Instant::now());
+        let in_time = || end_unless_program_within(patience).map_err(Fault::at("timer"));
+        let pid = fork_for_exec(|| self.become_program(parent, &failure, in_time).report(&failure))?;
+        Ok((Spawned { pid, verdict }, begun.elapsed() >= patience))
     }
 
     /// The file to execute.

@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 use super::*;
 use crate::sys::file::Identity;
 
+/// Longer than any program here takes to be started, on any machine.
+const PATIENCE: std::time::Duration = std::time::Duration::from_mins(1);
 /// Set in the new process, to the name that was given to [`in_a_process`].
 const ROLE: &str = "CTRL_EXEC_TEST_ROLE";
 /// Separates what the harness prints from what the closure answers.
@@ -98,7 +100,7 @@ fn outcome(change: impl FnOnce(&mut Spawn), script: &str) -> String {
     let (reader, writer) = pipe_pair();
     let mut spawn = shell(script, writer);
     change(&mut spawn);
-    let spawned = spawn.start().unwrap();
+    let (spawned, _) = spawn.start(PATIENCE).unwrap();
     let failure = Failure::read(spawned.verdict).unwrap();
     let printed = std::io::read_to_string(File::from(reader)).unwrap();
     format!("{:?} {:?} {printed}", failure.as_ref().map(Failure::step), wait_for_all())
@@ -259,7 +261,7 @@ fn stopped_processes_are_woken_to_end_by_themselves() {
         adopt_orphans().unwrap();
         let (reader, writer) = pipe_pair();
         let script = "trap 'exit 5' TERM; echo up; kill -STOP $$; while :; do :; done";
-        let spawned = shell(script, writer).start().unwrap();
+        let (spawned, _) = shell(script, writer).start(PATIENCE).unwrap();
         let mut line = [0; 3];
         File::from(reader).read_exact(&mut line).unwrap();
         let stat = || std::fs::read_to_string(format!("/proc/{}/stat", spawned.pid)).unwrap();
