@@ -45,6 +45,7 @@ fn a_script_that_cannot_be_opened_is_given_up_at_its_time_limit() {
         // Others are not held up by it.
         assert_eq!(site.result("ok", &[])["exit"], 0, "{mode:?}");
         has_run_out(&run.end().result());
+        assert!(lease.is_held(), "{mode:?}: it was given up when the file was there");
         let line = site.agent().line_where("exec", |line| line.get("SCRIPT") == Some("held"));
         assert_eq!((line.get("EXIT"), line.get("OUTCOME")), (Some("127"), Some("not-started")), "{mode:?} {line:?}");
         // Nobody is left, not even the monitor whose memory the process had when it was killed.
@@ -69,6 +70,7 @@ fn without_a_time_limit_it_is_given_up_after_half_a_minute() {
                 let run = Background::start(site.control_command(&["--json", "run", "agent1", "held"]));
                 lease.asked();
                 has_run_out(&run.end().result());
+                assert!(lease.is_held(), "{mode:?}: it was given up when the file was there");
                 assert!(before.elapsed() >= Duration::from_secs(29), "{mode:?}: {:?}", before.elapsed());
             });
         }
@@ -87,6 +89,7 @@ fn a_job_that_cannot_be_opened_ends_as_one_that_did_not_start() {
         let ended = caller.ended("r1");
         assert_eq!((&ended["status"], &ended["exit"]), (&json!("done"), &json!(127)), "{mode:?} {ended}");
         assert_eq!(ended["reason"], "could not start: exec: timed out", "{mode:?}");
+        assert!(lease.is_held(), "{mode:?}: it was given up when the file was there");
         lease.give_back();
         caller.accepted("held", "r2");
         assert_eq!(caller.ended("r2")["stdout"], "ran\n");

@@ -39,6 +39,15 @@ impl Lease {
         assert_eq!(self.line(), "asked\n");
     }
 
+    /// Whether the kernel has not taken it away, which leaves one that only keeps writers off: nobody has opened the file.
+    pub(crate) fn is_held(&self) -> bool {
+        let holder = self.holder.id().to_string();
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        let mut lines = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let own = lines.find(|words| words.contains(&"LEASE") && words.contains(&holder.as_str()));
+        own.is_some_and(|words| words.contains(&"BREAKING") || words.contains(&"WRITE"))
+    }
+
     /// Gives it back.
     pub(crate) fn give_back(mut self) {
         drop(self.holder.stdin.take().map(|mut stdin| stdin.write_all(b"\n")));
