@@ -22,7 +22,7 @@ use super::patience::end_unless_program_within;
 use super::signals::reset_for_exec;
 use super::{fork_for_exec, own_keyring, own_session};
 use crate::sys::call::{Numbers, call};
-use crate::sys::file::{self, Identity};
+use crate::sys::file::{self, Identity, Version};
 use crate::sys::pipe;
 
 /// A program to start.
@@ -54,6 +54,8 @@ pub enum Expected {
     Anything,
     /// This file was judged.
     File(Identity),
+    /// This state of a file was judged, since its content was.
+    Unchanged(Version),
     /// There was no file to judge, so none may be executed.
     Nothing,
 }
@@ -131,8 +133,9 @@ impl Spawn {
         if self.expected == Expected::Anything {
             return Ok(());
         }
-        let found = Identity::of(file::path_of(&self.path)).map_err(Fault::at("exec"))?;
-        if self.expected == Expected::File(found) { Ok(()) } else { Err(Fault::at("identity")(Errno::ESTALE)) }
+        let found = Version::of(file::path_of(&self.path)).map_err(Fault::at("exec"))?;
+        let expected = [Expected::File(found.identity()), Expected::Unchanged(found)].contains(&self.expected);
+        if expected { Ok(()) } else { Err(Fault::at("identity")(Errno::ESTALE)) }
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::sys::file::Identity;
+use crate::sys::file::{Access, Identity, Version, overwrite, write_atomic};
 
 /// Longer than any program here takes to be started, on any machine.
 const PATIENCE: std::time::Duration = std::time::Duration::from_mins(1);
@@ -200,6 +200,30 @@ fn another_file_than_the_judged_one_is_not_executed() {
     });
     let refused = "Some(\"identity\") [Exited(127)] ";
     assert_eq!(text, format!("{refused}|{refused}|None [Exited(0)] ran"));
+}
+
+#[test]
+fn a_file_that_was_written_to_since_it_was_judged_is_not_executed() {
+    let text = in_a_process("version", || {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let write = |text: &str| write_atomic(&path, text.as_bytes(), Access::mode(0o755)).unwrap();
+        write("#!/bin/sh\necho one\n");
+        let judged = Version::of(&path).unwrap();
+        let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+        let run = || {
+            let change = |spawn: &mut Spawn| (spawn.path, spawn.expected) = (name.clone(), Expected::Unchanged(judged));
+            outcome(change, "")
+        };
+        let before = run();
+        // The same file, of the same size. The kernel's clock may not have moved on yet.
+        while Version::of(&path).unwrap() == judged {
+            overwrite(&path, b"#!/bin/sh\necho two\n").unwrap();
+        }
+        assert_eq!(Identity::of(&path).unwrap(), judged.identity());
+        format!("{before}|{}", run())
+    });
+    assert_eq!(text, "None [Exited(0)] one\n|Some(\"identity\") [Exited(127)]");
 }
 
 #[test]
