@@ -196,6 +196,15 @@ pub(super) mod tests {
     use super::*;
     use crate::sys::file::{self, Access};
 
+    /// What was printed, on a disk that fails: a file that the kernel reads nothing from, with a true error of a device's.
+    pub(in crate::agent) fn unreadable() -> Printed {
+        let file = std::fs::File::open("/proc/self/mem").unwrap();
+        let source = Arc::new(crate::agent::excerpt::Source::File(file));
+        let stream =
+            || Stream { excerpt: Excerpt::of(Arc::clone(&source), 0, 100_000), truncated: false, lacking: false };
+        Printed { stdout: stream(), stderr: stream(), spool: Arc::new(Spool::new(PathBuf::new())) }
+    }
+
     /// A collector, and its directory.
     pub(in crate::agent) fn collector(limit: usize) -> (Collector, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
