@@ -1,16 +1,13 @@
 //! What `scripts.conf` pins of a script: the content of its file (`sha256=`) and the number of its arguments (`args=`).
 
 use std::io::{BufRead as _, BufReader};
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::harness::background::Background;
 use crate::harness::executor::Mode;
-use crate::harness::lease::Lease;
 use crate::harness::process::{finish, program};
 use crate::harness::{Agent, Site, tls};
 
@@ -145,32 +142,6 @@ fn whoever_exchanges_a_pinned_script_all_the_time_never_has_it_run_and_an_unpinn
         );
         assert!(said.contains(&others), "{said}");
         assert_eq!(said.matches("NOT TRUSTED").count(), 1, "{said}");
-    }
-}
-
-#[test]
-fn a_pinned_script_that_is_exchanged_while_its_content_is_judged_or_behind_that_does_not_run() {
-    for mode in Mode::ALL {
-        let (site, script) = pinned(mode, "max_children = 9");
-        let other = site.agent().write_script("other", "#!/bin/sh\necho other\n");
-        let own = site.agent().root.join("scripts/own");
-        std::fs::copy(&script, &own).unwrap();
-        std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o755)).unwrap();
-        for _ in 0..5 {
-            // It opens for nobody. So the executor has found it, and is about to read it.
-            let mut lease = Lease::on(&script);
-            let run = Background::start(site.control_command(&["--json", "run", "agent1", "x"]));
-            lease.asked();
-            std::fs::hard_link(&other, script.with_extension("new")).unwrap();
-            std::fs::rename(script.with_extension("new"), &script).unwrap();
-            lease.give_back();
-            let result = run.end().result();
-            assert_ne!(result["stdout"], "other\n", "{mode:?}");
-            assert_ne!(result["exit"], 0, "{mode:?} {result}");
-            std::fs::copy(&own, script.with_extension("new")).unwrap();
-            std::fs::rename(script.with_extension("new"), &script).unwrap();
-        }
-        assert_eq!(site.result("x", &[])["stdout"], "ran\n", "{mode:?}");
     }
 }
 
