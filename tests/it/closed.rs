@@ -11,7 +11,7 @@ use crate::harness::{Agent, Site, eventually, host};
 
 /// Tries everything on each of the processes that it is given, and says for each what has worked. Without any, on all that it
 /// sees but itself. First it says which capabilities it has.
-const PROBE: &str = r##"
+const PROBE: &str = r#"
 use POSIX; my $machine = (POSIX::uname())[4];
 my ($ptrace, $readv) = $machine eq "x86_64" ? (101, 310) : (117, 270);
 open(my $own, "<", "/proc/self/status") or die; print grep { /^CapEff/ } <$own>;
@@ -36,7 +36,7 @@ for my $pid (@ARGV ? @ARGV : @all) {
     push @can, "trace" if syscall($ptrace, 0x4206, $pid, 0, 0) == 0;
     my %seen; print join(" ", "$pid:", grep { !$seen{$_}++ } @can), "\n";
 }
-"##;
+"#;
 
 /// Who tries: the agent's account, that of its scripts, and a root without capabilities.
 const ACCOUNTS: [u32; 3] = [65_534, 1, 0];

@@ -9,10 +9,10 @@ use crate::harness::audit::Line;
 struct Disk(std::path::PathBuf);
 
 impl Disk {
-    fn on(site: &Site, size: usize) -> Self {
+    fn on(site: &Site, bytes: usize) -> Self {
         let place = site.agent().root.join("var/lib/ctrl-exec-agent/runs");
         std::fs::create_dir_all(&place).unwrap();
-        let options = format!("size={size},mode=0750,uid=65534,gid=65534");
+        let options = format!("size={bytes},mode=0750,uid=65534,gid=65534");
         mount(Some("none"), &place, Some("tmpfs"), MsFlags::empty(), Some(options.as_str())).unwrap();
         Self(place)
     }
