@@ -86,6 +86,13 @@ impl Drop for Impostor {
     }
 }
 
+/// How many connections a test opens at once that usually opens so many: fewer where the host's hard limit on descriptors, which
+/// nobody here may be able to raise, has the agent let fewer in. Of an address it takes a 32nd of them for handshakes.
+pub(crate) fn at_once(usual: usize) -> usize {
+    let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
+    usual.min(usize::try_from(hard / 40).unwrap_or(usize::MAX))
+}
+
 /// A port that nobody has and that the kernel gives to nobody who does not ask for it: a daemon that is started at it again
 /// finds it free, and where no daemon is, none comes.
 pub(crate) fn own_port() -> u16 {
