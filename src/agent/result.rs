@@ -129,15 +129,15 @@ fn whole((status, file): (JobStatus, File), words: Words, spool: Spool) -> Resul
     static TOLD_ANEW: Mutex<()> = Mutex::new(());
     let source = Source::File(file);
     let size = source.length()?;
-    if words.knows(status) {
+    if Words::are_on_file(status) {
         return Large::raw(Excerpt::of(Arc::new(source), 0, size));
     }
     let _turn = TOLD_ANEW.lock().unwrap_or_else(PoisonError::into_inner);
     let bytes = read(&source, 0, usize::try_from(size).unwrap_or(usize::MAX))?;
     let malformed = |source| StoreError::Malformed { path: "a job's record".into(), source };
-    let record = serde_json::from_slice(&bytes).map_err(malformed)?;
+    let record: JobRecord = serde_json::from_slice(&bytes).map_err(malformed)?;
     drop(bytes);
-    let told = serde_json::to_vec(&words.tell(record)).map_err(malformed)?;
+    let told = serde_json::to_vec(&words.tell(record.as_meant())).map_err(malformed)?;
     Large::raw(spool.keep(told)?)
 }
 

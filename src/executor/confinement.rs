@@ -287,7 +287,7 @@ pub(super) mod tests {
             }
         }
 
-        fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {
+        fn resolve_trusted(&self, path: &Path, _: Option<Uid>) -> Result<Resolved, TrustError> {
             self.resolve(path).map_err(|error| FileError::new(path, "open", error).into())
         }
 

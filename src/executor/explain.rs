@@ -16,11 +16,12 @@ use super::kind;
 use super::limits;
 use super::offer::{self, Offer};
 use super::pins::Content;
-use super::policy::{Paths, Policy};
+use super::policy::{Keepers, Paths, Policy};
 use crate::conf::Account;
 use crate::conf::agent::{Loaded, Profile, Syscalls};
 use crate::conf::scripts::Entry;
 use crate::sys::file::{Led, Resolved, TrustError};
+use crate::sys::user::Uid;
 use crate::wire::explanation::{Confined, Limit, Line, Means, Surroundings};
 use crate::wire::hex;
 use crate::wire::order::Order;
@@ -122,8 +123,8 @@ impl HostFacts for Noting<'_> {
         self.noted(path, self.facts.resolve(path))
     }
 
-    fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {
-        let found = self.facts.resolve_trusted(path);
+    fn resolve_trusted(&self, path: &Path, besides: Option<Uid>) -> Result<Resolved, TrustError> {
+        let found = self.facts.resolve_trusted(path, besides);
         let denied = matches!(&found, Err(TrustError::File(error)) if error.is_permission_denied());
         self.note(path, denied);
         found
@@ -186,10 +187,15 @@ impl About<'_> {
     }
 
     fn passing_place(&self) -> String {
-        let trust = match self.files.policy.paths {
-            Paths::Trusted => "root alone can have put the file there",
-            Paths::AnyAsRoot => "trusted_paths is off: others than root may have put the file there",
-            Paths::Any => "the executor has no rights of its own, so anybody may have put the file there",
+        let paths = self.files.policy.paths;
+        let script = self.files.policy.scripts.get(self.order.script());
+        let trust = match (script.map_or(Keepers::Anybody, |script| script.keepers(paths)), paths) {
+            (Keepers::Root, _) => "root alone can have put the file there",
+            (Keepers::RootAnd(_), _) => "root and the agent's own account alone can have put the file there",
+            (Keepers::Anybody, Paths::Any { .. }) => {
+                "the executor has no rights of its own, so anybody may have put the file there"
+            }
+            (Keepers::Anybody, _) => "trusted_paths is off: others than root may have put the file there",
         };
         let within = if self.files.policy.script_dirs.is_some() { "; it is in script_dirs" } else { "" };
         format!("{trust}{within}")

@@ -23,11 +23,11 @@ pub trait HostFacts {
     /// There is none, or it cannot be looked at.
     fn resolve(&self, path: &Path) -> io::Result<Resolved>;
 
-    /// The same, if root alone can have put it there.
+    /// The same, if root alone can have put it there, or one account besides.
     ///
     /// # Errors
     /// There is none, or what is wrong with it or a directory on the way.
-    fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError>;
+    fn resolve_trusted(&self, path: &Path, besides: Option<Uid>) -> Result<Resolved, TrustError>;
 
     /// Where one of the agent's own places is now. The agent may write to the directories above some of them, so it must
     /// not be the agent who says where they lead: it would choose what no script sees.
@@ -71,8 +71,8 @@ impl HostFacts for OnDisk {
         file::resolve(path)
     }
 
-    fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {
-        file::resolve_trusted(path)
+    fn resolve_trusted(&self, path: &Path, besides: Option<Uid>) -> Result<Resolved, TrustError> {
+        besides.map_or_else(|| file::resolve_trusted(path), |own| file::resolve_kept_by(path, own))
     }
 
     fn place(&self, path: &Path) -> io::Result<Led> {
@@ -154,8 +154,8 @@ impl HostFacts for Remembered {
         Ok(known.insert(found).clone())
     }
 
-    fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {
-        OnDisk.resolve_trusted(path)
+    fn resolve_trusted(&self, path: &Path, besides: Option<Uid>) -> Result<Resolved, TrustError> {
+        OnDisk.resolve_trusted(path, besides)
     }
 
     fn place(&self, path: &Path) -> io::Result<Led> {

@@ -58,7 +58,7 @@ pub use intake::{Asked, Intake, Job, take as take_order};
 pub use monitor::busy;
 pub use offer::{Offer, Shared, lacking, linked, owners, shared};
 pub use pins::{Content, Pins};
-pub use policy::{Paths, Policy, ProfileLimits, Rights, Script};
+pub use policy::{Paths, Policy, ProfileLimits, Rights, Script, doubt};
 pub use resolve::resolve;
 pub use serve::{Door, Load, ServeError, serve_own, serve_private, serve_socket};
 pub use succession::{Succession, asked};

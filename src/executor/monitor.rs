@@ -228,6 +228,7 @@ fn start(plan: &Plan, stdio: [OwnedFd; 3], kept: Kept<'_>) -> Result<(Spawned, O
         directory: "/".into(),
         umask: 0o022,
     };
+    let patience = plan.time_limit().unwrap_or(confine::PATIENCE).min(confine::PATIENCE);
     let Some(confinement) = plan.confinement() else {
         // **Invariant:** nothing runs as root by accident.
         if user::is_root() {
@@ -236,7 +237,11 @@ fn start(plan: &Plan, stdio: [OwnedFd; 3], kept: Kept<'_>) -> Result<(Spawned, O
         }
         // Who is confined falls to the first process of its namespace, and to nobody outside.
         process::adopt_orphans().map_err(|error| not_started("monitor", &error))?;
-        return spawn.start().map(|spawned| (spawned, None)).map_err(|error| not_started("fork", &error));
+        let (spawned, late) = spawn.start(patience).map_err(|error| not_started("fork", &error))?;
+        if late {
+            kept.household.spoil();
+        }
+        return Ok((spawned, None));
     };
     let spawn = Spawn {
         environment: traced(environment_of(confinement), plan.trace()),
@@ -246,7 +251,6 @@ fn start(plan: &Plan, stdio: [OwnedFd; 3], kept: Kept<'_>) -> Result<(Spawned, O
         umask: confinement.profile().umask,
         ..spawn
     };
-    let patience = plan.time_limit().unwrap_or(confine::PATIENCE).min(confine::PATIENCE);
     let outside = Outside { patience, ..kept.outside };
     confine::start(confinement, &spawn, outside, kept.household).map(|(spawned, space)| (spawned, Some(space)))
 }

@@ -138,7 +138,7 @@ impl<'a> Supervision<'a> {
     /// Exec has succeeded, and is reported, or failed, and is the outcome.
     fn learn_verdict(&mut self, connection: &OwnedFd) -> Option<Outcome> {
         let failure = match Failure::read(self.verdict.take()?) {
-            Ok(None) if self.space.as_ref().is_some_and(Space::was_late) => {
+            Ok(None) if self.was_late() => {
                 return Some(not_started("exec", &io::ErrorKind::TimedOut.into()));
             }
             Ok(None) => {
@@ -156,6 +156,11 @@ impl<'a> Supervision<'a> {
             return Some(Outcome::NotConfined { step, reason: failure.to_string() });
         }
         Some(Outcome::NotStarted { step, reason: explain(&failure, self.plan) })
+    }
+
+    /// Whether the script's process had no time left to become its program.
+    fn was_late(&self) -> bool {
+        self.space.as_ref().map_or_else(|| self.household.is_spoilt(), Space::was_late)
     }
 
     const fn start(&self) -> Report {

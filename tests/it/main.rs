@@ -12,6 +12,7 @@
 
 mod audit;
 mod capabilities;
+mod closed;
 mod contract;
 mod crash;
 mod deadlines;
@@ -68,6 +69,7 @@ mod serve;
 mod setup;
 mod shares;
 mod spare;
+mod stalled;
 mod stream;
 mod stuck_log;
 mod trace;

@@ -14,7 +14,6 @@ use crate::wire::causes;
 
 /// Whether every script can run.
 pub(super) fn scripts(kinship: &Kinship, loaded: &Loaded) -> bool {
-    let judged = kinship.applies_profiles() && *loaded.settings.trusted_paths;
     let mut good = true;
     for entry in loaded.allowlist.iter() {
         let mark = if !entry.is_within(loaded.settings.script_dirs.as_deref()) {
@@ -23,10 +22,10 @@ pub(super) fn scripts(kinship: &Kinship, loaded: &Loaded) -> bool {
             "NOT EXECUTABLE"
         } else if let Some(why) = unstartable(entry, &loaded.settings) {
             &format!("CANNOT START: {why}")
+        } else if let Some(why) = executor::doubt(entry, &loaded.settings, kinship.applies_profiles()) {
+            &format!("NOT TRUSTED: {}", causes::on_one_line(&why))
         } else if changed(entry) {
             "CHANGED: not the file that sha256= pins"
-        } else if let Some(why) = doubt(entry).filter(|_| judged) {
-            &format!("NOT TRUSTED: {why}")
         } else {
             "ok"
         };
@@ -41,11 +40,6 @@ pub(super) fn scripts(kinship: &Kinship, loaded: &Loaded) -> bool {
 fn unstartable(entry: &Entry, settings: &Settings) -> Option<String> {
     let profile = settings.profiles.get(entry.profile());
     executor::unstartable(entry.path(), profile.map_or(Path::new("/"), |profile| &profile.working_directory))
-}
-
-/// Why a root executor would not trust the file.
-fn doubt(entry: &Entry) -> Option<String> {
-    file::resolve_trusted(entry.path()).err().map(|error| causes::on_one_line(&error))
 }
 
 /// Whether the file is another than the pinned one. What this account may not read, only the executor can compare.

@@ -1,13 +1,15 @@
 //! A script that is this test binary, and tries what it is told to: what a shell has no word for.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -111,9 +113,39 @@ fn open_files(most: usize) -> io::Result<()> {
     (before..most).map(|_| File::open("/dev/null")).collect::<io::Result<Vec<_>>>().map(drop)
 }
 
+/// This binary where every account can execute it: a copy, if it was built in a directory that is closed to others.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<(PathBuf, Option<Child>)> = OnceLock::new();
+    let (path, _) = BINARY.get_or_init(|| {
+        let own = std::env::current_exe().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        if mode(&own) & 0o5 == 0o5 && own.ancestors().skip(1).all(|above| mode(above) & 0o1 != 0) {
+            return (own, None);
+        }
+        let (path, keeper) = copied(&own);
+        (path, Some(keeper))
+    });
+    path
+}
+
+/// A copy, and a process that takes it away when this one ends, however that comes: it waits for the end of its standard input.
+/// Another process makes it: while this one had it open for writing, a fork elsewhere could keep it so, and exec would fail.
+fn copied(own: &Path) -> (PathBuf, Child) {
+    let place = tempfile::tempdir_in("/var/lib").unwrap().keep();
+    fs::set_permissions(&place, PermissionsExt::from_mode(0o755)).unwrap();
+    let words = "install -m 755 \"$1\" \"$2/unit\" && echo; cat > /dev/null; rm -rf \"$2\"";
+    #[expect(clippy::disallowed_methods, reason = "a process that writes what this one must not have open")]
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", words, "sh"]).args([own, &place]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut keeper = command.spawn().unwrap();
+    // The line that says that it is there.
+    keeper.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+    (place.join("unit"), keeper)
+}
+
 /// A shell's words that make its own process one that tries these.
 pub(super) fn become_one(attempts: &[&str]) -> String {
-    let binary = std::env::current_exe().unwrap();
+    let binary = binary();
     let role = "executor::tests::attempts::attempts_role --exact --nocapture --test-threads=1";
     format!("export {ATTEMPTS}='{}'; exec {} {role}", attempts.join(";"), binary.display())
 }

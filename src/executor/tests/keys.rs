@@ -3,7 +3,10 @@
 //! a key without such twins fails the test.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
+use std::process::Command;
 use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
 
 use super::attempts::tries;
 use super::harness::{Executor, order};
@@ -292,24 +295,32 @@ const SCRIPT: &str = "#!/bin/sh\necho seen $#\n";
 const DIGEST: &str = "7efe82ad0900fc2deae2c74e22ce23413a1b06c6953f75c16a90b20f9a1bb56b";
 const OTHER_DIGEST: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
-/// An executor that has a script `x` listed with this word beside its path, and an account for each of two profiles.
-fn listing(word: &str, script: &str) -> Executor {
+/// An executor that has a script `x` listed with this word beside its path, and an account for each of two profiles; and the
+/// script's directory, where nobody else can put one.
+fn listing(word: &str, script: &str) -> (Executor, TempDir) {
     let profile = "run_as = nobody\n[profile strong]\nrun_as = root";
-    let executor = Executor::spawn_listing(&[], &format!("x = {{}}/open/x {word}\n"), profile);
+    let place = tempfile::tempdir_in("/var/lib").unwrap();
+    std::fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let path = place.path().join("x");
+    let executor = Executor::spawn_listing(&[], &format!("x = {} {word}\n", path.display()), profile);
     assert_eq!(executor.answer(), Reloaded::Done);
-    executor.script("open/x", &script.replace("{}/", executor.path("").to_str().unwrap()));
-    executor
+    let script = executor.script("x", &script.replace("{}/", executor.path("").to_str().unwrap()));
+    // By another process, as it was written.
+    #[expect(clippy::disallowed_methods, reason = "a process that writes what this one must not have open")]
+    let moved = Command::new("mv").args([&script, &path]).status();
+    assert!(moved.unwrap().success());
+    (executor, place)
 }
 
 fn listed_and_reading_a_file_of_roots(word: &str) -> Came {
-    let executor = listing(word, "#!/bin/sh\ncat {}/other/x 2>&1\n");
+    let (executor, _place) = listing(word, "#!/bin/sh\ncat {}/other/x 2>&1\n");
     of_roots(&executor);
     let (_, out, _) = executor.run(&order("x", &[], Mode::Attached)).finish();
     told(&out, "Permission denied", "seen")
 }
 
 fn listed_and_run(word: &str) -> Came {
-    let executor = listing(word, SCRIPT);
+    let (executor, _place) = listing(word, SCRIPT);
     match executor.run(&order("x", &["an argument"], Mode::Attached)).finish() {
         (Outcome::Refused(refusal), out, _) if out.is_empty() => {
             let code = if word.starts_with("args") { "arguments-count" } else { "script-changed" };

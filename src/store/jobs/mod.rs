@@ -141,7 +141,7 @@ enum Part {
     Stderr,
     Status,
     Cancel,
-    /// Empty, and there where the record says [`JobStatus::Lost`]: so those are counted without reading a record.
+    /// Empty, and there where the record means [`JobStatus::Lost`]: so those are counted without reading a record.
     Lost,
 }
 
@@ -257,7 +257,10 @@ impl Jobs {
     pub fn whole(&self, key: &Key) -> Result<Option<JobRecord>, StoreError> {
         let path = self.path(key, Part::Record);
         match file::read_bounded(&path, RECORD) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| StoreError::Malformed { path, source }),
+            Ok(bytes) => {
+                let read: Result<JobRecord, _> = serde_json::from_slice(&bytes);
+                read.map(|record| Some(record.as_meant())).map_err(|source| StoreError::Malformed { path, source })
+            }
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
         }

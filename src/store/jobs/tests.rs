@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::*;
 use crate::wire::outcome::Outcome;
+use crate::wire::run::Output;
 
 const LIMITS: Limits = Limits { age: RETENTION, bytes: 1 << 20 };
 
@@ -95,6 +96,37 @@ fn a_line_that_is_not_whole_is_no_outcome() {
         close(&jobs, "a", job);
         let lost = look(&jobs, "a");
         assert_eq!((lost.status, lost.exit, lost.stdout.as_deref()), (JobStatus::Lost, Some(-1), Some("")), "{text:?}");
+    }
+}
+
+#[test]
+fn a_lost_job_stands_on_file_in_words_of_the_original_and_is_read_as_it_is_meant() {
+    for (printed, kept, said) in [
+        (&b""[..], &b""[..], "ctrl-exec-agent: "),
+        (b"half", b"half", "half\nctrl-exec-agent: "),
+        (b"whole\n", b"whole\n", "whole\nctrl-exec-agent: "),
+        (b"0123456789\n", b"0123456789", "0123456789\nctrl-exec-agent: "),
+        (b"\xffx\n", b"\xffx\n", "\u{FFFD}x\nctrl-exec-agent: "),
+    ] {
+        let (_dir, jobs) = store();
+        let mut job = accepted(&jobs, "a", "x");
+        job.stderr.write_all(printed).unwrap();
+        close(&jobs, "a", job);
+        let lost = look(&jobs, "a");
+        assert_eq!(lost.status, JobStatus::Lost);
+        let stderr =
+            Output { text: lost.stderr.clone().unwrap(), base64: lost.stderr_base64.clone(), truncated: false };
+        assert_eq!(stderr.into_bytes(), kept);
+        let text = file::read_bounded(&jobs.path(&key("a"), Part::Record), 4096).unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        // All that the original's agent looks at, and all that its dispatcher keeps.
+        assert_eq!(
+            (&record["status"], &record["exit"], &record["owner"]),
+            (&"done".into(), &(-1).into(), &"control".into())
+        );
+        assert!(record["stderr"].as_str().is_some_and(|stderr| stderr.starts_with(said)), "{record}");
+        let told = serde_json::to_value(lost.in_words_of_the_original()).unwrap();
+        assert_eq!(told, record, "in the answer as on file");
     }
 }
 

@@ -9,6 +9,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -17,10 +18,11 @@ use nix::sys::stat::Mode;
 use nix::unistd::{self, Pid};
 
 use super::fault::Fault;
+use super::patience::end_unless_program_within;
 use super::signals::reset_for_exec;
 use super::{fork_for_exec, own_keyring, own_session};
 use crate::sys::call::{Numbers, call};
-use crate::sys::file::{self, Identity};
+use crate::sys::file::{self, Identity, Version};
 use crate::sys::pipe;
 
 /// A program to start.
@@ -52,6 +54,8 @@ pub enum Expected {
     Anything,
     /// This file was judged.
     File(Identity),
+    /// This state of a file was judged, since its content was.
+    Unchanged(Version),
     /// There was no file to judge, so none may be executed.
     Nothing,
 }
@@ -66,17 +70,19 @@ pub struct Spawned {
 }
 
 impl Spawn {
-    /// Starts the program; this process's copies of `stdio` are closed.
+    /// Starts the program; this process's copies of `stdio` are closed. Whether the new process has taken all of its `patience`
+    /// and was killed for it: nothing is known then of what it has done to this one's memory, which it had until then.
     ///
     /// **Invariant:** as [`super::fork()`], the caller has one thread.
     ///
     /// # Errors
     /// Out of descriptors or processes. Everything later is a [`super::Failure`].
-    pub fn start(self) -> io::Result<Spawned> {
+    pub fn start(self, patience: Duration) -> io::Result<(Spawned, bool)> {
         let (verdict, failure) = pipe::pipe()?;
-        let parent = unistd::getpid();
-        let pid = fork_for_exec(|| self.become_program(parent, &failure, || Ok(())).report(&failure))?;
-        Ok(Spawned { pid, verdict })
+        let (parent, begun) = (unistd::getpid(), Instant::now());
+        let in_time = || end_unless_program_within(patience).map_err(Fault::at("timer"));
+        let pid = fork_for_exec(|| self.become_program(parent, &failure, in_time).report(&failure))?;
+        Ok((Spawned { pid, verdict }, begun.elapsed() >= patience))
     }
 
     /// The file to execute.
@@ -127,8 +133,9 @@ impl Spawn {
         if self.expected == Expected::Anything {
             return Ok(());
         }
-        let found = Identity::of(file::path_of(&self.path)).map_err(Fault::at("exec"))?;
-        if self.expected == Expected::File(found) { Ok(()) } else { Err(Fault::at("identity")(Errno::ESTALE)) }
+        let found = Version::of(file::path_of(&self.path)).map_err(Fault::at("exec"))?;
+        let expected = [Expected::File(found.identity()), Expected::Unchanged(found)].contains(&self.expected);
+        if expected { Ok(()) } else { Err(Fault::at("identity")(Errno::ESTALE)) }
     }
 }
 

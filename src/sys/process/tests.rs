@@ -7,8 +7,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::sys::file::Identity;
+use crate::sys::file::{Access, Identity, Version, overwrite, write_atomic};
 
+/// Longer than any program here takes to be started, on any machine.
+const PATIENCE: std::time::Duration = std::time::Duration::from_mins(1);
 /// Set in the new process, to the name that was given to [`in_a_process`].
 const ROLE: &str = "CTRL_EXEC_TEST_ROLE";
 /// Separates what the harness prints from what the closure answers.
@@ -98,7 +100,7 @@ fn outcome(change: impl FnOnce(&mut Spawn), script: &str) -> String {
     let (reader, writer) = pipe_pair();
     let mut spawn = shell(script, writer);
     change(&mut spawn);
-    let spawned = spawn.start().unwrap();
+    let (spawned, _) = spawn.start(PATIENCE).unwrap();
     let failure = Failure::read(spawned.verdict).unwrap();
     let printed = std::io::read_to_string(File::from(reader)).unwrap();
     format!("{:?} {:?} {printed}", failure.as_ref().map(Failure::step), wait_for_all())
@@ -221,6 +223,30 @@ fn another_file_than_the_judged_one_is_not_executed() {
 }
 
 #[test]
+fn a_file_that_was_written_to_since_it_was_judged_is_not_executed() {
+    let text = in_a_process("version", || {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let write = |text: &str| write_atomic(&path, text.as_bytes(), Access::mode(0o755)).unwrap();
+        write("#!/bin/sh\necho one\n");
+        let judged = Version::of(&path).unwrap();
+        let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+        let run = || {
+            let change = |spawn: &mut Spawn| (spawn.path, spawn.expected) = (name.clone(), Expected::Unchanged(judged));
+            outcome(change, "")
+        };
+        let before = run();
+        // The same file, of the same size. The kernel's clock may not have moved on yet.
+        while Version::of(&path).unwrap() == judged {
+            overwrite(&path, b"#!/bin/sh\necho two\n").unwrap();
+        }
+        assert_eq!(Identity::of(&path).unwrap(), judged.identity());
+        format!("{before}|{}", run())
+    });
+    assert_eq!(text, "None [Exited(0)] one\n|Some(\"identity\") [Exited(127)]");
+}
+
+#[test]
 fn a_chain_of_sessions_is_killed_to_the_last_member() {
     let text = in_a_process("chain", || {
         adopt_orphans().unwrap();
@@ -279,7 +305,7 @@ fn stopped_processes_are_woken_to_end_by_themselves() {
         adopt_orphans().unwrap();
         let (reader, writer) = pipe_pair();
         let script = "trap 'exit 5' TERM; echo up; kill -STOP $$; while :; do :; done";
-        let spawned = shell(script, writer).start().unwrap();
+        let (spawned, _) = shell(script, writer).start(PATIENCE).unwrap();
         let mut line = [0; 3];
         File::from(reader).read_exact(&mut line).unwrap();
         let stat = || std::fs::read_to_string(format!("/proc/{}/stat", spawned.pid)).unwrap();

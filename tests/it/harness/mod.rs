@@ -11,6 +11,7 @@ pub(crate) mod host;
 pub(crate) mod http;
 pub(crate) mod impostor;
 pub(crate) mod late;
+pub(crate) mod lease;
 pub(crate) mod log;
 pub(crate) mod notify;
 pub(crate) mod openmetrics;
