@@ -3,6 +3,8 @@
 //! The order of steps is what makes it so: the record and the job's files; the order, with the locks; the answer. A
 //! caller that goes away in between changes nothing.
 
+use std::fs::File;
+use std::io;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -78,16 +80,18 @@ impl Step {
     }
 
     async fn give(self, job: NewJob) -> Taken {
+        // By which it is known, should nothing come of it.
+        let stdout = job.stdout.try_clone();
         match self.order(job).await {
             Ok(Some(Outcome::Refused(refusal))) => {
                 let reply = self.call.refused(&refusal);
-                Err(self.discard(&reply).await)
+                Err(self.discard(stdout, &reply).await)
             }
             // Running; or ended already, which its record will tell.
             Ok(_) => Ok(self.accepted()),
             Err(error @ OrderError::Unreachable(_)) => {
                 let reply = self.failed(&error);
-                Err(self.discard(&reply).await)
+                Err(self.discard(stdout, &reply).await)
             }
             Err(error) => self.unheard(&error).await,
         }
@@ -126,9 +130,11 @@ impl Step {
     }
 
     /// Takes the record back: nothing has run.
-    async fn discard(&self, reply: &Reply) -> Answer {
+    async fn discard(&self, stdout: io::Result<File>, reply: &Reply) -> Answer {
         let key = self.key.clone();
-        if let Err(error) = jobs::work(&self.store, move |jobs| jobs.discard(&key)).await {
+        // Without it, the record says one day that nobody knows how the job ended.
+        let Ok(stdout) = stdout else { return reply.answer() };
+        if let Err(error) = jobs::work(&self.store, move |jobs| jobs.discard(&key, &stdout)).await {
             store_failed(&self.call.agent, &self.key, self.call.peer.trace(), &error);
         }
         reply.answer()

@@ -132,7 +132,7 @@ impl Jobs {
     }
 
     /// Whether a job of ours runs this script.
-    fn runs(&self, script: &str) -> Result<bool, StoreError> {
+    pub(super) fn runs(&self, script: &str) -> Result<bool, StoreError> {
         for (key, parts) in self.entries()? {
             if parts.contains(&Part::Status)
                 && self.is_alive(&key)?

@@ -115,10 +115,83 @@ fn script_and_request_id_are_busy_while_the_job_lives() {
 #[test]
 fn a_job_that_was_taken_back_leaves_nothing() {
     let (_dir, jobs) = store();
-    close(&jobs, "a", accepted(&jobs, "a", "x"));
-    jobs.discard(&key("a")).unwrap();
+    let job = accepted(&jobs, "a", "x");
+    let stdout = job.stdout.try_clone().unwrap();
+    close(&jobs, "a", job);
+    jobs.discard(&key("a"), &stdout).unwrap();
     assert_eq!(parts(&jobs, "a"), []);
     assert!(jobs.look(&key("a"), SystemTime::now()).unwrap().is_none());
+    jobs.discard(&key("a"), &stdout).unwrap();
+}
+
+#[test]
+fn a_job_that_was_taken_back_takes_no_other_with_it_that_has_its_request_id() {
+    let (_dir, jobs) = store();
+    let first = accepted(&jobs, "a", "x");
+    let stdout = first.stdout.try_clone().unwrap();
+    // As the monitor that refuses it does, before the front-end hears of that.
+    close(&jobs, "a", first);
+    let second = accepted(&jobs, "a", "y");
+    jobs.discard(&key("a"), &stdout).unwrap();
+    assert_eq!(parts(&jobs, "a"), RUNNING);
+    end(&jobs, "a", second, &Outcome::Exited { code: 4 });
+    assert_eq!(look(&jobs, "a").exit, Some(4));
+}
+
+#[test]
+fn a_lock_that_no_job_has_any_more_makes_no_script_busy() {
+    let (_dir, jobs) = store();
+    let NewJob { status, lock, .. } = accepted(&jobs, "a", "x");
+    drop(status);
+    let lost = || look(&jobs, "a").status == JobStatus::Lost;
+    while !lost() {
+        std::thread::yield_now();
+    }
+    let other = Key { owner: DispatcherId::parse("other").unwrap(), id: RequestId::parse("b").unwrap() };
+    std::thread::scope(|scope| {
+        let next =
+            scope.spawn(|| jobs.submit(&other, &ScriptName::parse("x").unwrap(), "2026-11-22T10:00:00Z").unwrap());
+        // Until it has found the lock held.
+        let has_come = || {
+            jobs.dir.join("other").exists() && file::is_locked(&jobs.dir.join(".locks/.store")).unwrap() == Some(false)
+        };
+        while !has_come() {
+            std::thread::yield_now();
+        }
+        drop(lock);
+        assert!(matches!(next.join().unwrap(), Submission::Accepted(_)));
+    });
+}
+
+#[test]
+fn a_lock_that_somebody_else_keeps_makes_its_script_busy() {
+    let (_dir, jobs) = store();
+    let NewJob { status, lock: _lock, .. } = accepted(&jobs, "a", "x");
+    drop(status);
+    while jobs.is_alive(&key("a")).unwrap() {
+        std::thread::yield_now();
+    }
+    assert!(matches!(submit(&jobs, "b", "x"), Submission::Busy));
+    assert!(matches!(submit(&jobs, "b", "y"), Submission::Accepted(_)));
+}
+
+#[test]
+fn whoever_looks_at_jobs_disturbs_no_submission() {
+    let (_dir, jobs) = store();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    let _ = jobs.is_alive(&key("a")).unwrap();
+                }
+            });
+        }
+        for _ in 0..300 {
+            close(&jobs, "a", accepted(&jobs, "a", "x"));
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
 }
 
 #[test]
