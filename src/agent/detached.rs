@@ -27,7 +27,6 @@ use crate::wire::causes;
 use crate::wire::order::Order;
 use crate::wire::outcome::{OUTCOME_UNKNOWN, Outcome};
 use crate::wire::run::RunReply;
-use crate::wire::stamp;
 
 /// How long a job of which nothing was heard may keep its lock, and how often it is looked at.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -69,8 +68,7 @@ type Taken = Result<Answer, Answer>;
 impl Step {
     async fn take(self) -> Taken {
         let (key, script) = (self.key.clone(), self.order.script().clone());
-        let started = stamp::utc(clock::unix_now());
-        let submitted = jobs::work(&self.store, move |jobs| jobs.submit(&key, &script, &started)).await;
+        let submitted = jobs::work(&self.store, move |jobs| jobs.submit(&key, &script, clock::now())).await;
         match submitted {
             Ok(Submission::Accepted(job)) => self.give(job).await,
             Ok(Submission::Busy) => Err(self.busy("script-already-running", "script already running")),

@@ -24,7 +24,7 @@ use std::io::{BufReader, Read as _};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 pub use census::Census;
 pub use record::{JobRecord, JobStatus};
@@ -202,9 +202,9 @@ impl Jobs {
         Ok(file::could_fill_dir(&self.dir.join(".locks"))?)
     }
 
-    /// Accepts a job, unless its script or its request id is busy. A finished job of the same owner and id is replaced,
-    /// as by the original.
-    pub fn submit(&self, key: &Key, script: &ScriptName, started: &str) -> Result<Submission, StoreError> {
+    /// Accepts a job that starts `now`, unless its script or its request id is busy. A finished job of the same owner and id
+    /// is replaced, as by the original; where nobody has asked for its end yet, that is told first.
+    pub fn submit(&self, key: &Key, script: &ScriptName, now: SystemTime) -> Result<Submission, StoreError> {
         let until = Instant::now() + PATIENCE;
         let (store, lock) = loop {
             let store = self.lock()?;
@@ -223,11 +223,14 @@ impl Jobs {
             drop(store);
             std::thread::sleep(PAUSE);
         };
-        self.remove(key)?;
+        match self.settle(key, now) {
+            Ok(_) | Err(StoreError::Malformed { .. }) => self.remove(key)?,
+            Err(error) => return Err(error),
+        }
         let job = self.files(key, lock)?;
         // From here on the job's own lock keeps others away, and they need not wait for the disk.
         drop(store);
-        self.write(key, &JobRecord::running(key.id.as_str(), script.as_str(), key.owner.as_str(), started))?;
+        self.write(key, &JobRecord::running(key.id.as_str(), script.as_str(), key.owner.as_str(), &settle::utc(now)))?;
         Ok(Submission::Accepted(job))
     }
 

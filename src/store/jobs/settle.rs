@@ -224,6 +224,7 @@ impl Head {
     }
 }
 
-fn utc(at: SystemTime) -> String {
+/// As a record spells it.
+pub(super) fn utc(at: SystemTime) -> String {
     stamp::utc(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
 }

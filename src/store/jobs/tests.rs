@@ -20,7 +20,7 @@ fn key(id: &str) -> Key {
 }
 
 fn submit(jobs: &Jobs, id: &str, script: &str) -> Submission {
-    jobs.submit(&key(id), &ScriptName::parse(script).unwrap(), "2026-11-22T10:00:00Z").unwrap()
+    jobs.submit(&key(id), &ScriptName::parse(script).unwrap(), SystemTime::now()).unwrap()
 }
 
 fn accepted(jobs: &Jobs, id: &str, script: &str) -> NewJob {
@@ -149,8 +149,7 @@ fn a_lock_that_no_job_has_any_more_makes_no_script_busy() {
     }
     let other = Key { owner: DispatcherId::parse("other").unwrap(), id: RequestId::parse("b").unwrap() };
     std::thread::scope(|scope| {
-        let next =
-            scope.spawn(|| jobs.submit(&other, &ScriptName::parse("x").unwrap(), "2026-11-22T10:00:00Z").unwrap());
+        let next = scope.spawn(|| jobs.submit(&other, &ScriptName::parse("x").unwrap(), SystemTime::now()).unwrap());
         // Until it has found the lock held.
         let has_come = || {
             jobs.dir.join("other").exists() && file::is_locked(&jobs.dir.join(".locks/.store")).unwrap() == Some(false)
@@ -352,4 +351,25 @@ fn a_census_counts_who_runs_and_who_has_ended_and_each_end_is_told_once() {
     assert_eq!(jobs.census(SystemTime::now()).unwrap(), Census { running: 2, done: 1, lost: 0 });
     end(&jobs, "b", again, &Outcome::Exited { code: 0 });
     assert_eq!(jobs.census(SystemTime::now()).unwrap(), Census { running: 1, done: 2, lost: 0 });
+}
+
+#[test]
+fn a_job_that_is_replaced_before_anybody_asked_has_its_end_told() {
+    let (_dir, jobs) = store();
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let ends = Arc::clone(&told);
+    let jobs = jobs.witnessed(Witness::new(move |record, outcome| {
+        ends.lock().unwrap().push((record.script.clone(), outcome.cloned()));
+    }));
+    let outcome = Outcome::Exited { code: 7 };
+    end(&jobs, "a", accepted(&jobs, "a", "x"), &outcome);
+    close(&jobs, "a", accepted(&jobs, "a", "y"));
+    let last = accepted(&jobs, "a", "z");
+    assert_eq!(*told.lock().unwrap(), [("x".to_owned(), Some(outcome)), ("y".to_owned(), None)]);
+    assert_eq!(parts(&jobs, "a"), RUNNING);
+    close(&jobs, "a", last);
+    // Nor does one that cannot be read stand in the way.
+    file::write_atomic(&jobs.path(&key("a"), Part::Record), b"{", Access::mode(MODE)).unwrap();
+    drop(accepted(&jobs, "a", "x"));
+    assert_eq!(told.lock().unwrap().len(), 2);
 }
