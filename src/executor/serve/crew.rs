@@ -45,9 +45,8 @@ pub(super) struct Crew {
     monitors: BTreeMap<Pid, Member>,
     /// Who is free; the last one first, whose memory is warm.
     idle: Vec<Pid>,
-    /// How many are out for a service whose keeper has started another, and how many of the first places are theirs.
+    /// How many are out for a service whose keeper has started another.
     elders: usize,
-    first: usize,
     /// Hears who is free.
     ear: OwnedFd,
     voice: OwnedFd,
@@ -71,16 +70,14 @@ impl Crew {
     /// Out of descriptors.
     pub(super) fn new(elders: usize, ledger: Ledger, confines: bool) -> io::Result<Self> {
         let (ear, voice) = fdpass::pair(Kind::Messages)?;
-        // Without elders, whatever is noted is nobody's any more.
-        let first = if elders > 0 { ledger.used() } else { 0 };
         Ok(Self {
             monitors: BTreeMap::new(),
             idle: Vec::new(),
             elders,
-            first,
             ear,
             voice,
-            fresh: first,
+            // Without elders, whatever is noted is nobody's any more.
+            fresh: if elders > 0 { ledger.used() } else { 0 },
             ledger,
             free: BTreeSet::new(),
             confines,
@@ -98,11 +95,11 @@ impl Crew {
         self.monitors.len().saturating_sub(self.idle.len()).saturating_add(self.elders)
     }
 
-    /// How many of them are at work on an order that may be carried out.
+    /// How many of them are at work on an order that may be carried out. Elders count as such until they end: those of an
+    /// executor whose file was replaced are not in this ledger.
     pub(super) fn at_work(&self) -> usize {
-        let elders = (0..self.first).filter(|number| self.ledger.is_at_work(*number)).count().min(self.elders);
         let own = self.monitors.iter().filter(|(pid, member)| !member.post.refuses && self.is_busy(**pid, member));
-        own.count().saturating_add(elders)
+        own.count().saturating_add(self.elders)
     }
 
     /// How many are busy with anything else.

@@ -320,6 +320,13 @@ impl Jobs {
         Part::ALL.into_iter().try_for_each(|part| self.remove_part(key, part))
     }
 
+    /// Removes what only a job has that is under way. The status goes last: while it is there, whoever is killed in between has
+    /// left something that is looked for.
+    fn remove_unfinished(&self, key: &Key) -> Result<(), StoreError> {
+        self.remove_part(key, Part::Cancel)?;
+        self.remove_part(key, Part::Status)
+    }
+
     fn remove_part(&self, key: &Key, part: Part) -> Result<(), StoreError> {
         match file::remove(&self.path(key, part)) {
             Err(error) if error.is_not_found() => Ok(()),

@@ -57,8 +57,7 @@ impl Jobs {
             file::write_atomic(&self.path(key, Part::Lost), b"", Access::mode(MODE))?;
         }
         self.write_with(key, &record, [stdout, stderr])?;
-        self.remove_part(key, Part::Status)?;
-        self.remove_part(key, Part::Cancel)?;
+        self.remove_unfinished(key)?;
         if let Some(Witness(tell)) = &self.witness {
             tell(&record, outcome.as_ref());
         }

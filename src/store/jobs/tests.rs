@@ -225,6 +225,21 @@ fn a_sweep_settles_what_has_ended_and_removes_what_belongs_to_nothing() {
 }
 
 #[test]
+fn a_sweep_removes_what_somebody_was_killed_over_who_had_made_the_record() {
+    let (_dir, jobs) = store();
+    for left in [vec![Part::Status, Part::Cancel], vec![Part::Status], vec![Part::Cancel]] {
+        end(&jobs, "a", accepted(&jobs, "a", "x"), &Outcome::Exited { code: 0 });
+        let record = look(&jobs, "a");
+        for part in &left {
+            file::write_atomic(&jobs.path(&key("a"), *part), b"", Access::mode(MODE)).unwrap();
+        }
+        jobs.sweep(LIMITS, SystemTime::now()).unwrap();
+        assert_eq!(parts(&jobs, "a"), [Part::Record, Part::Stdout, Part::Stderr], "{left:?}");
+        assert_eq!(look(&jobs, "a"), record);
+    }
+}
+
+#[test]
 fn a_submission_under_way_is_no_orphan() {
     let (_dir, jobs) = store();
     let job = accepted(&jobs, "a", "x");

@@ -26,17 +26,23 @@ impl Before {
     pub(super) fn nothing_is_left_of_runs(&self, site: &Site, slice: Option<&Slice>) {
         let mut news = self.news();
         nothing("of a run", || {
-            let stay = [who::service(site), who::keeper(site)];
-            let program = who::program(site).into_iter().filter(|pid| !stay.contains(&Some(*pid)));
-            let scripts = site.agent().root.join("scripts").display().to_string();
-            let of_scripts = host::with_words(|words| words.contains(&scripts) || words.contains(&self.mark));
-            let mut left: Vec<String> = program.map(|pid| format!("process {pid} of the program")).collect();
-            left.extend(of_scripts.into_iter().map(|pid| format!("process {pid} of a script")));
-            left.extend(slice.map(Slice::runs).unwrap_or_default());
+            let mut left = self.of_runs(site, slice);
             left.extend(still(&mut news));
-            left.extend(unfinished(site));
             left
         });
+    }
+
+    /// What there is of runs.
+    pub(super) fn of_runs(&self, site: &Site, slice: Option<&Slice>) -> Vec<String> {
+        let stay = [who::service(site), who::keeper(site)];
+        let program = who::program(site).into_iter().filter(|pid| !stay.contains(&Some(*pid)));
+        let scripts = site.agent().root.join("scripts").display().to_string();
+        let of_scripts = host::with_words(|words| words.contains(&scripts) || words.contains(&self.mark));
+        let mut left: Vec<String> = program.map(|pid| format!("process {pid} of the program")).collect();
+        left.extend(of_scripts.into_iter().map(|pid| format!("process {pid} of a script")));
+        left.extend(slice.map(Slice::runs).unwrap_or_default().into_iter().map(|run| format!("control group {run}")));
+        left.extend(unfinished(site).into_iter().map(|name| format!("file {name}")));
+        left
     }
 
     /// Waits until nothing at all is there of what has its files at `place`.

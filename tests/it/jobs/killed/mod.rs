@@ -67,10 +67,7 @@ fn trial(mode: Mode, slice: Option<&Slice>) {
     let mut site = site(mode, most, slice);
     let before = Before::now(&mark);
     let descriptors = eventually("an executor", || who::service(&site).map(|_| left::descriptors(&site)));
-    if let Some(slice) = slice {
-        has_a_group(&site, slice);
-        before.nothing_is_left_of_runs(&site, Some(slice));
-    }
+    shows(&site, &before, slice);
     let way = Way::to(&site);
     let (mut random, mut deck) = (Random(seed), Deck::of(mode));
     for number in 0..rounds {
@@ -111,14 +108,20 @@ fn site(mode: Mode, jobs: u64, slice: Option<&Slice>) -> Site {
     site
 }
 
-/// Sees that a job has a control group while it runs.
-fn has_a_group(site: &Site, slice: &Slice) {
+/// Sees that whatever a job has shows while it runs, and that nothing does afterwards.
+fn shows(site: &Site, before: &Before, slice: Option<&Slice>) {
     let caller = Caller::of(site);
     caller.accepted("wait", "first");
     super::waiting(site);
-    assert_eq!(slice.runs().len(), 1, "{:?}", slice.runs());
+    let there = before.of_runs(site, slice);
+    let shown = |what: &str| there.iter().any(|each| each.contains(what));
+    for what in ["of the program", "of a script", "file first.status", "file first.cancel"] {
+        assert!(shown(what), "{what} does not show: {there:?}");
+    }
+    assert!(slice.is_none() || shown("control group run-"), "{there:?}");
     super::go(site);
     assert_eq!(caller.ended("first")["exit"], 3);
+    before.nothing_is_left_of_runs(site, slice);
 }
 
 /// One round: asks for everything at once while somebody kills. Returns what the callers have heard, and how many monitors
