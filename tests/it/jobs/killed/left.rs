@@ -121,13 +121,21 @@ pub(super) fn descriptors(site: &Site) -> Vec<String> {
         entries.filter_map(|entry| Some(std::fs::read_link(entry.path()).ok()?.display().to_string()))
     };
     let both = [who::service(site), who::keeper(site)];
-    let dir = site.dir().display().to_string();
-    let kind = |path: String| match path.strip_prefix(&dir) {
-        // Each start has a log of its own.
-        Some(_) => "a file of the agent's".to_owned(),
-        None => path.split(":[").next().unwrap_or_default().to_owned(),
-    };
-    let mut all: Vec<String> = both.into_iter().flatten().flat_map(of).map(kind).collect();
+    // Each start has a log of its own, which whoever has something to say opens once more.
+    let log = site.agent().root.join("stderr.").display().to_string();
+    let service_log = site.agent().root.join("executor.").display().to_string();
+    let is_log = |path: &String| path.starts_with(&log) || path.starts_with(&service_log);
+    let kind = |path: String| path.split(":[").next().unwrap_or_default().to_owned();
+    let mut all: Vec<String> = both.into_iter().flatten().flat_map(of).filter(|path| !is_log(path)).map(kind).collect();
     all.sort();
     all
+}
+
+/// Waits until those are what they were.
+#[track_caller]
+pub(super) fn no_descriptors_but(site: &Site, before: &[String]) {
+    nothing(&format!("of descriptors, other than {before:?}"), || {
+        let now = descriptors(site);
+        if now == before { Vec::new() } else { now }
+    });
 }

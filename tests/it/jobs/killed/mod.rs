@@ -155,7 +155,5 @@ fn serves_on(site: &mut Site, descriptors: &[String]) {
     for pid in all.into_iter().flatten() {
         eventually("no zombie", || (host::zombies(pid) == 0).then_some(()));
     }
-    eventually(&format!("the descriptors of an executor without runs: {descriptors:?}"), || {
-        (left::descriptors(site) == descriptors).then_some(())
-    });
+    left::no_descriptors_but(site, descriptors);
 }
