@@ -37,7 +37,7 @@ const TESTS: [&str; 10] = [
 const PROCESSES: [&str; 2] = ["memory::", "jobs::killed::whoever_is_killed_no_control_group"];
 /// The first word where others are to choose among those instead.
 const DRIVING: &str = "it";
-/// How long and how large the test is that kills everybody while jobs run. Emulated, a round takes half a minute.
+/// How long and how large the test is that kills everybody while jobs run. Emulated, it takes some minutes.
 const KILLED: &str = "CTRL_EXEC_JOB_ROUNDS=10\nCTRL_EXEC_JOBS=20\n";
 /// Those that run without Landlock.
 const WITHOUT_LANDLOCK: [&str; 1] = ["executor::tests::machine"];

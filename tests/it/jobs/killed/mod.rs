@@ -44,12 +44,16 @@ impl Random {
 
 #[test]
 fn whoever_is_killed_no_job_is_lost_silently_and_none_runs_twice() {
-    trial(Mode::default(), None);
+    let mode = Mode::default();
+    let slice = Mode::ROOT.contains(&mode).then(Slice::new).flatten();
+    trial(mode, slice.as_ref());
 }
 
 #[test]
 fn whoever_is_killed_no_control_group_of_a_run_is_left() {
-    for mode in Mode::ROOT {
+    // Where another is the usual one, the test above has limits already.
+    let modes = if Mode::default() == Mode::Private { &Mode::ROOT[..] } else { &[] };
+    for mode in modes.iter().copied() {
         // A host without any; the virtual machine has all.
         let Some(slice) = Slice::new() else { return };
         trial(mode, Some(&slice));
