@@ -77,9 +77,10 @@ pub fn prepare() -> io::Result<Controllers> {
     cgroup::settle()
 }
 
-/// Clears away what a monitor that was killed has left: the control group of its run. Returns whether none is left.
-pub(super) fn sweep() -> bool {
-    Delegation::find().map_or(true, |here| here.sweep())
+/// Clears away what monitors that have ended have left: the control groups of their runs. Returns whether none is left but
+/// those of monitors that are `known`.
+pub(super) fn sweep(known: &dyn Fn(Pid) -> bool) -> bool {
+    Delegation::find().map_or(true, |here| here.sweep(known))
 }
 
 /// The namespace of a run, from outside.

@@ -63,7 +63,7 @@ pub(super) fn run(connection: OwnedFd, means: &Means<'_>, post: Option<&Post>) {
     let signals = match settle_down(means.policy) {
         Ok(signals) => signals,
         Err(error) => {
-            Ending::new(&connection, means.audit).tell(&not_started("monitor", &error));
+            Ending::new(&connection, means).tell(&not_started("monitor", &error));
             return;
         }
     };
@@ -116,24 +116,26 @@ impl Kept<'_> {
 
 /// Does what one connection asks for. Whether it is kept for another order.
 fn serve(turn: &Next, means: &Means<'_>, kept: Kept<'_>) -> bool {
-    let Means { policy, audit, control, full, place, .. } = means;
+    let Means { policy, audit, full, place, .. } = means;
     let audit = *audit;
     let (Next::Given(connection) | Next::Kept(connection)) = turn;
     let asked = intake::take(connection, Instant::now() + INTAKE);
-    let intake = match asked.and_then(|asked| only_an_order(connection, control.as_ref(), asked)) {
+    let intake = match asked.and_then(|asked| only_an_order(connection, means, asked)) {
         Ok(Some(intake)) => intake,
         Ok(None) => return false,
-        Err(refusal) => return Ending::new(connection, audit).tell(&Outcome::Refused(refusal)),
+        Err(refusal) => return Ending::new(connection, means).tell(&Outcome::Refused(refusal)),
     };
-    // Looked at now that the order is here, so that the answer is no older than the order.
-    if matches!(turn, Next::Kept(_)) && kept.post.is_none_or(Post::is_let_go) {
-        drop(report::send_now(connection, &Report::Declined));
-        return false;
-    }
     let Intake { order, stdio, job } = intake;
     // Until the outcome is told.
     let noted = place.as_ref().map(|place| place.note(&order));
-    let mut ending = Ending { order: Some(&order), stays: kept.stays(&order, None), ..Ending::new(connection, audit) };
+    // Looked at now that the order is here, so that the answer is no older than the order; and noted, so that an executor
+    // that lets go of the line and finds nothing noted then knows that nothing will be carried out.
+    if matches!(turn, Next::Kept(_)) && kept.post.is_none_or(Post::is_let_go) {
+        drop(noted);
+        drop(report::send_now(connection, &Report::Declined));
+        return false;
+    }
+    let mut ending = Ending { order: Some(&order), stays: kept.stays(&order, None), ..Ending::new(connection, means) };
     let mut cancel = None;
     if let Some(Job { status, lock, cancel: fifo }) = job {
         (ending.status, ending.lock, cancel) = (Some(status), Some(lock), Some(fifo));
@@ -182,16 +184,18 @@ pub fn busy(most: usize) -> Refusal {
 }
 
 /// The order that was asked for; nothing if it was a word of control, which is done then.
-fn only_an_order(connection: &OwnedFd, control: Option<&OwnedFd>, asked: Asked) -> Result<Option<Intake>, Refusal> {
+fn only_an_order(connection: &OwnedFd, means: &Means<'_>, asked: Asked) -> Result<Option<Intake>, Refusal> {
     let (word, Some(control)) = (
         match asked {
             Asked::Order(intake) => return Ok(Some(intake)),
             Asked::Control(word) => word,
         },
-        control,
+        means.control.as_ref(),
     ) else {
         return Err(intake::malformed("this connection is for orders alone"));
     };
+    // Nothing of it runs, and whoever hears the answer finds the place free.
+    means.place.iter().for_each(Place::is_done);
     match word {
         // A front-end that is gone needs no answer.
         Control::Hello => drop(report::answer_now(connection, &Reloaded::Done)),
@@ -259,6 +263,7 @@ fn start(plan: &Plan, stdio: [OwnedFd; 3], kept: Kept<'_>) -> Result<(Spawned, O
 struct Ending<'a> {
     connection: &'a OwnedFd,
     audit: Audit<'a>,
+    place: Option<&'a Place>,
     order: Option<&'a Order>,
     profile: Option<&'a str>,
     pid: Option<Pid>,
@@ -271,10 +276,11 @@ struct Ending<'a> {
 }
 
 impl<'a> Ending<'a> {
-    fn new(connection: &'a OwnedFd, audit: Audit<'a>) -> Self {
+    fn new(connection: &'a OwnedFd, means: &'a Means<'_>) -> Self {
         Self {
             connection,
-            audit,
+            audit: means.audit,
+            place: means.place.as_ref(),
             order: None,
             profile: None,
             pid: None,
@@ -286,12 +292,15 @@ impl<'a> Ending<'a> {
     }
 
     /// Status file first: whoever hears the report will find the file complete, and whoever finds it free (it is the
-    /// last to be let go) may start the script anew. Whether the connection is kept.
+    /// last to be let go) may start the script anew, since this monitor counts no longer as one at work. Whether the
+    /// connection is kept.
     fn tell(self, outcome: &Outcome) -> bool {
         let written = self.status.as_ref().map_or(Ok(()), |status| report::write_status(status, outcome));
-        // Whoever is forked at this moment has it too, until it closes everything.
-        let lock = self.lock.map(std::fs::File::from);
-        drop((lock.as_ref().map(std::fs::File::unlock), self.status));
+        self.place.into_iter().for_each(Place::is_done);
+        // Whoever is forked at this moment has them too, until it closes everything.
+        for held in [self.lock, self.status].into_iter().flatten().map(std::fs::File::from) {
+            drop(held.unlock());
+        }
         if let (Err(reason), Some(order)) = (&written, self.order) {
             self.audit.tell(&ExecEvent::StatusLost { request: order.request(), reason });
         }

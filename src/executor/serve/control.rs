@@ -137,7 +137,8 @@ fn serve(control: OwnedFd, signals: Signals, policy: Result<Policy, String>, par
     }
     // Whoever else this one's keeper has adopted was at work for a service before it.
     let elders = if network.is_some() { process::siblings() } else { 0 };
-    let crew = ledger.share().and_then(|ledger| Crew::new(elders, ledger)).map_err(ServeError::Control)?;
+    let crew =
+        ledger.share().and_then(|ledger| Crew::new(elders, ledger, network.is_some())).map_err(ServeError::Control)?;
     // What is only a saving may fail.
     drop(memory::forget_unchanged());
     let server = Server { door: control, signals, policy, crew, audit, load, network, taken: 0 };
@@ -167,8 +168,9 @@ impl Server<'_, OwnedFd> {
     fn serve(mut self) -> io::Result<()> {
         let mut buffer = vec![0; control::LIMIT];
         loop {
+            let again = self.tidy_up();
             let sources = [self.signals.as_fd(), self.door.as_fd()];
-            let [signal, message] = poll::readable(sources.map(Some), self.until_the_log())?;
+            let [signal, message] = poll::readable(sources.map(Some), again)?;
             // SIGHUP is for the front-end, which asks for a reload over the socket; here it only must not end us.
             if signal.readable && self.signalled()?.end {
                 return Ok(());

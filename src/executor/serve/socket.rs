@@ -100,7 +100,7 @@ pub fn serve_socket(
     let door = Entrance { ear, told, teller, front_end, notifier };
     let policy = Ok(policy);
     let network = Some(&network);
-    let crew = Ledger::new().and_then(|ledger| Crew::new(0, ledger)).map_err(ServeError::Control)?;
+    let crew = Ledger::new().and_then(|ledger| Crew::new(0, ledger, true)).map_err(ServeError::Control)?;
     // What is only a saving may fail.
     drop(memory::forget_unchanged());
     let server = Server { door, signals, policy, crew, audit, load: &load, network, taken: 0 };
@@ -120,9 +120,10 @@ impl Server<'_, Entrance> {
     fn serve(mut self) -> io::Result<()> {
         self.ready();
         loop {
+            let again = self.tidy_up();
             let (knocks, words) = (self.door.ear.listener().as_fd(), self.door.told.as_fd());
             let sources = [self.signals.as_fd(), knocks, words];
-            let [signal, knock, word] = poll::readable(sources.map(Some), self.until_the_log())?;
+            let [signal, knock, word] = poll::readable(sources.map(Some), again)?;
             if signal.readable {
                 let asked = self.signalled()?;
                 if asked.end {

@@ -24,6 +24,7 @@ use std::io::{BufReader, Read as _};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 pub use census::Census;
 pub use record::{JobRecord, JobStatus};
@@ -32,7 +33,7 @@ pub use sweep::{Limits, RETENTION};
 use serde::de::IgnoredAny;
 
 use super::StoreError;
-use crate::sys::file::{self, Access, FileError, LockGuard};
+use crate::sys::file::{self, Access, FileError, Identity, LockGuard};
 use crate::wire::name::{DispatcherId, RequestId, ScriptName};
 use crate::wire::outcome::Outcome;
 use crate::wire::stream::Channel;
@@ -47,6 +48,11 @@ pub const TAIL: usize = 64 * 1024;
 const RECORD: usize = 1 << 30;
 /// So many bytes of it at a time.
 const READ: usize = 64 * 1024;
+
+/// How long a script's lock is waited for that no job has: longer than a process that was forked takes to run its program, or
+/// one that was killed to be gone. And the time between two looks.
+const PATIENCE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// The directory of jobs.
 #[derive(Clone, Debug)]
@@ -196,41 +202,61 @@ impl Jobs {
         Ok(file::could_fill_dir(&self.dir.join(".locks"))?)
     }
 
-    /// Accepts a job, unless its script or its request id is busy. A finished job of the same owner and id is replaced,
-    /// as by the original.
-    pub fn submit(&self, key: &Key, script: &ScriptName, started: &str) -> Result<Submission, StoreError> {
-        let store = self.lock()?;
-        file::create_dir(&self.dir.join(key.owner.as_str()), DIR_MODE)?;
-        if file::is_locked(&self.path(key, Part::Status))? == Some(true) {
-            return Ok(Submission::InUse);
-        }
-        let Some(lock) = file::try_lock_exclusive(&self.script_lock(script.as_str()), MODE)? else {
-            return Ok(Submission::Busy);
+    /// Accepts a job that starts `now`, unless its script or its request id is busy. A finished job of the same owner and id
+    /// is replaced, as by the original; where nobody has asked for its end yet, that is told first.
+    pub fn submit(&self, key: &Key, script: &ScriptName, now: SystemTime) -> Result<Submission, StoreError> {
+        let until = Instant::now() + PATIENCE;
+        let (store, lock) = loop {
+            let store = self.lock()?;
+            file::create_dir(&self.dir.join(key.owner.as_str()), DIR_MODE)?;
+            if file::is_locked(&self.path(key, Part::Status))? == Some(true) {
+                return Ok(Submission::InUse);
+            }
+            if let Some(lock) = file::try_lock_exclusive(&self.script_lock(script.as_str()), MODE)? {
+                break (store, lock);
+            }
+            // Who has heard of a job's end may submit the next one before the last process has let go of the lock that the
+            // job's monitor was killed with, or that was forked with it.
+            if self.runs(script.as_str())? || Instant::now() >= until {
+                return Ok(Submission::Busy);
+            }
+            drop(store);
+            std::thread::sleep(PAUSE);
         };
-        self.remove(key)?;
+        match self.settle(key, now) {
+            Ok(_) | Err(StoreError::Malformed { .. }) => self.remove(key)?,
+            Err(error) => return Err(error),
+        }
         let job = self.files(key, lock)?;
         // From here on the job's own lock keeps others away, and they need not wait for the disk.
         drop(store);
-        self.write(key, &JobRecord::running(key.id.as_str(), script.as_str(), key.owner.as_str(), started))?;
+        self.write(key, &JobRecord::running(key.id.as_str(), script.as_str(), key.owner.as_str(), &settle::utc(now)))?;
         Ok(Submission::Accepted(job))
     }
 
     fn files(&self, key: &Key, lock: LockGuard) -> Result<NewJob, StoreError> {
-        let status = self.path(key, Part::Status);
-        let taken = || FileError::new(&status, "lock", std::io::ErrorKind::WouldBlock.into());
         Ok(NewJob {
             stdout: file::append_new(&self.path(key, Part::Stdout), MODE)?,
             stderr: file::append_new(&self.path(key, Part::Stderr), MODE)?,
-            status: file::try_lock_exclusive(&status, MODE)?.ok_or_else(taken)?,
+            // The file is new: nobody can have it but who looks whether it is locked.
+            status: file::lock_exclusive(&self.path(key, Part::Status), MODE)?,
             lock,
             cancel: file::make_fifo(&self.path(key, Part::Cancel))?,
         })
     }
 
-    /// Forgets a job that was accepted and never given: nothing of it has run.
-    pub fn discard(&self, key: &Key) -> Result<(), StoreError> {
+    /// Forgets a job that was accepted and never carried out, known by its standard output. One that was submitted under its
+    /// request id since then stays.
+    pub fn discard(&self, key: &Key, stdout: &File) -> Result<(), StoreError> {
         let _store = self.lock()?;
-        self.remove(key)
+        let path = self.path(key, Part::Stdout);
+        let fail = |source| FileError::new(&path, "examine", source);
+        match Identity::of(&path) {
+            Ok(found) if found == Identity::of_opened(stdout).map_err(fail)? => self.remove(key),
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(fail(error).into()),
+        }
     }
 
     /// Asks a job to end; whether anybody heard it. One that nobody hears has ended.
@@ -295,6 +321,13 @@ impl Jobs {
 
     fn remove(&self, key: &Key) -> Result<(), StoreError> {
         Part::ALL.into_iter().try_for_each(|part| self.remove_part(key, part))
+    }
+
+    /// Removes what only a job has that is under way. The status goes last: while it is there, whoever is killed in between has
+    /// left something that is looked for.
+    fn remove_unfinished(&self, key: &Key) -> Result<(), StoreError> {
+        self.remove_part(key, Part::Cancel)?;
+        self.remove_part(key, Part::Status)
     }
 
     fn remove_part(&self, key: &Key, part: Part) -> Result<(), StoreError> {

@@ -57,8 +57,7 @@ impl Jobs {
             file::write_atomic(&self.path(key, Part::Lost), b"", Access::mode(MODE))?;
         }
         self.write_with(key, record.clone(), [stdout, stderr])?;
-        self.remove_part(key, Part::Status)?;
-        self.remove_part(key, Part::Cancel)?;
+        self.remove_unfinished(key)?;
         if let Some(Witness(tell)) = &self.witness {
             tell(&record, outcome.as_ref());
         }
@@ -145,7 +144,7 @@ impl Jobs {
     }
 
     /// Whether a job of ours runs this script.
-    fn runs(&self, script: &str) -> Result<bool, StoreError> {
+    pub(super) fn runs(&self, script: &str) -> Result<bool, StoreError> {
         for (key, parts) in self.entries()? {
             if parts.contains(&Part::Status)
                 && self.is_alive(&key)?
@@ -255,6 +254,7 @@ impl Head {
     }
 }
 
-fn utc(at: SystemTime) -> String {
+/// As a record spells it.
+pub(super) fn utc(at: SystemTime) -> String {
     stamp::utc(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
 }

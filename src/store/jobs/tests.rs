@@ -21,7 +21,7 @@ fn key(id: &str) -> Key {
 }
 
 fn submit(jobs: &Jobs, id: &str, script: &str) -> Submission {
-    jobs.submit(&key(id), &ScriptName::parse(script).unwrap(), "2026-11-22T10:00:00Z").unwrap()
+    jobs.submit(&key(id), &ScriptName::parse(script).unwrap(), SystemTime::now()).unwrap()
 }
 
 fn accepted(jobs: &Jobs, id: &str, script: &str) -> NewJob {
@@ -147,10 +147,82 @@ fn script_and_request_id_are_busy_while_the_job_lives() {
 #[test]
 fn a_job_that_was_taken_back_leaves_nothing() {
     let (_dir, jobs) = store();
-    close(&jobs, "a", accepted(&jobs, "a", "x"));
-    jobs.discard(&key("a")).unwrap();
+    let job = accepted(&jobs, "a", "x");
+    let stdout = job.stdout.try_clone().unwrap();
+    close(&jobs, "a", job);
+    jobs.discard(&key("a"), &stdout).unwrap();
     assert_eq!(parts(&jobs, "a"), []);
     assert!(jobs.look(&key("a"), SystemTime::now()).unwrap().is_none());
+    jobs.discard(&key("a"), &stdout).unwrap();
+}
+
+#[test]
+fn a_job_that_was_taken_back_takes_no_other_with_it_that_has_its_request_id() {
+    let (_dir, jobs) = store();
+    let first = accepted(&jobs, "a", "x");
+    let stdout = first.stdout.try_clone().unwrap();
+    // As the monitor that refuses it does, before the front-end hears of that.
+    close(&jobs, "a", first);
+    let second = accepted(&jobs, "a", "y");
+    jobs.discard(&key("a"), &stdout).unwrap();
+    assert_eq!(parts(&jobs, "a"), RUNNING);
+    end(&jobs, "a", second, &Outcome::Exited { code: 4 });
+    assert_eq!(look(&jobs, "a").exit, Some(4));
+}
+
+#[test]
+fn a_lock_that_no_job_has_any_more_makes_no_script_busy() {
+    let (_dir, jobs) = store();
+    let NewJob { status, lock, .. } = accepted(&jobs, "a", "x");
+    drop(status);
+    let lost = || look(&jobs, "a").status == JobStatus::Lost;
+    while !lost() {
+        std::thread::yield_now();
+    }
+    let other = Key { owner: DispatcherId::parse("other").unwrap(), id: RequestId::parse("b").unwrap() };
+    std::thread::scope(|scope| {
+        let next = scope.spawn(|| jobs.submit(&other, &ScriptName::parse("x").unwrap(), SystemTime::now()).unwrap());
+        // Until it has found the lock held.
+        let has_come = || {
+            jobs.dir.join("other").exists() && file::is_locked(&jobs.dir.join(".locks/.store")).unwrap() == Some(false)
+        };
+        while !has_come() {
+            std::thread::yield_now();
+        }
+        drop(lock);
+        assert!(matches!(next.join().unwrap(), Submission::Accepted(_)));
+    });
+}
+
+#[test]
+fn a_lock_that_somebody_else_keeps_makes_its_script_busy() {
+    let (_dir, jobs) = store();
+    let NewJob { status, lock: _lock, .. } = accepted(&jobs, "a", "x");
+    drop(status);
+    while jobs.is_alive(&key("a")).unwrap() {
+        std::thread::yield_now();
+    }
+    assert!(matches!(submit(&jobs, "b", "x"), Submission::Busy));
+    assert!(matches!(submit(&jobs, "b", "y"), Submission::Accepted(_)));
+}
+
+#[test]
+fn whoever_looks_at_jobs_disturbs_no_submission() {
+    let (_dir, jobs) = store();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    let _ = jobs.is_alive(&key("a")).unwrap();
+                }
+            });
+        }
+        for _ in 0..300 {
+            close(&jobs, "a", accepted(&jobs, "a", "x"));
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
 }
 
 #[test]
@@ -182,6 +254,21 @@ fn a_sweep_settles_what_has_ended_and_removes_what_belongs_to_nothing() {
     let read = |id: &str| jobs.read(&key(id)).unwrap().unwrap().status;
     assert_eq!((read("run"), read("done"), read("lost")), (JobStatus::Running, JobStatus::Done, JobStatus::Lost));
     drop(running);
+}
+
+#[test]
+fn a_sweep_removes_what_somebody_was_killed_over_who_had_made_the_record() {
+    let (_dir, jobs) = store();
+    for left in [vec![Part::Status, Part::Cancel], vec![Part::Status], vec![Part::Cancel]] {
+        end(&jobs, "a", accepted(&jobs, "a", "x"), &Outcome::Exited { code: 0 });
+        let record = look(&jobs, "a");
+        for part in &left {
+            file::write_atomic(&jobs.path(&key("a"), *part), b"", Access::mode(MODE)).unwrap();
+        }
+        jobs.sweep(LIMITS, SystemTime::now()).unwrap();
+        assert_eq!(parts(&jobs, "a"), [Part::Record, Part::Stdout, Part::Stderr], "{left:?}");
+        assert_eq!(look(&jobs, "a"), record);
+    }
 }
 
 #[test]
@@ -311,4 +398,25 @@ fn a_census_counts_who_runs_and_who_has_ended_and_each_end_is_told_once() {
     assert_eq!(jobs.census(SystemTime::now()).unwrap(), Census { running: 2, done: 1, lost: 0 });
     end(&jobs, "b", again, &Outcome::Exited { code: 0 });
     assert_eq!(jobs.census(SystemTime::now()).unwrap(), Census { running: 1, done: 2, lost: 0 });
+}
+
+#[test]
+fn a_job_that_is_replaced_before_anybody_asked_has_its_end_told() {
+    let (_dir, jobs) = store();
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let ends = Arc::clone(&told);
+    let jobs = jobs.witnessed(Witness::new(move |record, outcome| {
+        ends.lock().unwrap().push((record.script.clone(), outcome.cloned()));
+    }));
+    let outcome = Outcome::Exited { code: 7 };
+    end(&jobs, "a", accepted(&jobs, "a", "x"), &outcome);
+    close(&jobs, "a", accepted(&jobs, "a", "y"));
+    let last = accepted(&jobs, "a", "z");
+    assert_eq!(*told.lock().unwrap(), [("x".to_owned(), Some(outcome)), ("y".to_owned(), None)]);
+    assert_eq!(parts(&jobs, "a"), RUNNING);
+    close(&jobs, "a", last);
+    // Nor does one that cannot be read stand in the way.
+    file::write_atomic(&jobs.path(&key("a"), Part::Record), b"{", Access::mode(MODE)).unwrap();
+    drop(accepted(&jobs, "a", "x"));
+    assert_eq!(told.lock().unwrap().len(), 2);
 }

@@ -7,6 +7,7 @@ pub(crate) mod agent;
 pub(crate) mod audit;
 pub(crate) mod background;
 pub(crate) mod executor;
+pub(crate) mod groups;
 pub(crate) mod host;
 pub(crate) mod http;
 pub(crate) mod impostor;
