@@ -120,16 +120,19 @@ impl Init {
 
     /// Asks everyone else to end.
     pub(super) fn terminate(&self) {
+        process::hurry(self.pid);
         process::signal(self.pid, Signal::SIGTERM);
     }
 
     /// Ends everyone.
     pub(super) fn kill(&self) {
+        process::hurry(self.pid);
         process::signal(self.pid, Signal::SIGKILL);
     }
 
     /// Has it end everyone else; it tells when they are gone.
     pub(super) fn bury(&self) {
+        process::hurry(self.pid);
         // If it has ended, so has everyone.
         drop(fdpass::send_now(&self.line, &[init::BURY]));
     }
@@ -189,7 +192,7 @@ pub(super) struct Household {
 
 impl Household {
     /// With so many on their way, a monitor waits for one before it goes on. It takes a host that is busy beyond measure.
-    const MOST: usize = 16;
+    const MOST: usize = 4;
 
     /// For so many kinds of runs a monitor keeps what those share.
     const KINDS: usize = 4;
@@ -272,8 +275,8 @@ impl Household {
             return None;
         }
         if !builder.is_ready() {
-            // It gives way to those whom nobody waits for.
-            drop(process::hurry(builder.pid));
+            // Until now nobody waited for it.
+            process::hurry(builder.pid);
         }
         let (init, model) = builder.finish().ok()?;
         if let Some(model) = model {
@@ -351,6 +354,7 @@ impl Household {
     pub(super) fn settle(&self, everyone: bool, signals: &Signals) {
         let most = if everyone { 0 } else { Self::MOST };
         while self.take_note(signals) && self.leaving.borrow().len() > most {
+            self.leaving.borrow().iter().for_each(|leaving| process::hurry(*leaving));
             drop(poll::readable([Some(signals.as_fd())], None));
         }
     }

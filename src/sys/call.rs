@@ -54,8 +54,13 @@ pub(super) enum Numbers {
         /// From -20, which goes first, to 19.
         value: i32,
     },
-    /// `sched_setscheduler(2)` of this process, to `SCHED_OTHER`.
-    UsualPolicy,
+    /// `sched_setscheduler(2)` of a process, to a policy without priorities; 0 is this one.
+    Policy {
+        /// Which.
+        process: i32,
+        /// `SCHED_*`.
+        policy: i32,
+    },
     /// `ioprio_set(2)` of this process, to that which its niceness gives.
     NoIoPriority,
     /// `set_mempolicy(2)`, to the default.
@@ -120,7 +125,9 @@ pub(super) fn call(call: Numbers) -> io::Result<i64> {
         Numbers::Niceness { process, value } => {
             (libc::SYS_setpriority, [libc::PRIO_PROCESS.into(), process.into(), value.into(), 0, 0])
         }
-        Numbers::UsualPolicy => (libc::SYS_sched_setscheduler, [0, libc::SCHED_OTHER.into(), nothing(), 0, 0]),
+        Numbers::Policy { process, policy } => {
+            (libc::SYS_sched_setscheduler, [process.into(), policy.into(), nothing(), 0, 0])
+        }
         Numbers::NoIoPriority => (libc::SYS_ioprio_set, [IOPRIO_WHO_PROCESS, 0, 0, 0, 0]),
         Numbers::AnyMemory => (libc::SYS_set_mempolicy, [libc::MPOL_DEFAULT.into(), 0, 0, 0, 0]),
         Numbers::PlainPersonality => (libc::SYS_personality, [0; 5]),

@@ -76,7 +76,7 @@ const PRECEDENCE: [Resource; 2] = [Resource::RLIMIT_NICE, Resource::RLIMIT_RTPRI
 #[must_use]
 pub fn put_right() -> Vec<String> {
     let mut left = Left(Vec::new());
-    left.unless("scheduling policy", call(Numbers::UsualPolicy));
+    left.unless("scheduling policy", call(Numbers::Policy { process: 0, policy: libc::SCHED_OTHER }));
     left.unless("niceness", call(Numbers::Niceness { process: 0, value: 0 }));
     left.unless("i/o priority", call(Numbers::NoIoPriority));
     // Where there is one kind of memory, or a runtime keeps the call away, nobody has set it either.
