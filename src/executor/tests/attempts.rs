@@ -66,6 +66,7 @@ fn attempt(words: &[&str]) -> io::Result<()> {
         }
         ["socket", family] => socket(family),
         ["own", path, uid] => std::os::unix::fs::chown(path, uid.parse().ok(), None),
+        ["processes-as", uid, most] => processes_as(uid.parse().unwrap(), most.parse().unwrap()),
         ["bind", address] => TcpListener::bind(address).map(drop),
         ["tcp", address] => TcpStream::connect(address).map(drop),
         ["udp", address] => {
@@ -82,6 +83,24 @@ fn attempt(words: &[&str]) -> io::Result<()> {
         }
         _ => panic!("{words:?}"),
     }
+}
+
+/// Becomes this account, which may be its own already, and has so many processes at the same time.
+fn processes_as(uid: u32, most: usize) -> io::Result<()> {
+    let own = nix::unistd::Uid::from_raw(uid);
+    nix::unistd::setresuid(own, own, own)?;
+    let sleeper = || {
+        #[expect(clippy::disallowed_methods, reason = "a process that does nothing")]
+        let mut sleep = std::process::Command::new("sleep");
+        sleep.arg("1000").spawn()
+    };
+    let mut made = Vec::new();
+    let ended = (0..most).try_for_each(|_| sleeper().map(|one| made.push(one)));
+    for mut one in made {
+        one.kill()?;
+        one.wait()?;
+    }
+    ended
 }
 
 /// Sends a directory to whoever listens at a socket.

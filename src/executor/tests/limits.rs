@@ -88,6 +88,18 @@ fn processes_of_an_ordinary_account_are_limited_everywhere() {
 }
 
 #[test]
+fn a_script_that_may_become_another_account_has_no_more_processes_than_its_profile_says() {
+    let profile = "run_as = 61236\ncaps = CAP_SETUID\nprocesses_max = 10";
+    let executor = Executor::root(profile);
+    if is_applied(&executor, "processes_max", |lent| lent.processes) {
+        assert_eq!(tries(&executor, &["processes-as 0 30", "processes-as 61237 30"]), ["EAGAIN"; 2]);
+    }
+    // The twin may become nobody else, and is bound by either means.
+    let twin = Executor::root("run_as = 61235\ncaps = CAP_SETGID\nprocesses_max = 10");
+    assert_eq!(tries(&twin, &["processes-as 61235 30", "processes-as 61235 4"]), ["EAGAIN", "done"]);
+}
+
+#[test]
 fn a_run_gets_its_share_of_the_processor_and_no_more() {
     let executor = Executor::root("run_as = nobody\ncpu_max = 10");
     if !is_applied(&executor, "cpu_max", |lent| lent.cpu) {
