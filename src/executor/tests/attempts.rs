@@ -8,6 +8,7 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -16,7 +17,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType};
 use nix::sys::stat::Mode;
 
 use super::harness::Executor;
-use crate::sys::{attempt, fdpass};
+use crate::sys::{attempt, fdpass, process};
 
 /// Set for such a script: what it tries, one attempt after another, separated by semicolons.
 const ATTEMPTS: &str = "CTRL_EXEC_TEST_ATTEMPTS";
@@ -39,6 +40,10 @@ fn attempts_role() {
 fn attempt(words: &[&str]) -> io::Result<()> {
     match *words {
         ["sibling"] => attempt::sibling(),
+        ["flood", whose, seconds] => flood(whose, Duration::from_secs(seconds.parse().unwrap())),
+        ["wait"] => loop {
+            nix::unistd::pause();
+        },
         ["stop"] => attempt::stop_as_traced(),
         ["call", name] => attempt::refused(name),
         ["hold-key", name] => attempt::hold_key(name),
@@ -83,6 +88,19 @@ fn attempt(words: &[&str]) -> io::Result<()> {
         }
         _ => panic!("{words:?}"),
     }
+}
+
+/// Makes processes faster than anybody buries them, and goes on while others do so.
+fn flood(whose: &str, length: Duration) -> io::Result<()> {
+    // Their number is bounded nevertheless: the machine is not what is tried.
+    setrlimit(Resource::RLIMIT_NPROC, 300, 300)?;
+    let how = if whose == "siblings" { nix::libc::CLONE_PARENT } else { 0 };
+    if attempt::flood(how, 24, length)? {
+        // Nobody else is there whose lock it could be.
+        nix::unistd::write(io::stdout(), b"\nOUTRUN\n")?;
+        process::end(0);
+    }
+    Ok(())
 }
 
 /// Becomes this account, which may be its own already, and has so many processes at the same time.
