@@ -98,6 +98,16 @@ pub fn put_right() -> Vec<String> {
     left.0
 }
 
+/// Takes half of the signals that may wait for one user from this process, and from all that it will start. What takes one of
+/// root's and has not done this, such as a timer (`timer_create(2)`), gets it whatever those do who have.
+///
+/// # Errors
+/// Not expected of the kernel.
+pub fn leave_half_of_the_signals() -> io::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_SIGPENDING)?;
+    Ok(setrlimit(Resource::RLIMIT_SIGPENDING, hard / 2, hard / 2)?)
+}
+
 /// What is not as it should be.
 struct Left(Vec<String>);
 

@@ -13,8 +13,11 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigEvent, SigevNotify, Signal};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType};
 use nix::sys::stat::Mode;
+use nix::sys::timer::Timer;
+use nix::time::ClockId;
 
 use super::harness::Executor;
 use crate::sys::{attempt, fdpass, process};
@@ -41,6 +44,15 @@ fn attempt(words: &[&str]) -> io::Result<()> {
     match *words {
         ["sibling"] => attempt::sibling(),
         ["flood", whose, seconds] => flood(whose, Duration::from_secs(seconds.parse().unwrap())),
+        ["timers"] => {
+            let mut made = 0;
+            while timer().is_ok() {
+                made += 1;
+            }
+            println!("\nTIMERS {made}");
+            Ok(())
+        }
+        ["timers", some] => (0..some.parse().unwrap()).try_for_each(|_| timer()),
         ["wait"] => loop {
             nix::unistd::pause();
         },
@@ -88,6 +100,13 @@ fn attempt(words: &[&str]) -> io::Result<()> {
         }
         _ => panic!("{words:?}"),
     }
+}
+
+/// A timer that would send a signal, and is never taken away.
+fn timer() -> io::Result<()> {
+    let event = SigEvent::new(SigevNotify::SigevSignal { signal: Signal::SIGUSR1, si_value: 0 });
+    std::mem::forget(Timer::new(ClockId::CLOCK_MONOTONIC, event)?);
+    Ok(())
 }
 
 /// Makes processes faster than anybody buries them, and goes on while others do so.
