@@ -87,6 +87,10 @@ fn act(scene: &str, stream: UnixStream, socket: &Path) -> String {
         "directory" => send(stream, &order("ok"), &[File::open("/").unwrap().as_fd(), fd, fd]),
         "stall" => send(stream, &order("ok")[..7], &[fd; 3]),
         "two orders" => send(stream, &[order("ok"), order("ok")].concat(), &[fd; 3]),
+        // A file that this account may read, and none that it could change; and one of its own.
+        "foreign input" => send(stream, &order("append"), &[File::open("/etc/passwd").unwrap().as_fd(), fd, fd]),
+        "own input" => send(stream, &order("append"), &[tempfile::tempfile().unwrap().as_fd(), fd, fd]),
+        "device as input" => send(stream, &order("append"), &[File::open("/dev/zero").unwrap().as_fd(), fd, fd]),
         "unlisted" => send(stream, &order("nope"), &[fd; 3]),
         "order" => send(stream, &order("ok"), &[fd; 3]),
         "output" => output(stream),

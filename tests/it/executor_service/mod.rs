@@ -63,6 +63,18 @@ fn a_script_that_is_root_and_comes_to_the_socket_nevertheless_gives_no_orders() 
     assert_eq!(play(0, &socket, "hello"), "\"done\"");
 }
 
+#[test]
+fn a_front_end_hands_over_no_file_of_another_account() {
+    let site = service(builder().sh("append", "echo changed >> /dev/stdin"));
+    let socket = site.agent().socket();
+    let before = std::fs::read("/etc/passwd").unwrap();
+    for scene in ["foreign input", "device as input"] {
+        assert_eq!(play(AGENT, &socket, scene), "refused order-foreign-file", "{scene}");
+    }
+    assert_eq!(std::fs::read("/etc/passwd").unwrap(), before);
+    assert!(play(AGENT, &socket, "own input").starts_with("started, ended "));
+}
+
 /// What forks without executing a program must have no other thread, whose locks would stay locked for ever.
 #[test]
 fn neither_the_service_nor_a_monitor_has_a_second_thread() {
