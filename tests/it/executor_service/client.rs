@@ -40,10 +40,12 @@ pub(super) fn play(uid: u32, socket: &Path, scene: &str) -> String {
     play_in(command, socket, scene)
 }
 
-/// Plays a scene as root in a process namespace of its own, as a confined script would that has come to the socket.
-pub(super) fn play_further_in(socket: &Path, scene: &str) -> String {
+/// Plays a scene as `uid` in a process namespace of its own, as a confined script would that has come to the socket.
+pub(super) fn play_further_in(uid: u32, socket: &Path, scene: &str) -> String {
     let mut command = Command::new("unshare");
-    command.args(["--pid", "--fork"]).arg(std::env::current_exe().unwrap());
+    let uid = uid.to_string();
+    command.args(["--pid", "--fork", "setpriv", "--clear-groups", "--reuid", &uid, "--regid", &uid]);
+    command.arg(std::env::current_exe().unwrap());
     play_in(command, socket, scene)
 }
 
