@@ -105,7 +105,9 @@ pub fn put_right() -> Vec<String> {
 /// Not expected of the kernel.
 pub fn leave_half_of_the_signals() -> io::Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_SIGPENDING)?;
-    Ok(setrlimit(Resource::RLIMIT_SIGPENDING, hard / 2, hard / 2)?)
+    // Of no limit nothing is taken from anybody.
+    let half = if hard == RLIM_INFINITY { hard } else { hard / 2 };
+    Ok(setrlimit(Resource::RLIMIT_SIGPENDING, half, half)?)
 }
 
 /// What is not as it should be.
