@@ -25,7 +25,7 @@
 //! 9. goes back to the host's network, which the executor has left, unless the profile has `network = no`; joins the init's
 //!    namespaces, with the init's root directory; takes one of its own for the host name;
 //! 10. completes the tree (`tree`), and gives up its rights (`rights`):
-//! 11. limits on the processes of its account;
+//! 11. limits on the processes of its account, and on signals that wait for it;
 //! 12. Landlock rules are prepared, while every path can still be opened;
 //! 13. supplementary groups; uid 0 becomes a user like any other (secure bits, locked); the bounding set is cut as far
 //!     as the kernel counts; group, then user;

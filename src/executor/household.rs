@@ -33,7 +33,7 @@ use crate::sys::fdpass::{self, Kind as Line};
 use crate::sys::locks::Model;
 use crate::sys::mount::{Changes, OwnProcesses};
 use crate::sys::poll;
-use crate::sys::process::{self, Failure, Fork, Pid, Reaped, Signal, Signals};
+use crate::sys::process::{self, Failure, Fork, Pid, Rest, Signal, Signals};
 use crate::sys::spaces::Spaces;
 use crate::wire::outcome::Outcome;
 
@@ -359,25 +359,30 @@ impl Household {
         }
     }
 
-    /// One has ended.
-    pub(super) fn one_less(&self, pid: Pid) {
-        self.leaving.borrow_mut().retain(|leaving| *leaving != pid);
-        self.spare.borrow_mut().take_if(|spare| spare.builder.pid == pid);
+    /// One has ended. Whether it is known here.
+    pub(super) fn one_less(&self, pid: Pid) -> bool {
+        let mut leaving = self.leaving.borrow_mut();
+        let before = leaving.len();
+        leaving.retain(|leaving| *leaving != pid);
+        let spare = self.spare.borrow_mut().take_if(|spare| spare.builder.pid == pid);
+        leaving.len() < before || spare.is_some()
     }
 
-    /// Takes note of everyone who has ended. Whether nobody is left but a spare and those who are on their way.
+    /// Takes note of those who have ended. Whether nobody is left but a spare and those who are on their way: where so many
+    /// have ended that there are strangers among them, that is not known.
     pub(super) fn take_note(&self, signals: &Signals) -> bool {
-        while matches!(signals.next(), Ok(Some(_))) {}
-        loop {
-            match process::reap() {
-                Ok(Reaped::Child(pid, _)) => self.one_less(pid),
-                Ok(Reaped::Nobody) => {
-                    self.leaving.borrow_mut().clear();
-                    return true;
-                }
-                Ok(Reaped::Running) => return !self.leaving.borrow().is_empty() || self.spare.borrow().is_some(),
-                Err(_) => return false,
+        // Another one is another reason to come here.
+        drop(signals.next());
+        let each = |pid, _| {
+            self.one_less(pid);
+        };
+        match process::reap_some(each) {
+            Ok(Rest::Nobody) => {
+                self.leaving.borrow_mut().clear();
+                true
             }
+            Ok(Rest::Running) => !self.leaving.borrow().is_empty() || self.spare.borrow().is_some(),
+            Ok(Rest::More) | Err(_) => false,
         }
     }
 }

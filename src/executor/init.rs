@@ -3,12 +3,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use super::fence::Fence;
 use super::kind::Kind;
 use super::tree;
 use crate::sys::locks::Model;
-use crate::sys::process::{self, Fault, Reaped, Signal, Signals};
+use crate::sys::process::{self, Fault, Rest, Signal, Signals};
 use crate::sys::spaces::{self, Listing, Spaces};
 use crate::sys::{fdpass, mount, poll};
 
@@ -57,8 +58,8 @@ fn prepare(wanted: Wanted<'_>, line: &OwnedFd) -> Result<(), Fault> {
     let kept = [line.as_fd()].into_iter().chain(model.into_iter().flat_map(Model::descriptors)).collect::<Vec<_>>();
     process::keep_only(&kept).map_err(Fault::confining("close-descriptors"))?;
     // It may have ended just before it was to take this one along; then nobody listens.
-    let [ready] = poll::readable([Some(line.as_fd())], Some(std::time::Duration::ZERO))
-        .map_err(Fault::confining("parent-death-signal"))?;
+    let [ready] =
+        poll::readable([Some(line.as_fd())], Some(Duration::ZERO)).map_err(Fault::confining("parent-death-signal"))?;
     if ready.closed {
         process::end(FAILED);
     }
@@ -94,17 +95,17 @@ fn share(wanted: Wanted<'_>, listing: &Listing) -> Result<Model, Fault> {
 /// Until the monitor ends, or wants everyone to. Only the monitor is obeyed, which is outside of the namespace and so has no
 /// number here.
 fn stand_by(signals: &Signals, line: &OwnedFd) {
+    let mut behind = false;
     loop {
         // It fails only without memory for two entries; then we come round again.
         let sources = [Some(signals.as_fd()), Some(line.as_fd())];
-        let [_, asked] = poll::readable(sources, None).unwrap_or_default();
-        while let Ok(Some((signal, sender))) = signals.next_from() {
-            if signal == Signal::SIGTERM && sender == 0 {
-                process::signal_everyone(Signal::SIGTERM);
-                process::signal_everyone(Signal::SIGCONT);
-            }
+        let [_, asked] = poll::readable(sources, behind.then_some(Duration::ZERO)).unwrap_or_default();
+        // One at a time, and of the dead only some: nobody keeps this process from its monitor by sending it more.
+        if let Ok(Some((Signal::SIGTERM, 0))) = signals.next_from() {
+            process::signal_everyone(Signal::SIGTERM);
+            process::signal_everyone(Signal::SIGCONT);
         }
-        while let Ok(Reaped::Child(..)) = process::reap() {}
+        behind = matches!(process::reap_some(|_, _| ()), Ok(Rest::More));
         if asked.readable {
             match wish(line) {
                 Ok(BURY) => bury_everyone(signals),
@@ -131,15 +132,14 @@ fn wish(line: &OwnedFd) -> io::Result<u8> {
 /// is among its children or below one.
 fn bury_everyone(signals: &Signals) {
     loop {
-        loop {
-            match process::reap() {
-                Ok(Reaped::Child(..)) => {}
-                Ok(Reaped::Running) => break,
-                Ok(Reaped::Nobody) | Err(_) => return,
-            }
-        }
+        let behind = match process::reap_some(|_, _| ()) {
+            Ok(rest @ (Rest::More | Rest::Running)) => rest == Rest::More,
+            Ok(Rest::Nobody) | Err(_) => return,
+        };
         process::signal_everyone(Signal::SIGKILL);
-        drop(poll::readable([Some(signals.as_fd())], None));
-        while matches!(signals.next(), Ok(Some(_))) {}
+        if !behind {
+            drop(poll::readable([Some(signals.as_fd())], None));
+            drop(signals.next());
+        }
     }
 }

@@ -40,6 +40,7 @@ mod report;
 mod resolve;
 mod rights;
 mod serve;
+mod streams;
 mod succession;
 mod supervision;
 mod tree;

@@ -26,6 +26,7 @@ use super::policy::Policy;
 use super::post::{self, Next, Post};
 use super::printed::Printed;
 use super::report;
+use super::streams;
 use super::supervision::{Ended, Supervision, not_started};
 use crate::sys::network::HostNetwork;
 use crate::sys::process::{self, Pid, Signal, Signals, Spawn, Spawned};
@@ -220,6 +221,8 @@ fn settle_down(policy: &Policy) -> std::io::Result<Signals> {
 }
 
 fn start(plan: &Plan, stdio: [OwnedFd; 3], kept: Kept<'_>) -> Result<(Spawned, Option<Space>), Outcome> {
+    let stdio = if user::is_root() { streams::kept_from_changes(stdio) } else { Ok(stdio) };
+    let stdio = stdio.map_err(|error| not_started("streams", &error))?;
     let own = |name: &str| std::env::var_os(name);
     let spawn = Spawn {
         path: plan.program().clone(),

@@ -11,7 +11,7 @@ use super::workshop;
 use crate::sys::landlock::{self, Access, Ruleset};
 use crate::sys::process::{self, Fault};
 use crate::sys::seccomp::Filter;
-use crate::sys::{capability, descriptors, mount, user};
+use crate::sys::{capability, descriptors, inherited, mount, user};
 
 /// Does it, for this process and all that it will start.
 pub(super) fn give_up(
@@ -24,6 +24,8 @@ pub(super) fn give_up(
     if let Some(processes) = means.processes_of_user {
         user::limit_processes(processes).map_err(Fault::confining("processes_max"))?;
     }
+    // What was taken of them for this process's own start was taken before (`process::end_unless_program_within`).
+    inherited::leave_half_of_the_signals().map_err(Fault::confining("process-namespace"))?;
     let rules = rules(confinement, program)?;
     user::set_groups(&person.groups).map_err(Fault::confining("groups"))?;
     capability::make_root_ordinary().map_err(Fault::confining("secure-bits"))?;

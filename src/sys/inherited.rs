@@ -98,6 +98,18 @@ pub fn put_right() -> Vec<String> {
     left.0
 }
 
+/// Takes half of the signals that may wait for one user from this process, and from all that it will start. What takes one of
+/// root's and has not done this, such as a timer (`timer_create(2)`), gets it whatever those do who have.
+///
+/// # Errors
+/// Not expected of the kernel.
+pub fn leave_half_of_the_signals() -> io::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_SIGPENDING)?;
+    // Of no limit nothing is taken from anybody.
+    let half = if hard == RLIM_INFINITY { hard } else { hard / 2 };
+    Ok(setrlimit(Resource::RLIMIT_SIGPENDING, half, half)?)
+}
+
 /// What is not as it should be.
 struct Left(Vec<String>);
 

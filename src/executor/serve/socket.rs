@@ -1,9 +1,9 @@
 //! The executor as a service of the system: front-ends connect to its socket.
 //!
 //! Whoever connects is judged by what the kernel says about it (`SO_PEERCRED`, unix(7)) before a byte is read: the
-//! agent's account or root. Every connection gets a monitor, which reads its first frame. An order it carries out; a
-//! greeting it answers; and a wish for a reload it hands, with the connection, to the executor, over a socket pair
-//! that only they have.
+//! agent's account or root, in the process namespace that the executor itself is in. Every connection gets a monitor, which
+//! reads its first frame. An order it carries out; a greeting it answers; and a wish for a reload it hands, with the
+//! connection, to the executor, over a socket pair that only they have.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -169,9 +169,11 @@ impl Server<'_, Entrance> {
             }
         };
         let Ok(peer) = fdpass::peer(&connection) else { return Ok(self) };
-        // Nor root, who may look and reload, if that is a script that has come to the socket in a way that nobody thought of.
-        let of_root = || peer.uid.is_root() && process::is_a_neighbour(Pid::from_raw(peer.pid)).unwrap_or(false);
-        if peer.uid != self.door.front_end.uid() && !of_root() {
+        let known = peer.uid == self.door.front_end.uid() || peer.uid.is_root();
+        // A script has come to the socket in a way that nobody thought of. It may be root, who may look and reload, or have
+        // become the front-end's account (`CAP_SETUID`).
+        let further_in = || !process::is_a_neighbour(Pid::from_raw(peer.pid)).unwrap_or(false);
+        if !known || further_in() {
             self.audit.tell(&ExecEvent::Stranger { uid: peer.uid.as_raw(), pid: peer.pid });
             return Ok(self);
         }

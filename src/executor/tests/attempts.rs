@@ -10,15 +10,19 @@ use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigEvent, SigevNotify, Signal};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType};
 use nix::sys::stat::Mode;
+use nix::sys::timer::Timer;
+use nix::time::ClockId;
 
 use super::harness::Executor;
-use crate::sys::{attempt, fdpass};
+use crate::sys::{attempt, fdpass, process};
 
 /// Set for such a script: what it tries, one attempt after another, separated by semicolons.
 const ATTEMPTS: &str = "CTRL_EXEC_TEST_ATTEMPTS";
@@ -41,6 +45,19 @@ fn attempts_role() {
 fn attempt(words: &[&str]) -> io::Result<()> {
     match *words {
         ["sibling"] => attempt::sibling(),
+        ["flood", whose, seconds] => flood(whose, Duration::from_secs(seconds.parse().unwrap())),
+        ["timers"] => {
+            let mut made = 0;
+            while timer().is_ok() {
+                made += 1;
+            }
+            println!("\nTIMERS {made}");
+            Ok(())
+        }
+        ["timers", some] => (0..some.parse().unwrap()).try_for_each(|_| timer()),
+        ["wait"] => loop {
+            nix::unistd::pause();
+        },
         ["stop"] => attempt::stop_as_traced(),
         ["call", name] => attempt::refused(name),
         ["hold-key", name] => attempt::hold_key(name),
@@ -68,6 +85,7 @@ fn attempt(words: &[&str]) -> io::Result<()> {
         }
         ["socket", family] => socket(family),
         ["own", path, uid] => std::os::unix::fs::chown(path, uid.parse().ok(), None),
+        ["processes-as", uid, most] => processes_as(uid.parse().unwrap(), most.parse().unwrap()),
         ["bind", address] => TcpListener::bind(address).map(drop),
         ["tcp", address] => TcpStream::connect(address).map(drop),
         ["udp", address] => {
@@ -84,6 +102,44 @@ fn attempt(words: &[&str]) -> io::Result<()> {
         }
         _ => panic!("{words:?}"),
     }
+}
+
+/// A timer that would send a signal, and is never taken away.
+fn timer() -> io::Result<()> {
+    let event = SigEvent::new(SigevNotify::SigevSignal { signal: Signal::SIGUSR1, si_value: 0 });
+    std::mem::forget(Timer::new(ClockId::CLOCK_MONOTONIC, event)?);
+    Ok(())
+}
+
+/// Makes processes faster than anybody buries them, and goes on while others do so.
+fn flood(whose: &str, length: Duration) -> io::Result<()> {
+    // Their number is bounded nevertheless: the machine is not what is tried.
+    setrlimit(Resource::RLIMIT_NPROC, 300, 300)?;
+    let how = if whose == "siblings" { nix::libc::CLONE_PARENT } else { 0 };
+    if attempt::flood(how, 24, length)? {
+        // Nobody else is there whose lock it could be.
+        nix::unistd::write(io::stdout(), b"\nOUTRUN\n")?;
+        process::end(0);
+    }
+    Ok(())
+}
+
+/// Becomes this account, which may be its own already, and has so many processes at the same time.
+fn processes_as(uid: u32, most: usize) -> io::Result<()> {
+    let own = nix::unistd::Uid::from_raw(uid);
+    nix::unistd::setresuid(own, own, own)?;
+    let sleeper = || {
+        #[expect(clippy::disallowed_methods, reason = "a process that does nothing")]
+        let mut sleep = std::process::Command::new("sleep");
+        sleep.arg("1000").spawn()
+    };
+    let mut made = Vec::new();
+    let ended = (0..most).try_for_each(|_| sleeper().map(|one| made.push(one)));
+    for mut one in made {
+        one.kill()?;
+        one.wait()?;
+    }
+    ended
 }
 
 /// Sends a directory to whoever listens at a socket.

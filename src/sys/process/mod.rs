@@ -276,22 +276,67 @@ pub enum Reaped {
     Nobody,
 }
 
+/// What waiting for several found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// As many as are taken note of at once have ended, and there may be more.
+    More,
+    /// As [`Reaped::Running`].
+    Running,
+    /// As [`Reaped::Nobody`].
+    Nobody,
+}
+
+/// So many ended children are taken note of at once by [`reap_some`].
+const AT_ONCE: usize = 64;
+
 /// Takes note of one ended child, without waiting.
 ///
 /// # Errors
 /// Not expected of the kernel.
 pub fn reap() -> io::Result<Reaped> {
+    loop {
+        match wait_once()? {
+            Waited::Stopped => {}
+            Waited::For(found) => return Ok(found),
+        }
+    }
+}
+
+/// Takes note of ended children, without waiting, and of so many only that whoever calls has time for other things, too:
+/// who makes children faster than they are buried here would keep this process busy for ever.
+///
+/// # Errors
+/// Not expected of the kernel.
+pub fn reap_some(mut each: impl FnMut(Pid, End)) -> io::Result<Rest> {
+    for _ in 0..AT_ONCE {
+        match wait_once()? {
+            Waited::Stopped => {}
+            Waited::For(Reaped::Child(pid, end)) => each(pid, end),
+            Waited::For(Reaped::Running) => return Ok(Rest::Running),
+            Waited::For(Reaped::Nobody) => return Ok(Rest::Nobody),
+        }
+    }
+    Ok(Rest::More)
+}
+
+enum Waited {
+    For(Reaped),
+    /// One that has asked to be traced has stopped (ptrace(2)), which nobody here wants to know.
+    Stopped,
+}
+
+fn wait_once() -> io::Result<Waited> {
     let mut status = 0;
     #[expect(unsafe_code, reason = "the safe binding loses a child that a real-time signal ended")]
     // SAFETY: `status` is a live, writable integer.
     let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
     match pid {
-        0 => Ok(Reaped::Running),
-        // One that has asked to be traced has stopped (ptrace(2)), which nobody here wants to know.
-        1.. if libc::WIFSTOPPED(status) => reap(),
-        1.. => Ok(Reaped::Child(Pid::from_raw(pid), end_of(status))),
+        0 => Ok(Waited::For(Reaped::Running)),
+        1.. if libc::WIFSTOPPED(status) => Ok(Waited::Stopped),
+        1.. => Ok(Waited::For(Reaped::Child(Pid::from_raw(pid), end_of(status)))),
         _ => match Errno::last() {
-            Errno::ECHILD => Ok(Reaped::Nobody),
+            Errno::ECHILD => Ok(Waited::For(Reaped::Nobody)),
             errno => Err(errno.into()),
         },
     }

@@ -6,6 +6,8 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
 
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+
 use super::*;
 use crate::sys::file::{Access, Identity, Version, overwrite, write_atomic};
 
@@ -108,6 +110,32 @@ fn outcome(change: impl FnOnce(&mut Spawn), script: &str) -> String {
 
 fn pipe_pair() -> (OwnedFd, OwnedFd) {
     crate::sys::pipe::pipe().unwrap()
+}
+
+#[test]
+fn of_a_hundred_dead_some_are_buried_at_once_and_the_others_when_there_was_time_for_other_things() {
+    let text = in_a_process("some", || {
+        let children: Vec<Pid> = (0..100)
+            .map(|_| match fork().unwrap() {
+                Fork::Child => end(3),
+                Fork::Parent(child) => child,
+            })
+            .collect();
+        for child in &children {
+            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+            waitid(Id::Pid(*child), flags).unwrap();
+        }
+        let mut buried = Vec::new();
+        let mut round = || {
+            let before = buried.len();
+            let rest = reap_some(|pid, end| buried.push((pid, end))).unwrap();
+            (buried.len() - before, rest)
+        };
+        let rounds = [round(), round(), round()];
+        let all = children.iter().all(|child| buried.contains(&(*child, End::Exited(3))));
+        format!("{rounds:?} {all}")
+    });
+    assert_eq!(text, "[(64, More), (36, Nobody), (0, Nobody)] true");
 }
 
 #[test]
