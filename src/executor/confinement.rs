@@ -128,13 +128,22 @@ impl Confinements {
     }
 }
 
-/// What a path means now: the file that it leads to, and every other place where that shows. Nothing if there is none.
+/// What a path means now, or would mean if it were made: the file that it leads to, and every other place where that shows or
+/// would show. Nothing if not even the first of its directories is there.
 #[must_use]
 pub fn meanings(path: &Path, facts: &dyn HostFacts) -> Vec<PathBuf> {
-    let Ok(found) = facts.resolve(path) else { return Vec::new() };
-    // Whoever may not look is told of what can be seen; the executor may.
-    let others = facts.elsewhere(&found.path).unwrap_or_default();
-    [found.path].into_iter().chain(others).collect()
+    let meant = path.ancestors().find_map(|existing| {
+        let here = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
+        let (found, rest) = (facts.resolve(here).ok()?, path.strip_prefix(existing).ok()?);
+        // Whoever may not look is told of what can be seen; the executor may.
+        let others = facts.elsewhere(&found.path).unwrap_or_default();
+        if rest.as_os_str().is_empty() {
+            return Some([found.path].iter().chain(others.all()).cloned().collect());
+        }
+        // What is not there yet would show where its directory shows whole, and not at a mount of something else in that.
+        Some([found.path].iter().chain(&others.whole).map(|place| place.join(rest)).collect())
+    });
+    meant.unwrap_or_default()
 }
 
 /// Whether a script may read or change files that are not its account's, or become somebody who may. Of any other the modes
@@ -254,6 +263,7 @@ pub(super) mod tests {
     use crate::conf::{Root, Source, agent};
     use crate::executor::pins::Content;
     use crate::sys::file::{FileError, Identity, Led, Resolved, TrustError};
+    use crate::sys::mounts::Elsewhere;
     use crate::sys::user::Gid;
 
     const TOP: &str = "port = 1\ncert = /etc/ssl/certs/a.crt\nkey = /etc/ssl/private/a.key\nca = /etc/ssl/certs/ca.crt\n\
@@ -282,8 +292,8 @@ pub(super) mod tests {
             self.resolve(path).map(|found| Led::straight(found.path))
         }
 
-        fn elsewhere(&self, _: &Path) -> io::Result<Vec<PathBuf>> {
-            Ok(Vec::new())
+        fn elsewhere(&self, _: &Path) -> io::Result<Elsewhere> {
+            Ok(Elsewhere::default())
         }
 
         fn other_names(&self, _: &Path, _: Option<&Path>) -> io::Result<u64> {

@@ -229,6 +229,7 @@ mod tests {
     use crate::executor::pins::Pins;
     use crate::executor::policy::ProfileLimits;
     use crate::sys::file::{FileError, Identity, Led, TrustError};
+    use crate::sys::mounts::Elsewhere;
     use crate::wire::name::{RequestId, ScriptName};
 
     /// Paths and what they resolve to.
@@ -253,8 +254,8 @@ mod tests {
             self.resolve(path).map(|found| Led::straight(found.path))
         }
 
-        fn elsewhere(&self, _: &Path) -> io::Result<Vec<PathBuf>> {
-            Ok(Vec::new())
+        fn elsewhere(&self, _: &Path) -> io::Result<Elsewhere> {
+            Ok(Elsewhere::default())
         }
 
         fn other_names(&self, _: &Path, _: Option<&Path>) -> io::Result<u64> {
@@ -291,7 +292,7 @@ mod tests {
             self.0.place(path)
         }
 
-        fn elsewhere(&self, place: &Path) -> io::Result<Vec<PathBuf>> {
+        fn elsewhere(&self, place: &Path) -> io::Result<Elsewhere> {
             self.0.elsewhere(place)
         }
 

@@ -21,6 +21,7 @@ use crate::conf::Account;
 use crate::conf::agent::{Loaded, Profile, Syscalls};
 use crate::conf::scripts::Entry;
 use crate::sys::file::{Led, Resolved, TrustError};
+use crate::sys::mounts::Elsewhere;
 use crate::wire::explanation::{Confined, Limit, Line, Means, Surroundings};
 use crate::wire::hex;
 use crate::wire::order::Order;
@@ -133,7 +134,7 @@ impl HostFacts for Noting<'_> {
         self.noted(path, self.facts.place(path))
     }
 
-    fn elsewhere(&self, place: &Path) -> io::Result<Vec<PathBuf>> {
+    fn elsewhere(&self, place: &Path) -> io::Result<Elsewhere> {
         self.noted(place, self.facts.elsewhere(place))
     }
 

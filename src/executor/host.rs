@@ -12,7 +12,7 @@ use super::pins::{self, Content};
 use crate::conf::Account;
 use crate::sys::file::{self, Identity, Led, Resolved, TrustError};
 use crate::sys::mount::Changes;
-use crate::sys::mounts::Table;
+use crate::sys::mounts::{Elsewhere, Table};
 use crate::sys::user::{self, Gid, Uid};
 
 /// What a host says about paths and accounts.
@@ -40,7 +40,7 @@ pub trait HostFacts {
     ///
     /// # Errors
     /// The place is gone, or the host's mounts cannot be found out about.
-    fn elsewhere(&self, place: &Path) -> io::Result<Vec<PathBuf>>;
+    fn elsewhere(&self, place: &Path) -> io::Result<Elsewhere>;
 
     /// How many other names a file has in its file system (hard links, link(2)), but for those in this directory. One that was
     /// being made when its maker was killed has one, beside its own.
@@ -79,8 +79,8 @@ impl HostFacts for OnDisk {
         file::resolve_by_links_of_root(path)
     }
 
-    fn elsewhere(&self, place: &Path) -> io::Result<Vec<PathBuf>> {
-        Ok(Table::read()?.elsewhere(place)?.places)
+    fn elsewhere(&self, place: &Path) -> io::Result<Elsewhere> {
+        Table::read()?.elsewhere(place)
     }
 
     fn other_names(&self, path: &Path, but: Option<&Path>) -> io::Result<u64> {
@@ -162,7 +162,7 @@ impl HostFacts for Remembered {
         OnDisk.place(path)
     }
 
-    fn elsewhere(&self, place: &Path) -> io::Result<Vec<PathBuf>> {
+    fn elsewhere(&self, place: &Path) -> io::Result<Elsewhere> {
         let mut known = self.mounts.borrow_mut();
         if known.as_ref().is_some_and(|known| known.changes.happened().unwrap_or(true)) {
             *known = None;
@@ -194,7 +194,7 @@ impl HostFacts for Remembered {
 struct Mounts {
     changes: Changes,
     table: Table,
-    elsewhere: BTreeMap<PathBuf, Vec<PathBuf>>,
+    elsewhere: BTreeMap<PathBuf, Elsewhere>,
 }
 
 impl Mounts {
@@ -204,15 +204,15 @@ impl Mounts {
         Ok(Self { changes, table: Table::read()?, elsewhere: BTreeMap::new() })
     }
 
-    fn elsewhere(&mut self, place: &Path) -> io::Result<Vec<PathBuf>> {
+    fn elsewhere(&mut self, place: &Path) -> io::Result<Elsewhere> {
         if let Some(known) = self.elsewhere.get(place) {
             return Ok(known.clone());
         }
         let found = self.table.elsewhere(place)?;
         if found.lasting {
-            self.elsewhere.insert(place.to_owned(), found.places.clone());
+            self.elsewhere.insert(place.to_owned(), found.clone());
         }
-        Ok(found.places)
+        Ok(found)
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::host::{HostFacts, PROGRAM};
 use crate::conf::agent::{Loaded, Settings};
 use crate::sys::file::Led;
+use crate::sys::mounts::Elsewhere;
 
 /// Directories that many programs share. A file of the agent's own in one of them is hidden alone; from any other
 /// place its whole directory is.
@@ -171,7 +172,7 @@ impl Own {
         let mut hidden = std::mem::take(&mut found.kept);
         outermost(&mut hidden);
         for place in hidden.clone() {
-            hidden.extend(facts.elsewhere(&place).map_err(|error| unknown(&place, error))?);
+            hidden.extend(facts.elsewhere(&place).map_err(|error| unknown(&place, error))?.all().cloned());
         }
         outermost(&mut hidden);
         Ok(Found { hidden, ..found })
@@ -182,8 +183,8 @@ impl Own {
         let mut found = Found::default();
         let program = facts.resolve(Path::new(PROGRAM)).ok().map(|program| Led::straight(program.path));
         self.public.iter().filter_map(|file| facts.place(file).ok()).chain(program).for_each(|led| found.take(led));
-        let others: Vec<PathBuf> = found.kept.iter().filter_map(|file| facts.elsewhere(file).ok()).flatten().collect();
-        found.kept.extend(others);
+        let others: Vec<_> = found.kept.iter().filter_map(|file| facts.elsewhere(file).ok()).collect();
+        found.kept.extend(others.iter().flat_map(Elsewhere::all).cloned());
         found
     }
 

@@ -56,7 +56,7 @@ fn no_link_on_the_way_to_a_hidden_place_is_replaced_and_nothing_above_where_it_l
         let executor = Executor::root(profile);
         fs::create_dir_all(executor.path("open/real/runs")).unwrap();
         symlink("real", executor.path("open/link")).unwrap();
-        symlink(executor.path("open/link/runs"), executor.path("conf-runs")).unwrap();
+        executor.lead("conf-runs", executor.path("open/link/runs"));
         symlink("real", executor.path("open/free")).unwrap();
         let said = executor.says(
             "cd {}/; rm -f conf-runs; mv conf-runs x; rm -f open/link; mv open/real open/y; mv open open2; ls -A open/real/runs
@@ -93,7 +93,7 @@ fn what_decides_and_is_no_secret_can_be_read_and_not_changed() {
 }
 
 /// A program that does this before it becomes its arguments, with mounts of its own and `$D` the test's directory.
-fn mounting(words: &str) -> [String; 6] {
+pub(super) fn mounting(words: &str) -> [String; 6] {
     let words = format!("D=$CTRL_EXEC_TEST_EXECUTOR; {words}; exec \"$@\"");
     ["unshare", "--mount", "sh", "-ec", &words, "sh"].map(str::to_owned)
 }
@@ -101,7 +101,7 @@ fn mounting(words: &str) -> [String; 6] {
 #[test]
 fn a_hidden_place_is_hidden_wherever_a_mount_shows_it() {
     let whole = mounting(
-        "mkdir $D/alias $D/part $D/conf-runs $D/again; echo secret > $D/conf/agent.key
+        "mkdir $D/alias $D/part $D/again; echo secret > $D/conf/agent.key
          mount --bind $D $D/alias; mount --bind $D/conf $D/part
          mount -t tmpfs x $D/conf-runs; mkdir $D/conf-runs/job; echo secret > $D/conf-runs/job/out
          mount --bind $D/conf-runs $D/again; mkdir $D/inner; mount --bind $D/conf-runs/job $D/inner",
