@@ -119,6 +119,21 @@ fn a_hidden_place_is_hidden_wherever_a_mount_shows_it() {
 }
 
 #[test]
+fn no_directory_above_a_hidden_place_is_moved_where_a_mount_shows_it_besides() {
+    let shown = mounting(
+        "rmdir $D/conf-runs; mkdir -p $D/open/zone/runs $D/open/alias $D/open/zz
+         ln -s $D/open/zone/runs $D/conf-runs; for name in alias zz; do mount --bind $D/open/zone $D/open/$name; done",
+    );
+    for profile in STRONG {
+        let executor = Executor::root_under(&shown.each_ref().map(String::as_str), profile);
+        let said =
+            executor.says("cd {}/open; mv zone aside; mv alias/runs alias/x; mv zz y; ls; rmdir deep && echo removed");
+        assert_eq!(said.matches("busy").count(), 3, "{profile}: {said}");
+        assert!(said.ends_with("alias\ndeep\nzone\nzz\nremoved\n"), "{profile}: {said}");
+    }
+}
+
+#[test]
 fn a_writable_path_that_shows_what_is_hidden_is_refused() {
     let alias = mounting("mkdir $D/alias $D/free; mount --bind $D $D/alias; mount --bind $D/other $D/free");
     let alias = alias.each_ref().map(String::as_str);
@@ -262,8 +277,9 @@ fn where_a_script_of_another_profile_is_missing_nobody_may_write() {
 fn a_link_to_a_script_of_another_profile_is_not_replaced() {
     let place = tempfile::tempdir_in("/var/tmp").unwrap();
     fs::create_dir(place.path().join("w")).unwrap();
-    symlink("/bin/true", place.path().join("w/strong")).unwrap();
-    symlink("/bin/true", place.path().join("w/mine")).unwrap();
+    fs::copy("/bin/true", place.path().join("program")).unwrap();
+    symlink(place.path().join("program"), place.path().join("w/strong")).unwrap();
+    symlink(place.path().join("program"), place.path().join("w/mine")).unwrap();
     let place = place.path().display();
     let scripts = format!("strong = {place}/w/strong profile=strong\nmine = {place}/w/mine\n");
     let profile = format!("run_as = root\nwritable = {place}/w\n[profile strong]\nrun_as = root");
