@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use super::host::{HostFacts, PROGRAM, Person};
+use super::host::{HostFacts, Person};
 use super::own::{Found, Own};
+use super::reach::Reach;
 use crate::conf::Account;
 use crate::conf::agent::{Loaded, Profile, Syscalls};
 use crate::conf::caps::Capability;
@@ -29,6 +30,8 @@ pub struct Confinements {
     own: Own,
     /// Who the front-end is, if that account exists.
     agent: Option<Uid>,
+    /// Scripts are root's alone.
+    trusted: bool,
 }
 
 impl Confinements {
@@ -41,11 +44,16 @@ impl Confinements {
         let settings = &loaded.settings;
         settings.profile_errors().map_err(|errors| errors.to_string())?;
         settings.writable_errors(scripts, |path| meanings(path, facts)).map_err(|errors| errors.to_string())?;
-        let profiles = settings.profiles.values().map(|profile| (profile.name.to_string(), profile.clone()));
+        let profiles = settings.profiles.values().map(|profile| (profile.name.to_string(), plain(profile.clone())));
         let agent = facts.person(&settings.user);
         let agent = agent.map_err(|error| format!("the account '{}' cannot be looked up: {error}", *settings.user))?;
         let own = Own::of(loaded, scripts, facts);
-        Ok(Self { profiles: profiles.collect(), own, agent: agent.map(|agent| agent.uid) })
+        Ok(Self {
+            profiles: profiles.collect(),
+            own,
+            agent: agent.map(|agent| agent.uid),
+            trusted: *settings.trusted_paths,
+        })
     }
 
     /// The same, with the executor's socket out of every script's reach besides.
@@ -78,20 +86,31 @@ impl Confinements {
             let text = format!("run_as is '{}', which is the agent's own account", **account);
             return Err(refuse("run-as-agent", text));
         }
-        if profile.writable.iter().flatten().any(|path| is_proc(path, facts)) {
+        if profile.writable.iter().flatten().any(|path| path == Path::new(PROC)) {
             let text = "its writable path /proc is read-only in every run: name what is to be written below it";
             return Err(refuse("writable-proc", text.to_owned()));
         }
         let secret = self.own.secret(facts).map_err(|error| refuse("control-unknown", error))?;
         let reaches = |path: &&PathBuf| secret.hidden.iter().any(|own| path.starts_with(own) || own.starts_with(path));
-        let executable = facts.resolve(Path::new(PROGRAM)).ok();
-        let holds_us = |path: &&PathBuf| executable.as_ref().is_some_and(|own| own.path.starts_with(path));
-        if let Some(path) = profile.writable.iter().flatten().find(|path| reaches(path) || holds_us(path)) {
+        let writable = profile.writable.as_deref().unwrap_or_default();
+        let reach = Reach::of(writable, facts).map_err(|error| refuse("control-unknown", error))?;
+        if let Some(path) = writable.iter().find(|path| reaches(path)) {
             let text = format!("its writable path {} reaches what belongs to the agent", path.display());
+            return Err(refuse("writable-control", text));
+        }
+        if let Some(own) = self.own.within(&reach) {
+            let text = format!("a writable path of it reaches what belongs to the agent: {}", own.display());
             return Err(refuse("writable-control", text));
         }
         if let Some(own) = self.own.linked().first().filter(|_| reaches_others(profile, &person)) {
             return Err(refuse("own-linked", of_two_names(own)));
+        }
+        // Whoever may pass no file's mode writes to no script of root's, by whatever name.
+        if !writable.is_empty()
+            && (!self.trusted || reaches_others(profile, &person))
+            && let Some(script) = self.own.linked_script(&reach, name, facts)
+        {
+            return Err(refuse("script-linked", of_two_scripts(script)));
         }
         if let Some(own) = secret.hidden.iter().find(|own| program.starts_with(own)) {
             let text = format!("the script lies in {}, which is hidden from every script", own.display());
@@ -99,8 +118,8 @@ impl Confinements {
         }
         let others = match &profile.writable {
             // Nothing else is there to be written to.
-            Some(writable) => {
-                let within = self.own.scripts_within(writable, name, facts);
+            Some(_) => {
+                let within = self.own.scripts_within(&reach, name, facts);
                 within.map_err(|why| refuse("writable-script", format!("it may write where the script {why}")))?
             }
             None => self.own.public(facts),
@@ -113,12 +132,15 @@ impl Confinements {
         self.own.linked()
     }
 
-    /// What each profile may write to beside scripts of others: [`Own::shared_directories`].
-    pub(super) fn shared_directories(&self) -> impl Iterator<Item = (&str, (&Path, &str, &str))> {
-        self.profiles.iter().flat_map(|(name, profile)| {
-            let writable = profile.writable.as_deref().unwrap_or_default();
-            self.own.shared_directories(writable, name).into_iter().map(move |shared| (name.as_str(), shared))
-        })
+    /// What each profile may write to beside scripts of others: [`Own::shared_directories`]. What cannot be found out about now
+    /// is no reason to be silent about the rest.
+    pub(super) fn shared_directories(&self, facts: &dyn HostFacts) -> Vec<(&str, (&Path, &str, &str))> {
+        let each = self.profiles.iter().filter_map(|(name, profile)| {
+            let reach = Reach::of(profile.writable.as_deref().unwrap_or_default(), facts).ok()?;
+            let shared = self.own.shared_directories(&reach, name);
+            Some(shared.into_iter().map(move |shared| (name.as_str(), shared)))
+        });
+        each.flatten().collect()
     }
 
     /// The capabilities that some profile has.
@@ -162,10 +184,28 @@ pub fn of_two_names(own: &Path) -> String {
     )
 }
 
-/// Whether it is the place of the run's own processes. Only a path with such words can be: a link is no writable path.
-fn is_proc(path: &Path, facts: &dyn HostFacts) -> bool {
-    let roundabout = path.components().any(|component| component == Component::ParentDir);
-    path == Path::new(PROC) || roundabout && facts.resolve(path).is_ok_and(|found| found.path == Path::new(PROC))
+/// What is wrong with a script of another profile that has another name.
+fn of_two_scripts(script: &Path) -> String {
+    let script = script.display();
+    format!(
+        "{script}, which is another profile's, has another name besides (a hard link), by which it might be written to: give it \
+         a file of its own ('cp -p {script} {script}.new && mv {script}.new {script}')"
+    )
+}
+
+/// The profile with `..` taken out of its writable paths, which are compared by their words from then on. Where no component
+/// is a link, they mean the same; and where one is, no run begins.
+fn plain(mut profile: Profile) -> Profile {
+    for path in profile.writable.iter_mut().flatten() {
+        *path = path.components().fold(PathBuf::new(), |mut done, component| {
+            match component {
+                Component::ParentDir => drop(done.pop()),
+                other => done.push(other),
+            }
+            done
+        });
+    }
+    profile
 }
 
 fn find(account: &Account, facts: &dyn HostFacts) -> io::Result<Person> {

@@ -125,8 +125,6 @@ pub(super) struct Remembered {
     memory: RefCell<Memory>,
     /// What is mounted, and where else places show, while nothing is mounted, unmounted or changed.
     mounts: RefCell<Option<Mounts>>,
-    /// What [`PROGRAM`] was. It is still the same place if it still leads to the same file, which is asked every time.
-    program: RefCell<Option<Resolved>>,
 }
 
 /// The program of this process, which is one file for as long as it lives.
@@ -135,23 +133,13 @@ pub(super) const PROGRAM: &str = "/proc/self/exe";
 impl Remembered {
     /// Nobody is known yet.
     pub(super) fn new(clock: fn() -> SystemTime) -> Self {
-        Self { clock, memory: RefCell::default(), mounts: RefCell::default(), program: RefCell::default() }
+        Self { clock, memory: RefCell::default(), mounts: RefCell::default() }
     }
 }
 
 impl HostFacts for Remembered {
     fn resolve(&self, path: &Path) -> io::Result<Resolved> {
-        if path != Path::new(PROGRAM) {
-            return OnDisk.resolve(path);
-        }
-        let mut known = self.program.borrow_mut();
-        if let Some(known) =
-            known.as_ref().filter(|known| Identity::of(&known.path).is_ok_and(|id| id == known.identity))
-        {
-            return Ok(known.clone());
-        }
-        let found = OnDisk.resolve(path)?;
-        Ok(known.insert(found).clone())
+        OnDisk.resolve(path)
     }
 
     fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {

@@ -36,6 +36,7 @@ mod pins;
 mod policy;
 mod post;
 mod printed;
+mod reach;
 mod report;
 mod resolve;
 mod rights;

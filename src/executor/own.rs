@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::host::{HostFacts, PROGRAM};
+use super::reach::Reach;
 use crate::conf::agent::{Loaded, Settings};
 use crate::sys::file::Led;
 use crate::sys::mounts::Elsewhere;
@@ -57,6 +58,10 @@ pub(super) struct Own {
     public: Vec<PathBuf>,
     /// Files of both kinds that had another name when the configuration was read, at which nothing would hide them.
     linked: Vec<PathBuf>,
+    /// This program, as it was called when the configuration was read. A newer one that takes its name is guarded as well.
+    program: Option<PathBuf>,
+    /// Where the public ones were then.
+    decisive: Vec<PathBuf>,
     scripts: Vec<Listed>,
     /// Of the secret ones, where jobs are, and where they were by earlier configurations.
     runs: Vec<PathBuf>,
@@ -68,6 +73,8 @@ struct Listed {
     name: String,
     profile: String,
     led: Led,
+    /// Where its contract is, or would be.
+    contract: PathBuf,
 }
 
 /// What is there now.
@@ -99,12 +106,14 @@ impl Own {
         let socket = settings.executor_socket.iter().map(|socket| socket.as_path());
         files.into_iter().chain(socket).for_each(|file| own.add(file));
         own.linked = own.with_other_names(&files, facts);
-        let listed = loaded.allowlist.iter().map(|entry| Listed {
+        own.program = facts.resolve(Path::new(PROGRAM)).ok().map(|program| program.path);
+        own.decisive = own.public.iter().map(|file| led(file, facts).place).collect();
+        own.scripts.extend(loaded.allowlist.iter().map(|entry| Listed {
             name: entry.name().to_string(),
             profile: entry.profile().to_string(),
-            led: facts.place(entry.path()).unwrap_or_else(|_| Led::straight(entry.path().to_owned())),
-        });
-        own.scripts.extend(listed);
+            led: led(entry.path(), facts),
+            contract: contract(entry.path(), facts),
+        }));
         own
     }
 
@@ -128,12 +137,11 @@ impl Own {
 
     /// The directories in what `profile` may write to where scripts of other profiles lie, each with the name and the profile
     /// of the first.
-    pub(super) fn shared_directories(&self, writable: &[PathBuf], profile: &str) -> Vec<(&Path, &str, &str)> {
+    pub(super) fn shared_directories(&self, reach: &Reach<'_>, profile: &str) -> Vec<(&Path, &str, &str)> {
         let mut all: Vec<(&Path, &str, &str)> = Vec::new();
-        for Listed { name, profile, led } in self.scripts.iter().filter(|script| script.profile != profile) {
+        for Listed { name, profile, led, .. } in self.others(profile) {
             let Some(directory) = led.place.parent() else { continue };
-            let open = writable.iter().any(|above| directory.starts_with(above));
-            if open && !all.iter().any(|(known, ..)| *known == directory) {
+            if reach.has(directory) && !all.iter().any(|(known, ..)| *known == directory) {
                 all.push((directory, name, profile));
             }
         }
@@ -145,6 +153,13 @@ impl Own {
         let more: Vec<_> = earlier.runs.iter().filter(|runs| !self.runs.contains(runs)).cloned().collect();
         self.secret.extend(more.iter().cloned());
         self.runs.extend(more);
+        // Once another file has its name, nobody can tell what it was called.
+        self.program = self.program.take().or_else(|| earlier.program.clone());
+    }
+
+    /// What decides about the agent, or is its program, and can be written to there; nothing if there is no such thing.
+    pub(super) fn within(&self, reach: &Reach<'_>) -> Option<&Path> {
+        self.program.iter().chain(&self.decisive).find(|file| reach.has(file)).map(PathBuf::as_path)
     }
 
     /// One secret file more.
@@ -181,8 +196,11 @@ impl Own {
     /// The public ones, this program among them, that are there now. What a link of somebody else's leads to is theirs.
     pub(super) fn public(&self, facts: &dyn HostFacts) -> Found {
         let mut found = Found::default();
-        let program = facts.resolve(Path::new(PROGRAM)).ok().map(|program| Led::straight(program.path));
-        self.public.iter().filter_map(|file| facts.place(file).ok()).chain(program).for_each(|led| found.take(led));
+        self.public
+            .iter()
+            .chain(&self.program)
+            .filter_map(|file| facts.place(file).ok())
+            .for_each(|led| found.take(led));
         let others: Vec<_> = found.kept.iter().filter_map(|file| facts.elsewhere(file).ok()).collect();
         found.kept.extend(others.iter().flat_map(Elsewhere::all).cloned());
         found
@@ -195,29 +213,61 @@ impl Own {
     /// Which is listed there and does not exist, so that it could be made.
     pub(super) fn scripts_within(
         &self,
-        writable: &[PathBuf],
+        reach: &Reach<'_>,
         profile: &str,
         facts: &dyn HostFacts,
     ) -> Result<Found, String> {
         let mut found = Found::default();
-        let within = |path: &PathBuf| writable.iter().any(|above| path.starts_with(above));
-        for Listed { name, profile, led } in self.scripts.iter().filter(|script| script.profile != profile) {
-            if within(&led.place) {
+        for Listed { name, profile, led, contract } in self.others(profile) {
+            if reach.has(&led.place) {
                 if facts.place(&led.place).is_err() {
                     let place = led.place.display();
                     return Err(format!(
                         "'{name}' of profile '{profile}' is to be {place}, where nothing is and it may put one"
                     ));
                 }
-                let mut sidecar = led.place.clone().into_os_string();
-                sidecar.push(SIDECAR);
-                found.kept.extend(facts.place(Path::new(&sidecar)).ok().map(|sidecar| sidecar.place));
-                found.kept.push(led.place.clone());
+                found.kept.extend(reach.places(&led.place, facts)?);
             }
-            found.passed.extend(led.passed.iter().filter(|path| within(path)).cloned());
+            if reach.has(contract)
+                && let Ok(contract) = facts.place(contract)
+            {
+                found.kept.extend(reach.places(&contract.place, facts)?);
+                found.passed.extend(contract.passed);
+            }
+            // By whatever path, it is the same link.
+            found.passed.extend(led.passed.iter().filter(|path| reach.has(path)).cloned());
         }
         Ok(found)
     }
+
+    /// A script of another profile than this, or its contract, that has another name (a hard link) by which it might be written
+    /// to. One in a directory that cannot be written to does no harm there: many a program has several.
+    pub(super) fn linked_script(&self, reach: &Reach<'_>, profile: &str, facts: &dyn HostFacts) -> Option<&Path> {
+        let mut files = self.others(profile).flat_map(|script| [&script.led.place, &script.contract]);
+        let is_linked = |file: &&PathBuf| {
+            let beside = file.parent().filter(|directory| !reach.has(directory));
+            // One that cannot be looked at is not there for a script either.
+            facts.other_names(file, beside).is_ok_and(|others| others > 0)
+        };
+        files.find(is_linked).map(PathBuf::as_path)
+    }
+
+    fn others(&self, profile: &str) -> impl Iterator<Item = &Listed> {
+        self.scripts.iter().filter(move |script| script.profile != profile)
+    }
+}
+
+/// Where a file is, or would be if it were made.
+fn led(file: &Path, facts: &dyn HostFacts) -> Led {
+    facts.place(file).unwrap_or_else(|_| Led::straight(file.to_owned()))
+}
+
+/// Where a script's contract is or would be, which is looked for beside the name by which the script is listed.
+fn contract(script: &Path, facts: &dyn HostFacts) -> PathBuf {
+    let directory = script.parent().map(|directory| led(directory, facts).place).unwrap_or_default();
+    let mut name = script.file_name().unwrap_or_default().to_owned();
+    name.push(SIDECAR);
+    directory.join(name)
 }
 
 impl Found {

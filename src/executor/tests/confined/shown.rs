@@ -40,3 +40,91 @@ fn an_overlay_shows_what_it_is_made_of() {
     }
     assert_eq!(fault(overlay, "run_as = root\nwritable = {}/l/beside"), None);
 }
+
+/// An executor with the script `{}/other/in/strong` of another profile, seen by these mounts.
+fn beside(starter: &str, profile: &str) -> Executor {
+    let starter = mounting(&format!(
+        "mkdir $D/other/in; echo '#!/bin/sh' > $D/other/in/strong; chmod 755 $D/other/in/strong; {starter}"
+    ));
+    let scripts = "strong = {}/other/in/strong profile=strong\n";
+    let profile = format!("{profile}\n[profile strong]\nrun_as = root");
+    let executor = Executor::spawn_listing(&starter.each_ref().map(String::as_str), scripts, &profile);
+    assert_eq!(executor.answer(), Reloaded::Done);
+    executor
+}
+
+#[test]
+fn a_script_of_another_profile_is_kept_wherever_a_mount_shows_it() {
+    let contract = "echo '{}' > $D/other/in/strong.schema.json";
+    let alias = format!(
+        "{contract}; mkdir $D/open/a $D/open/b; mount --bind $D/other/in $D/open/a; mount --bind $D/other $D/open/b"
+    );
+    let file = format!("{contract}; touch $D/open/a; mount --bind $D/other/in/strong $D/open/a");
+    let forge = "for file in a/strong a/strong.schema.json a; do echo forged >> $file; rm -f $file; mv $file x; done
+        mv b/in b/x; mv b y; echo forged >> b/in/strong; rm -f b/in/strong; mv ../open/a z";
+    for starter in [&alias, &file] {
+        for writable in ["{}/open", "{}/open/a", "/srv/../{}/open"] {
+            let executor = beside(starter, &format!("run_as = root\nwritable = {writable}"));
+            let said = executor.says(&format!("cd {{}}/open; {forge}"));
+            for (name, text) in [("other/in/strong", "#!/bin/sh\n"), ("other/in/strong.schema.json", "{}\n")] {
+                let found = std::fs::read_to_string(executor.path(name)).unwrap_or_default();
+                assert_eq!(found, text, "{writable} {name}: {said}");
+            }
+        }
+    }
+    // And the twin: what lies beside it there, and where no mount shows it.
+    let executor = beside(&alias, "run_as = root\nwritable = {}/open");
+    assert_eq!(
+        executor.says("cd {}/open; echo mine > a/mine && cat a/mine; echo x > deep/strong && cat deep/strong"),
+        "mine\nx\n"
+    );
+}
+
+#[test]
+fn a_script_of_another_profile_that_is_missing_is_put_there_by_no_mount_either() {
+    let starter = "mount --bind $D/other/in $D/open/deep; rm $D/other/in/strong";
+    let executor = beside(starter, "run_as = root\nwritable = {}/open");
+    assert_eq!(refused(&executor), "writable-script");
+    let executor = beside("rm $D/other/in/strong", "run_as = root\nwritable = {}/open");
+    assert_eq!(executor.says("echo ran"), "ran\n");
+}
+
+#[test]
+fn the_executors_own_program_is_written_to_by_no_mount_either() {
+    let place = std::env::current_exe().unwrap();
+    let place = place.parent().unwrap().display();
+    for writable in ["{}/open", "{}/open/deep"] {
+        let shown = format!("mount --bind {place} $D/open/deep");
+        let executor = beside(&shown, &format!("run_as = root\nwritable = {writable}"));
+        assert_eq!(refused(&executor), "writable-control", "{writable}");
+    }
+    let beside_it = format!("mkdir -p {place}/beside; mount --bind {place}/beside $D/open/deep");
+    assert_eq!(beside(&beside_it, "run_as = root\nwritable = {}/open").says("echo ran"), "ran\n");
+}
+
+#[test]
+fn a_script_with_another_name_refuses_whoever_could_write_to_it_there() {
+    for (profile, refusal) in [
+        ("run_as = root", Some("script-linked")),
+        ("run_as = bin\ncaps = CAP_DAC_OVERRIDE", Some("script-linked")),
+        ("run_as = bin", None),
+    ] {
+        let executor = beside(":", &format!("{profile}\nwritable = {{}}/open"));
+        assert_eq!(executor.says("echo ran"), "ran\n", "{profile}");
+        // Made while the executor runs.
+        std::fs::hard_link(executor.path("other/in/strong"), executor.path("open/name")).unwrap();
+        if let Some(code) = refusal {
+            assert_eq!(refused(&executor), code, "{profile}");
+        } else {
+            assert!(executor.says("echo forged >> {}/open/name").contains("Permission denied"), "{profile}");
+        }
+        std::fs::remove_file(executor.path("open/name")).unwrap();
+        // Another one where nothing can be written to.
+        std::fs::hard_link(executor.path("other/in/strong"), executor.path("other/in/twin")).unwrap();
+        assert_eq!(executor.says("echo ran"), "ran\n", "{profile}");
+        std::fs::remove_file(executor.path("other/in/twin")).unwrap();
+        executor.write("other/in/strong.schema.json", "{}");
+        std::fs::hard_link(executor.path("other/in/strong.schema.json"), executor.path("open/name")).unwrap();
+        assert_eq!(executor.shell("echo ran", &[]).outcome().started(), refusal.is_none(), "{profile}");
+    }
+}
