@@ -93,7 +93,9 @@ impl Confinements {
         let secret = self.own.secret(facts).map_err(|error| refuse("control-unknown", error))?;
         let reaches = |path: &&PathBuf| secret.hidden.iter().any(|own| path.starts_with(own) || own.starts_with(path));
         let writable = profile.writable.as_deref().unwrap_or_default();
-        let reach = Reach::of(writable, facts).map_err(|error| refuse("control-unknown", error))?;
+        // Listed scripts are root's alone, unless that is lifted.
+        let passes_modes = !self.trusted || reaches_others(profile, &person);
+        let reach = Reach::of(writable, passes_modes, facts).map_err(|error| refuse("control-unknown", error))?;
         if let Some(path) = writable.iter().find(|path| reaches(path)) {
             let text = format!("its writable path {} reaches what belongs to the agent", path.display());
             return Err(refuse("writable-control", text));
@@ -105,11 +107,7 @@ impl Confinements {
         if let Some(own) = self.own.linked().first().filter(|_| reaches_others(profile, &person)) {
             return Err(refuse("own-linked", of_two_names(own)));
         }
-        // Whoever may pass no file's mode writes to no script of root's, by whatever name.
-        if !writable.is_empty()
-            && (!self.trusted || reaches_others(profile, &person))
-            && let Some(script) = self.own.linked_script(&reach, name, facts)
-        {
+        if let Some(script) = self.own.linked_script(&reach, name, facts) {
             return Err(refuse("script-linked", of_two_scripts(script)));
         }
         if let Some(own) = secret.hidden.iter().find(|own| program.starts_with(own)) {
@@ -136,7 +134,7 @@ impl Confinements {
     /// is no reason to be silent about the rest.
     pub(super) fn shared_directories(&self, facts: &dyn HostFacts) -> Vec<(&str, (&Path, &str, &str))> {
         let each = self.profiles.iter().filter_map(|(name, profile)| {
-            let reach = Reach::of(profile.writable.as_deref().unwrap_or_default(), facts).ok()?;
+            let reach = Reach::of(profile.writable.as_deref().unwrap_or_default(), false, facts).ok()?;
             let shared = self.own.shared_directories(&reach, name);
             Some(shared.into_iter().map(move |shared| (name.as_str(), shared)))
         });

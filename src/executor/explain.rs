@@ -220,7 +220,9 @@ impl About<'_> {
             (Gate::Place, _) if settings.script_dirs.is_some() => settings.place("script_dirs"),
             (Gate::Place, _) => settings.place("trusted_paths"),
             (Gate::Order | Gate::Allowlist | Gate::Pins, _) | (Gate::Confinement, Some("script-hidden")) => entry(),
-            (Gate::Confinement, Some("writable-control" | "writable-proc")) => keyed("writable"),
+            (Gate::Confinement, Some("writable-control" | "writable-proc" | "writable-script" | "script-linked")) => {
+                keyed("writable")
+            }
             (Gate::Profile, _) => keyed("[profile]"),
             (Gate::Confinement, _) => keyed("run_as"),
         }

@@ -73,8 +73,8 @@ struct Listed {
     name: String,
     profile: String,
     led: Led,
-    /// Where its contract is, or would be.
-    contract: PathBuf,
+    /// Its contract, or where that would be.
+    contract: Led,
 }
 
 /// What is there now.
@@ -210,7 +210,7 @@ impl Own {
     /// them would have the rights of those profiles.
     ///
     /// # Errors
-    /// Which is listed there and does not exist, so that it could be made.
+    /// Which is listed there and does not exist, or has no contract, so that one could be made.
     pub(super) fn scripts_within(
         &self,
         reach: &Reach<'_>,
@@ -228,22 +228,31 @@ impl Own {
                 }
                 found.kept.extend(reach.places(&led.place, facts)?);
             }
-            if reach.has(contract)
-                && let Ok(contract) = facts.place(contract)
-            {
-                found.kept.extend(reach.places(&contract.place, facts)?);
-                found.passed.extend(contract.passed);
+            if reach.has(&contract.place) {
+                match facts.place(&contract.place) {
+                    Ok(now) => {
+                        found.kept.extend(reach.places(&now.place, facts)?);
+                        found.passed.extend(now.passed);
+                    }
+                    Err(_) if reach.passes_modes => return Err(no_contract(name, profile, &contract.place)),
+                    Err(_) => {}
+                }
             }
             // By whatever path, it is the same link.
-            found.passed.extend(led.passed.iter().filter(|path| reach.has(path)).cloned());
+            let links = led.passed.iter().chain(&contract.passed);
+            found.passed.extend(links.filter(|path| reach.has(path)).cloned());
         }
         Ok(found)
     }
 
     /// A script of another profile than this, or its contract, that has another name (a hard link) by which it might be written
-    /// to. One in a directory that cannot be written to does no harm there: many a program has several.
+    /// to. One in a directory that cannot be written to does no harm there: many a program has several. Nobody whom modes keep
+    /// away is asked about.
     pub(super) fn linked_script(&self, reach: &Reach<'_>, profile: &str, facts: &dyn HostFacts) -> Option<&Path> {
-        let mut files = self.others(profile).flat_map(|script| [&script.led.place, &script.contract]);
+        if !reach.passes_modes || reach.is_nothing() {
+            return None;
+        }
+        let mut files = self.others(profile).flat_map(|script| [&script.led.place, &script.contract.place]);
         let is_linked = |file: &&PathBuf| {
             let beside = file.parent().filter(|directory| !reach.has(directory));
             // One that cannot be looked at is not there for a script either.
@@ -263,11 +272,20 @@ fn led(file: &Path, facts: &dyn HostFacts) -> Led {
 }
 
 /// Where a script's contract is or would be, which is looked for beside the name by which the script is listed.
-fn contract(script: &Path, facts: &dyn HostFacts) -> PathBuf {
+fn contract(script: &Path, facts: &dyn HostFacts) -> Led {
     let directory = script.parent().map(|directory| led(directory, facts).place).unwrap_or_default();
     let mut name = script.file_name().unwrap_or_default().to_owned();
     name.push(SIDECAR);
-    directory.join(name)
+    led(&directory.join(name), facts)
+}
+
+/// Whoever makes the contract decides what arguments another profile's script gets.
+fn no_contract(name: &str, profile: &str, place: &Path) -> String {
+    let place = place.display();
+    format!(
+        "'{name}' of profile '{profile}' has no contract, and it may put one there: make {place} (a file with '{{}}' says \
+         nothing), or keep that script elsewhere"
+    )
 }
 
 impl Found {

@@ -15,6 +15,8 @@ use crate::sys::mount::LINK;
 pub(super) struct Reach<'a> {
     writable: &'a [PathBuf],
     elsewhere: Vec<PathBuf>,
+    /// Whether no file's mode keeps the scripts from it. Of others, files and directories of root's are out of reach already.
+    pub(super) passes_modes: bool,
 }
 
 impl<'a> Reach<'a> {
@@ -22,7 +24,7 @@ impl<'a> Reach<'a> {
     ///
     /// # Errors
     /// Which cannot be found out about, and why.
-    pub(super) fn of(writable: &'a [PathBuf], facts: &dyn HostFacts) -> Result<Self, String> {
+    pub(super) fn of(writable: &'a [PathBuf], passes_modes: bool, facts: &dyn HostFacts) -> Result<Self, String> {
         let mut elsewhere = Vec::new();
         for path in writable {
             match facts.elsewhere(path) {
@@ -31,7 +33,12 @@ impl<'a> Reach<'a> {
                 Err(error) => return Err(unknown(path, &error)),
             }
         }
-        Ok(Self { writable, elsewhere })
+        Ok(Self { writable, elsewhere, passes_modes })
+    }
+
+    /// Whether there is nothing to write to.
+    pub(super) const fn is_nothing(&self) -> bool {
+        self.writable.is_empty()
     }
 
     /// Whether what is at this path, or would be if it were made, can be written to.

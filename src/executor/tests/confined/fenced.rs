@@ -205,6 +205,7 @@ fn lent(executor: &Executor, directory: &str) -> OwnedFd {
 fn a_writable_directory_that_is_handed_on_lets_nobody_rewrite_a_script_of_another_profile() {
     let executor = listing("{}/open");
     executor.script("open/deep/strong", "#!/bin/sh\n");
+    executor.write("open/deep/strong.schema.json", "{}");
     let open = lent(&executor, executor.path("open").to_str().unwrap());
     let write = |name: &str| openat(&open, name, OFlag::O_WRONLY | OFlag::O_CREAT, Mode::S_IRUSR).map(drop);
     assert_eq!(write("deep/strong"), Err(Errno::EROFS));
@@ -270,6 +271,7 @@ fn where_a_script_of_another_profile_is_missing_nobody_may_write() {
     let Outcome::Refused(refusal) = executor.shell("echo ran", &[]).outcome() else { panic!("not refused") };
     assert!(refusal.code() == "writable-script" && refusal.text().contains("'strong'"), "{refusal:?}");
     executor.script("open/deep/strong", "#!/bin/sh\n");
+    executor.write("open/deep/strong.schema.json", "{}");
     assert_eq!(executor.says("echo x > {}/open/free && cat {}/open/free"), "x\n");
 }
 
@@ -280,11 +282,12 @@ fn a_link_to_a_script_of_another_profile_is_not_replaced() {
     fs::copy("/bin/true", place.path().join("program")).unwrap();
     symlink(place.path().join("program"), place.path().join("w/strong")).unwrap();
     symlink(place.path().join("program"), place.path().join("w/mine")).unwrap();
+    File::create_new(place.path().join("w/strong.schema.json")).unwrap();
     let place = place.path().display();
     let scripts = format!("strong = {place}/w/strong profile=strong\nmine = {place}/w/mine\n");
     let profile = format!("run_as = root\nwritable = {place}/w\n[profile strong]\nrun_as = root");
     let executor = Executor::spawn_listing(&[], &scripts, &profile);
     assert_eq!(executor.answer(), Reloaded::Done);
     let said = executor.says(&format!("cd {place}/w; ln -sfn /bin/false strong; rm -f strong; rm mine; ls"));
-    assert!(said.contains("busy") && said.ends_with("\nstrong\n"), "{said}");
+    assert!(said.contains("busy") && said.ends_with("\nstrong\nstrong.schema.json\n"), "{said}");
 }

@@ -90,6 +90,54 @@ fn a_script_of_another_profile_that_is_missing_is_put_there_by_no_mount_either()
 }
 
 #[test]
+fn a_contract_of_another_profiles_script_is_not_made() {
+    let shown = "mount --bind $D/other/in $D/open/deep";
+    for (starter, writable) in [(shown, "{}/open"), (":", "{}/other"), (":", "{}/other/in")] {
+        for profile in ["run_as = root", "run_as = bin\ncaps = CAP_DAC_OVERRIDE"] {
+            let executor = beside(starter, &format!("{profile}\nwritable = {writable}"));
+            let Outcome::Refused(refusal) = executor.shell("echo ran", &[]).outcome() else {
+                panic!("{writable} is not refused")
+            };
+            let place = executor.path("other/in/strong.schema.json").display().to_string();
+            let told = refusal.text().contains("'strong'") && refusal.text().contains(&place);
+            assert!(refusal.code() == "writable-script" && told, "{refusal:?}");
+            executor.write("other/in/strong.schema.json", "{}");
+            let said =
+                executor.says("cd {}/open/deep; echo x > strong.schema.json; rm -f strong.schema.json; echo ran");
+            assert!(said.ends_with("ran\n"), "{said}");
+            let text = std::fs::read_to_string(executor.path("other/in/strong.schema.json")).unwrap();
+            assert_eq!(text, "{}", "{said}");
+        }
+        // Whom the directory's mode keeps away makes none.
+        let executor = beside(starter, &format!("run_as = bin\nwritable = {writable}"));
+        let said = executor.says(
+            "cd {}/other/in; echo x > strong.schema.json; cd {}/open/deep; echo x > strong.schema.json; echo ran",
+        );
+        assert!(said.ends_with("ran\n") && !executor.path("other/in/strong.schema.json").exists(), "{said}");
+    }
+    // It lies beside the name in the allowlist, wherever that leads.
+    let executor = Executor::spawn_listing(
+        &[],
+        "strong = {}/open/strong profile=strong\n",
+        "run_as = root\nwritable = {}/open\n[profile strong]\nrun_as = root",
+    );
+    assert_eq!(executor.answer(), Reloaded::Done);
+    executor.script("other/strong", "#!/bin/sh\n");
+    std::os::unix::fs::symlink(executor.path("other/strong"), executor.path("open/strong")).unwrap();
+    assert_eq!(refused(&executor), "writable-script");
+}
+
+#[test]
+fn a_link_to_the_contract_of_another_profiles_script_is_not_replaced() {
+    let lead = "echo '{}' > $D/other/contract; ln -s $D/other/contract $D/other/in/strong.schema.json";
+    let executor = beside(lead, "run_as = root\nwritable = {}/other");
+    let said =
+        executor.says("cd {}/other/in; rm -f strong.schema.json; mv strong.schema.json x; echo x >> ../contract; ls");
+    assert!(said.matches("busy").count() == 2 && said.contains("Read-only"), "{said}");
+    assert!(said.ends_with("strong\nstrong.schema.json\n"), "{said}");
+}
+
+#[test]
 fn the_executors_own_program_is_written_to_by_no_mount_either() {
     let place = std::env::current_exe().unwrap();
     let place = place.parent().unwrap().display();
