@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use super::host::{HostFacts, Person};
 use super::own::{Found, Own};
 use super::reach::Reach;
+use super::unmade::Unmade;
 use crate::conf::Account;
 use crate::conf::agent::{Loaded, Profile, Syscalls};
 use crate::conf::caps::Capability;
@@ -21,6 +22,9 @@ const KEEPS_SET_IDS: u8 = 4;
 
 /// Where a run has its own processes.
 const PROC: &str = "/proc";
+
+/// The code of a refusal, and what it says of the profile.
+type Refused = (&'static str, String);
 
 /// Everything that a root executor applies besides limits on time, as one snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,53 +80,79 @@ impl Confinements {
     /// The refusal: the account does not exist or is the agent's own, the profile lets the script write where the
     /// agent's own files are or where nothing can be written, or the script itself is there.
     pub(super) fn of(&self, profile: &str, program: &Path, facts: &dyn HostFacts) -> Result<Confinement, Refusal> {
-        let name = profile;
-        let refuse = |code: &str, text: String| Refusal::new(code, format!("profile '{name}': {text}"));
-        let profile = self.profiles.get(name).ok_or_else(|| refuse("undefined-profile", "it is not defined".into()))?;
-        let account = profile.run_as.as_ref().ok_or_else(|| refuse("run-as-missing", "it has no run_as".into()))?;
-        let person = find(account, facts)
-            .map_err(|error| refuse("run-as-unknown", format!("the account '{}' is not known: {error}", **account)))?;
+        let refuse = |(code, text): (&str, String)| Refusal::new(code, format!("profile '{profile}': {text}"));
+        let (profile, person) = self.person_of(profile, facts).map_err(refuse)?;
+        let found = self.around(profile, &person, program, facts).map_err(refuse)?;
+        Ok(Confinement { profile: profile.clone(), person, found })
+    }
+
+    fn person_of(&self, name: &str, facts: &dyn HostFacts) -> Result<(&Profile, Person), Refused> {
+        let profile = self.profiles.get(name).ok_or_else(|| ("undefined-profile", "it is not defined".to_owned()))?;
+        let account = profile.run_as.as_ref().ok_or_else(|| ("run-as-missing", "it has no run_as".to_owned()))?;
+        let person = find(account, facts);
+        let person =
+            person.map_err(|error| ("run-as-unknown", format!("the account '{}' is not known: {error}", **account)))?;
         if self.agent == Some(person.uid) {
-            let text = format!("run_as is '{}', which is the agent's own account", **account);
-            return Err(refuse("run-as-agent", text));
+            return Err(("run-as-agent", format!("run_as is '{}', which is the agent's own account", **account)));
         }
-        if profile.writable.iter().flatten().any(|path| path == Path::new(PROC)) {
-            let text = "its writable path /proc is read-only in every run: name what is to be written below it";
-            return Err(refuse("writable-proc", text.to_owned()));
-        }
-        let secret = self.own.secret(facts).map_err(|error| refuse("control-unknown", error))?;
-        let reaches = |path: &&PathBuf| secret.hidden.iter().any(|own| path.starts_with(own) || own.starts_with(path));
+        Ok((profile, person))
+    }
+
+    /// What has to be hidden and kept from a person's script.
+    fn around(
+        &self,
+        profile: &Profile,
+        person: &Person,
+        program: &Path,
+        facts: &dyn HostFacts,
+    ) -> Result<Found, Refused> {
         let writable = profile.writable.as_deref().unwrap_or_default();
+        if writable.iter().any(|path| path == Path::new(PROC)) {
+            let text = "its writable path /proc is read-only in every run: name what is to be written below it";
+            return Err(("writable-proc", text.to_owned()));
+        }
+        let unknown = |error| ("control-unknown", error);
+        let (secret, mut unmade) = self.own.secret(facts).map_err(unknown)?;
+        let passes_modes = reaches_others(profile, person);
         // Listed scripts are root's alone, unless that is lifted.
-        let passes_modes = !self.trusted || reaches_others(profile, &person);
-        let reach = Reach::of(writable, passes_modes, facts).map_err(|error| refuse("control-unknown", error))?;
-        if let Some(path) = writable.iter().find(|path| reaches(path)) {
-            let text = format!("its writable path {} reaches what belongs to the agent", path.display());
-            return Err(refuse("writable-control", text));
+        let reach = Reach::of(writable, passes_modes || !self.trusted, facts).map_err(unknown)?;
+        self.keeps_away(&reach, &secret, &unmade)?;
+        if let Some(own) = self.own.linked().first().filter(|_| passes_modes) {
+            return Err(("own-linked", of_two_names(own)));
         }
-        if let Some(own) = self.own.within(&reach) {
-            let text = format!("a writable path of it reaches what belongs to the agent: {}", own.display());
-            return Err(refuse("writable-control", text));
-        }
-        if let Some(own) = self.own.linked().first().filter(|_| reaches_others(profile, &person)) {
-            return Err(refuse("own-linked", of_two_names(own)));
-        }
-        if let Some(script) = self.own.linked_script(&reach, name, facts) {
-            return Err(refuse("script-linked", of_two_scripts(script)));
+        if let Some(script) = self.own.linked_script(&reach, profile.name.as_str(), facts) {
+            return Err(("script-linked", of_two_scripts(script)));
         }
         if let Some(own) = secret.hidden.iter().find(|own| program.starts_with(own)) {
             let text = format!("the script lies in {}, which is hidden from every script", own.display());
-            return Err(refuse("script-hidden", text));
+            return Err(("script-hidden", text));
         }
-        let others = match &profile.writable {
+        if profile.writable.is_some() {
             // Nothing else is there to be written to.
-            Some(_) => {
-                let within = self.own.scripts_within(&reach, name, facts);
-                within.map_err(|why| refuse("writable-script", format!("it may write where the script {why}")))?
-            }
-            None => self.own.public(facts),
+            let within = self.own.scripts_within(&reach, profile.name.as_str(), facts);
+            let within = within.map_err(|why| ("writable-script", format!("it may write where the script {why}")))?;
+            return Ok(secret.and(within));
+        }
+        let (public, more) = self.own.public(&secret.hidden, facts).map_err(unknown)?;
+        unmade.extend(more);
+        if let Some(own) = unmade.iter().find(|own| passes_modes || !own.is_roots(facts)) {
+            return Err(("own-missing", of_nothing(&own.name)));
+        }
+        Ok(secret.and(public))
+    }
+
+    /// Whether none of the writable paths reaches anything of the agent's.
+    fn keeps_away(&self, reach: &Reach<'_>, secret: &Found, unmade: &[Unmade]) -> Result<(), Refused> {
+        let meets = |path: &&PathBuf| secret.hidden.iter().any(|own| path.starts_with(own) || own.starts_with(path));
+        let would = || unmade.iter().find(|own| reach.has(&own.place)).map(|own| own.name.as_path());
+        let text = if let Some(path) = reach.writable().iter().find(meets) {
+            format!("its writable path {} reaches what belongs to the agent", path.display())
+        } else if let Some(own) = self.own.within(reach).or_else(would) {
+            format!("a writable path of it reaches what belongs to the agent: {}", own.display())
+        } else {
+            return Ok(());
         };
-        Ok(Confinement { profile: profile.clone(), person, found: secret.and(others) })
+        Err(("writable-control", text))
     }
 
     /// Files of the agent's own that have another name, by which a script could come to them.
@@ -179,6 +209,15 @@ pub fn of_two_names(own: &Path) -> String {
     format!(
         "{own} has another name besides (a hard link), at which nothing hides it: remove that one \
          ('find / -xdev -samefile {own}' tells it) and reload the agent"
+    )
+}
+
+/// What is wrong with something of the agent's own that is not there, and cannot be hidden.
+fn of_nothing(own: &Path) -> String {
+    let own = own.display();
+    format!(
+        "{own}, which is the agent's, is not there, so that its scripts could make it: make it, with the owner and the mode that \
+         the agent needs, or have agent.conf name a place in a directory of the agent's own"
     )
 }
 
@@ -328,6 +367,10 @@ pub(super) mod tests {
 
         fn place(&self, path: &Path) -> io::Result<Led> {
             self.resolve(path).map(|found| Led::straight(found.path))
+        }
+
+        fn place_if_made(&self, path: &Path) -> io::Result<Led> {
+            Ok(Led::straight(path.to_owned()))
         }
 
         fn elsewhere(&self, _: &Path) -> io::Result<Elsewhere> {

@@ -254,6 +254,10 @@ mod tests {
             self.resolve(path).map(|found| Led::straight(found.path))
         }
 
+        fn place_if_made(&self, path: &Path) -> io::Result<Led> {
+            self.place(path)
+        }
+
         fn elsewhere(&self, _: &Path) -> io::Result<Elsewhere> {
             Ok(Elsewhere::default())
         }
@@ -290,6 +294,10 @@ mod tests {
 
         fn place(&self, path: &Path) -> io::Result<Led> {
             self.0.place(path)
+        }
+
+        fn place_if_made(&self, path: &Path) -> io::Result<Led> {
+            self.0.place_if_made(path)
         }
 
         fn elsewhere(&self, place: &Path) -> io::Result<Elsewhere> {

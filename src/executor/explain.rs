@@ -134,6 +134,10 @@ impl HostFacts for Noting<'_> {
         self.noted(path, self.facts.place(path))
     }
 
+    fn place_if_made(&self, path: &Path) -> io::Result<Led> {
+        self.noted(path, self.facts.place_if_made(path))
+    }
+
     fn elsewhere(&self, place: &Path) -> io::Result<Elsewhere> {
         self.noted(place, self.facts.elsewhere(place))
     }

@@ -36,6 +36,12 @@ pub trait HostFacts {
     /// There is no such file, it cannot be looked at, or somebody else than root made a symbolic link on the way.
     fn place(&self, path: &Path) -> io::Result<Led>;
 
+    /// The same of what is not there yet: where it would be, if it were made.
+    ///
+    /// # Errors
+    /// As [`HostFacts::place`], but for a file that is not there.
+    fn place_if_made(&self, path: &Path) -> io::Result<Led>;
+
     /// The other places at which mounts show what is at a place, or a part of it.
     ///
     /// # Errors
@@ -77,6 +83,10 @@ impl HostFacts for OnDisk {
 
     fn place(&self, path: &Path) -> io::Result<Led> {
         file::resolve_by_links_of_root(path)
+    }
+
+    fn place_if_made(&self, path: &Path) -> io::Result<Led> {
+        file::led_by_links_of_root(path)
     }
 
     fn elsewhere(&self, place: &Path) -> io::Result<Elsewhere> {
@@ -148,6 +158,10 @@ impl HostFacts for Remembered {
 
     fn place(&self, path: &Path) -> io::Result<Led> {
         OnDisk.place(path)
+    }
+
+    fn place_if_made(&self, path: &Path) -> io::Result<Led> {
+        OnDisk.place_if_made(path)
     }
 
     fn elsewhere(&self, place: &Path) -> io::Result<Elsewhere> {

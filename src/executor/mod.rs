@@ -44,6 +44,7 @@ mod serve;
 mod succession;
 mod supervision;
 mod tree;
+mod unmade;
 mod view;
 mod watch;
 mod workshop;

@@ -4,9 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::host::{HostFacts, PROGRAM};
-use super::reach::Reach;
+use super::reach::{Reach, unknown};
+use super::unmade::{self, Unmade};
 use crate::conf::agent::{Loaded, Settings};
-use crate::sys::file::Led;
+use crate::sys::file::{Led, is_plainly_missing};
 use crate::sys::mounts::Elsewhere;
 
 /// Directories that many programs share. A file of the agent's own in one of them is hidden alone; from any other
@@ -169,41 +170,52 @@ impl Own {
         self.secret.dedup();
     }
 
-    /// What the file system makes of the secret ones now; those that do not exist need no hiding. One that somebody else than
-    /// root has led elsewhere is no place to hide, and no run goes on without it.
+    /// What the file system makes of the secret ones now; and those that do not exist, and so cannot be hidden. One that somebody
+    /// else than root has led elsewhere is no place to hide, and no run goes on without it.
     ///
     /// # Errors
     /// Which cannot be found out about, and why.
-    pub(super) fn secret(&self, facts: &dyn HostFacts) -> Result<Found, String> {
-        let mut found = Found::default();
-        let unknown = |own: &Path, error: io::Error| format!("{} cannot be found out about: {error}", own.display());
+    pub(super) fn secret(&self, facts: &dyn HostFacts) -> Result<(Found, Vec<Unmade>), String> {
+        let (mut found, mut missing) = (Found::default(), Vec::new());
         for own in &self.secret {
             match facts.place(own) {
                 Ok(led) => found.take(led),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(unknown(own, error)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    missing.push((own, is_plainly_missing(&error)));
+                }
+                Err(error) => return Err(unknown(own, &error)),
             }
         }
         let mut hidden = std::mem::take(&mut found.kept);
         outermost(&mut hidden);
         for place in hidden.clone() {
-            hidden.extend(facts.elsewhere(&place).map_err(|error| unknown(&place, error))?.all().cloned());
+            hidden.extend(facts.elsewhere(&place).map_err(|error| unknown(&place, &error))?.all().cloned());
         }
         outermost(&mut hidden);
-        Ok(Found { hidden, ..found })
+        let unmade = unmade::outside(&missing, &hidden, facts)?;
+        Ok((Found { hidden, ..found }, unmade))
     }
 
-    /// The public ones, this program among them, that are there now. What a link of somebody else's leads to is theirs.
-    pub(super) fn public(&self, facts: &dyn HostFacts) -> Found {
-        let mut found = Found::default();
-        self.public
-            .iter()
-            .chain(&self.program)
-            .filter_map(|file| facts.place(file).ok())
-            .for_each(|led| found.take(led));
+    /// The public ones, this program among them, that are there now; and those that are not, where `hidden` is hidden. What a
+    /// link of somebody else's leads to is theirs.
+    ///
+    /// # Errors
+    /// As [`Own::secret`].
+    pub(super) fn public(&self, hidden: &[PathBuf], facts: &dyn HostFacts) -> Result<(Found, Vec<Unmade>), String> {
+        let (mut found, mut missing) = (Found::default(), Vec::new());
+        for file in &self.public {
+            match facts.place(file) {
+                Ok(led) => found.take(led),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    missing.push((file, is_plainly_missing(&error)));
+                }
+                Err(_) => {}
+            }
+        }
+        self.program.iter().filter_map(|file| facts.place(file).ok()).for_each(|led| found.take(led));
         let others: Vec<_> = found.kept.iter().filter_map(|file| facts.elsewhere(file).ok()).collect();
         found.kept.extend(others.iter().flat_map(Elsewhere::all).cloned());
-        found
+        Ok((found, unmade::outside(&missing, hidden, facts)?))
     }
 
     /// The scripts of other profiles than this, with their contracts, that lie in what it may write to: whoever could change
@@ -249,7 +261,7 @@ impl Own {
     /// to. One in a directory that cannot be written to does no harm there: many a program has several. Nobody whom modes keep
     /// away is asked about.
     pub(super) fn linked_script(&self, reach: &Reach<'_>, profile: &str, facts: &dyn HostFacts) -> Option<&Path> {
-        if !reach.passes_modes || reach.is_nothing() {
+        if !reach.passes_modes || reach.writable().is_empty() {
             return None;
         }
         let mut files = self.others(profile).flat_map(|script| [&script.led.place, &script.contract.place]);

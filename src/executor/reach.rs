@@ -36,9 +36,9 @@ impl<'a> Reach<'a> {
         Ok(Self { writable, elsewhere, passes_modes })
     }
 
-    /// Whether there is nothing to write to.
-    pub(super) const fn is_nothing(&self) -> bool {
-        self.writable.is_empty()
+    /// The writable paths.
+    pub(super) const fn writable(&self) -> &'a [PathBuf] {
+        self.writable
     }
 
     /// Whether what is at this path, or would be if it were made, can be written to.
@@ -60,7 +60,8 @@ impl<'a> Reach<'a> {
     }
 }
 
-fn unknown(path: &Path, error: &io::Error) -> String {
+/// What is wrong with a path that cannot be looked at.
+pub(super) fn unknown(path: &Path, error: &io::Error) -> String {
     format!("{} cannot be found out about: {error}", path.display())
 }
 

@@ -121,7 +121,9 @@ impl Table {
         found.lasting &= more.is_empty();
         for (mount, path, whole) in more {
             let shown = self.showing(&mount.device, &path, place);
-            shown.into_iter().for_each(|(other, all)| found.take((other, whole && all)));
+            for (other, all) in shown {
+                found.take((other, whole && all));
+            }
         }
     }
 

@@ -176,3 +176,74 @@ fn a_script_with_another_name_refuses_whoever_could_write_to_it_there() {
         assert_eq!(executor.shell("echo ran", &[]).outcome().started(), refusal.is_none(), "{profile}");
     }
 }
+
+/// Has the agent's configuration name another directory of jobs, in a directory that is root's alone.
+fn named_in_srv(words: &str) -> String {
+    format!(
+        "mount -t tmpfs -o mode=755 x /srv{words}
+         sed -i 's,^async_runs_dir =.*,async_runs_dir = /srv/state/runs,' $D/conf/agent.conf"
+    )
+}
+
+/// Without the directory of jobs that the agent has.
+fn without_runs(starter: &str, profile: &str) -> Executor {
+    let starter = mounting(&format!("rmdir $D/conf-runs; {starter}"));
+    Executor::root_under(&starter.each_ref().map(String::as_str), profile)
+}
+
+#[test]
+fn what_is_the_agents_and_not_there_is_made_by_no_script() {
+    let closed = named_in_srv("");
+    for (starter, profile) in [
+        (":", "run_as = root"),
+        (":", "run_as = bin"),
+        (&closed, "run_as = root"),
+        (&closed, "run_as = root\nsyscalls = off"),
+        (&closed, "run_as = bin\ncaps = CAP_DAC_OVERRIDE"),
+        (&named_in_srv("; mkdir -m 777 /srv/state"), "run_as = bin"),
+        // A link in a hidden directory to nothing outside.
+        ("mkdir $D/conf-runs; ln -s $D/other/runs $D/conf/trusted", "run_as = root"),
+    ] {
+        let executor = without_runs(starter, profile);
+        let Outcome::Refused(refusal) = executor.shell("mkdir {}/conf-runs; echo ran", &[]).outcome() else {
+            panic!("{profile} is not refused")
+        };
+        assert!(
+            refusal.code() == "own-missing" && refusal.text().contains(", which is the agent's, is not there"),
+            "{refusal:?}"
+        );
+    }
+    // It is seen at the next order that it is there.
+    let executor = without_runs(":", "run_as = root");
+    assert_eq!(refused(&executor), "own-missing");
+    std::fs::create_dir(executor.path("conf-runs")).unwrap();
+    executor.write("conf-runs/job", "secret");
+    let said = executor.says("cat {}/conf-runs/job; echo ran");
+    assert!(said.ends_with("ran\n") && !said.contains("secret"), "{said}");
+}
+
+#[test]
+fn what_is_the_agents_and_not_there_is_no_matter_to_whom_it_is_out_of_reach_anyway() {
+    let closed = named_in_srv("");
+    let hidden = "ln -s $D/conf/state/runs $D/conf-runs";
+    for (starter, profile) in [
+        (&*closed, "run_as = bin"),
+        (&closed, "run_as = bin\ncaps = CAP_KILL"),
+        (":", "run_as = root\nwritable = {}/open"),
+        (hidden, "run_as = root"),
+    ] {
+        assert_eq!(without_runs(starter, profile).says("echo ran"), "ran\n", "{profile}");
+    }
+    // A mount that was made since the configuration was read shows it in a writable path.
+    let executor = without_runs(
+        "mkdir $D/open/state; ln -s $D/other/state/runs $D/conf-runs",
+        "run_as = root\nwritable = {}/open",
+    );
+    assert_eq!(executor.says("echo ran"), "ran\n");
+    let (at, what) = (executor.path("open/state"), executor.path("other"));
+    let words = ["--target", &executor.pid().to_string(), "--mount", "mount", "--bind"].map(str::to_owned);
+    #[expect(clippy::disallowed_methods, reason = "nobody but the executor sees that mount")]
+    let mounted = std::process::Command::new("nsenter").args(words).args([what, at]).status().unwrap();
+    assert!(mounted.success());
+    assert_eq!(refused(&executor), "writable-control");
+}
