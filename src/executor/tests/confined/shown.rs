@@ -39,6 +39,20 @@ fn an_overlay_shows_what_it_is_made_of() {
         assert!(text.contains("where async_runs_dir is"), "{writable}: {text}");
     }
     assert_eq!(fault(overlay, "run_as = root\nwritable = {}/l/beside"), None);
+    // A script of another profile in the overlay.
+    let overlay = mounting(&format!(
+        "{overlay}; rm $D/conf-runs; mkdir $D/conf-runs; touch /srv/in/strong /srv/in/strong.schema.json"
+    ));
+    let profile = "run_as = root\nwritable = {}/l/up\n[profile strong]\nrun_as = root";
+    let scripts = "strong = /srv/in/strong profile=strong\n";
+    let executor = Executor::spawn_listing(&overlay.each_ref().map(String::as_str), scripts, profile);
+    assert_eq!(executor.answer(), Reloaded::Done);
+    let said = executor.says(
+        "cd {}/l/up/in; for file in strong strong.schema.json; do echo forged >> $file; rm -f $file; cat $file /srv/in/$file; done
+         echo mine > mine && cat /srv/in/mine",
+    );
+    assert!(said.matches("Read-only").count() == 2 && said.matches("busy").count() == 2, "{said}");
+    assert!(said.ends_with("mine\n") && !said.contains("forged"), "{said}");
 }
 
 /// An executor with the script `{}/other/in/strong` of another profile, seen by these mounts.
