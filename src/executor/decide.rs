@@ -238,6 +238,7 @@ mod tests {
     use crate::executor::pins::Pins;
     use crate::executor::policy::{Paths, ProfileLimits};
     use crate::sys::file::{FileError, Identity, Led, TrustError, Version};
+    use crate::sys::mounts::Elsewhere;
     use crate::sys::user::Uid;
     use crate::wire::name::{RequestId, ScriptName};
 
@@ -263,8 +264,12 @@ mod tests {
             self.resolve(path).map(|found| Led::straight(found.path))
         }
 
-        fn elsewhere(&self, _: &Path) -> io::Result<Vec<PathBuf>> {
-            Ok(Vec::new())
+        fn place_if_made(&self, path: &Path) -> io::Result<Led> {
+            self.place(path)
+        }
+
+        fn elsewhere(&self, _: &Path) -> io::Result<Elsewhere> {
+            Ok(Elsewhere::default())
         }
 
         fn other_names(&self, _: &Path, _: Option<&Path>) -> io::Result<u64> {
@@ -301,7 +306,11 @@ mod tests {
             self.0.place(path)
         }
 
-        fn elsewhere(&self, place: &Path) -> io::Result<Vec<PathBuf>> {
+        fn place_if_made(&self, path: &Path) -> io::Result<Led> {
+            self.0.place_if_made(path)
+        }
+
+        fn elsewhere(&self, place: &Path) -> io::Result<Elsewhere> {
             self.0.elsewhere(place)
         }
 

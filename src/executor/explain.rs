@@ -21,6 +21,7 @@ use crate::conf::Account;
 use crate::conf::agent::{Loaded, Profile, Syscalls};
 use crate::conf::scripts::Entry;
 use crate::sys::file::{Led, Resolved, TrustError};
+use crate::sys::mounts::Elsewhere;
 use crate::sys::user::Uid;
 use crate::wire::explanation::{Confined, Limit, Line, Means, Surroundings};
 use crate::wire::hex;
@@ -134,7 +135,11 @@ impl HostFacts for Noting<'_> {
         self.noted(path, self.facts.place(path))
     }
 
-    fn elsewhere(&self, place: &Path) -> io::Result<Vec<PathBuf>> {
+    fn place_if_made(&self, path: &Path) -> io::Result<Led> {
+        self.noted(path, self.facts.place_if_made(path))
+    }
+
+    fn elsewhere(&self, place: &Path) -> io::Result<Elsewhere> {
         self.noted(place, self.facts.elsewhere(place))
     }
 
@@ -225,7 +230,9 @@ impl About<'_> {
             (Gate::Place, _) if settings.script_dirs.is_some() => settings.place("script_dirs"),
             (Gate::Place, _) => settings.place("trusted_paths"),
             (Gate::Order | Gate::Allowlist | Gate::Pins, _) | (Gate::Confinement, Some("script-hidden")) => entry(),
-            (Gate::Confinement, Some("writable-control" | "writable-proc")) => keyed("writable"),
+            (Gate::Confinement, Some("writable-control" | "writable-proc" | "writable-script" | "script-linked")) => {
+                keyed("writable")
+            }
             (Gate::Profile, _) => keyed("[profile]"),
             (Gate::Confinement, _) => keyed("run_as"),
         }

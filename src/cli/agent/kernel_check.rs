@@ -36,7 +36,7 @@ fn warnings(policy: &Policy) {
     for own in linked(policy) {
         out::line(format!("  Warning: {}", of_two_names(own)));
     }
-    for Shared { profile, directory, script: (name, its) } in shared(policy) {
+    for Shared { profile, directory, script: (name, its) } in shared(policy, &OnDisk) {
         out::line(format!(
             "  Profile '{profile}': it may write to {}, where script '{name}' of profile '{its}' is: that file and \
              its contract are kept from it; what the script loads from there is not (keep that elsewhere)",

@@ -5,6 +5,7 @@ mod calls;
 mod fenced;
 mod leader;
 mod reach;
+mod shown;
 
 use super::harness::Executor;
 use crate::wire::control::Reloaded;
@@ -127,12 +128,12 @@ fn a_writable_path_above_or_below_the_agents_own_files_is_refused_at_the_start()
 fn what_becomes_the_agents_own_later_is_refused_and_hidden_at_the_next_run() {
     let executor = Executor::root("run_as = nobody\nwritable = {}/open");
     assert_eq!(executor.shell("exit 4", &[]).outcome(), Outcome::Exited { code: 4 });
-    std::os::unix::fs::symlink(executor.path("open/deep"), executor.path("conf-runs")).unwrap();
+    executor.lead("conf-runs", executor.path("open/deep"));
     assert_eq!(refused(&executor), "writable-control");
     let executor = Executor::root("run_as = nobody");
     executor.write("open/deep/x", "seen");
     assert_eq!(executor.says("cat {}/open/deep/x"), "seen");
-    std::os::unix::fs::symlink(executor.path("open/deep"), executor.path("conf-runs")).unwrap();
+    executor.lead("conf-runs", executor.path("open/deep"));
     assert!(!executor.says("cat {}/open/deep/x").contains("seen"));
 }
 
@@ -141,19 +142,20 @@ fn the_front_end_never_chooses_what_scripts_do_not_see() {
     let executor = Executor::root("run_as = nobody");
     executor.write("open/deep/denied", "everything");
     let link = executor.path("conf-runs");
-    std::os::unix::fs::symlink(executor.path("open/deep"), &link).unwrap();
+    executor.lead("conf-runs", executor.path("open/deep"));
     std::os::unix::fs::lchown(&link, Some(65_534), None).unwrap();
     assert_eq!(refused(&executor), "control-unknown");
     std::fs::remove_file(&link).unwrap();
+    std::fs::create_dir(&link).unwrap();
     assert_eq!(executor.says("cat {}/open/deep/denied"), "everything");
 }
 
 #[test]
 fn a_script_among_the_agents_own_files_is_refused() {
     let executor = Executor::root("run_as = nobody");
-    std::os::unix::fs::symlink("/usr/bin", executor.path("conf-runs")).unwrap();
+    executor.lead("conf-runs", "/usr/bin");
     let twin = Executor::root("run_as = nobody");
-    std::os::unix::fs::symlink("/usr/share", twin.path("conf-runs")).unwrap();
+    twin.lead("conf-runs", "/usr/share");
     assert_eq!(twin.shell("exit 4", &[]).outcome(), Outcome::Exited { code: 4 });
     // The shell's own path leads there, so that it cannot even be found.
     assert!(!executor.shell("exit 4", &[]).outcome().started());

@@ -26,7 +26,7 @@ pub use facts::{
 pub use fifo::{make_fifo, nudge};
 pub use guarded::{Guarded, doubt};
 pub use identity::{Identity, Resolved, path_of, resolve};
-pub use links::{Led, resolve_by_links_of_root};
+pub use links::{Led, is_plainly_missing, led_by_links_of_root, resolve_by_links_of_root};
 pub use lock::{LockGuard, is_locked, lock_directory, lock_exclusive, lock_shared, try_lock_exclusive};
 pub use nameless::nameless;
 pub use private::PrivateDir;
