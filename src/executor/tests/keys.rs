@@ -145,10 +145,15 @@ fn writing(line: &str) -> Came {
     told(&said, "cannot create", "written")
 }
 
+/// Reading and executing, which go together.
 fn reading(line: &str) -> Came {
     let executor = Executor::root(&format!("run_as = nobody\n{line}"));
     executor.write("other/x", "seen");
-    told(&executor.says("cat {}/other/x"), "Permission denied", "seen")
+    let program = executor.program("other/program", "/bin/echo");
+    let read = told(&executor.says("cat {}/other/x"), "Permission denied", "seen");
+    let executed = told(&executor.says(&format!("{} executed", program.display())), "Permission denied", "executed");
+    assert_eq!(read, executed, "{line}");
+    read
 }
 
 fn becoming_root(line: &str) -> Came {
