@@ -237,6 +237,13 @@ impl<D: Way> Server<'_, D> {
 
     /// All of the new configuration or all of the old.
     fn reload(&mut self) -> Reloaded {
+        let reloaded = self.read_again();
+        // Reading and judging takes most of the program, and nothing else does. What is only a saving may fail.
+        drop(memory::forget_unchanged());
+        reloaded
+    }
+
+    fn read_again(&mut self) -> Reloaded {
         match (self.load)() {
             Ok(mut policy) => {
                 warn(&policy, self.audit);

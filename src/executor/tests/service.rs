@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::harness::{Executor, order, until};
 use crate::sys::user;
-use crate::wire::control::Reloaded;
+use crate::wire::control::{Control, Reloaded};
 use crate::wire::order::Mode;
 use crate::wire::outcome::Outcome;
 
@@ -41,6 +41,27 @@ fn a_reload_takes_all_of_the_new_or_keeps_all_of_the_old() {
     assert_eq!(executor.run(&order("new", &[], Mode::Attached)).outcome(), Outcome::Exited { code: 0 });
     let log = executor.log();
     assert!(log.contains("ACTION=exec-reload-fail ") && log.contains("ACTION=exec-reload\n"), "{log}");
+}
+
+/// KiB of files that the executor has in memory, its program's most of all (`proc_pid_status(5)`), when it waits.
+fn of_its_program(executor: &Executor) -> u64 {
+    executor.say(&serde_json::to_vec(&Control::Hello).unwrap(), &[]);
+    assert_eq!(executor.answer(), Reloaded::Done);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", executor.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssFile:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn a_reload_leaves_no_more_of_the_program_in_memory_than_the_start() {
+    let executor = Executor::start();
+    let before = of_its_program(&executor);
+    for policy in [r#"{"scripts": {"new": "/bin/true"}}"#, "{ broken"] {
+        executor.set_policy(policy);
+        executor.reload();
+        let after = of_its_program(&executor);
+        assert!(after < before + before / 4, "{before} KiB, then {after} KiB");
+    }
 }
 
 #[test]
