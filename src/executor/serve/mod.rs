@@ -78,6 +78,9 @@ pub enum ServeError {
     /// Its socket cannot be put in place.
     #[error("the executor cannot listen")]
     Listen(#[source] BindError),
+    /// The init system handed over something else than it is to.
+    #[error("the socket that was handed over cannot be used")]
+    Given(#[source] io::Error),
     /// The socket to the front-end, or waiting for it, failed.
     #[error("the executor lost its socket to the agent")]
     Control(#[source] io::Error),
