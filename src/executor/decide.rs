@@ -27,6 +27,7 @@ use super::pins;
 use super::policy::{Paths, Policy, Script};
 use crate::sys::file::Resolved;
 use crate::sys::process::Expected;
+use crate::wire::causes;
 use crate::wire::order::{Mode, Order};
 use crate::wire::refusal::Refusal;
 use crate::wire::trace::TraceParent;
@@ -198,7 +199,7 @@ fn judged(script: &Script, paths: Paths, facts: &dyn HostFacts) -> Result<Option
     match facts.resolve_trusted(&script.path) {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(Refusal::new("script-not-trusted", error.to_string())),
+        Err(error) => Err(Refusal::new("script-not-trusted", causes::on_one_line(&error))),
     }
 }
 
