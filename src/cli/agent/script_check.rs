@@ -61,12 +61,22 @@ pub(super) fn contracts(loaded: &Loaded, log: &Logger) -> bool {
     let (mut good, mut read, mut kept, mut without) = (true, true, 0, Vec::new());
     for entry in loaded.allowlist.iter() {
         let sidecar = sidecars.get(entry.name());
+        let contract = sidecar.map(|sidecar| &sidecar.contract);
         if let Some(reason) = sidecar.and_then(|sidecar| sidecar.skipped.as_ref()) {
-            out::line(format!("  Sidecar of '{}': NOT READ, it counts as absent: {reason}", entry.name()));
             read = false;
+            // Of one that was evidently meant as a contract, its line says what that comes to.
+            if !matches!(contract, Some(Terms::Broken(_))) {
+                out::line(format!("  Sidecar of '{}': NOT READ, it counts as absent: {reason}", entry.name()));
+            }
         }
-        match sidecar.map(|sidecar| &sidecar.contract) {
-            Some(Terms::Contract(_)) => kept += 1,
+        match contract {
+            Some(Terms::Contract(contract)) => {
+                kept += 1;
+                if let Some(doubt) = contract.doubt() {
+                    out::line(format!("  Contract of '{}': {doubt}", entry.name()));
+                    good = false;
+                }
+            }
             Some(Terms::Broken(reason)) => {
                 let cost = if enforced { "every call is refused" } else { "and nothing is enforced" };
                 out::line(format!("  Contract of '{}': BROKEN, {cost}: {reason}", entry.name()));
