@@ -31,6 +31,12 @@ impl Digests {
     }
 }
 
+/// Whether [`Digests::of`] has one of the file at `path`, with the rights that this process has.
+#[must_use]
+pub fn is_taken_of(path: &Path) -> bool {
+    Version::of(path).is_ok_and(|version| version.size() <= SIZE) && std::fs::File::open(path).is_ok()
+}
+
 fn taken(path: &Path, before: &HashMap<PathBuf, (Version, String)>) -> Option<(Version, String)> {
     let version = Version::of(path).ok().filter(|version| version.size() <= SIZE)?;
     let known = before.get(path).filter(|(of, _)| *of == version);

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::port_check::Port;
+use super::script_check::Scripts;
 use super::whose::{self, Known};
 use super::{
     Globals, certificate_check, kernel_check, list_check, profile_check, remedy, script_check, state_check, unconfined,
@@ -50,6 +51,12 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     let known = whose::look(&kinship, &loaded.settings, args.unprivileged);
     let mut good = profile_check::profiles(&loaded, &kinship, &places);
     good &= kernel_check::kernel(&kinship, &places);
+    // Likewise: what it is that scripts will find.
+    let as_executor = kinship.applies_profiles().then(|| Scripts::look(&kinship, &loaded, &places));
+    good &= as_executor.as_ref().is_none_or(|scripts| !scripts.hindered());
+    if good {
+        profile_check::passed(&kinship);
+    }
     // Likewise: who holds a socket is not everybody's to see.
     let port = Port::look(&loaded.settings, &places.config);
     good &= account(&loaded);
@@ -62,7 +69,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     good &= executor(&kinship, known, &loaded);
     good &= hook(&loaded);
     good &= metrics(&loaded);
-    good &= script_check::scripts(&kinship, &loaded);
+    // A private executor sees what the agent sees.
+    let scripts = as_executor.unwrap_or_else(|| Scripts::look(&kinship, &loaded, &places));
+    good &= scripts.tell(&loaded);
     good &= script_check::contracts(&loaded, &to_stderr());
     good = good && everything(&places);
     out::line("Self-check complete.");
