@@ -14,6 +14,7 @@
 
 mod confine;
 mod confinement;
+mod contents;
 mod decide;
 mod environment;
 mod event;

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::confine::{self, Outside, Space};
 use super::confinement::Confinements;
+use super::contents;
 use super::decide::{Plan, decide};
 use super::environment::{environment, environment_of, traced};
 use super::event::{Audit, ExecEvent};
@@ -116,11 +117,11 @@ impl Kept<'_> {
 
 /// Does what one connection asks for. Whether it is kept for another order.
 fn serve(turn: &Next, means: &Means<'_>, kept: Kept<'_>) -> bool {
-    let Means { policy, audit, control, full, place, .. } = means;
+    let Means { policy, audit, full, place, .. } = means;
     let audit = *audit;
     let (Next::Given(connection) | Next::Kept(connection)) = turn;
     let asked = intake::take(connection, Instant::now() + INTAKE);
-    let intake = match asked.and_then(|asked| only_an_order(connection, control.as_ref(), asked)) {
+    let intake = match asked.and_then(|asked| only_an_order(connection, means, asked)) {
         Ok(Some(intake)) => intake,
         Ok(None) => return false,
         Err(refusal) => return Ending::new(connection, audit).tell(&Outcome::Refused(refusal)),
@@ -182,14 +183,17 @@ pub fn busy(most: usize) -> Refusal {
 }
 
 /// The order that was asked for; nothing if it was a word of control, which is done then.
-fn only_an_order(connection: &OwnedFd, control: Option<&OwnedFd>, asked: Asked) -> Result<Option<Intake>, Refusal> {
-    let (word, Some(control)) = (
-        match asked {
-            Asked::Order(intake) => return Ok(Some(intake)),
-            Asked::Control(word) => word,
-        },
-        control,
-    ) else {
+fn only_an_order(connection: &OwnedFd, means: &Means<'_>, asked: Asked) -> Result<Option<Intake>, Refusal> {
+    let word = match asked {
+        Asked::Order(intake) => return Ok(Some(intake)),
+        Asked::Control(word) => word,
+    };
+    if let Some(contents) = contents::asked(word, means.policy) {
+        // A front-end that is gone needs no answer.
+        drop(report::tell_contents(connection, &contents));
+        return Ok(None);
+    }
+    let Some(control) = &means.control else {
         return Err(intake::malformed("this connection is for orders alone"));
     };
     match word {
@@ -199,6 +203,7 @@ fn only_an_order(connection: &OwnedFd, control: Option<&OwnedFd>, asked: Asked) 
         Control::Reload => drop(fdpass::send(control, b"r", &[connection.as_fd()])),
         Control::Order => return Err(intake::malformed("a connection is an order by itself")),
         Control::Upgrade => return Err(intake::malformed("a service is upgraded by whoever has started it")),
+        Control::Versions | Control::Digests => return Err(intake::malformed("it is a root executor that knows them")),
     }
     Ok(None)
 }

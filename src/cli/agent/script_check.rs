@@ -53,13 +53,14 @@ impl Scripts {
     }
 
     /// Says it; whether every script can run.
-    pub(super) fn tell(&self, loaded: &Loaded) -> bool {
+    pub(super) fn tell(&self, kinship: &Kinship, loaded: &Loaded) -> bool {
         for (entry, (_, mark)) in loaded.allowlist.iter().zip(&self.marks) {
             let (name, path, profile) = (entry.name(), entry.path().display(), entry.profile());
             out::line(format!("  Script '{name}': {path}  (profile: {profile}) [{mark}]"));
         }
-        // Another account than the agent's cannot say what that may read.
-        if remedy::is_agent(&loaded.settings) {
+        // A root executor tells of all that is root's alone. Another account than the agent's cannot say what that may read.
+        let told = kinship.applies_profiles() && *loaded.settings.trusted_paths;
+        if !told && remedy::is_agent(&loaded.settings) {
             undigested(loaded);
         }
         self.marks.iter().all(|(good, _)| *good)

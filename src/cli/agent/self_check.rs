@@ -71,7 +71,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     good &= metrics(&loaded);
     // A private executor sees what the agent sees.
     let scripts = as_executor.unwrap_or_else(|| Scripts::look(&kinship, &loaded, &places));
-    good &= scripts.tell(&loaded);
+    good &= scripts.tell(&kinship, &loaded);
     good &= script_check::contracts(&loaded, &to_stderr());
     good = good && everything(&places);
     out::line("Self-check complete.");
