@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::diagnostic::shown;
-use super::nearest::nearest;
+use super::nearest::likely;
 use super::value::Complaint;
 
 /// Every capability, each at its number, up to Linux 5.9's `CAP_CHECKPOINT_RESTORE`.
@@ -154,7 +154,7 @@ pub(super) fn capability(dangerous: bool, network: bool) -> impl Fn(&str) -> Res
 fn known(text: &str) -> Result<Capability, Complaint> {
     Capability::named(text).ok_or_else(|| {
         let complaint = Complaint::plain(format!("invalid capability '{}' (expected CAP_*)", shown(text)));
-        match nearest(text, NAMES) {
+        match likely(text, NAMES) {
             _ if text.starts_with('#') => complaint.help("a comment must stand on a line of its own"),
             Some(near) => complaint.help(format!("did you mean '{near}'?")),
             None => complaint.help("capabilities(7) lists them; write them in capitals, CAP_ first"),
@@ -183,6 +183,7 @@ mod tests {
         assert!(text("CAP_CHWON").contains("invalid capability 'CAP_CHWON' (expected CAP_*)"));
         assert!(text("CAP_CHWON").contains("did you mean 'CAP_CHOWN'?"));
         assert!(text("cap_kill").contains("did you mean 'CAP_KILL'?"));
+        assert!(text("CAP_NET_BIND").contains("did you mean 'CAP_NET_BIND_SERVICE'?"));
         assert!(text("#CAP_KILL").contains("a line of its own"));
         assert!(text("everything").contains("capabilities(7)"));
     }

@@ -27,6 +27,7 @@ use super::pins;
 use super::policy::{Keepers, Policy, Script};
 use crate::sys::file::Resolved;
 use crate::sys::process::Expected;
+use crate::wire::causes;
 use crate::wire::order::{Mode, Order};
 use crate::wire::refusal::Refusal;
 use crate::wire::trace::TraceParent;
@@ -203,7 +204,7 @@ fn judged(script: &Script, keepers: Keepers, facts: &dyn HostFacts) -> Result<Op
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => {
             let pinned = if script.pins.sha256.is_some() { PINNED } else { "" };
-            Err(Refusal::new("script-not-trusted", format!("{error}{pinned}")))
+            Err(Refusal::new("script-not-trusted", format!("{}{pinned}", causes::on_one_line(&error))))
         }
     }
 }

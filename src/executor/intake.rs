@@ -55,9 +55,9 @@ pub fn take(connection: &OwnedFd, deadline: Instant) -> Result<Asked, Refusal> {
     let size = frame::announced(prefix, limits::ORDER).map_err(|error| refusal(&error))?;
     let body = reader.exactly(size)?;
     let descriptors = reader.descriptors.unwrap_or_default();
-    match frame::decode(&body) {
+    match frame::decode::<Control>(&body) {
         Ok(control) if descriptors.is_empty() => return Ok(Asked::Control(control)),
-        Ok(Control::Order | Control::Reload | Control::Hello | Control::Upgrade) => {
+        Ok(_) => {
             return Err(Refusal::new("order-descriptors", "a word of control brings no descriptors"));
         }
         Err(_) => {}

@@ -14,6 +14,7 @@
 
 mod confine;
 mod confinement;
+mod contents;
 mod decide;
 mod environment;
 mod event;
@@ -31,6 +32,7 @@ mod ledger;
 mod limits;
 mod monitor;
 mod offer;
+mod outlook;
 mod own;
 mod pins;
 mod policy;
@@ -60,6 +62,7 @@ pub use host::{HostFacts, OnDisk, Person};
 pub use intake::{Asked, Intake, Job, take as take_order};
 pub use monitor::busy;
 pub use offer::{Offer, Shared, lacking, linked, owners, shared};
+pub use outlook::{is_fit, starts};
 pub use pins::{Content, Pins};
 pub use policy::{Paths, Policy, ProfileLimits, Rights, Script, doubt};
 pub use resolve::resolve;

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::confine::{self, Outside, Space};
 use super::confinement::Confinements;
+use super::contents;
 use super::decide::{Plan, decide};
 use super::environment::{environment, environment_of, traced};
 use super::event::{Audit, ExecEvent};
@@ -186,13 +187,17 @@ pub fn busy(most: usize) -> Refusal {
 
 /// The order that was asked for; nothing if it was a word of control, which is done then.
 fn only_an_order(connection: &OwnedFd, means: &Means<'_>, asked: Asked) -> Result<Option<Intake>, Refusal> {
-    let (word, Some(control)) = (
-        match asked {
-            Asked::Order(intake) => return Ok(Some(intake)),
-            Asked::Control(word) => word,
-        },
-        means.control.as_ref(),
-    ) else {
+    let word = match asked {
+        Asked::Order(intake) => return Ok(Some(intake)),
+        Asked::Control(word) => word,
+    };
+    if let Some(contents) = contents::asked(word, means.policy) {
+        means.place.iter().for_each(Place::is_done);
+        // A front-end that is gone needs no answer.
+        drop(report::tell_contents(connection, &contents));
+        return Ok(None);
+    }
+    let Some(control) = &means.control else {
         return Err(intake::malformed("this connection is for orders alone"));
     };
     // Nothing of it runs, and whoever hears the answer finds the place free.
@@ -204,6 +209,7 @@ fn only_an_order(connection: &OwnedFd, means: &Means<'_>, asked: Asked) -> Resul
         Control::Reload => drop(fdpass::send(control, b"r", &[connection.as_fd()])),
         Control::Order => return Err(intake::malformed("a connection is an order by itself")),
         Control::Upgrade => return Err(intake::malformed("a service is upgraded by whoever has started it")),
+        Control::Versions | Control::Digests => return Err(intake::malformed("it is a root executor that knows them")),
     }
     Ok(None)
 }

@@ -151,6 +151,13 @@ impl Policy {
         self.paths == Paths::AnyAsRoot
     }
 
+    /// The same for calls with any number of arguments: for asking about a script without a call.
+    #[must_use]
+    pub fn whatever_the_arguments(mut self) -> Self {
+        self.scripts.values_mut().for_each(|script| script.pins.args = None);
+        self
+    }
+
     /// What replaces `earlier` in a running executor.
     pub(super) fn after(&mut self, earlier: &Self) {
         if let (Some(own), Some(before)) = (&mut self.confinements, &earlier.confinements) {

@@ -11,7 +11,7 @@ use crate::wire::causes;
 
 /// Whether every profile can be applied here; says what there is to apply them with.
 pub(super) fn kernel(kinship: &Kinship, places: &Places) -> bool {
-    let offer = Offer::look(executor(kinship).ok().flatten());
+    let offer = offer(kinship);
     out::line(format!("  Kernel: {}", kernel_text(&offer)));
     out::line(format!("  Control groups: {}", groups_text(&offer)));
     let Ok(policy) = policy(kinship, places) else {
@@ -24,6 +24,11 @@ pub(super) fn kernel(kinship: &Kinship, places: &Places) -> bool {
         out::line(format!("  Profile '{profile}': every run is refused here: {why}"));
     }
     lacking.is_empty()
+}
+
+/// What the executor of this kinship has to confine with, or this host.
+pub(super) fn offer(kinship: &Kinship) -> Offer {
+    Offer::look(executor(kinship).ok().flatten())
 }
 
 /// What is no fault where it is meant.

@@ -234,9 +234,10 @@ impl Server<'_, OwnedFd> {
             (Ok(Control::Reload), None) => Ok(Message::Reload),
             (Ok(Control::Hello), None) => Ok(Message::Hello),
             (Ok(Control::Upgrade), None) => Ok(Message::Upgrade),
-            (Ok(Control::Reload | Control::Hello | Control::Upgrade), Some(_)) => {
-                ignore("a word of control came with a descriptor")
+            (Ok(Control::Versions | Control::Digests), None) => {
+                ignore("a word about scripts is for an order's connection")
             }
+            (Ok(_), Some(_)) => ignore("a word of control came with a descriptor"),
             (Err(error), _) => ignore(&format!("a message cannot be understood: {error}")),
         }
     }

@@ -80,6 +80,9 @@ pub enum ServeError {
     /// Its socket cannot be put in place.
     #[error("the executor cannot listen")]
     Listen(#[source] BindError),
+    /// The init system handed over something else than it is to.
+    #[error("the socket that was handed over cannot be used")]
+    Given(#[source] io::Error),
     /// The socket to the front-end, or waiting for it, failed.
     #[error("the executor lost its socket to the agent")]
     Control(#[source] io::Error),
@@ -244,6 +247,13 @@ impl<D: Way> Server<'_, D> {
 
     /// All of the new configuration or all of the old.
     fn reload(&mut self) -> Reloaded {
+        let reloaded = self.read_again();
+        // Reading and judging takes most of the program, and nothing else does. What is only a saving may fail.
+        drop(memory::forget_unchanged());
+        reloaded
+    }
+
+    fn read_again(&mut self) -> Reloaded {
         match (self.load)() {
             Ok(mut policy) => {
                 warn(&policy, self.audit);

@@ -81,7 +81,7 @@ pub fn serve_socket(
     if !user::is_root() {
         return Err(ServeError::NotRoot);
     }
-    let given = handover::unix_listener().map_err(ServeError::Control)?;
+    let given = handover::unix_listener().map_err(ServeError::Given)?;
     start_afresh(audit);
     // An abstract address is one of the host's network.
     let notifier = Notifier::from_env().map_err(ServeError::Control)?;

@@ -157,6 +157,11 @@ impl Executor {
         self.made(name, "cp \"$1\" \"$2\" && chmod 4755 \"$2\"", program)
     }
 
+    /// A copy of a program of the host's that all may execute.
+    pub(super) fn program(&self, name: &str, program: &str) -> PathBuf {
+        self.made(name, "cp \"$1\" \"$2\" && chmod 755 \"$2\"", program)
+    }
+
     /// What a shell's words make of the second of their arguments.
     fn made(&self, name: &str, words: &str, from: &str) -> PathBuf {
         let path = self.path(name);

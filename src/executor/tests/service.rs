@@ -1,6 +1,6 @@
 //! The executor's own life: its start, its end, reloads, and how much it takes on.
 
-use std::io::Write;
+use std::io::{Read as _, Write as _};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
@@ -10,7 +10,8 @@ use serde_json::json;
 
 use super::harness::{Executor, Run, order, until};
 use crate::sys::user;
-use crate::wire::control::{Control, Reloaded};
+use crate::wire::control::{self, Control, Reloaded};
+use crate::wire::frame;
 use crate::wire::order::Mode;
 use crate::wire::outcome::Outcome;
 
@@ -43,6 +44,50 @@ fn a_reload_takes_all_of_the_new_or_keeps_all_of_the_old() {
     assert_eq!(executor.run(&order("new", &[], Mode::Attached)).outcome(), Outcome::Exited { code: 0 });
     let log = executor.log();
     assert!(log.contains("ACTION=exec-reload-fail ") && log.contains("ACTION=exec-reload\n"), "{log}");
+}
+
+/// KiB of files that the executor has in memory, its program's most of all (`proc_pid_status(5)`), when it waits.
+fn of_its_program(executor: &Executor) -> u64 {
+    executor.say(&serde_json::to_vec(&Control::Hello).unwrap(), &[]);
+    assert_eq!(executor.answer(), Reloaded::Done);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", executor.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssFile:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn a_reload_leaves_no_more_of_the_program_in_memory_than_the_start() {
+    let executor = Executor::start();
+    let before = of_its_program(&executor);
+    for policy in [r#"{"scripts": {"new": "/bin/true"}}"#, "{ broken"] {
+        executor.set_policy(policy);
+        executor.reload();
+        let after = of_its_program(&executor);
+        assert!(after < before + before / 4, "{before} KiB, then {after} KiB");
+    }
+}
+
+/// What an order's connection says to a word of control.
+fn answered(executor: &Executor, word: Control) -> String {
+    let mut connection = executor.connect();
+    connection.write_all(&frame::encode(&word, control::LIMIT).unwrap()).unwrap();
+    let mut answer = Vec::new();
+    connection.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(answer.get(frame::PREFIX..).unwrap_or_default()).into_owned()
+}
+
+#[test]
+fn only_a_root_executor_tells_what_is_in_scripts_and_nothing_where_others_may_put_them() {
+    let private = Executor::start();
+    for word in [Control::Versions, Control::Digests] {
+        let said = answered(&private, word);
+        assert!(said.contains("order-malformed"), "{said}");
+    }
+    // Where trust is lifted, a script's path may lead to any file of root's.
+    let root = Executor::root("run_as = nobody");
+    for word in [Control::Versions, Control::Digests] {
+        assert_eq!(answered(&root, word), "{}");
+    }
 }
 
 #[test]

@@ -254,7 +254,16 @@ fn what_the_init_system_hands_over_must_be_one_listening_unix_socket() {
         let said = String::from_utf8(ran.stderr).unwrap();
         assert_eq!(ran.status.code(), Some(69), "{said}");
         assert!(said.contains(text), "{said}");
+        assert!(said.contains("the socket that was handed over cannot be used") && said.contains("ListenStream="));
     }
+}
+
+#[test]
+fn a_socket_with_a_relative_path_is_named_with_it() {
+    let site = builder().prepare();
+    let ran = finish(Service::command(&site.agent().root, Path::new("rel.sock")), "").exits(64);
+    assert!(ran.stderr.contains("the path 'rel.sock' of the socket is not absolute"), "{ran:?}");
+    assert!(ran.stderr.contains("\nhint: ") && !ran.stderr.contains("cannot open"), "{ran:?}");
 }
 
 #[test]
