@@ -14,6 +14,7 @@ use crate::conf::scripts::Entry;
 use crate::hook::Context;
 use crate::sys::file;
 use crate::wire::capabilities::{Capabilities, ScriptEntry};
+use crate::wire::control::Contents;
 
 /// The question. It has no body.
 #[derive(Debug)]
@@ -59,12 +60,21 @@ pub async fn capabilities(agent: &Agent, passed: &Passed<Discovery>) -> Answer {
 
 /// What may run, as the files are now.
 async fn scripts(agent: &Agent, snapshot: &Arc<Snapshot>) -> Vec<ScriptEntry> {
-    let (digests, snapshot) = (agent.digests.clone(), Arc::clone(snapshot));
+    let (own, taken) = (agent.digests.clone(), Arc::clone(snapshot));
+    // It fails only where the runtime is going down.
+    let digests = tokio::task::spawn_blocking(move || own.of(&taken.allowlist)).await.unwrap_or_default();
+    let lacks = snapshot.allowlist.iter().any(|entry| !digests.contains_key(entry.path()));
+    let told = if lacks && agent.orders().applies_profiles() {
+        agent.digests.told(agent.orders()).await
+    } else {
+        Contents::default()
+    };
+    let snapshot = Arc::clone(snapshot);
     let describe = move || {
-        let digests = digests.of(&snapshot.allowlist);
+        let digest = |entry: &Entry| digests.get(entry.path()).or_else(|| told.0.get(entry.name())).cloned();
         let within = |entry: &&Entry| entry.is_within(snapshot.settings.script_dirs.as_deref());
         let listed = snapshot.allowlist.iter().filter(within);
-        listed.map(|entry| describe(entry, &snapshot, digests.get(entry.path()).cloned())).collect()
+        listed.map(|entry| describe(entry, &snapshot, digest(entry))).collect()
     };
     // It fails only where the runtime is going down.
     tokio::task::spawn_blocking(describe).await.unwrap_or_default()

@@ -104,7 +104,9 @@ impl Collector {
     /// What was collected.
     pub(super) async fn finish(self) -> Collected {
         let (stdout, stderr) = (self.stdout.into_inner(), self.stderr.into_inner());
-        if stdout.is_in_memory() && stderr.is_in_memory() && stdout.bytes.len() + stderr.bytes.len() <= SMALL {
+        let is_small = [&stdout, &stderr].into_iter().all(|kept| kept.is_in_memory() && !kept.lacking);
+        // Of what is lacking something is to be said, however little is left.
+        if is_small && stdout.bytes.len() + stderr.bytes.len() <= SMALL {
             let output = |Kept { bytes, truncated, .. }| Output::of(bytes, truncated);
             return Collected::Small(output(stdout), output(stderr));
         }
@@ -194,7 +196,17 @@ pub(super) mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::agent::excerpt::tests::MEMORY;
     use crate::sys::file::{self, Access};
+
+    /// What was printed, on a disk that fails: a file that the kernel reads nothing from, with a true error of a device's.
+    pub(in crate::agent) fn unreadable() -> Printed {
+        let file = std::fs::File::open("/proc/self/mem").unwrap();
+        let source = Arc::new(crate::agent::excerpt::Source::File(file));
+        let stream =
+            || Stream { excerpt: Excerpt::of(Arc::clone(&source), 0, 100_000), truncated: false, lacking: false };
+        Printed { stdout: stream(), stderr: stream(), spool: Arc::new(Spool::new(PathBuf::new())) }
+    }
 
     /// A collector, and its directory.
     pub(in crate::agent) fn collector(limit: usize) -> (Collector, tempfile::TempDir) {
@@ -268,6 +280,7 @@ pub(super) mod tests {
 
     #[tokio::test]
     async fn without_a_place_on_disk_it_stays_in_memory() {
+        let _alone = MEMORY.lock().await;
         let dir = tempfile::tempdir().unwrap();
         file::write_soon(&dir.path().join("file"), b"", Access::private()).unwrap();
         let collector = Collector::new(1 << 20, dir.path().join("file/runs"));
@@ -276,5 +289,27 @@ pub(super) mod tests {
         }
         let [output, _] = outputs(collector).await;
         assert_eq!((output.text.len(), output.truncated), (500_000, false));
+    }
+
+    #[test]
+    fn without_memory_either_it_is_cut_and_the_reason_is_that_of_the_disk() {
+        let _alone = MEMORY.blocking_lock();
+        let dir = tempfile::tempdir().unwrap();
+        file::write_soon(&dir.path().join("file"), b"", Access::private()).unwrap();
+        let collector = Collector::new(usize::MAX, dir.path().join("file/runs"));
+        let mut rest = Charge::default();
+        while rest.grow(1 << 20) {}
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let collected = runtime.block_on(async {
+            for _ in 0..100 {
+                collector.take(Channel::Stdout, &mut draft(&vec![b'x'; 500_000])).await;
+            }
+            collector.finish().await
+        });
+        let Collected::Large(printed) = collected else { panic!("fifty megabytes are large") };
+        assert!(printed.lost().is_some_and(|error| error.to_string().contains("file")), "{printed:?}");
+        // Less than what was left and what other tests have given back meanwhile.
+        let (told, length) = (printed.marks().0, printed.stdout.excerpt.length());
+        assert!(told.truncated && length < 8 << 20, "{length}");
     }
 }

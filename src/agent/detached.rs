@@ -3,6 +3,8 @@
 //! The order of steps is what makes it so: the record and the job's files; the order, with the locks; the answer. A
 //! caller that goes away in between changes nothing.
 
+use std::fs::File;
+use std::io;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +27,6 @@ use crate::wire::causes;
 use crate::wire::order::Order;
 use crate::wire::outcome::{OUTCOME_UNKNOWN, Outcome};
 use crate::wire::run::RunReply;
-use crate::wire::stamp;
 
 /// How long a job of which nothing was heard may keep its lock, and how often it is looked at.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -67,8 +68,7 @@ type Taken = Result<Answer, Answer>;
 impl Step {
     async fn take(self) -> Taken {
         let (key, script) = (self.key.clone(), self.order.script().clone());
-        let started = stamp::utc(clock::unix_now());
-        let submitted = jobs::work(&self.store, move |jobs| jobs.submit(&key, &script, &started)).await;
+        let submitted = jobs::work(&self.store, move |jobs| jobs.submit(&key, &script, clock::now())).await;
         match submitted {
             Ok(Submission::Accepted(job)) => self.give(job).await,
             Ok(Submission::Busy) => Err(self.busy("script-already-running", "script already running")),
@@ -78,16 +78,18 @@ impl Step {
     }
 
     async fn give(self, job: NewJob) -> Taken {
+        // By which it is known, should nothing come of it.
+        let stdout = job.stdout.try_clone();
         match self.order(job).await {
             Ok(Some(Outcome::Refused(refusal))) => {
                 let reply = self.call.refused(&refusal);
-                Err(self.discard(&reply).await)
+                Err(self.discard(stdout, &reply).await)
             }
             // Running; or ended already, which its record will tell.
             Ok(_) => Ok(self.accepted()),
             Err(error @ OrderError::Unreachable(_)) => {
                 let reply = self.failed(&error);
-                Err(self.discard(&reply).await)
+                Err(self.discard(stdout, &reply).await)
             }
             Err(error) => self.unheard(&error).await,
         }
@@ -126,9 +128,11 @@ impl Step {
     }
 
     /// Takes the record back: nothing has run.
-    async fn discard(&self, reply: &Reply) -> Answer {
+    async fn discard(&self, stdout: io::Result<File>, reply: &Reply) -> Answer {
         let key = self.key.clone();
-        if let Err(error) = jobs::work(&self.store, move |jobs| jobs.discard(&key)).await {
+        // Without it, the record says one day that nobody knows how the job ended.
+        let Ok(stdout) = stdout else { return reply.answer() };
+        if let Err(error) = jobs::work(&self.store, move |jobs| jobs.discard(&key, &stdout)).await {
             store_failed(&self.call.agent, &self.key, self.call.peer.trace(), &error);
         }
         reply.answer()

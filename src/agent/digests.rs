@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::orders::Orders;
 use crate::conf::scripts::Allowlist;
 use crate::sys::file::{self, Version};
+use crate::wire::control::{Contents, Control};
 use crate::wire::hex;
 
 /// Largest file whose digest is shown, in bytes: reading it takes a second or so.
@@ -13,7 +15,11 @@ const SIZE: u64 = 256 << 20;
 
 /// Digests that were taken, each of one state of a file, so that what has not changed is not read again.
 #[derive(Clone, Debug, Default)]
-pub struct Digests(Arc<Mutex<HashMap<PathBuf, (Version, String)>>>);
+pub struct Digests {
+    own: Arc<Mutex<HashMap<PathBuf, (Version, String)>>>,
+    /// What the executor has said, and of which states.
+    told: Arc<Mutex<(Contents, Contents)>>,
+}
 
 impl Digests {
     /// The digests of all scripts now, by path, in hex. A file that the agent may not read, or
@@ -21,14 +27,34 @@ impl Digests {
     /// not for a thread that serves others.
     #[must_use]
     pub fn of(&self, allowlist: &Allowlist) -> HashMap<PathBuf, String> {
-        let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let before = self.own.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let paths = allowlist.iter().map(|entry| entry.path().to_owned());
         let now: HashMap<_, _> = paths.filter_map(|path| taken(&path, &before).map(|taken| (path, taken))).collect();
         let digests = now.iter().map(|(path, (_, digest))| (path.clone(), digest.clone())).collect();
         // Only what the allowlist names is kept.
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        *self.own.lock().unwrap_or_else(PoisonError::into_inner) = now;
         digests
     }
+
+    /// The digests that a root executor knows, by name, in hex; of files that this agent may not read too. None where it does
+    /// not answer.
+    pub async fn told(&self, orders: &Orders) -> Contents {
+        let Ok(states) = orders.contents(Control::Versions).await else { return Contents::default() };
+        let (of, known) = self.told.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if of == states {
+            return known;
+        }
+        // What changes between the two questions shows in the states at the next.
+        let Ok(digests) = orders.contents(Control::Digests).await else { return Contents::default() };
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = (states, digests.clone());
+        digests
+    }
+}
+
+/// Whether [`Digests::of`] has one of the file at `path`, with the rights that this process has.
+#[must_use]
+pub fn is_taken_of(path: &Path) -> bool {
+    Version::of(path).is_ok_and(|version| version.size() <= SIZE) && std::fs::File::open(path).is_ok()
 }
 
 fn taken(path: &Path, before: &HashMap<PathBuf, (Version, String)>) -> Option<(Version, String)> {
@@ -59,6 +85,6 @@ mod tests {
         write("abcd");
         assert_ne!(digests.of(&allowlist)[&path], first[&path]);
         let (none, _) = Allowlist::parse(&Source::new("s.conf", "")).unwrap();
-        assert!(digests.of(&none).is_empty() && digests.0.lock().unwrap().is_empty());
+        assert!(digests.of(&none).is_empty() && digests.own.lock().unwrap().is_empty());
     }
 }

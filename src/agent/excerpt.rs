@@ -163,8 +163,13 @@ fn size(length: usize) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use tokio::sync::Mutex;
+
     use super::*;
+
+    /// For a test that takes so much of this process's memory for outputs that others would notice.
+    pub(in crate::agent) static MEMORY: Mutex<()> = Mutex::const_new(());
 
     #[test]
     fn what_is_asked_for_behind_every_end_is_nothing_and_no_fault() {
@@ -179,6 +184,7 @@ mod tests {
 
     #[test]
     fn memory_in_place_of_a_disk_has_an_end_and_is_given_back() {
+        let _alone = MEMORY.blocking_lock();
         let mut charge = Charge::default();
         assert!(!charge.grow(MOST + 1) && !charge.grow(usize::MAX));
         assert!(charge.grow(MOST / 2));

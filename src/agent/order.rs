@@ -149,7 +149,19 @@ impl Running {
         let unsendable = |error| OrderError::Unreachable(io::Error::other(error));
         let bytes = frame::encode(order, limits::ORDER).map_err(unsendable)?;
         // Nothing is in the socket's buffer, so at least the first byte leaves at once, and the descriptors with it.
-        let sent = fdpass::send(stream.as_fd(), &bytes, descriptors).map_err(OrderError::Unreachable)?;
+        let sent = match fdpass::send(stream.as_fd(), &bytes, descriptors) {
+            Ok(sent) => sent,
+            // Nobody has the order. Whoever has no place for it may have said so already, and closed.
+            Err(error) => {
+                let mut told = vec![0; limits::REPORT];
+                let size = fdpass::receive_now(stream.as_fd(), &mut told).unwrap_or_default();
+                told.truncate(size);
+                let bytes = told;
+                let home = (Arc::clone(kept), turn);
+                let said = Self { stream: Some(stream), bytes, begun: false, unheard: None, free: false, home };
+                return if size > 0 { Ok(said) } else { Err(OrderError::Unreachable(error)) };
+            }
+        };
         let rest = bytes.get(sent..).unwrap_or_default();
         if !rest.is_empty() {
             send_rest(&stream, rest).await.map_err(OrderError::Closed)?;
@@ -279,6 +291,7 @@ mod tests {
     use crate::wire::causes;
     use crate::wire::name::{RequestId, ScriptName};
     use crate::wire::order::Mode;
+    use crate::wire::refusal::Refusal;
 
     /// What is made of an executor that says this and is gone.
     async fn heard(said: &[u8]) -> OrderError {
@@ -294,6 +307,28 @@ mod tests {
             Ok(First::Started) => running.outcome().await.unwrap_err(),
             Ok(_) => panic!("an outcome was heard"),
             Err(error) => error,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_executor_that_refuses_before_it_has_the_order_is_heard() {
+        let order =
+            Order::new(ScriptName::parse("x").unwrap(), Vec::new(), RequestId::from_random([1; 8]), Mode::Attached);
+        let (order, null, kept) = (order.unwrap(), File::open("/dev/null").unwrap(), Arc::<Kept>::default());
+        let refusal = Refusal::new("busy", "try again later");
+        let answer = frame::encode(&Report::Ended(Outcome::Refused(refusal.clone())), limits::REPORT).unwrap();
+        for said in [&answer[..], &[]] {
+            let (ours, theirs) = fdpass::pair(Kind::Stream).unwrap();
+            pipe::set_nonblocking(&ours, true).unwrap();
+            File::from(theirs).write_all(said).unwrap();
+            let ours = Receiver::from_owned_fd_unchecked(ours).unwrap();
+            let given = Running::give((ours, kept.turn()), &kept, &order, &[null.as_fd()]).await;
+            if said.is_empty() {
+                assert!(matches!(given, Err(OrderError::Unreachable(_))));
+            } else {
+                let First::Ended(outcome) = given.unwrap().first().await.unwrap() else { panic!("not ended") };
+                assert_eq!(outcome, Outcome::Refused(refusal.clone()));
+            }
         }
     }
 

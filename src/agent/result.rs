@@ -148,14 +148,14 @@ fn whole(jobs: &Jobs, key: &Key, told: (JobRecord, Kept), to: (Words, Spool)) ->
         }
     };
     let size = file.length()?;
-    if words.knows(record.status) {
+    if Words::are_on_file(record.status) {
         return Large::raw(Excerpt::of(Arc::new(file), 0, size));
     }
     let _turn = TOLD_ANEW.lock().unwrap_or_else(PoisonError::into_inner);
     let bytes = read(&file, 0, usize::try_from(size).unwrap_or(usize::MAX))?;
-    let record = serde_json::from_slice(&bytes).map_err(malformed)?;
+    let record: JobRecord = serde_json::from_slice(&bytes).map_err(malformed)?;
     drop(bytes);
-    anew(record)
+    anew(record.as_meant())
 }
 
 /// What a record would hold of the outputs, had there been room for it.

@@ -287,3 +287,44 @@ impl<C: Borrow<Call>> Drop for Unfinished<C> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Seek as _};
+    use std::time::Duration;
+
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::agent::collect::tests::unreadable;
+    use crate::agent::gate::tests::Site;
+    use crate::audit::{Ident, Logger};
+    use crate::wire::outcome::Outcome;
+
+    #[test]
+    fn output_that_cannot_be_read_again_is_an_error_to_caller_and_operator_and_not_an_empty_one() {
+        let (site, mut log) = (Site::new(), tempfile::tempfile().unwrap());
+        let logger = Logger::to_writer(Ident::Agent, Box::new(log.try_clone().unwrap()));
+        site.runtime.block_on(async {
+            let (agent, asked) = site.asked(r#"{"script":"open","reqid":"r1"}"#, logger).await;
+            let call = Call::new(&agent, asked);
+            let (stdout, stderr) = unreadable().marks();
+            let finished = Finished { outcome: Outcome::Exited { code: 0 }, unread: None };
+            let answer = call.large(call.reply(Ok(finished), stdout, stderr), unreadable()).await;
+            assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(body["error"], "the script has run, and what it has printed cannot be read");
+            assert_eq!(agent.log().flush(Duration::from_mins(1)), 0);
+        });
+        let mut said = String::new();
+        log.rewind().unwrap();
+        log.read_to_string(&mut said).unwrap();
+        let line = said.lines().find(|line| line.contains("ACTION=output-fail")).unwrap();
+        for part in ["DISPATCHER=control-1", "REQID=r1", "SCRIPT=open", "Input/output error"] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+        // And how the script has ended stands in the line of every run.
+        assert!(said.lines().any(|line| line.contains("ACTION=run ") && line.contains("EXIT=0")), "{said}");
+    }
+}

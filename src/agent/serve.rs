@@ -122,10 +122,9 @@ pub struct Inheritance {
 pub fn inheritance(argv: &[OsString]) -> Result<Inheritance, ServeError> {
     let given = handover::tcp_listeners().map_err(ServeError::Given)?;
     let executor = handover::executor().map_err(ServeError::Given)?;
-    if executor.is_some() {
-        // A program before this one has given up root, and what it held is held on to.
-        process::let_nobody_look().map_err(ServeError::Start)?;
-    }
+    // The kernel does so for one that gives up root. One that was started as its account, or as another version of a program
+    // that has given up root, holds the same: its key, its connections, and the way to its executor.
+    process::let_nobody_look().map_err(ServeError::Start)?;
     let program = Program::own(argv).map_err(ServeError::Start)?;
     let footing = Footing::new(program).map_err(ServeError::Start)?;
     Ok(Inheritance { given, executor, unlogged: handover::unlogged(), footing })

@@ -122,7 +122,11 @@ impl Sidecar {
             Err(error) => (file::read_beginning(path, SIZE).unwrap_or_default(), causes::on_one_line(&error)),
         };
         say("schema-skip", &reason);
-        Some(Self::skipped(&begin, reason))
+        let sidecar = Self::skipped(&begin, reason);
+        if let Terms::Broken(reason) = &sidecar.contract {
+            say("schema-broken", reason);
+        }
+        Some(sidecar)
     }
 
     /// One that counts as absent, but for a contract that was evidently meant: `begin` is what of it could be read.
@@ -262,6 +266,7 @@ mod tests {
         };
         let large = format!("{{\"x\":\"{}\"}}", "x".repeat(SIZE));
         let skipped = |code: &str| (false, code.to_owned(), "schema-skip".to_owned());
+        let meant = |code: &str| (false, code.to_owned(), "schema-skipschema-broken".to_owned());
         for text in [&b"{bad"[..], b"", b"[]", b"\xff", large.as_bytes()] {
             assert_eq!(judged(text, Schema::Enforce), skipped(""));
         }
@@ -270,8 +275,8 @@ mod tests {
         for text in
             [&b"{\"arguments\": {},}"[..], b"\xef\xbb\xbf{\"arguments\"", early.as_bytes(), b"[{\"arguments\": {}}]"]
         {
-            assert_eq!(judged(text, Schema::Enforce), skipped("contract-broken"));
-            assert_eq!(judged(text, Schema::Advertise), skipped(""));
+            assert_eq!(judged(text, Schema::Enforce), meant("contract-broken"));
+            assert_eq!(judged(text, Schema::Advertise), meant(""));
         }
         assert_eq!(judged(late.as_bytes(), Schema::Enforce), skipped(""));
         let marked = b"\xef\xbb\xbf{\"arguments\": {\"required\": [\"x\"], \"properties\": {\"x\": {}}}}";

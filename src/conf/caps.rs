@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::diagnostic::shown;
-use super::nearest::nearest;
+use super::nearest::likely;
 use super::value::Complaint;
 
 /// Every capability, each at its number, up to Linux 5.9's `CAP_CHECKPOINT_RESTORE`.
@@ -128,22 +128,33 @@ impl fmt::Display for Capability {
     }
 }
 
-/// Reads one capability of a profile's `caps`; a dangerous one only where the profile allows it.
-pub(super) fn capability(dangerous: bool) -> impl Fn(&str) -> Result<Capability, Complaint> {
+/// What changes a network wherever it is: a descriptor of the host's, which another process has, is all that it takes.
+const NETWORK: (&str, &str) =
+    ("CAP_NET_ADMIN", "with a descriptor of the host's network, which another may hand to it, it can change that one");
+
+/// Reads one capability of a profile's `caps`; a dangerous one only where the profile allows it, and likewise one that undoes
+/// its `network = no`.
+pub(super) fn capability(dangerous: bool, network: bool) -> impl Fn(&str) -> Result<Capability, Complaint> {
     move |text| {
         let capability = known(text)?;
-        match capability.cost() {
-            Some(cost) if !dangerous => Err(Complaint::plain(format!("{capability} undoes the confinement: {cost}"))
-                .help("take it out; or, if the script must have it, add the line 'allow_dangerous_caps = yes'")),
-            _ => Ok(capability),
+        let (name, cost) = NETWORK;
+        let undone = match capability.cost() {
+            Some(cost) => format!("{capability} undoes the confinement: {cost}"),
+            None if !network && capability.name == name => format!("{capability} undoes 'network = no': {cost}"),
+            None => return Ok(capability),
+        };
+        if dangerous {
+            return Ok(capability);
         }
+        let help = "take it out; or, if the script must have it, add the line 'allow_dangerous_caps = yes'";
+        Err(Complaint::plain(undone).help(help))
     }
 }
 
 fn known(text: &str) -> Result<Capability, Complaint> {
     Capability::named(text).ok_or_else(|| {
         let complaint = Complaint::plain(format!("invalid capability '{}' (expected CAP_*)", shown(text)));
-        match nearest(text, NAMES) {
+        match likely(text, NAMES) {
             _ if text.starts_with('#') => complaint.help("a comment must stand on a line of its own"),
             Some(near) => complaint.help(format!("did you mean '{near}'?")),
             None => complaint.help("capabilities(7) lists them; write them in capitals, CAP_ first"),
@@ -168,10 +179,11 @@ mod tests {
 
     #[test]
     fn an_unknown_capability_is_refused_with_the_nearest_or_the_reason() {
-        let text = |name| format!("{:?}", capability(true)(name).unwrap_err());
+        let text = |name| format!("{:?}", capability(true, true)(name).unwrap_err());
         assert!(text("CAP_CHWON").contains("invalid capability 'CAP_CHWON' (expected CAP_*)"));
         assert!(text("CAP_CHWON").contains("did you mean 'CAP_CHOWN'?"));
         assert!(text("cap_kill").contains("did you mean 'CAP_KILL'?"));
+        assert!(text("CAP_NET_BIND").contains("did you mean 'CAP_NET_BIND_SERVICE'?"));
         assert!(text("#CAP_KILL").contains("a line of its own"));
         assert!(text("everything").contains("capabilities(7)"));
     }
@@ -179,10 +191,10 @@ mod tests {
     #[test]
     fn what_undoes_the_confinement_is_taken_only_where_that_is_said() {
         for (name, cost) in DANGEROUS {
-            let refusal = format!("{:?}", capability(false)(name).unwrap_err());
+            let refusal = format!("{:?}", capability(false, true)(name).unwrap_err());
             assert!(refusal.contains(cost) && refusal.contains("allow_dangerous_caps = yes"), "{refusal}");
-            assert!(capability(true)(name).unwrap().is_dangerous());
+            assert!(capability(true, true)(name).unwrap().is_dangerous());
         }
-        assert!(!capability(false)("CAP_CHOWN").unwrap().is_dangerous());
+        assert!(!capability(false, true)("CAP_CHOWN").unwrap().is_dangerous());
     }
 }

@@ -2,6 +2,8 @@
 
 /// Longer words are not compared: they are no misspelling, and the distance costs the product of both lengths.
 const LONGEST: usize = 64;
+/// Shorter words are no beginning of another.
+const SHORTEST: usize = 3;
 
 /// The candidate with the smallest edit distance to `word`, if it is near enough to be what was meant: at most a
 /// third of the word's length, but never less than one edit. Case and the difference of `-` and `_` cost nothing.
@@ -17,6 +19,17 @@ pub(super) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c s
         .filter(|(distance, _)| *distance <= reach)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
+}
+
+/// The one candidate that begins with `word`, which may be a word that was not written to its end; else the [`nearest`].
+pub(super) fn likely<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str> + Clone) -> Option<&'c str> {
+    let wanted = folded(word);
+    let longer = |candidate: &&str| wanted.len() >= SHORTEST && folded(candidate).starts_with(&wanted);
+    let mut begun = candidates.clone().into_iter().filter(longer);
+    match (begun.next(), begun.next()) {
+        (Some(one), None) => Some(one),
+        _ => nearest(word, candidates),
+    }
 }
 
 fn folded(word: &str) -> Vec<char> {
@@ -76,5 +89,15 @@ mod tests {
         assert_eq!(nearest("rate_limit_volum", known), Some("rate_limit_volume"));
         assert_eq!(nearest("colour", known), None);
         assert_eq!(nearest(&"port".repeat(1000), known), None);
+    }
+
+    #[test]
+    fn the_one_word_that_goes_on_is_likelier_than_one_that_is_near() {
+        let known = ["CAP_SETGID", "CAP_NET_BIND_SERVICE", "CAP_NET_ADMIN"];
+        assert_eq!(nearest("CAP_NET_BIND", known), Some("CAP_SETGID"));
+        assert_eq!(likely("CAP_NET_BIND", known), Some("CAP_NET_BIND_SERVICE"));
+        assert_eq!(likely("cap-net-bind", known), Some("CAP_NET_BIND_SERVICE"));
+        assert_eq!(likely("CAP_SETGIT", known), Some("CAP_SETGID"));
+        assert_eq!((likely("CAP_NET", known), likely("", known), likely("everything", known)), (None, None, None));
     }
 }

@@ -53,7 +53,7 @@ pub(super) async fn to_the_end(
             }
         };
         let Reply { body, .. } = dialer.stream(target, ask, each).await?;
-        let record = answer::object(&body, "invalid JSON")?;
+        let record = status::as_meant(answer::object(&body, "invalid JSON")?);
         if record.get("status").is_none_or(|status| status != "running") {
             return Ok(record);
         }

@@ -4,6 +4,7 @@ use std::future::ready;
 
 use bytes::Bytes;
 use hyper::Method;
+use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use super::answer::{self, HostResult};
@@ -15,6 +16,7 @@ use super::resolve::{self, ResolveError, Target};
 use super::site::Site;
 use crate::audit::{Level, Logger};
 use crate::store::StoreError;
+use crate::store::jobs::{JobRecord, JobStatus};
 use crate::store::runs::{AsyncRun, RunRecord, is_pending};
 use crate::wire::name::RequestId;
 
@@ -84,7 +86,18 @@ pub fn pending(site: &Site, run: &AsyncRun) -> (Vec<Target>, Vec<(String, String
 async fn ask(dialer: Dialer, reqid: String, target: Target) -> Result<Map<String, Value>, CallError> {
     let ask = Ask { method: Method::GET, path: &format!("/result/{reqid}"), accept: RECORD, body: Bytes::new() };
     let Reply { body, .. } = dialer.ask(&target, ask).await?;
-    answer::object(&body, "invalid JSON")
+    answer::object(&body, "invalid JSON").map(as_meant)
+}
+
+/// A job's record as whoever wrote it meant it. An agent of the original that has taken the place of one of ours hands out its
+/// records as they stand in the file, where a lost job is one that is `done` (`store::jobs::JobRecord`).
+pub(super) fn as_meant(fields: Map<String, Value>) -> Map<String, Value> {
+    let meant = JobRecord::deserialize(&fields).ok().map(JobRecord::as_meant);
+    let lost = meant.filter(|record| record.status == JobStatus::Lost);
+    match lost.map(serde_json::to_value) {
+        Some(Ok(Value::Object(record))) => record,
+        _ => fields,
+    }
 }
 
 /// The host's word on its job: its record, `unknown`, or an error.
@@ -159,6 +172,21 @@ mod tests {
         assert_eq!(merged(&accepted(), &json!({"status": "unknown"})), json!({"status": "expired", "port": 1}));
         let error = merged(&json!({"status": "running"}), &json!({"status": "error", "error": "no route"}));
         assert_eq!(error, json!({"status": "running", "fetch_error": "no route"}));
+    }
+
+    #[test]
+    fn a_record_of_ours_that_an_agent_of_the_original_hands_out_is_of_a_lost_job() {
+        let fields = |value: Value| value.as_object().unwrap().clone();
+        let on_file = json!({"stdout": "a", "stderr": "b\nctrl-exec-agent: why\n", "reqid": "ab", "status": "done", "script": "x",
+            "owner": "o", "started": "", "finished": "", "exit": -1, "reason": "why", "error": "why",
+            "lost": "\nctrl-exec-agent: why\n"});
+        let meant = as_meant(fields(on_file));
+        assert_eq!((&meant["status"], &meant["stderr"], meant.get("error")), (&json!("lost"), &json!("b"), None));
+        for other in
+            [json!({"status": "done", "exit": -1, "reqid": "ab", "lost": 1}), json!({"status": "busy", "lost": "x"})]
+        {
+            assert_eq!(as_meant(fields(other.clone())), fields(other));
+        }
     }
 
     #[test]

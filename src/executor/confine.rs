@@ -7,8 +7,9 @@
 //!
 //! 1. it is killed when the monitor ends; is closed to other processes (not dumpable); keeps nothing open but its line to the
 //!    monitor;
-//! 2. takes namespaces of its own for mounts, System V objects and, with `network = no`, network, and makes the mounts private;
-//! 3. prepares the tree (`tree`, which has its own list); hands all of it to the monitor, and stands by.
+//! 2. takes namespaces of its own for System V objects and, with `network = no`, network;
+//! 3. prepares the tree in a namespace of mounts that is locked (`tree`, which has its own list); hands all of it to the monitor,
+//!    with what the next runs of the kind may share, and stands by.
 //!
 //! The monitor (root, the host's namespaces; before its first confined run it takes out of the bounding set, for good, what
 //! no profile of its policy has, and closes itself to other processes):
@@ -24,7 +25,7 @@
 //! 9. goes back to the host's network, which the executor has left, unless the profile has `network = no`; joins the init's
 //!    namespaces, with the init's root directory; takes one of its own for the host name;
 //! 10. completes the tree (`tree`), and gives up its rights (`rights`):
-//! 11. limits on the processes of its account;
+//! 11. limits on the processes of its account, and on signals that wait for it;
 //! 12. Landlock rules are prepared, while every path can still be opened;
 //! 13. supplementary groups; uid 0 becomes a user like any other (secure bits, locked); the bounding set is cut as far
 //!     as the kernel counts; group, then user;
@@ -76,9 +77,10 @@ pub fn prepare() -> io::Result<Controllers> {
     cgroup::settle()
 }
 
-/// Clears away what a monitor that was killed has left: the control group of its run. Returns whether none is left.
-pub(super) fn sweep() -> bool {
-    Delegation::find().map_or(true, |here| here.sweep())
+/// Clears away what monitors that have ended have left: the control groups of their runs. Returns whether none is left but
+/// those of monitors that are `known`.
+pub(super) fn sweep(known: &dyn Fn(Pid) -> bool) -> bool {
+    Delegation::find().map_or(true, |here| here.sweep(known))
 }
 
 /// The namespace of a run, from outside.

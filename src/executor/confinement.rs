@@ -5,21 +5,28 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use super::host::{HostFacts, PROGRAM, Person};
+use super::host::{HostFacts, Person};
 use super::own::{Found, Own};
+use super::reach::Reach;
+use super::unmade::Unmade;
 use crate::conf::Account;
 use crate::conf::agent::{Loaded, Profile, Syscalls};
 use crate::conf::caps::Capability;
 use crate::sys::capability;
-use crate::sys::seccomp::{SetIds, Wanted};
+use crate::sys::seccomp::{List, SetIds, Wanted};
 use crate::sys::user::Uid;
 use crate::wire::refusal::Refusal;
 
 /// `CAP_FSETID`, with which a file of another's group can be given the bit of set-group-ID.
 const KEEPS_SET_IDS: u8 = 4;
+/// `CAP_SYS_ADMIN`, with which one can mount (capabilities(7)).
+const MAY_MOUNT: u8 = 21;
 
 /// Where a run has its own processes.
 const PROC: &str = "/proc";
+
+/// The code of a refusal, and what it says of the profile.
+type Refused = (&'static str, String);
 
 /// Everything that a root executor applies besides limits on time, as one snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +36,8 @@ pub struct Confinements {
     own: Own,
     /// Who the front-end is, if that account exists.
     agent: Option<Uid>,
+    /// Scripts are root's alone.
+    trusted: bool,
 }
 
 impl Confinements {
@@ -41,11 +50,16 @@ impl Confinements {
         let settings = &loaded.settings;
         settings.profile_errors().map_err(|errors| errors.to_string())?;
         settings.writable_errors(scripts, |path| meanings(path, facts)).map_err(|errors| errors.to_string())?;
-        let profiles = settings.profiles.values().map(|profile| (profile.name.to_string(), profile.clone()));
+        let profiles = settings.profiles.values().map(|profile| (profile.name.to_string(), plain(profile.clone())));
         let agent = facts.person(&settings.user);
         let agent = agent.map_err(|error| format!("the account '{}' cannot be looked up: {error}", *settings.user))?;
         let own = Own::of(loaded, scripts, facts);
-        Ok(Self { profiles: profiles.collect(), own, agent: agent.map(|agent| agent.uid) })
+        Ok(Self {
+            profiles: profiles.collect(),
+            own,
+            agent: agent.map(|agent| agent.uid),
+            trusted: *settings.trusted_paths,
+        })
     }
 
     /// The same, with the executor's socket out of every script's reach besides.
@@ -68,44 +82,79 @@ impl Confinements {
     /// The refusal: the account does not exist or is the agent's own, the profile lets the script write where the
     /// agent's own files are or where nothing can be written, or the script itself is there.
     pub(super) fn of(&self, profile: &str, program: &Path, facts: &dyn HostFacts) -> Result<Confinement, Refusal> {
-        let name = profile;
-        let refuse = |code: &str, text: String| Refusal::new(code, format!("profile '{name}': {text}"));
-        let profile = self.profiles.get(name).ok_or_else(|| refuse("undefined-profile", "it is not defined".into()))?;
-        let account = profile.run_as.as_ref().ok_or_else(|| refuse("run-as-missing", "it has no run_as".into()))?;
-        let person = find(account, facts)
-            .map_err(|error| refuse("run-as-unknown", format!("the account '{}' is not known: {error}", **account)))?;
+        let refuse = |(code, text): (&str, String)| Refusal::new(code, format!("profile '{profile}': {text}"));
+        let (profile, person) = self.person_of(profile, facts).map_err(refuse)?;
+        let found = self.around(profile, &person, program, facts).map_err(refuse)?;
+        Ok(Confinement { profile: profile.clone(), person, found })
+    }
+
+    fn person_of(&self, name: &str, facts: &dyn HostFacts) -> Result<(&Profile, Person), Refused> {
+        let profile = self.profiles.get(name).ok_or_else(|| ("undefined-profile", "it is not defined".to_owned()))?;
+        let account = profile.run_as.as_ref().ok_or_else(|| ("run-as-missing", "it has no run_as".to_owned()))?;
+        let person = find(account, facts);
+        let person =
+            person.map_err(|error| ("run-as-unknown", format!("the account '{}' is not known: {error}", **account)))?;
         if self.agent == Some(person.uid) {
-            let text = format!("run_as is '{}', which is the agent's own account", **account);
-            return Err(refuse("run-as-agent", text));
+            return Err(("run-as-agent", format!("run_as is '{}', which is the agent's own account", **account)));
         }
-        if profile.writable.iter().flatten().any(|path| is_proc(path, facts)) {
+        Ok((profile, person))
+    }
+
+    /// What has to be hidden and kept from a person's script.
+    fn around(
+        &self,
+        profile: &Profile,
+        person: &Person,
+        program: &Path,
+        facts: &dyn HostFacts,
+    ) -> Result<Found, Refused> {
+        let writable = profile.writable.as_deref().unwrap_or_default();
+        if writable.iter().any(|path| path == Path::new(PROC)) {
             let text = "its writable path /proc is read-only in every run: name what is to be written below it";
-            return Err(refuse("writable-proc", text.to_owned()));
+            return Err(("writable-proc", text.to_owned()));
         }
-        let secret = self.own.secret(facts).map_err(|error| refuse("control-unknown", error))?;
-        let reaches = |path: &&PathBuf| secret.hidden.iter().any(|own| path.starts_with(own) || own.starts_with(path));
-        let executable = facts.resolve(Path::new(PROGRAM)).ok();
-        let holds_us = |path: &&PathBuf| executable.as_ref().is_some_and(|own| own.path.starts_with(path));
-        if let Some(path) = profile.writable.iter().flatten().find(|path| reaches(path) || holds_us(path)) {
-            let text = format!("its writable path {} reaches what belongs to the agent", path.display());
-            return Err(refuse("writable-control", text));
+        let unknown = |error| ("control-unknown", error);
+        let (secret, mut unmade) = self.own.secret(facts).map_err(unknown)?;
+        let passes_modes = reaches_others(profile, person);
+        // Listed scripts are root's alone, unless that is lifted.
+        let reach = Reach::of(writable, passes_modes || !self.trusted, facts).map_err(unknown)?;
+        self.keeps_away(&reach, &secret, &unmade)?;
+        if let Some(own) = self.own.linked().first().filter(|_| passes_modes) {
+            return Err(("own-linked", of_two_names(own)));
         }
-        if let Some(own) = self.own.linked().first().filter(|_| reaches_others(profile, &person)) {
-            return Err(refuse("own-linked", of_two_names(own)));
+        if let Some(script) = self.own.linked_script(&reach, profile.name.as_str(), facts) {
+            return Err(("script-linked", of_two_scripts(script)));
         }
         if let Some(own) = secret.hidden.iter().find(|own| program.starts_with(own)) {
             let text = format!("the script lies in {}, which is hidden from every script", own.display());
-            return Err(refuse("script-hidden", text));
+            return Err(("script-hidden", text));
         }
-        let others = match &profile.writable {
+        if profile.writable.is_some() {
             // Nothing else is there to be written to.
-            Some(writable) => {
-                let within = self.own.scripts_within(writable, name, facts);
-                within.map_err(|why| refuse("writable-script", format!("it may write where the script {why}")))?
-            }
-            None => self.own.public(facts),
+            let within = self.own.scripts_within(&reach, profile.name.as_str(), facts);
+            let within = within.map_err(|why| ("writable-script", format!("it may write where the script {why}")))?;
+            return Ok(secret.and(within));
+        }
+        let (public, more) = self.own.public(&secret.hidden, facts).map_err(unknown)?;
+        unmade.extend(more);
+        if let Some(own) = unmade.iter().find(|own| passes_modes || !own.is_roots(facts)) {
+            return Err(("own-missing", of_nothing(&own.name)));
+        }
+        Ok(secret.and(public))
+    }
+
+    /// Whether none of the writable paths reaches anything of the agent's.
+    fn keeps_away(&self, reach: &Reach<'_>, secret: &Found, unmade: &[Unmade]) -> Result<(), Refused> {
+        let meets = |path: &&PathBuf| secret.hidden.iter().any(|own| path.starts_with(own) || own.starts_with(path));
+        let would = || unmade.iter().find(|own| reach.has(&own.place)).map(|own| own.name.as_path());
+        let text = if let Some(path) = reach.writable().iter().find(meets) {
+            format!("its writable path {} reaches what belongs to the agent", path.display())
+        } else if let Some(own) = self.own.within(reach).or_else(would) {
+            format!("a writable path of it reaches what belongs to the agent: {}", own.display())
+        } else {
+            return Ok(());
         };
-        Ok(Confinement { profile: profile.clone(), person, found: secret.and(others) })
+        Err(("writable-control", text))
     }
 
     /// Files of the agent's own that have another name, by which a script could come to them.
@@ -113,12 +162,15 @@ impl Confinements {
         self.own.linked()
     }
 
-    /// What each profile may write to beside scripts of others: [`Own::shared_directories`].
-    pub(super) fn shared_directories(&self) -> impl Iterator<Item = (&str, (&Path, &str, &str))> {
-        self.profiles.iter().flat_map(|(name, profile)| {
-            let writable = profile.writable.as_deref().unwrap_or_default();
-            self.own.shared_directories(writable, name).into_iter().map(move |shared| (name.as_str(), shared))
-        })
+    /// What each profile may write to beside scripts of others: [`Own::shared_directories`]. What cannot be found out about now
+    /// is no reason to be silent about the rest.
+    pub(super) fn shared_directories(&self, facts: &dyn HostFacts) -> Vec<(&str, (&Path, &str, &str))> {
+        let each = self.profiles.iter().filter_map(|(name, profile)| {
+            let reach = Reach::of(profile.writable.as_deref().unwrap_or_default(), false, facts).ok()?;
+            let shared = self.own.shared_directories(&reach, name);
+            Some(shared.into_iter().map(move |shared| (name.as_str(), shared)))
+        });
+        each.flatten().collect()
     }
 
     /// The capabilities that some profile has.
@@ -128,13 +180,22 @@ impl Confinements {
     }
 }
 
-/// What a path means now: the file that it leads to, and every other place where that shows. Nothing if there is none.
+/// What a path means now, or would mean if it were made: the file that it leads to, and every other place where that shows or
+/// would show. Nothing if not even the first of its directories is there.
 #[must_use]
 pub fn meanings(path: &Path, facts: &dyn HostFacts) -> Vec<PathBuf> {
-    let Ok(found) = facts.resolve(path) else { return Vec::new() };
-    // Whoever may not look is told of what can be seen; the executor may.
-    let others = facts.elsewhere(&found.path).unwrap_or_default();
-    [found.path].into_iter().chain(others).collect()
+    let meant = path.ancestors().find_map(|existing| {
+        let here = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
+        let (found, rest) = (facts.resolve(here).ok()?, path.strip_prefix(existing).ok()?);
+        // Whoever may not look is told of what can be seen; the executor may.
+        let others = facts.elsewhere(&found.path).unwrap_or_default();
+        if rest.as_os_str().is_empty() {
+            return Some([found.path].iter().chain(others.all()).cloned().collect());
+        }
+        // What is not there yet would show where its directory shows whole, and not at a mount of something else in that.
+        Some([found.path].iter().chain(&others.whole).map(|place| place.join(rest)).collect())
+    });
+    meant.unwrap_or_default()
 }
 
 /// Whether a script may read or change files that are not its account's, or become somebody who may. Of any other the modes
@@ -153,10 +214,37 @@ pub fn of_two_names(own: &Path) -> String {
     )
 }
 
-/// Whether it is the place of the run's own processes. Only a path with such words can be: a link is no writable path.
-fn is_proc(path: &Path, facts: &dyn HostFacts) -> bool {
-    let roundabout = path.components().any(|component| component == Component::ParentDir);
-    path == Path::new(PROC) || roundabout && facts.resolve(path).is_ok_and(|found| found.path == Path::new(PROC))
+/// What is wrong with something of the agent's own that is not there, and cannot be hidden.
+fn of_nothing(own: &Path) -> String {
+    let own = own.display();
+    format!(
+        "{own}, which is the agent's, is not there, so that its scripts could make it: make it, with the owner and the mode that \
+         the agent needs, or have agent.conf name a place in a directory of the agent's own"
+    )
+}
+
+/// What is wrong with a script of another profile that has another name.
+fn of_two_scripts(script: &Path) -> String {
+    let script = script.display();
+    format!(
+        "{script}, which is another profile's, has another name besides (a hard link), by which it might be written to: give it \
+         a file of its own ('cp -p {script} {script}.new && mv {script}.new {script}')"
+    )
+}
+
+/// The profile with `..` taken out of its writable paths, which are compared by their words from then on. Where no component
+/// is a link, they mean the same; and where one is, no run begins.
+fn plain(mut profile: Profile) -> Profile {
+    for path in profile.writable.iter_mut().flatten() {
+        *path = path.components().fold(PathBuf::new(), |mut done, component| {
+            match component {
+                Component::ParentDir => drop(done.pop()),
+                other => done.push(other),
+            }
+            done
+        });
+    }
+    profile
 }
 
 fn find(account: &Account, facts: &dyn HostFacts) -> io::Result<Person> {
@@ -200,14 +288,20 @@ impl Confinement {
         &self.found.passed
     }
 
-    /// Which system calls it may not make. `syscalls = off` lifts the list. What would outlast the run or reach past its network
-    /// stays refused, since no other part of a profile could: the first unless the profile may undo itself, and unless it has
-    /// root's files to write to and so no need of such a program (package managers do make them there).
+    /// Which system calls it may not make. `syscalls = off` lifts the list, but for what leaves the bounds of the run unless the
+    /// profile may undo itself: an account that has root's files needs no capability for that. What would outlast the run or
+    /// reach past its network stays refused, since no other part of a profile could: the first unless the profile may undo itself,
+    /// and unless it has root's files to write to and so no need of such a program (package managers do make them there).
     pub(super) fn calls(&self) -> Wanted {
         let profile = &self.profile;
-        let (list, root) = (profile.syscalls == Syscalls::Default, self.person.uid.is_root());
+        let root = self.person.uid.is_root();
+        let list = match profile.syscalls {
+            Syscalls::Default => List::Whole,
+            Syscalls::Off if profile.allow_dangerous_caps => List::Nothing,
+            Syscalls::Off => List::Bounds,
+        };
         let anothers = |cap: &Capability| cap.is_wide() || cap.is_dangerous() || cap.number() == KEEPS_SET_IDS;
-        let set_ids = if !list && profile.allow_dangerous_caps || root && self.writable().is_none() {
+        let set_ids = if list == List::Nothing || root && self.writable().is_none() {
             SetIds::Free
         } else if root || profile.caps.iter().any(anothers) {
             SetIds::Neither
@@ -229,6 +323,11 @@ impl Confinement {
     #[must_use]
     pub fn writable(&self) -> Option<&[PathBuf]> {
         self.profile.writable.as_deref()
+    }
+
+    /// Whether it may mount and unmount where it is.
+    pub(super) fn may_mount(&self) -> bool {
+        self.caps().has(MAY_MOUNT)
     }
 
     /// The capabilities that it has.
@@ -254,6 +353,7 @@ pub(super) mod tests {
     use crate::conf::{Root, Source, agent};
     use crate::executor::pins::Content;
     use crate::sys::file::{FileError, Identity, Led, Resolved, TrustError};
+    use crate::sys::mounts::Elsewhere;
     use crate::sys::user::Gid;
 
     const TOP: &str = "port = 1\ncert = /etc/ssl/certs/a.crt\nkey = /etc/ssl/private/a.key\nca = /etc/ssl/certs/ca.crt\n\
@@ -274,7 +374,7 @@ pub(super) mod tests {
             }
         }
 
-        fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {
+        fn resolve_trusted(&self, path: &Path, _: Option<Uid>) -> Result<Resolved, TrustError> {
             self.resolve(path).map_err(|error| FileError::new(path, "open", error).into())
         }
 
@@ -282,8 +382,12 @@ pub(super) mod tests {
             self.resolve(path).map(|found| Led::straight(found.path))
         }
 
-        fn elsewhere(&self, _: &Path) -> io::Result<Vec<PathBuf>> {
-            Ok(Vec::new())
+        fn place_if_made(&self, path: &Path) -> io::Result<Led> {
+            Ok(Led::straight(path.to_owned()))
+        }
+
+        fn elsewhere(&self, _: &Path) -> io::Result<Elsewhere> {
+            Ok(Elsewhere::default())
         }
 
         fn other_names(&self, _: &Path, _: Option<&Path>) -> io::Result<u64> {
@@ -366,8 +470,10 @@ pub(super) mod tests {
             assert_eq!(set_ids(profile), expected, "{profile}");
         }
         let calls = confinement("run_as = root\nnetwork = no\nsyscalls = off").unwrap().calls();
-        assert_eq!(calls, Wanted { list: false, no_network: true, set_ids: SetIds::Free });
-        assert!(confinement("run_as = root\nsyscalls = off").unwrap().calls().is_nothing());
+        assert_eq!(calls, Wanted { list: List::Bounds, no_network: true, set_ids: SetIds::Free });
+        assert!(!confinement("run_as = root\nsyscalls = off").unwrap().calls().is_nothing());
+        let undone = confinement("run_as = root\nsyscalls = off\nallow_dangerous_caps = yes").unwrap();
+        assert!(undone.calls().is_nothing());
     }
 
     #[test]

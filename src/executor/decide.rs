@@ -24,9 +24,10 @@ use std::time::Duration;
 use super::confinement::Confinement;
 use super::host::HostFacts;
 use super::pins;
-use super::policy::{Paths, Policy, Script};
+use super::policy::{Keepers, Policy, Script};
 use crate::sys::file::Resolved;
 use crate::sys::process::Expected;
+use crate::wire::causes;
 use crate::wire::order::{Mode, Order};
 use crate::wire::refusal::Refusal;
 use crate::wire::trace::TraceParent;
@@ -171,10 +172,11 @@ impl Plan {
 /// The file to execute, and what it must be.
 fn program(script: &Script, policy: &Policy, facts: &dyn HostFacts) -> Result<(PathBuf, Expected), Refusal> {
     let dirs = policy.script_dirs.as_deref();
-    if dirs.is_none() && policy.paths != Paths::Trusted {
+    let keepers = script.keepers(policy.paths);
+    if dirs.is_none() && keepers == Keepers::Anybody {
         return Ok((script.path.clone(), Expected::Anything));
     }
-    let (path, expected) = match judged(script, policy.paths, facts)? {
+    let (path, expected) = match judged(script, keepers, facts)? {
         Some(found) => (found.path, Expected::File(found.identity)),
         // Nothing is there to be judged: if the place is right, exec says so in its own words.
         None => (script.path.clone(), Expected::Nothing),
@@ -191,16 +193,24 @@ fn program(script: &Script, policy: &Policy, facts: &dyn HostFacts) -> Result<(P
 }
 
 /// The file that the script's path means; none if there is none.
-fn judged(script: &Script, paths: Paths, facts: &dyn HostFacts) -> Result<Option<Resolved>, Refusal> {
-    if paths != Paths::Trusted {
-        return Ok(facts.resolve(&script.path).ok());
-    }
-    match facts.resolve_trusted(&script.path) {
+fn judged(script: &Script, keepers: Keepers, facts: &dyn HostFacts) -> Result<Option<Resolved>, Refusal> {
+    let besides = match keepers {
+        Keepers::Anybody => return Ok(facts.resolve(&script.path).ok()),
+        Keepers::Root => None,
+        Keepers::RootAnd(own) => Some(own),
+    };
+    match facts.resolve_trusted(&script.path, besides) {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(Refusal::new("script-not-trusted", error.to_string())),
+        Err(error) => {
+            let pinned = if script.pins.sha256.is_some() { PINNED } else { "" };
+            Err(Refusal::new("script-not-trusted", format!("{}{pinned}", causes::on_one_line(&error))))
+        }
     }
 }
+
+/// Why the file of a pinned script must be trusted where that of another need not be.
+const PINNED: &str = "; a script with sha256= must be one that nobody else can exchange while it is started";
 
 fn argv(path: &Path, args: &[String]) -> Result<Vec<CString>, Refusal> {
     std::iter::once(path.as_os_str().as_bytes()).chain(args.iter().map(String::as_bytes)).map(text).collect()
@@ -227,8 +237,10 @@ mod tests {
     use crate::executor::host::Person;
     use crate::executor::pins::Content;
     use crate::executor::pins::Pins;
-    use crate::executor::policy::ProfileLimits;
-    use crate::sys::file::{FileError, Identity, Led, TrustError};
+    use crate::executor::policy::{Paths, ProfileLimits};
+    use crate::sys::file::{FileError, Identity, Led, TrustError, Version};
+    use crate::sys::mounts::Elsewhere;
+    use crate::sys::user::Uid;
     use crate::wire::name::{RequestId, ScriptName};
 
     /// Paths and what they resolve to.
@@ -245,7 +257,7 @@ mod tests {
             Ok(Resolved { path: PathBuf::from(to), identity: identity() })
         }
 
-        fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {
+        fn resolve_trusted(&self, path: &Path, _: Option<Uid>) -> Result<Resolved, TrustError> {
             self.resolve(path).map_err(|error| FileError::new(path, "open", error).into())
         }
 
@@ -253,8 +265,12 @@ mod tests {
             self.resolve(path).map(|found| Led::straight(found.path))
         }
 
-        fn elsewhere(&self, _: &Path) -> io::Result<Vec<PathBuf>> {
-            Ok(Vec::new())
+        fn place_if_made(&self, path: &Path) -> io::Result<Led> {
+            self.place(path)
+        }
+
+        fn elsewhere(&self, _: &Path) -> io::Result<Elsewhere> {
+            Ok(Elsewhere::default())
         }
 
         fn other_names(&self, _: &Path, _: Option<&Path>) -> io::Result<u64> {
@@ -262,7 +278,7 @@ mod tests {
         }
 
         fn content(&self, path: &Path) -> io::Result<Content> {
-            self.resolve(path).map(|found| (found.identity, [0x11; 32]))
+            self.resolve(path).and_then(|_| Ok((Version::of(Path::new("/"))?, [0x11; 32])))
         }
 
         fn person(&self, _: &Account) -> io::Result<Option<Person>> {
@@ -278,9 +294,9 @@ mod tests {
             self.0.resolve(path)
         }
 
-        fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {
-            let found = self.0.resolve_trusted(path)?;
-            if found.path.starts_with("/srv") {
+        fn resolve_trusted(&self, path: &Path, besides: Option<Uid>) -> Result<Resolved, TrustError> {
+            let found = self.0.resolve_trusted(path, besides)?;
+            if found.path.starts_with("/srv") && besides != Some(Uid::from_raw(9)) {
                 let (path, why) = (path.to_owned(), "belongs to uid 9 (chown root)".to_owned());
                 return Err(TrustError::Untrusted { path, place: found.path, why });
             }
@@ -291,7 +307,11 @@ mod tests {
             self.0.place(path)
         }
 
-        fn elsewhere(&self, place: &Path) -> io::Result<Vec<PathBuf>> {
+        fn place_if_made(&self, path: &Path) -> io::Result<Led> {
+            self.0.place_if_made(path)
+        }
+
+        fn elsewhere(&self, place: &Path) -> io::Result<Elsewhere> {
             self.0.elsewhere(place)
         }
 
@@ -326,6 +346,35 @@ mod tests {
         assert_eq!(decide(&lifted).unwrap().expected(), Expected::Anything);
     }
 
+    #[test]
+    fn a_pinned_script_that_others_could_exchange_is_refused_whatever_is_lifted() {
+        let facts = Guarded(Table(vec![("/opt/x", "/opt/x"), ("/srv/x", "/srv/x"), ("/srv", "/srv")]));
+        let code = |path, paths, pinned: bool, dirs| {
+            let mut policy = Policy { paths, ..policy(path, dirs) };
+            let sha256 = pinned.then_some([0x11; 32]);
+            policy.scripts.values_mut().for_each(|script| script.pins.sha256 = sha256);
+            let decided = decide(&order("x", &[]), &policy, &facts);
+            decided
+                .map_or_else(|refusal| (refusal.code().to_owned(), refusal.text().to_owned()), |_| Default::default())
+        };
+        let (own, other) = (Paths::Any { own: Uid::from_raw(9) }, Paths::Any { own: Uid::from_raw(8) });
+        for dirs in [None, Some(&["/srv"][..])] {
+            for paths in [Paths::Trusted, Paths::AnyAsRoot, other] {
+                let (code, text) = code("/srv/x", paths, true, dirs);
+                assert_eq!(code, "script-not-trusted", "{paths:?}");
+                assert!(text.contains("belongs to uid 9") && text.ends_with("exchange while it is started"), "{text}");
+            }
+            // Whose rights the script has may have put it there.
+            assert_eq!(code("/srv/x", own, true, dirs).0, "");
+            for paths in [Paths::AnyAsRoot, other, own] {
+                assert_eq!(code("/srv/x", paths, false, dirs).0, "", "{paths:?}");
+            }
+        }
+        for paths in [Paths::Trusted, Paths::AnyAsRoot, other, own] {
+            assert_eq!(code("/opt/x", paths, true, None).0, "", "{paths:?}");
+        }
+    }
+
     fn policy(path: &str, dirs: Option<&[&str]>) -> Policy {
         let script = Script { path: PathBuf::from(path), profile: "default".to_owned(), pins: Pins::default() };
         let limits = ProfileLimits { timeout: Some(Duration::from_mins(1)), kill_grace: Duration::from_secs(5) };
@@ -335,7 +384,7 @@ mod tests {
             profiles: BTreeMap::from([("default".to_owned(), limits)]),
             max_children: 1,
             output_max: 1,
-            paths: Paths::Any,
+            paths: Paths::Any { own: Uid::from_raw(9) },
             confinements: None,
         }
     }
@@ -416,7 +465,8 @@ mod tests {
             |policy: &mut Policy, sha256| policy.scripts.values_mut().for_each(|script| script.pins.sha256 = sha256);
         pin(&mut policy, Some([0x11; 32]));
         let plan = decide(&order("x", &[]), &policy, &facts).unwrap();
-        assert_eq!((plan.program().to_str(), plan.expected()), (Ok("/s/real"), Expected::File(identity())));
+        let unchanged = Expected::Unchanged(Version::of(Path::new("/")).unwrap());
+        assert_eq!((plan.program().to_str(), plan.expected()), (Ok("/s/real"), unchanged));
         pin(&mut policy, Some([0x22; 32]));
         assert_eq!(code(&policy, &facts), "script-changed");
         policy.script_dirs = None;

@@ -16,11 +16,13 @@ use super::kind;
 use super::limits;
 use super::offer::{self, Offer};
 use super::pins::Content;
-use super::policy::{Paths, Policy};
+use super::policy::{Keepers, Paths, Policy};
 use crate::conf::Account;
 use crate::conf::agent::{Loaded, Profile, Syscalls};
 use crate::conf::scripts::Entry;
 use crate::sys::file::{Led, Resolved, TrustError};
+use crate::sys::mounts::Elsewhere;
+use crate::sys::user::Uid;
 use crate::wire::explanation::{Confined, Limit, Line, Means, Surroundings};
 use crate::wire::hex;
 use crate::wire::order::Order;
@@ -122,8 +124,8 @@ impl HostFacts for Noting<'_> {
         self.noted(path, self.facts.resolve(path))
     }
 
-    fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {
-        let found = self.facts.resolve_trusted(path);
+    fn resolve_trusted(&self, path: &Path, besides: Option<Uid>) -> Result<Resolved, TrustError> {
+        let found = self.facts.resolve_trusted(path, besides);
         let denied = matches!(&found, Err(TrustError::File(error)) if error.is_permission_denied());
         self.note(path, denied);
         found
@@ -133,7 +135,11 @@ impl HostFacts for Noting<'_> {
         self.noted(path, self.facts.place(path))
     }
 
-    fn elsewhere(&self, place: &Path) -> io::Result<Vec<PathBuf>> {
+    fn place_if_made(&self, path: &Path) -> io::Result<Led> {
+        self.noted(path, self.facts.place_if_made(path))
+    }
+
+    fn elsewhere(&self, place: &Path) -> io::Result<Elsewhere> {
         self.noted(place, self.facts.elsewhere(place))
     }
 
@@ -186,10 +192,15 @@ impl About<'_> {
     }
 
     fn passing_place(&self) -> String {
-        let trust = match self.files.policy.paths {
-            Paths::Trusted => "root alone can have put the file there",
-            Paths::AnyAsRoot => "trusted_paths is off: others than root may have put the file there",
-            Paths::Any => "the executor has no rights of its own, so anybody may have put the file there",
+        let paths = self.files.policy.paths;
+        let script = self.files.policy.scripts.get(self.order.script());
+        let trust = match (script.map_or(Keepers::Anybody, |script| script.keepers(paths)), paths) {
+            (Keepers::Root, _) => "root alone can have put the file there",
+            (Keepers::RootAnd(_), _) => "root and the agent's own account alone can have put the file there",
+            (Keepers::Anybody, Paths::Any { .. }) => {
+                "the executor has no rights of its own, so anybody may have put the file there"
+            }
+            (Keepers::Anybody, _) => "trusted_paths is off: others than root may have put the file there",
         };
         let within = if self.files.policy.script_dirs.is_some() { "; it is in script_dirs" } else { "" };
         format!("{trust}{within}")
@@ -219,7 +230,9 @@ impl About<'_> {
             (Gate::Place, _) if settings.script_dirs.is_some() => settings.place("script_dirs"),
             (Gate::Place, _) => settings.place("trusted_paths"),
             (Gate::Order | Gate::Allowlist | Gate::Pins, _) | (Gate::Confinement, Some("script-hidden")) => entry(),
-            (Gate::Confinement, Some("writable-control" | "writable-proc")) => keyed("writable"),
+            (Gate::Confinement, Some("writable-control" | "writable-proc" | "writable-script" | "script-linked")) => {
+                keyed("writable")
+            }
             (Gate::Profile, _) => keyed("[profile]"),
             (Gate::Confinement, _) => keyed("run_as"),
         }

@@ -44,14 +44,11 @@ impl Fence {
         let guarded = confinement.hidden().iter().chain(kept).chain(passed);
         let above = guarded.flat_map(|place| place.ancestors().skip(1));
         let all: BTreeSet<&Path> = above.chain(passed.iter().map(PathBuf::as_path)).collect();
-        let mut fixed: Vec<(PathBuf, Identity)> = Vec::new();
-        for place in all.into_iter().filter(|place| place.parent().is_some()) {
-            let identity = identity_of(place)?;
-            // The same directory, shown by another mount, is fixed with it.
-            if !fixed.iter().any(|(_, known)| *known == identity) {
-                fixed.push((place.to_owned(), identity));
-            }
-        }
+        // The same directory may be among them twice, shown by several mounts: as the root of one it cannot be moved, and has to
+        // be fixed where it is none.
+        let fixed = all.into_iter().filter(|place| place.parent().is_some());
+        let fixed = fixed.map(|place| Ok((place.to_owned(), identity_of(place)?)));
+        let fixed = fixed.collect::<io::Result<_>>()?;
         let kept = if confinement.writable().is_some() { &[] } else { kept };
         let kept = kept.iter().map(|file| Ok((file.clone(), identity_of(file)?)));
         Ok(Self { fixed, kept: kept.collect::<io::Result<_>>()?, hidden: confinement.hidden().to_vec() })

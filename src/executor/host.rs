@@ -12,7 +12,7 @@ use super::pins::{self, Content};
 use crate::conf::Account;
 use crate::sys::file::{self, Identity, Led, Resolved, TrustError};
 use crate::sys::mount::Changes;
-use crate::sys::mounts::Table;
+use crate::sys::mounts::{Elsewhere, Table};
 use crate::sys::user::{self, Gid, Uid};
 
 /// What a host says about paths and accounts.
@@ -23,11 +23,11 @@ pub trait HostFacts {
     /// There is none, or it cannot be looked at.
     fn resolve(&self, path: &Path) -> io::Result<Resolved>;
 
-    /// The same, if root alone can have put it there.
+    /// The same, if root alone can have put it there, or one account besides.
     ///
     /// # Errors
     /// There is none, or what is wrong with it or a directory on the way.
-    fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError>;
+    fn resolve_trusted(&self, path: &Path, besides: Option<Uid>) -> Result<Resolved, TrustError>;
 
     /// Where one of the agent's own places is now. The agent may write to the directories above some of them, so it must
     /// not be the agent who says where they lead: it would choose what no script sees.
@@ -36,11 +36,17 @@ pub trait HostFacts {
     /// There is no such file, it cannot be looked at, or somebody else than root made a symbolic link on the way.
     fn place(&self, path: &Path) -> io::Result<Led>;
 
+    /// The same of what is not there yet: where it would be, if it were made.
+    ///
+    /// # Errors
+    /// As [`HostFacts::place`], but for a file that is not there.
+    fn place_if_made(&self, path: &Path) -> io::Result<Led>;
+
     /// The other places at which mounts show what is at a place, or a part of it.
     ///
     /// # Errors
     /// The place is gone, or the host's mounts cannot be found out about.
-    fn elsewhere(&self, place: &Path) -> io::Result<Vec<PathBuf>>;
+    fn elsewhere(&self, place: &Path) -> io::Result<Elsewhere>;
 
     /// How many other names a file has in its file system (hard links, link(2)), but for those in this directory. One that was
     /// being made when its maker was killed has one, beside its own.
@@ -71,16 +77,20 @@ impl HostFacts for OnDisk {
         file::resolve(path)
     }
 
-    fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {
-        file::resolve_trusted(path)
+    fn resolve_trusted(&self, path: &Path, besides: Option<Uid>) -> Result<Resolved, TrustError> {
+        besides.map_or_else(|| file::resolve_trusted(path), |own| file::resolve_kept_by(path, own))
     }
 
     fn place(&self, path: &Path) -> io::Result<Led> {
         file::resolve_by_links_of_root(path)
     }
 
-    fn elsewhere(&self, place: &Path) -> io::Result<Vec<PathBuf>> {
-        Ok(Table::read()?.elsewhere(place)?.places)
+    fn place_if_made(&self, path: &Path) -> io::Result<Led> {
+        file::led_by_links_of_root(path)
+    }
+
+    fn elsewhere(&self, place: &Path) -> io::Result<Elsewhere> {
+        Table::read()?.elsewhere(place)
     }
 
     fn other_names(&self, path: &Path, but: Option<&Path>) -> io::Result<u64> {
@@ -125,8 +135,6 @@ pub(super) struct Remembered {
     memory: RefCell<Memory>,
     /// What is mounted, and where else places show, while nothing is mounted, unmounted or changed.
     mounts: RefCell<Option<Mounts>>,
-    /// What [`PROGRAM`] was. It is still the same place if it still leads to the same file, which is asked every time.
-    program: RefCell<Option<Resolved>>,
 }
 
 /// The program of this process, which is one file for as long as it lives.
@@ -135,34 +143,28 @@ pub(super) const PROGRAM: &str = "/proc/self/exe";
 impl Remembered {
     /// Nobody is known yet.
     pub(super) fn new(clock: fn() -> SystemTime) -> Self {
-        Self { clock, memory: RefCell::default(), mounts: RefCell::default(), program: RefCell::default() }
+        Self { clock, memory: RefCell::default(), mounts: RefCell::default() }
     }
 }
 
 impl HostFacts for Remembered {
     fn resolve(&self, path: &Path) -> io::Result<Resolved> {
-        if path != Path::new(PROGRAM) {
-            return OnDisk.resolve(path);
-        }
-        let mut known = self.program.borrow_mut();
-        if let Some(known) =
-            known.as_ref().filter(|known| Identity::of(&known.path).is_ok_and(|id| id == known.identity))
-        {
-            return Ok(known.clone());
-        }
-        let found = OnDisk.resolve(path)?;
-        Ok(known.insert(found).clone())
+        OnDisk.resolve(path)
     }
 
-    fn resolve_trusted(&self, path: &Path) -> Result<Resolved, TrustError> {
-        OnDisk.resolve_trusted(path)
+    fn resolve_trusted(&self, path: &Path, besides: Option<Uid>) -> Result<Resolved, TrustError> {
+        OnDisk.resolve_trusted(path, besides)
     }
 
     fn place(&self, path: &Path) -> io::Result<Led> {
         OnDisk.place(path)
     }
 
-    fn elsewhere(&self, place: &Path) -> io::Result<Vec<PathBuf>> {
+    fn place_if_made(&self, path: &Path) -> io::Result<Led> {
+        OnDisk.place_if_made(path)
+    }
+
+    fn elsewhere(&self, place: &Path) -> io::Result<Elsewhere> {
         let mut known = self.mounts.borrow_mut();
         if known.as_ref().is_some_and(|known| known.changes.happened().unwrap_or(true)) {
             *known = None;
@@ -194,7 +196,7 @@ impl HostFacts for Remembered {
 struct Mounts {
     changes: Changes,
     table: Table,
-    elsewhere: BTreeMap<PathBuf, Vec<PathBuf>>,
+    elsewhere: BTreeMap<PathBuf, Elsewhere>,
 }
 
 impl Mounts {
@@ -204,15 +206,15 @@ impl Mounts {
         Ok(Self { changes, table: Table::read()?, elsewhere: BTreeMap::new() })
     }
 
-    fn elsewhere(&mut self, place: &Path) -> io::Result<Vec<PathBuf>> {
+    fn elsewhere(&mut self, place: &Path) -> io::Result<Elsewhere> {
         if let Some(known) = self.elsewhere.get(place) {
             return Ok(known.clone());
         }
         let found = self.table.elsewhere(place)?;
         if found.lasting {
-            self.elsewhere.insert(place.to_owned(), found.places.clone());
+            self.elsewhere.insert(place.to_owned(), found.clone());
         }
-        Ok(found.places)
+        Ok(found)
     }
 }
 

@@ -5,15 +5,17 @@
 //! in namespaces of its own, with the tree as far as it is the same for all runs of a kind (`tree`). Nobody else has ever been
 //! in them, and nobody is but the one run that takes them.
 //!
-//! **Invariant:** a spare is used only
+//! What the runs of a kind share of their trees comes along with the first spare, and is kept for those after it.
+//!
+//! **Invariant:** a spare, or what it shares, is used only
 //!
 //! - by an order of its own kind, with the same fence (`fence`), for which the host has the same directories below the private
 //!   places (`kind`): one that was renamed has taken what covered it along;
-//! - if nothing was mounted, unmounted or changed on the host since before it was made. A monitor that waits gives up its spare
-//!   at such a change, so that nothing is kept busy by it;
+//! - if nothing was mounted, unmounted or changed on the host since before it was made. A monitor that waits gives up both
+//!   at such a change, so that nothing is kept busy by them;
 //! - if it lives. Without one that can be used, an order has its own made, in the same way.
 //!
-//! It ends with its monitor, or when it is older than [`AGE`].
+//! Both end with their monitor, and a spare when it is older than [`AGE`].
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -24,13 +26,14 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::fence::Fence;
-use super::init;
+use super::init::{self, Wanted};
 use super::kind::Kind;
 use super::workshop::Blinds;
 use crate::sys::fdpass::{self, Kind as Line};
+use crate::sys::locks::Model;
 use crate::sys::mount::{Changes, OwnProcesses};
 use crate::sys::poll;
-use crate::sys::process::{self, Failure, Fork, Pid, Reaped, Signal, Signals};
+use crate::sys::process::{self, Failure, Fork, Pid, Rest, Signal, Signals};
 use crate::sys::spaces::Spaces;
 use crate::wire::outcome::Outcome;
 
@@ -62,10 +65,11 @@ pub(super) struct Init {
 }
 
 impl Builder {
-    fn start(processes: &OwnProcesses, kind: Kind, fence: &Fence) -> io::Result<Self> {
+    fn start(processes: &OwnProcesses, wanted: Wanted<'_>) -> io::Result<Self> {
         let (line, theirs) = fdpass::pair(Line::Messages)?;
+        let kind = wanted.kind;
         match processes.fork_into_new()? {
-            Fork::Child => init::run(kind, fence, &theirs),
+            Fork::Child => init::run(wanted, &theirs),
             Fork::Parent(pid) => {
                 // Opened now, while nobody waits. A kernel without such lists (CONFIG_PROC_CHILDREN) has init look instead.
                 let children = children_of(pid);
@@ -74,8 +78,13 @@ impl Builder {
         }
     }
 
-    /// Waits until it stands by.
-    fn finish(self) -> Result<Init, (Pid, Outcome)> {
+    /// Whether [`Builder::finish`] does not wait.
+    fn is_ready(&self) -> bool {
+        fdpass::has_word(&self.line).unwrap_or(true)
+    }
+
+    /// Waits until it stands by. What it has made for other runs too comes along, if it was to do so.
+    fn finish(self) -> Result<(Init, Option<Model>), (Pid, Outcome)> {
         let Self { pid, kind, line, children } = self;
         let mut buffer = [0; MESSAGE];
         let lost = |error: &io::Error| (pid, fail("init", error.to_string()));
@@ -85,13 +94,13 @@ impl Builder {
         }
         let message = fdpass::receive(&line, &mut buffer, fdpass::MOST).map_err(|error| lost(&error))?;
         let words = buffer.get(..message.size).unwrap_or_default();
-        if words == [init::READY] {
+        if words == [init::READY] || words == [init::SHARED] {
             let mut each = message.descriptors.into_iter();
-            if let (Some(first), Some(second)) = (each.next(), each.next())
+            let model = if words == [init::SHARED] { several(&mut each).map(Model::received) } else { None };
+            if let Some(blinds) = several(&mut each).map(Blinds::received)
                 && let Some(spaces) = Spaces::received(each.collect())
             {
-                let blinds = Blinds::received([first, second]);
-                return Ok(Init { pid, kind, spaces, blinds, line, children });
+                return Ok((Init { pid, kind, spaces, blinds, line, children }, model));
             }
         }
         let outcome = Failure::from_bytes(words).map_or_else(
@@ -111,16 +120,19 @@ impl Init {
 
     /// Asks everyone else to end.
     pub(super) fn terminate(&self) {
+        process::hurry(self.pid);
         process::signal(self.pid, Signal::SIGTERM);
     }
 
     /// Ends everyone.
     pub(super) fn kill(&self) {
+        process::hurry(self.pid);
         process::signal(self.pid, Signal::SIGKILL);
     }
 
     /// Has it end everyone else; it tells when they are gone.
     pub(super) fn bury(&self) {
+        process::hurry(self.pid);
         // If it has ended, so has everyone.
         drop(fdpass::send_now(&self.line, &[init::BURY]));
     }
@@ -137,11 +149,24 @@ impl Init {
     }
 }
 
+/// The next ones of a list.
+fn several<const N: usize>(list: &mut impl Iterator<Item = OwnedFd>) -> Option<[OwnedFd; N]> {
+    list.take(N).collect::<Vec<_>>().try_into().ok()
+}
+
 #[derive(Debug)]
 struct Spare {
     builder: Builder,
     fence: Rc<Fence>,
     until: Instant,
+}
+
+/// What runs of one kind and fence share.
+#[derive(Debug)]
+struct Shared {
+    model: Model,
+    kind: Kind,
+    fence: Rc<Fence>,
 }
 
 /// Everyone whom a monitor that confines has started, but for its run's own two.
@@ -152,6 +177,8 @@ struct Spare {
 pub(super) struct Household {
     leaving: RefCell<Vec<Pid>>,
     spare: RefCell<Option<Spare>>,
+    /// The latest first.
+    shared: RefCell<Vec<Shared>>,
     /// Of the last order.
     kind: Cell<Option<Kind>>,
     /// What it was kept from.
@@ -165,7 +192,10 @@ pub(super) struct Household {
 
 impl Household {
     /// With so many on their way, a monitor waits for one before it goes on. It takes a host that is busy beyond measure.
-    const MOST: usize = 16;
+    const MOST: usize = 4;
+
+    /// For so many kinds of runs a monitor keeps what those share.
+    const KINDS: usize = 4;
 
     /// One that makes spares, where the host's table of mounts can be watched; or one that makes none.
     pub(super) fn new(spares: bool) -> Self {
@@ -206,10 +236,10 @@ impl Household {
         self.kind.set(Some(kind));
         self.fence.replace(Rc::new(fence));
         self.drop_outdated(Instant::now());
-        if let Some(Spare { builder, fence, .. }) = self.spare.take() {
-            let pid = builder.pid;
-            let fits = builder.kind == kind && fence == *self.fence.borrow();
-            if let Some(init) = Some(builder).filter(|_| fits).and_then(|spare| spare.finish().ok()) {
+        if let Some(spare) = self.spare.take() {
+            let pid = spare.builder.pid;
+            let fits = spare.builder.kind == kind && spare.fence == *self.fence.borrow();
+            if let Some(init) = self.take_in(spare, fits) {
                 return Ok((init, true));
             }
             self.see_out(pid);
@@ -222,33 +252,66 @@ impl Household {
     /// # Errors
     /// As [`Household::init`].
     pub(super) fn new_init(&self, processes: &OwnProcesses, kind: Kind) -> Result<Init, Outcome> {
-        let builder = Builder::start(processes, kind, &self.fence.borrow());
-        let builder = builder.map_err(|error| fail("process-namespace", error.to_string()))?;
-        builder.finish().map_err(|(pid, outcome)| {
+        let builder =
+            self.build(processes, kind, false).map_err(|error| fail("process-namespace", error.to_string()))?;
+        let made = builder.finish().map_err(|(pid, outcome)| {
             self.see_out(pid);
             outcome
-        })
+        });
+        made.map(|(init, _)| init)
+    }
+
+    fn build(&self, processes: &OwnProcesses, kind: Kind, ahead: bool) -> io::Result<Builder> {
+        let (fence, shared) = (self.fence.borrow(), self.shared.borrow());
+        let fits = |shared: &&Shared| shared.kind == kind && shared.fence == *fence;
+        let model = shared.iter().find(fits).map(|shared| &shared.model);
+        Builder::start(processes, Wanted { kind, fence: &fence, model, ahead })
+    }
+
+    /// What a spare has made: itself if that is wanted, and what others may share.
+    fn take_in(&self, spare: Spare, wanted: bool) -> Option<Init> {
+        let Spare { builder, fence, .. } = spare;
+        if !wanted && !builder.is_ready() {
+            return None;
+        }
+        if !builder.is_ready() {
+            // Until now nobody waited for it.
+            process::hurry(builder.pid);
+        }
+        let (init, model) = builder.finish().ok()?;
+        if let Some(model) = model {
+            let mut shared = self.shared.borrow_mut();
+            shared.truncate(Self::KINDS - 1);
+            shared.insert(0, Shared { model, kind: init.kind, fence });
+        }
+        wanted.then_some(init)
     }
 
     /// Makes a spare of the last order's kind, unless there is one. What is only a saving may fail.
     pub(super) fn provide(&self, processes: &OwnProcesses) {
         let (Some(kind), Some(changes)) = (self.kind.get(), &self.changes) else { return };
-        let fence = Rc::clone(&self.fence.borrow());
         self.drop_outdated(Instant::now());
-        // What was changed up to now it will have.
-        if self.spare.borrow().is_some() || changes.happened().is_err() {
+        if self.spare.borrow().is_some() {
             return;
         }
+        // What was changed up to now it will have, but for what it shares with those before it.
+        match changes.happened() {
+            Ok(false) => {}
+            Ok(true) => self.shared.borrow_mut().clear(),
+            Err(_) => return,
+        }
         // And what lies in its private places now it will cover.
-        let started = Builder::start(processes, kind.of_now(), &fence);
+        let started = self.build(processes, kind.of_now(), true);
         if let (Ok(builder), Some(until)) = (started, Instant::now().checked_add(AGE)) {
+            let fence = Rc::clone(&self.fence.borrow());
             self.spare.replace(Some(Spare { builder, fence, until }));
         }
     }
 
-    /// What tells that a spare is outdated, while there is one.
+    /// What tells that a spare and what it shares are outdated, while there is one.
     pub(super) fn changes(&self) -> Option<BorrowedFd<'_>> {
-        self.changes.as_ref().filter(|_| self.spare.borrow().is_some()).map(AsFd::as_fd)
+        let kept = self.spare.borrow().is_some() || !self.shared.borrow().is_empty();
+        self.changes.as_ref().filter(|_| kept).map(AsFd::as_fd)
     }
 
     /// When [`Household::drop_outdated`] has something to do.
@@ -256,16 +319,25 @@ impl Household {
         self.spare.borrow().as_ref().map(|spare| spare.until)
     }
 
-    /// Gives up a spare that is too old, or of a host that has changed since.
+    /// Gives up a spare that is too old, and whatever is of a host that has changed since.
     pub(super) fn drop_outdated(&self, now: Instant) {
         let changed = self.changes().is_some() && self.changes.as_ref().is_none_or(|it| it.happened().unwrap_or(true));
-        if changed || self.wakes().is_some_and(|until| until <= now) {
+        if changed {
+            self.drop_all();
+        }
+        if self.wakes().is_some_and(|until| until <= now) {
             self.drop_spare();
         }
     }
 
+    /// Gives up whatever was made of the host as it was.
+    pub(super) fn drop_all(&self) {
+        self.shared.borrow_mut().clear();
+        self.drop_spare();
+    }
+
     /// Gives up the spare.
-    pub(super) fn drop_spare(&self) {
+    fn drop_spare(&self) {
         if let Some(spare) = self.spare.take() {
             self.see_out(spare.builder.pid);
         }
@@ -282,29 +354,35 @@ impl Household {
     pub(super) fn settle(&self, everyone: bool, signals: &Signals) {
         let most = if everyone { 0 } else { Self::MOST };
         while self.take_note(signals) && self.leaving.borrow().len() > most {
+            self.leaving.borrow().iter().for_each(|leaving| process::hurry(*leaving));
             drop(poll::readable([Some(signals.as_fd())], None));
         }
     }
 
-    /// One has ended.
-    pub(super) fn one_less(&self, pid: Pid) {
-        self.leaving.borrow_mut().retain(|leaving| *leaving != pid);
-        self.spare.borrow_mut().take_if(|spare| spare.builder.pid == pid);
+    /// One has ended. Whether it is known here.
+    pub(super) fn one_less(&self, pid: Pid) -> bool {
+        let mut leaving = self.leaving.borrow_mut();
+        let before = leaving.len();
+        leaving.retain(|leaving| *leaving != pid);
+        let spare = self.spare.borrow_mut().take_if(|spare| spare.builder.pid == pid);
+        leaving.len() < before || spare.is_some()
     }
 
-    /// Takes note of everyone who has ended. Whether nobody is left but a spare and those who are on their way.
+    /// Takes note of those who have ended. Whether nobody is left but a spare and those who are on their way: where so many
+    /// have ended that there are strangers among them, that is not known.
     pub(super) fn take_note(&self, signals: &Signals) -> bool {
-        while matches!(signals.next(), Ok(Some(_))) {}
-        loop {
-            match process::reap() {
-                Ok(Reaped::Child(pid, _)) => self.one_less(pid),
-                Ok(Reaped::Nobody) => {
-                    self.leaving.borrow_mut().clear();
-                    return true;
-                }
-                Ok(Reaped::Running) => return !self.leaving.borrow().is_empty() || self.spare.borrow().is_some(),
-                Err(_) => return false,
+        // Another one is another reason to come here.
+        drop(signals.next());
+        let each = |pid, _| {
+            self.one_less(pid);
+        };
+        match process::reap_some(each) {
+            Ok(Rest::Nobody) => {
+                self.leaving.borrow_mut().clear();
+                true
             }
+            Ok(Rest::Running) => !self.leaving.borrow().is_empty() || self.spare.borrow().is_some(),
+            Ok(Rest::More) | Err(_) => false,
         }
     }
 }

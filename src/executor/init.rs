@@ -3,27 +3,41 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use super::fence::Fence;
 use super::kind::Kind;
 use super::tree;
-use crate::sys::mount::{self, Left};
-use crate::sys::process::{self, Fault, Reaped, Signal, Signals};
-use crate::sys::spaces::Spaces;
-use crate::sys::{fdpass, poll};
+use crate::sys::locks::Model;
+use crate::sys::process::{self, Fault, Rest, Signal, Signals};
+use crate::sys::spaces::{self, Listing, Spaces};
+use crate::sys::{fdpass, mount, poll};
 
 /// Status of an init that could not do its work. The monitor learns the reason over the line instead.
 const FAILED: i32 = 127;
-/// What goes over the line: everything is made, and comes along; end everyone; everyone has ended.
+/// What goes over the line: everything is made, and comes along; the same, behind what other runs may share; end everyone;
+/// everyone has ended.
 pub(super) const READY: u8 = b'r';
+pub(super) const SHARED: u8 = b's';
 pub(super) const BURY: u8 = b'b';
 pub(super) const BURIED: u8 = b'd';
+
+/// What a run's namespaces are made for.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) kind: Kind,
+    pub(super) fence: &'a Fence,
+    /// What runs of this kind and fence share. Without, it is made.
+    pub(super) model: Option<&'a Model>,
+    /// Nobody waits for it, and another run may follow: what is made to be shared comes along.
+    pub(super) ahead: bool,
+}
 
 /// Does all of it; the process ends with this function. `line` leads to the monitor: a step that failed is told on it too.
 ///
 /// **Invariant:** called in the first process of its namespace, which has one thread.
-pub(super) fn run(kind: Kind, fence: &Fence, line: &OwnedFd) -> ! {
-    match prepare(kind, fence, line).and_then(|()| Signals::collect(&SIGNALS).map_err(Fault::confining("init"))) {
+pub(super) fn run(wanted: Wanted<'_>, line: &OwnedFd) -> ! {
+    match prepare(wanted, line).and_then(|()| Signals::collect(&SIGNALS).map_err(Fault::confining("init"))) {
         Ok(signals) => {
             // Its end means work for the kernel, which the next order is not to wait for. A saving may fail.
             drop(process::give_way());
@@ -36,38 +50,62 @@ pub(super) fn run(kind: Kind, fence: &Fence, line: &OwnedFd) -> ! {
 
 const SIGNALS: [Signal; 2] = [Signal::SIGCHLD, Signal::SIGTERM];
 
-fn prepare(kind: Kind, fence: &Fence, line: &OwnedFd) -> Result<(), Fault> {
+fn prepare(wanted: Wanted<'_>, line: &OwnedFd) -> Result<(), Fault> {
+    let Wanted { kind, model, ahead, .. } = wanted;
     process::die_with_parent().map_err(Fault::confining("parent-death-signal"))?;
     // Before it waits for anything: an order's lock or connection must not stay open here. And while the monitor's end of the
     // line is open here, its end would not show.
-    process::keep_only(line).map_err(Fault::confining("close-descriptors"))?;
+    let kept = [line.as_fd()].into_iter().chain(model.into_iter().flat_map(Model::descriptors)).collect::<Vec<_>>();
+    process::keep_only(&kept).map_err(Fault::confining("close-descriptors"))?;
     // It may have ended just before it was to take this one along; then nobody listens.
-    let [ready] = poll::readable([Some(line.as_fd())], Some(std::time::Duration::ZERO))
-        .map_err(Fault::confining("parent-death-signal"))?;
+    let [ready] =
+        poll::readable([Some(line.as_fd())], Some(Duration::ZERO)).map_err(Fault::confining("parent-death-signal"))?;
     if ready.closed {
         process::end(FAILED);
     }
-    mount::leave(Left { network: !kind.network }).map_err(Fault::confining("namespaces"))?;
-    let (tree, blinds) = tree::prepare(kind, fence)?;
-    let spaces = Spaces::own(!kind.network, tree.mounts, tree.root).map_err(Fault::confining("namespaces"))?;
-    let all = [&blinds.descriptors()[..], &spaces.descriptors()].concat();
-    fdpass::send(line, &[READY], &all).map(drop).map_err(Fault::confining("namespaces"))
+    if ahead {
+        // The next order may come before this is done, and has other things to do first. A saving may fail.
+        drop(process::give_way());
+    }
+    process::set_umask(0);
+    let spaces = || Fault::confining("namespaces");
+    spaces::own_objects(!kind.network).map_err(spaces())?;
+    let listing = Listing::open().map_err(spaces())?;
+    let made;
+    let (model, word) = if let Some(model) = model {
+        (model, READY)
+    } else {
+        made = share(wanted, &listing)?;
+        (&made, if ahead { SHARED } else { READY })
+    };
+    let (tree, blinds) = tree::prepare(kind, model, &listing)?;
+    let spaces = Spaces::own(&listing, !kind.network, (tree.mounts, tree.root)).map_err(spaces())?;
+    let shared = model.descriptors();
+    let shared = if word == SHARED { &shared[..] } else { &[] };
+    let all = [shared, &blinds.descriptors(), &spaces.descriptors()].concat();
+    fdpass::send(line, &[word], &all).map(drop).map_err(Fault::confining("namespaces"))
+}
+
+/// In a namespace of mounts of its own, which this process leaves again.
+fn share(wanted: Wanted<'_>, listing: &Listing) -> Result<Model, Fault> {
+    mount::leave().map_err(Fault::confining("namespaces"))?;
+    tree::share(wanted.kind, wanted.fence, (wanted.ahead, listing))
 }
 
 /// Until the monitor ends, or wants everyone to. Only the monitor is obeyed, which is outside of the namespace and so has no
 /// number here.
 fn stand_by(signals: &Signals, line: &OwnedFd) {
+    let mut behind = false;
     loop {
         // It fails only without memory for two entries; then we come round again.
         let sources = [Some(signals.as_fd()), Some(line.as_fd())];
-        let [_, asked] = poll::readable(sources, None).unwrap_or_default();
-        while let Ok(Some((signal, sender))) = signals.next_from() {
-            if signal == Signal::SIGTERM && sender == 0 {
-                process::signal_everyone(Signal::SIGTERM);
-                process::signal_everyone(Signal::SIGCONT);
-            }
+        let [_, asked] = poll::readable(sources, behind.then_some(Duration::ZERO)).unwrap_or_default();
+        // One at a time, and of the dead only some: nobody keeps this process from its monitor by sending it more.
+        if let Ok(Some((Signal::SIGTERM, 0))) = signals.next_from() {
+            process::signal_everyone(Signal::SIGTERM);
+            process::signal_everyone(Signal::SIGCONT);
         }
-        while let Ok(Reaped::Child(..)) = process::reap() {}
+        behind = matches!(process::reap_some(|_, _| ()), Ok(Rest::More));
         if asked.readable {
             match wish(line) {
                 Ok(BURY) => bury_everyone(signals),
@@ -94,15 +132,14 @@ fn wish(line: &OwnedFd) -> io::Result<u8> {
 /// is among its children or below one.
 fn bury_everyone(signals: &Signals) {
     loop {
-        loop {
-            match process::reap() {
-                Ok(Reaped::Child(..)) => {}
-                Ok(Reaped::Running) => break,
-                Ok(Reaped::Nobody) | Err(_) => return,
-            }
-        }
+        let behind = match process::reap_some(|_, _| ()) {
+            Ok(rest @ (Rest::More | Rest::Running)) => rest == Rest::More,
+            Ok(Rest::Nobody) | Err(_) => return,
+        };
         process::signal_everyone(Signal::SIGKILL);
-        drop(poll::readable([Some(signals.as_fd())], None));
-        while matches!(signals.next(), Ok(Some(_))) {}
+        if !behind {
+            drop(poll::readable([Some(signals.as_fd())], None));
+            drop(signals.next());
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
+use super::streams;
 use crate::sys::fdpass;
 use crate::sys::pipe::{self, Kind, Thing};
 use crate::sys::poll;
@@ -54,15 +55,19 @@ pub fn take(connection: &OwnedFd, deadline: Instant) -> Result<Asked, Refusal> {
     let size = frame::announced(prefix, limits::ORDER).map_err(|error| refusal(&error))?;
     let body = reader.exactly(size)?;
     let descriptors = reader.descriptors.unwrap_or_default();
-    match frame::decode(&body) {
+    match frame::decode::<Control>(&body) {
         Ok(control) if descriptors.is_empty() => return Ok(Asked::Control(control)),
-        Ok(Control::Order | Control::Reload | Control::Hello | Control::Upgrade) => {
+        Ok(_) => {
             return Err(Refusal::new("order-descriptors", "a word of control brings no descriptors"));
         }
         Err(_) => {}
     }
     let order: Order = frame::decode(&body).map_err(|error| refusal(&error))?;
-    sort(order, descriptors).map(Asked::Order)
+    let intake = sort(order, descriptors)?;
+    // Noted by the kernel when the connection was made.
+    let front_end = fdpass::peer(connection).map_err(|error| malformed(&format!("nobody has sent it: {error}")))?;
+    streams::judge(&intake.stdio, front_end.uid)?;
+    Ok(Asked::Order(intake))
 }
 
 /// Gives each descriptor its role, after a look at its kind.
@@ -230,6 +235,38 @@ mod tests {
         for wrong in [[directory.as_fd(), fd, fd], [fd, socket.0.as_fd(), fd], [fd, fd, reads_only.as_fd()]] {
             assert_eq!(taken(&order, &wrong, false).unwrap_err(), "order-descriptors");
         }
+    }
+
+    #[test]
+    fn a_stream_that_is_somebody_elses_is_refused_and_the_front_ends_own_is_not() {
+        assert!(crate::sys::user::is_root(), "to give files away takes root");
+        let place = tempfile::tempdir().unwrap();
+        let made = |name: &str, owner| {
+            let path = place.path().join(name);
+            if name == "fifo" {
+                nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+            } else {
+                File::create_new(&path).unwrap();
+            }
+            std::os::unix::fs::chown(&path, owner, None).unwrap();
+            File::options().read(true).write(true).open(path).unwrap()
+        };
+        let (null, order) = (null(), bytes(Mode::Attached));
+        let (own, null) = (made("own", Some(0)), null.as_fd());
+        for foreign in [made("file", Some(1)), made("fifo", Some(1)), File::open("/dev/zero").unwrap()] {
+            for place in 0..3 {
+                let mut all = [null; 3];
+                all[place] = foreign.as_fd();
+                let refused = taken(&order, &all, false).unwrap_err();
+                // What is open for reading alone is no output in any case.
+                assert!(refused == "order-foreign-file" || refused == "order-descriptors" && place > 0, "{refused}");
+            }
+        }
+        // The same file twice, as for a shell's `2>&1`.
+        assert!(taken(&order, &[own.as_fd(), own.as_fd(), own.as_fd()], false).is_ok());
+        let job = [null, own.as_fd(), own.as_fd(), own.as_fd(), own.as_fd()];
+        let (reader, _writer) = pipe::pipe().unwrap();
+        assert!(taken(&bytes(Mode::Detached), &[&job[..], &[reader.as_fd()]].concat(), false).unwrap().job.is_some());
     }
 
     #[test]

@@ -46,6 +46,11 @@ impl Kind {
         each.filter(|(_, there)| there.is_some()).map(|(place, _)| place)
     }
 
+    /// Whether this is one of them.
+    pub(super) fn has_private(self, place: &str) -> bool {
+        self.private_places().any(|(private, _)| private == place)
+    }
+
     /// The properties of a device that is one.
     pub(super) const fn lasting(self) -> Attributes {
         if self.suid { Attributes::NONE } else { Attributes::NO_SUID }

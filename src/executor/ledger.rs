@@ -4,6 +4,14 @@
 //!
 //! Noting is one system call, and wakes nobody. A note is one line in a place of its own; every word of it is parsed anew
 //! by its reader.
+//!
+//! In front of it stands whether the monitor is at work: from before it is given an order until before it tells the outcome.
+//! So nobody who has heard of an outcome finds its monitor counted as one that runs a script, however long it takes the
+//! monitor to end.
+//!
+//! **Invariant:** [`AT_WORK`] is written by whoever gives an order, or by the monitor itself for one that comes on a connection
+//! that it keeps, and there before it looks whether it may still take it; [`DONE`] by the monitor alone, or where no order
+//! came of it.
 
 use std::fs::File;
 use std::io;
@@ -19,6 +27,9 @@ use crate::wire::trace::TraceParent;
 /// Bytes of a place. The longest note is shorter: a process id, a request id of at most 128 bytes, a script's name of at
 /// most 255, a trace of 55.
 const PLACE: usize = 512;
+/// The first byte of a place.
+const AT_WORK: u8 = b'w';
+const DONE: u8 = b'-';
 /// What stands for no trace.
 const NONE: &str = "-";
 
@@ -73,8 +84,24 @@ impl Ledger {
     /// # Errors
     /// Out of descriptors.
     pub(super) fn place(&self, number: usize) -> io::Result<Place> {
-        let at = number.saturating_mul(PLACE);
-        Ok(Place { notes: self.0.try_clone()?, at: u64::try_from(at).unwrap_or(u64::MAX) })
+        Ok(Place { notes: self.0.try_clone()?, at: start(number) })
+    }
+
+    /// Notes in the place of this number that its monitor is about to be given an order. Whether that could be noted: else
+    /// nobody knows from the place whether it is at work.
+    pub(super) fn give(&self, number: usize) -> bool {
+        matches!(self.0.write_at(&[AT_WORK, b'\n'], start(number)), Ok(2))
+    }
+
+    /// No order came of it.
+    pub(super) fn take_back(&self, number: usize) {
+        drop(self.0.write_at(&[DONE], start(number)));
+    }
+
+    /// Whether the monitor of this place is at work, for all that is known.
+    pub(super) fn is_at_work(&self, number: usize) -> bool {
+        let mut first = [DONE];
+        self.0.read_at(&mut first, start(number)).is_err() || first == [AT_WORK]
     }
 
     /// A monitor was killed by a signal: its line, if it was busy. Its place is empty afterwards.
@@ -88,13 +115,13 @@ impl Ledger {
     fn strike(&self, monitor: Pid) -> Option<Note> {
         let mut bytes = [0; PLACE];
         for number in 0..self.used() {
-            let at = u64::try_from(number.saturating_mul(PLACE)).unwrap_or(u64::MAX);
+            let at = start(number);
             let Ok(size) = self.0.read_at(&mut bytes, at) else { continue };
             if let Some((pid, note)) = bytes.get(..size).and_then(read)
                 && pid == monitor.as_raw()
             {
                 // A note that stays is overwritten by the next.
-                drop(self.0.write_at(b"\n", at));
+                drop(self.0.write_at(&[DONE, b'\n'], at));
                 return Some(note);
             }
         }
@@ -106,19 +133,33 @@ impl Place {
     /// Notes an order. What cannot be noted is missing in one line, should it come to that.
     pub(super) fn note(&self, order: &Order) -> Noted<'_> {
         let trace = order.trace().map_or(NONE, TraceParent::as_str);
-        let line = format!("{} {} {} {trace}\n", process::own_id().as_raw(), order.request(), order.script());
-        drop(self.notes.write_at(line.as_bytes(), self.at));
+        let mut line = vec![AT_WORK];
+        line.extend_from_slice(
+            format!("{} {} {} {trace}\n", process::own_id().as_raw(), order.request(), order.script()).as_bytes(),
+        );
+        drop(self.notes.write_at(&line, self.at));
         Noted(self)
+    }
+
+    /// The order is over, and its outcome is about to be told. A note stays.
+    pub(super) fn is_done(&self) {
+        drop(self.notes.write_at(&[DONE], self.at));
     }
 }
 
 impl Drop for Noted<'_> {
     fn drop(&mut self) {
-        drop(self.0.notes.write_at(b"\n", self.0.at));
+        drop(self.0.notes.write_at(&[DONE, b'\n'], self.0.at));
     }
 }
 
+/// Where the place of this number begins.
+fn start(number: usize) -> u64 {
+    u64::try_from(number.saturating_mul(PLACE)).unwrap_or(u64::MAX)
+}
+
 fn read(place: &[u8]) -> Option<(i32, Note)> {
+    let (_, place) = place.split_first()?;
     let line = std::str::from_utf8(place.split(|byte| *byte == b'\n').next()?).ok()?;
     let [pid, request, script, trace] = line.split(' ').collect::<Vec<_>>()[..] else { return None };
     let trace = if trace == NONE { None } else { Some(TraceParent::parse(trace).ok()?) };
@@ -166,8 +207,34 @@ mod tests {
     #[test]
     fn what_is_no_note_is_none() {
         for text in ["", "\n", "1 a b", "x a b -\n", "1 ../a b -\n", "1 a b c\n", "1 a b - -\n", "\u{0}\u{0}"] {
-            assert_eq!(read(text.as_bytes()), None, "{text:?}");
+            for state in ["", "w", "-"] {
+                let text = format!("{state}{text}");
+                assert_eq!(read(text.as_bytes()), None, "{text:?}");
+            }
         }
-        assert_eq!(read(b"7 a b -\nrest of an older one").unwrap().0, 7);
+        assert_eq!(read(b"w7 a b -\nrest of an older one").unwrap().0, 7);
+        assert_eq!(read(b"-7 a b -\n").unwrap().0, 7);
+    }
+
+    #[test]
+    fn a_monitor_is_at_work_from_before_its_order_until_before_its_outcome() {
+        let ledger = Ledger::new().unwrap();
+        let place = ledger.place(2).unwrap();
+        assert!(!ledger.is_at_work(2), "nobody was there");
+        assert!(ledger.give(2) && ledger.is_at_work(2));
+        let noted = place.note(&order("ab", "disk"));
+        assert!(ledger.is_at_work(2) && !ledger.is_at_work(1));
+        place.is_done();
+        assert!(!ledger.is_at_work(2));
+        assert_eq!(lines(&ledger, process::own_id()).len(), 1, "killed before it could tell");
+        drop(noted);
+        assert!(ledger.give(2));
+        ledger.take_back(2);
+        assert!(!ledger.is_at_work(2));
+        // On a connection that it keeps.
+        let noted = place.note(&order("ac", "disk"));
+        assert!(ledger.is_at_work(2));
+        drop(noted);
+        assert!(!ledger.is_at_work(2));
     }
 }

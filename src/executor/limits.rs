@@ -5,8 +5,9 @@ use crate::sys::cgroup::{Controllers, Limits};
 
 /// `CAP_SYS_RESOURCE`, whose holder raises every limit of its own as it likes (getrlimit(2)).
 const RAISES: u8 = 24;
-/// It and `CAP_SYS_ADMIN`, whose holders `RLIMIT_NPROC` does not bind (getrlimit(2)).
-const UNBOUND: [u8; 2] = [21, RAISES];
+/// It and `CAP_SYS_ADMIN`, whose holders `RLIMIT_NPROC` does not bind (getrlimit(2)); and `CAP_SETUID`, whose holder becomes
+/// root, or one account after another, each with a count of its own.
+const UNBOUND: [u8; 3] = [7, 21, RAISES];
 
 /// How limits are enforced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,7 +83,9 @@ pub(super) fn means(
         Some(_) if available.processes => {}
         Some(most) if bound => means.processes_of_user = Some(most),
         Some(_) => {
-            return Err(missing("processes_max", "pids", ", and a limit on its user's does not bind this script"));
+            let more = ", and a limit on its user's does not bind this script (root, CAP_SETUID, CAP_SYS_ADMIN, \
+                CAP_SYS_RESOURCE)";
+            return Err(missing("processes_max", "pids", more));
         }
         None => {}
     }
@@ -148,9 +151,12 @@ mod tests {
         assert_eq!(judged("memory_max = 8MiB", none), Err("memory_max"));
         assert_eq!(judged("cpu_max = 50", none), Err("cpu_max"));
         assert_eq!(judged("processes_max = 9", none).unwrap().processes_of_user, Some(9));
-        for cap in ["CAP_SYS_RESOURCE", "CAP_SYS_ADMIN"] {
+        for cap in ["CAP_SYS_RESOURCE", "CAP_SYS_ADMIN", "CAP_SETUID"] {
             let profile = format!("processes_max = 9\ncaps = {cap}\nallow_dangerous_caps = yes");
             assert_eq!(judged(&profile, none), Err("processes_max"), "{cap}");
+            assert_eq!(judged(&profile, ALL).unwrap().processes_of_user, None, "{cap}");
         }
+        let other = judged("processes_max = 9\ncaps = CAP_SETGID", none).unwrap();
+        assert_eq!(other.processes_of_user, Some(9));
     }
 }

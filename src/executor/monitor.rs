@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::confine::{self, Outside, Space};
 use super::confinement::Confinements;
+use super::contents;
 use super::decide::{Plan, decide};
 use super::environment::{environment, environment_of, traced};
 use super::event::{Audit, ExecEvent};
@@ -27,6 +28,7 @@ use super::policy::Policy;
 use super::post::{self, Next, Post};
 use super::printed::Printed;
 use super::report;
+use super::streams;
 use super::supervision::{Ended, Supervision, not_started};
 use crate::sys::network::HostNetwork;
 use crate::sys::process::{self, Pid, Signal, Signals, Spawn, Spawned};
@@ -64,7 +66,7 @@ pub(super) fn run(connection: OwnedFd, means: &Means<'_>, post: Option<&Post>) {
     let signals = match settle_down(means.policy) {
         Ok(signals) => signals,
         Err(error) => {
-            Ending::new(&connection, means.audit).tell(&not_started("monitor", &error));
+            Ending::new(&connection, means).tell(&not_started("monitor", &error));
             return;
         }
     };
@@ -125,24 +127,26 @@ impl Kept<'_> {
 
 /// Does what one connection asks for. Whether it is kept for another order.
 fn serve(turn: &Next, means: &Means<'_>, kept: Kept<'_>) -> bool {
-    let Means { policy, audit, control, full, place, .. } = means;
+    let Means { policy, audit, full, place, .. } = means;
     let audit = *audit;
     let (Next::Given(connection) | Next::Kept(connection)) = turn;
     let asked = intake::take(connection, Instant::now() + INTAKE);
-    let intake = match asked.and_then(|asked| only_an_order(connection, control.as_ref(), asked)) {
+    let intake = match asked.and_then(|asked| only_an_order(connection, means, asked)) {
         Ok(Some(intake)) => intake,
         Ok(None) => return false,
-        Err(refusal) => return Ending::new(connection, audit).tell(&Outcome::Refused(refusal)),
+        Err(refusal) => return Ending::new(connection, means).tell(&Outcome::Refused(refusal)),
     };
-    // Looked at now that the order is here, so that the answer is no older than the order.
-    if matches!(turn, Next::Kept(_)) && kept.post.is_none_or(Post::is_let_go) {
-        drop(report::send_now(connection, &Report::Declined));
-        return false;
-    }
     let Intake { order, stdio, job } = intake;
     // Until the outcome is told.
     let noted = place.as_ref().map(|place| place.note(&order));
-    let mut ending = Ending { order: Some(&order), stays: kept.stays(&order, None), ..Ending::new(connection, audit) };
+    // Looked at now that the order is here, so that the answer is no older than the order; and noted, so that an executor
+    // that lets go of the line and finds nothing noted then knows that nothing will be carried out.
+    if matches!(turn, Next::Kept(_)) && kept.post.is_none_or(Post::is_let_go) {
+        drop(noted);
+        drop(report::send_now(connection, &Report::Declined));
+        return false;
+    }
+    let mut ending = Ending { order: Some(&order), stays: kept.stays(&order, None), ..Ending::new(connection, means) };
     let mut cancel = None;
     if let Some(Job { status, lock, cancel: fifo }) = job {
         kept.guard(&lock, policy);
@@ -154,9 +158,8 @@ fn serve(turn: &Next, means: &Means<'_>, kept: Kept<'_>) -> bool {
         Err(refusal) => return ending.tell(&refused(refusal)),
     };
     ending.profile = Some(plan.profile());
-    let now = Instant::now();
-    let printed = cancel.as_ref().map(|_| Printed::new(&stdio, policy.output_max, now)).transpose();
-    let printed = match printed {
+    let printed = cancel.as_ref().map(|_| Printed::new(&stdio, policy.output_max, Instant::now()));
+    let printed = match printed.transpose() {
         Ok(printed) => printed,
         Err(error) => return ending.tell(&not_started("output", &error)),
     };
@@ -192,16 +195,22 @@ pub fn busy(most: usize) -> Refusal {
 }
 
 /// The order that was asked for; nothing if it was a word of control, which is done then.
-fn only_an_order(connection: &OwnedFd, control: Option<&OwnedFd>, asked: Asked) -> Result<Option<Intake>, Refusal> {
-    let (word, Some(control)) = (
-        match asked {
-            Asked::Order(intake) => return Ok(Some(intake)),
-            Asked::Control(word) => word,
-        },
-        control,
-    ) else {
+fn only_an_order(connection: &OwnedFd, means: &Means<'_>, asked: Asked) -> Result<Option<Intake>, Refusal> {
+    let word = match asked {
+        Asked::Order(intake) => return Ok(Some(intake)),
+        Asked::Control(word) => word,
+    };
+    if let Some(contents) = contents::asked(word, means.policy) {
+        means.place.iter().for_each(Place::is_done);
+        // A front-end that is gone needs no answer.
+        drop(report::tell_contents(connection, &contents));
+        return Ok(None);
+    }
+    let Some(control) = &means.control else {
         return Err(intake::malformed("this connection is for orders alone"));
     };
+    // Nothing of it runs, and whoever hears the answer finds the place free.
+    means.place.iter().for_each(Place::is_done);
     match word {
         // A front-end that is gone needs no answer.
         Control::Hello => drop(report::answer_now(connection, &Reloaded::Done)),
@@ -209,6 +218,7 @@ fn only_an_order(connection: &OwnedFd, control: Option<&OwnedFd>, asked: Asked) 
         Control::Reload => drop(fdpass::send(control, b"r", &[connection.as_fd()])),
         Control::Order => return Err(intake::malformed("a connection is an order by itself")),
         Control::Upgrade => return Err(intake::malformed("a service is upgraded by whoever has started it")),
+        Control::Versions | Control::Digests => return Err(intake::malformed("it is a root executor that knows them")),
     }
     Ok(None)
 }
@@ -226,6 +236,8 @@ fn settle_down(policy: &Policy) -> std::io::Result<Signals> {
 }
 
 fn start(plan: &Plan, stdio: [OwnedFd; 3], kept: Kept<'_>) -> Result<(Spawned, Option<Space>), Outcome> {
+    let stdio = if user::is_root() { streams::kept_from_changes(stdio) } else { Ok(stdio) };
+    let stdio = stdio.map_err(|error| not_started("streams", &error))?;
     let own = |name: &str| std::env::var_os(name);
     let spawn = Spawn {
         path: plan.program().clone(),
@@ -238,6 +250,7 @@ fn start(plan: &Plan, stdio: [OwnedFd; 3], kept: Kept<'_>) -> Result<(Spawned, O
         directory: "/".into(),
         umask: 0o022,
     };
+    let patience = plan.time_limit().unwrap_or(confine::PATIENCE).min(confine::PATIENCE);
     let Some(confinement) = plan.confinement() else {
         // **Invariant:** nothing runs as root by accident.
         if user::is_root() {
@@ -246,7 +259,11 @@ fn start(plan: &Plan, stdio: [OwnedFd; 3], kept: Kept<'_>) -> Result<(Spawned, O
         }
         // Who is confined falls to the first process of its namespace, and to nobody outside.
         process::adopt_orphans().map_err(|error| not_started("monitor", &error))?;
-        return spawn.start().map(|spawned| (spawned, None)).map_err(|error| not_started("fork", &error));
+        let (spawned, late) = spawn.start(patience).map_err(|error| not_started("fork", &error))?;
+        if late {
+            kept.household.spoil();
+        }
+        return Ok((spawned, None));
     };
     let spawn = Spawn {
         environment: traced(environment_of(confinement), plan.trace()),
@@ -256,7 +273,6 @@ fn start(plan: &Plan, stdio: [OwnedFd; 3], kept: Kept<'_>) -> Result<(Spawned, O
         umask: confinement.profile().umask,
         ..spawn
     };
-    let patience = plan.time_limit().unwrap_or(confine::PATIENCE).min(confine::PATIENCE);
     let outside = Outside { patience, ..kept.outside };
     confine::start(confinement, &spawn, outside, kept.household).map(|(spawned, space)| (spawned, Some(space)))
 }
@@ -265,6 +281,7 @@ fn start(plan: &Plan, stdio: [OwnedFd; 3], kept: Kept<'_>) -> Result<(Spawned, O
 struct Ending<'a> {
     connection: &'a OwnedFd,
     audit: Audit<'a>,
+    place: Option<&'a Place>,
     order: Option<&'a Order>,
     profile: Option<&'a str>,
     pid: Option<Pid>,
@@ -277,10 +294,11 @@ struct Ending<'a> {
 }
 
 impl<'a> Ending<'a> {
-    fn new(connection: &'a OwnedFd, audit: Audit<'a>) -> Self {
+    fn new(connection: &'a OwnedFd, means: &'a Means<'_>) -> Self {
         Self {
             connection,
-            audit,
+            audit: means.audit,
+            place: means.place.as_ref(),
             order: None,
             profile: None,
             pid: None,
@@ -292,12 +310,15 @@ impl<'a> Ending<'a> {
     }
 
     /// Status file first: whoever hears the report will find the file complete, and whoever finds it free (it is the
-    /// last to be let go) may start the script anew. Whether the connection is kept.
+    /// last to be let go) may start the script anew, since this monitor counts no longer as one at work. Whether the
+    /// connection is kept.
     fn tell(self, outcome: &Outcome) -> bool {
         let written = self.status.as_ref().map_or(Ok(()), |status| report::write_status(status, outcome));
-        // Whoever is forked at this moment has it too, until it closes everything.
-        let lock = self.lock.map(std::fs::File::from);
-        drop((lock.as_ref().map(std::fs::File::unlock), self.status));
+        self.place.into_iter().for_each(Place::is_done);
+        // Whoever is forked at this moment has them too, until it closes everything.
+        for held in [self.lock, self.status].into_iter().flatten().map(std::fs::File::from) {
+            drop(held.unlock());
+        }
         if let (Err(reason), Some(order)) = (&written, self.order) {
             self.audit.tell(&ExecEvent::StatusLost { request: order.request(), reason });
         }

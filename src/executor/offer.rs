@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::confinement::{Confinement, Confinements};
+use super::confinement::Confinement;
 use super::ground;
 use super::host::HostFacts;
 use super::limits::{self, Means, Unenforceable};
@@ -121,8 +121,8 @@ pub struct Shared {
 
 /// Every such directory: what a script loads from there besides its own file, another profile's may have written.
 #[must_use]
-pub fn shared(policy: &Policy) -> Vec<Shared> {
-    let all = policy.confinements.iter().flat_map(Confinements::shared_directories);
+pub fn shared(policy: &Policy, facts: &dyn HostFacts) -> Vec<Shared> {
+    let all = policy.confinements.iter().flat_map(|confinements| confinements.shared_directories(facts));
     all.map(|(profile, (directory, script, its))| Shared {
         profile: profile.to_owned(),
         directory: directory.to_owned(),

@@ -4,8 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::host::{HostFacts, PROGRAM};
+use super::reach::{Reach, unknown};
+use super::unmade::{self, Unmade};
 use crate::conf::agent::{Loaded, Settings};
-use crate::sys::file::Led;
+use crate::sys::file::{Led, is_plainly_missing};
+use crate::sys::mounts::Elsewhere;
 
 /// Directories that many programs share. A file of the agent's own in one of them is hidden alone; from any other
 /// place its whole directory is.
@@ -56,6 +59,10 @@ pub(super) struct Own {
     public: Vec<PathBuf>,
     /// Files of both kinds that had another name when the configuration was read, at which nothing would hide them.
     linked: Vec<PathBuf>,
+    /// This program, as it was called when the configuration was read. A newer one that takes its name is guarded as well.
+    program: Option<PathBuf>,
+    /// Where the public ones were then.
+    decisive: Vec<PathBuf>,
     scripts: Vec<Listed>,
     /// Of the secret ones, where jobs are, and where they were by earlier configurations.
     runs: Vec<PathBuf>,
@@ -67,6 +74,8 @@ struct Listed {
     name: String,
     profile: String,
     led: Led,
+    /// Its contract, or where that would be.
+    contract: Led,
 }
 
 /// What is there now.
@@ -98,12 +107,14 @@ impl Own {
         let socket = settings.executor_socket.iter().map(|socket| socket.as_path());
         files.into_iter().chain(socket).for_each(|file| own.add(file));
         own.linked = own.with_other_names(&files, facts);
-        let listed = loaded.allowlist.iter().map(|entry| Listed {
+        own.program = facts.resolve(Path::new(PROGRAM)).ok().map(|program| program.path);
+        own.decisive = own.public.iter().map(|file| led(file, facts).place).collect();
+        own.scripts.extend(loaded.allowlist.iter().map(|entry| Listed {
             name: entry.name().to_string(),
             profile: entry.profile().to_string(),
-            led: facts.place(entry.path()).unwrap_or_else(|_| Led::straight(entry.path().to_owned())),
-        });
-        own.scripts.extend(listed);
+            led: led(entry.path(), facts),
+            contract: contract(entry.path(), facts),
+        }));
         own
     }
 
@@ -127,12 +138,11 @@ impl Own {
 
     /// The directories in what `profile` may write to where scripts of other profiles lie, each with the name and the profile
     /// of the first.
-    pub(super) fn shared_directories(&self, writable: &[PathBuf], profile: &str) -> Vec<(&Path, &str, &str)> {
+    pub(super) fn shared_directories(&self, reach: &Reach<'_>, profile: &str) -> Vec<(&Path, &str, &str)> {
         let mut all: Vec<(&Path, &str, &str)> = Vec::new();
-        for Listed { name, profile, led } in self.scripts.iter().filter(|script| script.profile != profile) {
+        for Listed { name, profile, led, .. } in self.others(profile) {
             let Some(directory) = led.place.parent() else { continue };
-            let open = writable.iter().any(|above| directory.starts_with(above));
-            if open && !all.iter().any(|(known, ..)| *known == directory) {
+            if reach.has(directory) && !all.iter().any(|(known, ..)| *known == directory) {
                 all.push((directory, name, profile));
             }
         }
@@ -144,6 +154,13 @@ impl Own {
         let more: Vec<_> = earlier.runs.iter().filter(|runs| !self.runs.contains(runs)).cloned().collect();
         self.secret.extend(more.iter().cloned());
         self.runs.extend(more);
+        // Once another file has its name, nobody can tell what it was called.
+        self.program = self.program.take().or_else(|| earlier.program.clone());
+    }
+
+    /// What decides about the agent, or is its program, and can be written to there; nothing if there is no such thing.
+    pub(super) fn within(&self, reach: &Reach<'_>) -> Option<&Path> {
+        self.program.iter().chain(&self.decisive).find(|file| reach.has(file)).map(PathBuf::as_path)
     }
 
     /// One secret file more.
@@ -153,70 +170,134 @@ impl Own {
         self.secret.dedup();
     }
 
-    /// What the file system makes of the secret ones now; those that do not exist need no hiding. One that somebody else than
-    /// root has led elsewhere is no place to hide, and no run goes on without it.
+    /// What the file system makes of the secret ones now; and those that do not exist, and so cannot be hidden. One that somebody
+    /// else than root has led elsewhere is no place to hide, and no run goes on without it.
     ///
     /// # Errors
     /// Which cannot be found out about, and why.
-    pub(super) fn secret(&self, facts: &dyn HostFacts) -> Result<Found, String> {
-        let mut found = Found::default();
-        let unknown = |own: &Path, error: io::Error| format!("{} cannot be found out about: {error}", own.display());
+    pub(super) fn secret(&self, facts: &dyn HostFacts) -> Result<(Found, Vec<Unmade>), String> {
+        let (mut found, mut missing) = (Found::default(), Vec::new());
         for own in &self.secret {
             match facts.place(own) {
                 Ok(led) => found.take(led),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(unknown(own, error)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    missing.push((own, is_plainly_missing(&error)));
+                }
+                Err(error) => return Err(unknown(own, &error)),
             }
         }
         let mut hidden = std::mem::take(&mut found.kept);
         outermost(&mut hidden);
         for place in hidden.clone() {
-            hidden.extend(facts.elsewhere(&place).map_err(|error| unknown(&place, error))?);
+            hidden.extend(facts.elsewhere(&place).map_err(|error| unknown(&place, &error))?.all().cloned());
         }
         outermost(&mut hidden);
-        Ok(Found { hidden, ..found })
+        let unmade = unmade::outside(&missing, &hidden, facts)?;
+        Ok((Found { hidden, ..found }, unmade))
     }
 
-    /// The public ones, this program among them, that are there now. What a link of somebody else's leads to is theirs.
-    pub(super) fn public(&self, facts: &dyn HostFacts) -> Found {
-        let mut found = Found::default();
-        let program = facts.resolve(Path::new(PROGRAM)).ok().map(|program| Led::straight(program.path));
-        self.public.iter().filter_map(|file| facts.place(file).ok()).chain(program).for_each(|led| found.take(led));
-        let others: Vec<PathBuf> = found.kept.iter().filter_map(|file| facts.elsewhere(file).ok()).flatten().collect();
-        found.kept.extend(others);
-        found
+    /// The public ones, this program among them, that are there now; and those that are not, where `hidden` is hidden. What a
+    /// link of somebody else's leads to is theirs.
+    ///
+    /// # Errors
+    /// As [`Own::secret`].
+    pub(super) fn public(&self, hidden: &[PathBuf], facts: &dyn HostFacts) -> Result<(Found, Vec<Unmade>), String> {
+        let (mut found, mut missing) = (Found::default(), Vec::new());
+        for file in &self.public {
+            match facts.place(file) {
+                Ok(led) => found.take(led),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    missing.push((file, is_plainly_missing(&error)));
+                }
+                Err(_) => {}
+            }
+        }
+        self.program.iter().filter_map(|file| facts.place(file).ok()).for_each(|led| found.take(led));
+        let others: Vec<_> = found.kept.iter().filter_map(|file| facts.elsewhere(file).ok()).collect();
+        found.kept.extend(others.iter().flat_map(Elsewhere::all).cloned());
+        Ok((found, unmade::outside(&missing, hidden, facts)?))
     }
 
     /// The scripts of other profiles than this, with their contracts, that lie in what it may write to: whoever could change
     /// them would have the rights of those profiles.
     ///
     /// # Errors
-    /// Which is listed there and does not exist, so that it could be made.
+    /// Which is listed there and does not exist, or has no contract, so that one could be made.
     pub(super) fn scripts_within(
         &self,
-        writable: &[PathBuf],
+        reach: &Reach<'_>,
         profile: &str,
         facts: &dyn HostFacts,
     ) -> Result<Found, String> {
         let mut found = Found::default();
-        let within = |path: &PathBuf| writable.iter().any(|above| path.starts_with(above));
-        for Listed { name, profile, led } in self.scripts.iter().filter(|script| script.profile != profile) {
-            if within(&led.place) {
+        for Listed { name, profile, led, contract } in self.others(profile) {
+            if reach.has(&led.place) {
                 if facts.place(&led.place).is_err() {
                     let place = led.place.display();
                     return Err(format!(
                         "'{name}' of profile '{profile}' is to be {place}, where nothing is and it may put one"
                     ));
                 }
-                let mut sidecar = led.place.clone().into_os_string();
-                sidecar.push(SIDECAR);
-                found.kept.extend(facts.place(Path::new(&sidecar)).ok().map(|sidecar| sidecar.place));
-                found.kept.push(led.place.clone());
+                found.kept.extend(reach.places(&led.place, facts)?);
             }
-            found.passed.extend(led.passed.iter().filter(|path| within(path)).cloned());
+            if reach.has(&contract.place) {
+                match facts.place(&contract.place) {
+                    Ok(now) => {
+                        found.kept.extend(reach.places(&now.place, facts)?);
+                        found.passed.extend(now.passed);
+                    }
+                    Err(_) if reach.passes_modes => return Err(no_contract(name, profile, &contract.place)),
+                    Err(_) => {}
+                }
+            }
+            // By whatever path, it is the same link.
+            let links = led.passed.iter().chain(&contract.passed);
+            found.passed.extend(links.filter(|path| reach.has(path)).cloned());
         }
         Ok(found)
     }
+
+    /// A script of another profile than this, or its contract, that has another name (a hard link) by which it might be written
+    /// to. One in a directory that cannot be written to does no harm there: many a program has several. Nobody whom modes keep
+    /// away is asked about.
+    pub(super) fn linked_script(&self, reach: &Reach<'_>, profile: &str, facts: &dyn HostFacts) -> Option<&Path> {
+        if !reach.passes_modes || reach.writable().is_empty() {
+            return None;
+        }
+        let mut files = self.others(profile).flat_map(|script| [&script.led.place, &script.contract.place]);
+        let is_linked = |file: &&PathBuf| {
+            let beside = file.parent().filter(|directory| !reach.has(directory));
+            // One that cannot be looked at is not there for a script either.
+            facts.other_names(file, beside).is_ok_and(|others| others > 0)
+        };
+        files.find(is_linked).map(PathBuf::as_path)
+    }
+
+    fn others(&self, profile: &str) -> impl Iterator<Item = &Listed> {
+        self.scripts.iter().filter(move |script| script.profile != profile)
+    }
+}
+
+/// Where a file is, or would be if it were made.
+fn led(file: &Path, facts: &dyn HostFacts) -> Led {
+    facts.place(file).unwrap_or_else(|_| Led::straight(file.to_owned()))
+}
+
+/// Where a script's contract is or would be, which is looked for beside the name by which the script is listed.
+fn contract(script: &Path, facts: &dyn HostFacts) -> Led {
+    let directory = script.parent().map(|directory| led(directory, facts).place).unwrap_or_default();
+    let mut name = script.file_name().unwrap_or_default().to_owned();
+    name.push(SIDECAR);
+    led(&directory.join(name), facts)
+}
+
+/// Whoever makes the contract decides what arguments another profile's script gets.
+fn no_contract(name: &str, profile: &str, place: &Path) -> String {
+    let place = place.display();
+    format!(
+        "'{name}' of profile '{profile}' has no contract, and it may put one there: make {place} (a file with '{{}}' says \
+         nothing), or keep that script elsewhere"
+    )
 }
 
 impl Found {

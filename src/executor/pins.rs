@@ -1,16 +1,21 @@
 //! What `scripts.conf` pins of a script beside its path: its content (`sha256=`) and how many arguments it takes
 //! (`args=`).
 //!
-//! The content is judged at each run, on an opened file, and exec then finds that very file (device and inode) at the
-//! path or the run fails. What is judged is what is executed if nobody can write to the file in between: with trusted
-//! paths under a root executor that is root alone. Without them remains somebody who may write *into* the file, in the
-//! moment between the two; exchanging it for another is noticed.
+//! The content is judged at each run, on an opened file, and right before exec that very file, unchanged (device, inode, size
+//! and the times of its last changes), is at the path or the run fails. That is not the last look at it: exec opens the path
+//! once more, and a script's interpreter opens it again, by name. Nothing that is made for one run keeps somebody who may write
+//! to the directory from exchanging the file just then; a mount over it goes when the file under it is replaced, and a
+//! descriptor in place of the path would be the script's `$0`.
+//!
+//! **Invariant:** so the content is pinned only where nobody can: `Script::keepers` wants the file and every directory
+//! above it in the hands of root alone, also where `trusted_paths` is off; under a private executor in those of root and of
+//! its own account, whose rights the script has anyway.
 
 use std::io;
 use std::path::Path;
 
 use crate::conf::scripts::ArgumentCount;
-use crate::sys::file::{Identity, digest};
+use crate::sys::file::{Version, digest};
 use crate::sys::process::Expected;
 use crate::wire::refusal::Refusal;
 
@@ -23,12 +28,12 @@ pub struct Pins {
     pub args: Option<ArgumentCount>,
 }
 
-/// The content of a file, and which file it was.
-pub type Content = (Identity, [u8; 32]);
+/// The content of a file, and which state of which file it was.
+pub type Content = (Version, [u8; 32]);
 
 /// Reads what is in a file now.
 pub(super) fn content(path: &Path) -> io::Result<Content> {
-    digest(path).map(|(version, digest)| (version.identity(), digest))
+    digest(path)
 }
 
 /// Judges what is about to run against the script's pins. `expected` is what is known of the file so far; returned is
@@ -48,7 +53,7 @@ pub(super) fn judge(
     }
     let Some(pinned) = pins.sha256 else { return Ok(expected) };
     let changed = |text: String| Refusal::new("script-changed", text);
-    let (identity, found) = content().map_err(|error| {
+    let (version, found) = content().map_err(|error| {
         changed(format!("the script's file cannot be compared with the sha256 in scripts.conf: {error}"))
     })?;
     if found != pinned {
@@ -57,12 +62,11 @@ pub(super) fn judge(
         return Err(changed(text.to_owned()));
     }
     match expected {
-        Expected::Anything => Ok(Expected::File(identity)),
-        Expected::File(judged) if judged == identity => Ok(expected),
-        Expected::File(_) | Expected::Nothing => {
-            Err(changed("the script's file was exchanged while it was judged".to_owned()))
-        }
+        Expected::File(judged) if judged != version.identity() => {}
+        Expected::Nothing => {}
+        _ => return Ok(Expected::Unchanged(version)),
     }
+    Err(changed("the script's file was exchanged while it was judged".to_owned()))
 }
 
 #[cfg(test)]
@@ -77,8 +81,8 @@ mod tests {
         Pins { sha256: entry.sha256().copied(), args: entry.args() }
     }
 
-    fn file(path: &str) -> Identity {
-        Identity::of(Path::new(path)).unwrap()
+    fn file(path: &str) -> Version {
+        Version::of(Path::new(path)).unwrap()
     }
 
     fn code(outcome: Result<Expected, Refusal>) -> String {
@@ -108,10 +112,10 @@ mod tests {
         let pinned = pins(&format!("sha256={}", "11".repeat(32)));
         let (one, other) = (file("/"), file("/proc"));
         let judged = |expected, content| code(judge(pinned, &[], expected, || content));
-        let right = format!("{:?}", Expected::File(one));
+        let right = format!("{:?}", Expected::Unchanged(one));
         assert_eq!(judged(Expected::Anything, Ok((one, [0x11; 32]))), right);
-        assert_eq!(judged(Expected::File(one), Ok((one, [0x11; 32]))), right);
-        assert_eq!(judged(Expected::File(other), Ok((one, [0x11; 32]))), "script-changed");
+        assert_eq!(judged(Expected::File(one.identity()), Ok((one, [0x11; 32]))), right);
+        assert_eq!(judged(Expected::File(other.identity()), Ok((one, [0x11; 32]))), "script-changed");
         assert_eq!(judged(Expected::Nothing, Ok((one, [0x11; 32]))), "script-changed");
         assert_eq!(judged(Expected::Anything, Ok((one, [0x12; 32]))), "script-changed");
         assert_eq!(judged(Expected::Anything, Err(io::ErrorKind::PermissionDenied.into())), "script-changed");

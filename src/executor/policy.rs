@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::confinement::{Confinements, meanings};
-use super::host::OnDisk;
+use super::host::{HostFacts as _, OnDisk};
 use super::pins::Pins;
 use crate::conf::agent::{self, Loaded, Profile, Settings};
 use crate::conf::scripts::{Allowlist, Entry};
 use crate::conf::{Account as Configured, Root, Source};
-use crate::sys::file;
-use crate::sys::user::Account;
+use crate::sys::file::{self, TrustError};
+use crate::sys::user::{self, Account, Uid};
 use crate::wire::causes;
 use crate::wire::name::ScriptName;
 
@@ -46,7 +46,21 @@ pub enum Paths {
     /// Any, although the executor has root's rights (`trusted_paths = no`).
     AnyAsRoot,
     /// Any: the executor has no rights to give away.
-    Any,
+    Any {
+        /// Its account, whose rights scripts have.
+        own: Uid,
+    },
+}
+
+/// Who may write to a script's file and to the directories above it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keepers {
+    /// Anybody.
+    Anybody,
+    /// Root alone.
+    Root,
+    /// Root and this account.
+    RootAnd(Uid),
 }
 
 /// What an executor may do, which decides how its configuration is read.
@@ -73,6 +87,24 @@ pub struct Script {
     pub profile: String,
     /// What else its line pins.
     pub pins: Pins,
+}
+
+impl Script {
+    fn of(entry: &Entry) -> Self {
+        let pins = Pins { sha256: entry.sha256().copied(), args: entry.args() };
+        Self { path: entry.path().to_owned(), profile: entry.profile().to_string(), pins }
+    }
+
+    /// Who may write to it where such `paths` are permitted. What is pinned to its content is read once when it is judged, and
+    /// again when it is executed, a script with `#!` by its interpreter and under its name: whoever could exchange it in
+    /// between would choose what runs.
+    pub(super) const fn keepers(&self, paths: Paths) -> Keepers {
+        match (paths, self.pins.sha256) {
+            (Paths::Trusted, _) | (Paths::AnyAsRoot, Some(_)) => Keepers::Root,
+            (Paths::Any { own }, Some(_)) => Keepers::RootAnd(own),
+            (Paths::AnyAsRoot | Paths::Any { .. }, None) => Keepers::Anybody,
+        }
+    }
 }
 
 /// What a profile says about time.
@@ -106,7 +138,7 @@ impl Policy {
     pub fn judged(loaded: &Loaded, allowlist: &Path, rights: Rights<'_>) -> Result<Self, String> {
         let policy = Self::of(&loaded.settings, &loaded.allowlist);
         let Rights::Root { front_end, socket } = rights else {
-            return Ok(Self { paths: Paths::Any, ..policy });
+            return Ok(Self { paths: Paths::Any { own: own(&loaded.settings) }, ..policy });
         };
         let confinements = Confinements::new(loaded, allowlist, &OnDisk)?.and_hidden(socket);
         judge(&loaded.settings, &loaded.allowlist, front_end)?;
@@ -119,6 +151,13 @@ impl Policy {
         self.paths == Paths::AnyAsRoot
     }
 
+    /// The same for calls with any number of arguments: for asking about a script without a call.
+    #[must_use]
+    pub fn whatever_the_arguments(mut self) -> Self {
+        self.scripts.values_mut().for_each(|script| script.pins.args = None);
+        self
+    }
+
     /// What replaces `earlier` in a running executor.
     pub(super) fn after(&mut self, earlier: &Self) {
         if let (Some(own), Some(before)) = (&mut self.confinements, &earlier.confinements) {
@@ -128,11 +167,7 @@ impl Policy {
 
     /// What a root executor makes of both files.
     pub(super) fn of(settings: &Settings, allowlist: &Allowlist) -> Self {
-        let script = |entry: &Entry| {
-            let pins = Pins { sha256: entry.sha256().copied(), args: entry.args() };
-            let script = Script { path: entry.path().to_owned(), profile: entry.profile().to_string(), pins };
-            (entry.name().clone(), script)
-        };
+        let script = |entry: &Entry| (entry.name().clone(), Script::of(entry));
         let limits = |profile: &Profile| {
             let limits = ProfileLimits { timeout: profile.timeout, kill_grace: profile.kill_grace };
             (profile.name.to_string(), limits)
@@ -147,6 +182,29 @@ impl Policy {
             confinements: None,
         }
     }
+}
+
+/// Why a script's file is not one that the executor trusts, if it has to: a root executor, or a private one.
+#[must_use]
+pub fn doubt(entry: &Entry, settings: &Settings, root: bool) -> Option<TrustError> {
+    let paths = match (root, *settings.trusted_paths) {
+        (true, true) => Paths::Trusted,
+        (true, false) => Paths::AnyAsRoot,
+        (false, _) => Paths::Any { own: own(settings) },
+    };
+    let besides = match Script::of(entry).keepers(paths) {
+        Keepers::Anybody => return None,
+        Keepers::Root => None,
+        Keepers::RootAnd(own) => Some(own),
+    };
+    OnDisk.resolve_trusted(entry.path(), besides).err()
+}
+
+/// The account of a private executor: that of this process, or the one that it gives root up for.
+fn own(settings: &Settings) -> Uid {
+    let uid = user::current().0;
+    let account = if uid.is_root() { OnDisk.person(&settings.user).ok().flatten() } else { None };
+    account.map_or(uid, |person| person.uid)
 }
 
 /// Reads a file that nobody but root can have written.

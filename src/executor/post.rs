@@ -14,8 +14,8 @@
 //!   profile of its policy has;
 //! - the policy is the one that it was forked with: the executor lets go of its line at a reload.
 //!
-//! Of an order on a kept connection the executor hears nothing. It counts the monitor as one at work as long as that keeps
-//! its connection, so that never more than `max_children` are; and where it has no other place, it lets go of those.
+//! Of an order on a kept connection the executor hears nothing, but finds it noted (`ledger`). Where as many monitors are out
+//! as may be at work, it lets go of those that have nothing noted, so that never more than `max_children` are at work.
 //!
 //! **Invariant:** an order that was given is taken, or the giving fails, or (on a kept connection) it is declined and
 //! nothing of it has happened: a monitor that gives up waiting lets nothing more in first, and looks once more.
@@ -45,36 +45,25 @@ const MOST: u32 = 500;
 pub(super) struct Post {
     /// Where orders come from.
     line: OwnedFd,
-    /// Where all monitors say that they are free, or that they keep a connection.
+    /// Where all monitors say that they are free.
     voice: OwnedFd,
     left: Cell<u32>,
-    /// Whether the executor knows that a connection is kept.
-    told: Cell<bool>,
 }
 
-/// What a monitor says to its executor: its number when it is free, and the negative of it when it keeps a connection. With
-/// the lock of its job comes its number.
+/// What a monitor says to its executor when it is free, and with the lock of its job: its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Word {
-    Free(process::Pid),
-    Keeps(process::Pid),
-}
+pub(super) struct Free(pub(super) process::Pid);
 
-impl Word {
+impl Free {
     /// Its size, in bytes.
     pub(super) const SIZE: usize = size_of::<i32>();
 
     pub(super) const fn parse(bytes: [u8; Self::SIZE]) -> Self {
-        let number = i32::from_ne_bytes(bytes);
-        let pid = process::Pid::from_raw(number.saturating_abs());
-        if number < 0 { Self::Keeps(pid) } else { Self::Free(pid) }
+        Self(process::Pid::from_raw(i32::from_ne_bytes(bytes)))
     }
 
     const fn bytes(self) -> [u8; Self::SIZE] {
-        match self {
-            Self::Free(pid) => pid.as_raw().to_ne_bytes(),
-            Self::Keeps(pid) => pid.as_raw().saturating_neg().to_ne_bytes(),
-        }
+        self.0.as_raw().to_ne_bytes()
     }
 }
 
@@ -98,7 +87,7 @@ enum Heard {
 impl Post {
     /// At the line of one monitor and the voice of all.
     pub(super) const fn new(line: OwnedFd, voice: OwnedFd) -> Self {
-        Self { line, voice, left: Cell::new(MOST), told: Cell::new(false) }
+        Self { line, voice, left: Cell::new(MOST) }
     }
 
     /// Whether there may be another order.
@@ -130,23 +119,14 @@ impl Post {
         self.given(signals, household).map(Next::Given)
     }
 
-    fn say(&self, word: impl FnOnce(process::Pid) -> Word) -> std::io::Result<()> {
-        fdpass::send_now(&self.voice, &word(process::own_id()).bytes()).map(drop)
-    }
-
     /// Hands over another descriptor of a job's lock, to be held should this monitor be killed. One that does not arrive is
     /// missing only then.
     pub(super) fn hand_over(&self, lock: &OwnedFd) {
-        let word = Word::Free(process::own_id()).bytes();
-        drop(fdpass::send_at_once(&self.voice, &word, &[lock.as_fd()]));
+        drop(fdpass::send_at_once(&self.voice, &Free(process::own_id()).bytes(), &[lock.as_fd()]));
     }
 
     /// Waits for an order on a kept connection.
     fn hear(&self, connection: &OwnedFd, signals: &Signals, household: &Household) -> Heard {
-        // One that does not hear of it would take this monitor for one at work as long as it waits, and no longer.
-        if !self.told.get() {
-            self.told.set(self.say(Word::Keeps).is_ok());
-        }
         let Some(until) = Instant::now().checked_add(IDLE) else { return Heard::Nothing };
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -157,7 +137,7 @@ impl Post {
                 return Heard::Nothing;
             };
             if changed {
-                household.drop_spare();
+                household.drop_all();
             }
             if order.readable {
                 // One that has closed may have given an order before.
@@ -175,15 +155,14 @@ impl Post {
     fn given(&self, signals: &Signals, household: &Household) -> Option<OwnedFd> {
         self.left.set(self.left.get().checked_sub(1)?);
         // If nobody reads it, as many are free as will ever be wanted; or the executor is gone.
-        self.say(Word::Free).ok()?;
-        self.told.set(false);
+        fdpass::send_now(&self.voice, &Free(process::own_id()).bytes()).ok()?;
         let until = Instant::now().checked_add(IDLE)?;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let sources = [Some(self.line.as_fd()), Some(signals.as_fd())];
             let ([order, other], changed) = poll::readable_or_changed(sources, household.changes(), Some(left)).ok()?;
             if changed {
-                household.drop_spare();
+                household.drop_all();
             }
             if order.readable {
                 break;
@@ -203,20 +182,5 @@ pub(super) fn part(connection: &OwnedFd) {
     if fdpass::close_ear(connection).is_ok() && fdpass::has_word(connection).unwrap_or(false) {
         // A front-end that is gone has nobody to give the order to again.
         drop(report::send_now(connection, &Report::Declined));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sys::process::Pid;
-
-    #[test]
-    fn a_word_is_read_as_it_was_said() {
-        let pid = Pid::from_raw(4_194_304);
-        for word in [Word::Free(pid), Word::Keeps(pid)] {
-            assert_eq!(Word::parse(word.bytes()), word);
-        }
-        assert_eq!(Word::parse(i32::MIN.to_ne_bytes()), Word::Keeps(Pid::from_raw(i32::MAX)));
     }
 }

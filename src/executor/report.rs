@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use crate::sys::{fdpass, poll};
-use crate::wire::control::{self, Reloaded};
+use crate::wire::control::{self, Contents, Reloaded};
 use crate::wire::frame;
 use crate::wire::limits;
 use crate::wire::order::Report;
@@ -44,6 +44,15 @@ pub(super) fn send_now(connection: &OwnedFd, report: &Report) -> io::Result<()> 
 pub(super) fn answer_now(connection: &OwnedFd, answer: &Reloaded) -> io::Result<()> {
     let bytes = frame::encode(answer, control::LIMIT).map_err(io::Error::other)?;
     write_all(connection, &bytes, Duration::ZERO)
+}
+
+/// Says what is known of scripts' files.
+///
+/// # Errors
+/// As [`send`], or there are too many of them.
+pub(super) fn tell_contents(connection: &OwnedFd, contents: &Contents) -> io::Result<()> {
+    let bytes = frame::encode(contents, Contents::LIMIT).map_err(io::Error::other)?;
+    write_all(connection, &bytes, PATIENCE)
 }
 
 /// Sends bytes to a socket that may be slow, but not for ever.

@@ -2,16 +2,17 @@
 
 use std::path::Path;
 
-use super::decide::decide;
+use super::decide::Plan;
 use super::host::OnDisk;
+use super::offer::Offer;
+use super::outlook::{decided, refused_here};
 use super::policy::{Policy, Rights, judge};
 use crate::conf::agent::{Profile, Settings};
 use crate::conf::scripts::Allowlist;
 use crate::conf::{self, Root, Source};
-use crate::sys::file;
+use crate::sys::{file, user};
 use crate::wire::causes;
-use crate::wire::name::{RequestId, ScriptName};
-use crate::wire::order::{Mode, Order};
+use crate::wire::name::ScriptName;
 use crate::wire::refusal::Refusal;
 
 /// Largest configuration file that is read, in bytes: more than the parser takes, so that the parser says so.
@@ -22,18 +23,21 @@ const LIMIT: usize = 2 * 1024 * 1024;
 ///
 /// It asks the very decision that a run asks, with what the service asks of every profile before. Unlike the service it reads
 /// files that are not root's alone, so that a configuration can be tried before it is put in place, and a profile that is not
-/// defined is an answer and no fault.
+/// defined is an answer and no fault. Asked by root, it is `DENY not-confined` too where this host refuses every run under the
+/// profile.
 ///
 /// # Errors
 /// Every fault of either file with its place, for people; a profile that may write where the agent's own files are, or that
 /// has the agent's account, is one.
 pub fn resolve(config: &Path, allowlist: &Path, root: &Root, name: &str) -> Result<(String, Option<String>), String> {
+    // What else stands beside them is judged by its place on the host.
+    let [config, allowlist] = [config, allowlist].map(|path| std::path::absolute(path).unwrap_or_else(|_| path.into()));
     let read = |path: &Path| match file::read_bounded(path, LIMIT) {
         Ok(bytes) => Ok(Source::new(path, bytes)),
         Err(error) => Err(causes::on_one_line(&error)),
     };
-    let (agent, scripts) = (read(config)?, read(allowlist)?);
-    let path = allowlist;
+    let (agent, scripts) = (read(&config)?, read(&allowlist)?);
+    let path = allowlist.as_path();
     let (settings, _) = Settings::parse(&agent, root).map_err(|errors| errors.to_string())?;
     let (allowlist, _) = Allowlist::parse(&scripts).map_err(|errors| errors.to_string())?;
     settings.profile_errors().map_err(|errors| errors.to_string())?;
@@ -42,20 +46,26 @@ pub fn resolve(config: &Path, allowlist: &Path, root: &Root, name: &str) -> Resu
     let Ok(name) = ScriptName::parse(name) else { return Ok(not_listed()) };
     let Some(entry) = allowlist.get(&name) else { return Ok(not_listed()) };
     judge(&settings, &allowlist, None)?;
-    let mut policy = match conf::agent::load(&agent, &scripts, root) {
+    let policy = match conf::agent::load(&agent, &scripts, root) {
         Ok(loaded) => Policy::judged(&loaded, path, Rights::Root { front_end: None, socket: None })?,
         // What is wrong with both together is that some script's profile is not defined.
         Err(_) => Policy::of(&settings, &allowlist),
     };
     // No arguments are given here, so none are counted.
-    policy.scripts.values_mut().for_each(|script| script.pins.args = None);
-    let order = Order::new(name, vec![], RequestId::from_random([0; 8]), Mode::Attached);
-    let decided = order.and_then(|order| decide(&order, &policy, &OnDisk));
-    match (decided, settings.profiles.get(entry.profile())) {
+    let policy = policy.whatever_the_arguments();
+    match (decided(name, &policy, &OnDisk), settings.profiles.get(entry.profile())) {
         (Err(refusal), _) => Ok(denied(&refusal)),
         (Ok(_), None) => Ok(("DENY undefined-profile".to_owned(), None)),
-        (Ok(_), Some(profile)) => Ok((line(entry.path(), profile), None)),
+        (Ok(plan), Some(profile)) => Ok(refused(&plan, profile).unwrap_or_else(|| (line(entry.path(), profile), None))),
     }
+}
+
+/// Where this host refuses every run under the profile, which the decision leaves to the run.
+fn refused(plan: &Plan, profile: &Profile) -> Option<(String, Option<String>)> {
+    // Another user has not the means of an executor, and cannot say what it has.
+    let why = user::is_root().then(|| refused_here(plan, &Offer::look(None)))??;
+    let reason = format!("profile '{}': every run is refused on this host: {why}", profile.name);
+    Some(("DENY not-confined".to_owned(), Some(reason)))
 }
 
 /// A refusal's code in the words that the original had for it.
@@ -108,6 +118,17 @@ mod tests {
         assert_eq!(line("c"), "DENY undefined-profile");
         assert_eq!(line("d"), "DENY not-in-script-dirs");
         assert_eq!((line("nope"), line("../x")), ("DENY not-allowlisted".into(), "DENY not-allowlisted".into()));
+    }
+
+    #[test]
+    fn what_is_no_file_is_denied_with_the_reason() {
+        let agent = AGENT.replace("script_dirs = /bin:/usr/bin\n", "");
+        let dir = tempfile::tempdir().unwrap();
+        let (config, allowlist) = (dir.path().join("agent.conf"), dir.path().join("scripts.conf"));
+        write_atomic(&config, agent.as_bytes(), Access::public()).unwrap();
+        write_atomic(&allowlist, b"a = /etc\n", Access::public()).unwrap();
+        let (line, reason) = resolve(&config, &allowlist, &Root::new(None), "a").unwrap();
+        assert_eq!((line.as_str(), reason.as_deref()), ("DENY not-trusted", Some("cannot open /etc: is a directory")));
     }
 
     #[test]

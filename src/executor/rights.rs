@@ -11,7 +11,7 @@ use super::workshop;
 use crate::sys::landlock::{self, Access, Ruleset};
 use crate::sys::process::{self, Fault};
 use crate::sys::seccomp::Filter;
-use crate::sys::{capability, descriptors, mount, user};
+use crate::sys::{capability, descriptors, inherited, mount, user};
 
 /// Does it, for this process and all that it will start.
 pub(super) fn give_up(
@@ -24,6 +24,8 @@ pub(super) fn give_up(
     if let Some(processes) = means.processes_of_user {
         user::limit_processes(processes).map_err(Fault::confining("processes_max"))?;
     }
+    // What was taken of them for this process's own start was taken before (`process::end_unless_program_within`).
+    inherited::leave_half_of_the_signals().map_err(Fault::confining("process-namespace"))?;
     let rules = rules(confinement, program)?;
     user::set_groups(&person.groups).map_err(Fault::confining("groups"))?;
     capability::make_root_ordinary().map_err(Fault::confining("secure-bits"))?;
@@ -68,6 +70,9 @@ fn prove(confinement: &Confinement) -> Result<(), Fault> {
 
 /// The Landlock rules: hard ones for `readable`; for `writable`, a second guard behind the read-only mounts, where the
 /// kernel has it.
+///
+/// **Invariant:** nothing can be executed but what `readable` names and the script's own file: where the script may write,
+/// it may read, and what it has put there is no program to it.
 fn rules(confinement: &Confinement, program: &Path) -> Result<Option<Ruleset>, Fault> {
     let (readable, writable) = (confinement.profile().readable.as_deref(), confinement.writable());
     let version = offer::landlock(confinement, landlock::version());
@@ -96,10 +101,10 @@ fn rules(confinement: &Confinement, program: &Path) -> Result<Option<Ruleset>, F
             rules.allow(opened, read).map_err(Fault::confining("readable"))?;
         }
     }
-    let all = read.and(Access::WRITE);
+    let own = Access::READ.and(Access::WRITE);
     if let Some(writable) = writable {
         for path in writable.iter().map(std::path::PathBuf::as_path).chain(kind::PRIVATE.map(Path::new)) {
-            match allow("writable", path, all) {
+            match allow("writable", path, own) {
                 // A host without one of the private places has none here either; the others were attached before.
                 Err(fault) if !fault.is_not_found() => return Err(fault),
                 _ => {}
@@ -107,7 +112,7 @@ fn rules(confinement: &Confinement, program: &Path) -> Result<Option<Ruleset>, F
         }
     } else {
         for name in workshop::DEVICES {
-            allow("readable", &Path::new("/dev").join(name.0), read)?;
+            allow("readable", &Path::new("/dev").join(name.0), Access::READ)?;
         }
     }
     Ok(Some(rules))

@@ -11,7 +11,7 @@ use super::household::Household;
 use super::printed::Printed;
 use super::report;
 use super::watch::{Action, Watch};
-use crate::sys::process::{self, End, Failure, Pid, Reaped, Signal, Signals, Spawned};
+use crate::sys::process::{self, End, Failure, Pid, Rest, Signal, Signals, Spawned};
 use crate::sys::{fdpass, poll, user};
 use crate::wire::frame;
 use crate::wire::order::{Command, Mode, Order, Report};
@@ -34,6 +34,7 @@ pub(super) struct Supervision<'a> {
     end: Option<End>,
     /// Whether the namespace's init was asked to bury everyone, and has not answered.
     burying: bool,
+    others: Others,
     signals: &'a Signals,
     household: &'a Household,
     /// Until exec has succeeded or failed.
@@ -49,6 +50,15 @@ pub(super) struct Supervision<'a> {
     pub(super) cancel: Option<OwnedFd>,
     /// What a detached job prints into.
     pub(super) printed: Option<Printed>,
+}
+
+/// What is known of those who have ended besides the script's process.
+#[derive(Default)]
+struct Others {
+    /// One was started by nobody here: a sibling that the script's process has made.
+    strangers: bool,
+    /// There may be more than were taken note of.
+    behind: bool,
 }
 
 /// A script's end.
@@ -80,6 +90,7 @@ impl<'a> Supervision<'a> {
             space,
             end: None,
             burying: false,
+            others: Others::default(),
             signals,
             household,
             verdict,
@@ -102,6 +113,7 @@ impl<'a> Supervision<'a> {
             let wakes = [self.watch.wakes(), printed, self.untold, self.household.wakes()];
             let wakes = wakes.into_iter().flatten().min();
             let limit = wakes.map(|at| at.saturating_duration_since(Instant::now()));
+            let limit = if self.others.behind { Some(Duration::ZERO) } else { limit };
             let verdict = self.verdict.as_ref().map(AsFd::as_fd);
             let peer = self.listening.then(|| connection.as_fd());
             let fifo = self.cancel.as_ref().map(AsFd::as_fd);
@@ -114,7 +126,9 @@ impl<'a> Supervision<'a> {
                 poll::readable(sources, limit).unwrap_or_default().map(|ready| ready.readable);
             let ended = if verdict { self.learn_verdict(connection) } else { None };
             let ended = ended.or_else(|| if told { self.learn_of_burial(connection) } else { None });
-            if let Some(outcome) = ended.or_else(|| if child { self.reap(connection) } else { None }) {
+            if let Some(outcome) =
+                ended.or_else(|| if child || self.others.behind { self.reap(connection) } else { None })
+            {
                 let start = self.untold.map(|_| self.start());
                 return Ended { outcome, space: self.space, printed: self.printed, start };
             }
@@ -138,7 +152,7 @@ impl<'a> Supervision<'a> {
     /// Exec has succeeded, and is reported, or failed, and is the outcome.
     fn learn_verdict(&mut self, connection: &OwnedFd) -> Option<Outcome> {
         let failure = match Failure::read(self.verdict.take()?) {
-            Ok(None) if self.space.as_ref().is_some_and(Space::was_late) => {
+            Ok(None) if self.was_late() => {
                 return Some(not_started("exec", &io::ErrorKind::TimedOut.into()));
             }
             Ok(None) => {
@@ -158,6 +172,11 @@ impl<'a> Supervision<'a> {
         Some(Outcome::NotStarted { step, reason: explain(&failure, self.plan) })
     }
 
+    /// Whether the script's process had no time left to become its program.
+    fn was_late(&self) -> bool {
+        self.space.as_ref().map_or_else(|| self.household.is_spoilt(), Space::was_late)
+    }
+
     const fn start(&self) -> Report {
         Report::Started { pid: self.leader.as_raw() }
     }
@@ -175,27 +194,27 @@ impl<'a> Supervision<'a> {
         if told { self.conclude(connection) } else { None }
     }
 
-    /// Takes note of everyone who has ended.
+    /// Takes note of those who have ended, as many as leave time for the clock and the front-end.
     fn reap(&mut self, connection: &OwnedFd) -> Option<Outcome> {
         // Another one is another reason to come here.
         drop(self.signals.next());
-        loop {
-            match process::reap() {
-                Ok(Reaped::Child(pid, end)) if pid == self.leader => {
-                    self.end = Some(end);
-                    if self.space.is_none() && self.watch.why().is_none() {
-                        return self.conclude(connection);
-                    }
-                }
-                Ok(Reaped::Child(pid, _)) => {
-                    if !self.space.as_mut().is_some_and(|space| space.is_deserted_by(pid)) {
-                        self.household.one_less(pid);
-                    }
-                }
-                Ok(Reaped::Nobody) if self.space.is_none() => return self.watch.why().cloned(),
-                Ok(Reaped::Running | Reaped::Nobody) => return self.look_at_space(connection),
-                Err(_) => return None,
+        let Self { leader, end, space, household, others, .. } = self;
+        let rest = process::reap_some(|pid, how| {
+            // Once it is buried, its number may be another's.
+            if pid == *leader && end.is_none() {
+                *end = Some(how);
+            } else if !space.as_mut().is_some_and(|space| space.is_deserted_by(pid)) && !household.one_less(pid) {
+                others.strangers = true;
             }
+        });
+        self.others.behind = matches!(rest, Ok(Rest::More));
+        if self.space.is_none() && self.end.is_some() && self.watch.why().is_none() {
+            return self.conclude(connection);
+        }
+        match rest {
+            Ok(Rest::Nobody) if self.space.is_none() => self.watch.why().cloned(),
+            Ok(_) => self.look_at_space(connection),
+            Err(_) => None,
         }
     }
 
@@ -212,8 +231,8 @@ impl<'a> Supervision<'a> {
         if space.is_deserted() {
             return self.conclude(connection);
         }
-        if self.household.has_strangers(space.init().pid) {
-            // Init cannot wait for them; its own end is theirs too.
+        if self.others.strangers || self.household.has_strangers(space.init().pid) {
+            // Init cannot wait for them, and they may make more of themselves meanwhile; its own end is theirs too.
             space.kill();
             return None;
         }

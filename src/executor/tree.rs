@@ -2,35 +2,39 @@
 //!
 //! # The order of steps
 //!
-//! What is the same for every run of a kind (`kind`) is made by the first process of the run's namespace ([`prepare`]), in
-//! its own mount namespace, which is private by then, and often before there is an order:
+//! What is the same for every run of a kind (`kind`) and fence (`fence`) is made once for several runs ([`share`]), in a
+//! namespace of mounts in which no run ever is, by the first process of a run's namespace, which leaves it afterwards:
 //!
-//! 1. for a run without `writable`, a copy of the host's `/dev` is taken, while nothing is covered;
-//! 2. a file system in memory is made ready (`workshop`): `/dev`, `/tmp` and `/run` for a run with `writable`, and something
-//!    empty, closed and read-only to hide things behind; it is attached nowhere as a whole;
-//!    the directories and links that lead to the agent's own places are made unmovable (`fence`);
+//! 1. for runs without `writable`, a copy of the host's `/dev` is taken, while nothing is covered;
+//! 2. a file system in memory is made ready (`workshop`) with something empty, closed and read-only to hide things behind; it
+//!    is attached nowhere that anybody could reach. The directories and links that lead to the agent's own places are made
+//!    unmovable (`fence`);
 //! 3. the whole tree gets its properties in one call: no device nodes, no set-user-ID programs (unless the profile says
-//!    `no_new_privileges = no`), and for a run with `writable`, read-only;
-//! 4. the private places are attached, `/dev/pts` and `/proc` are mounted new (`/proc` read-only); the agent's own places are
-//!    hidden;
-//! 5. the whole of it is copied once more, so that the kernel locks each mount to its place ([`lock`]).
+//!    `no_new_privileges = no`), and for runs with `writable`, read-only;
+//! 4. `/proc` and the places that will be private are covered, and the agent's own places hidden.
+//!
+//! For each run ([`prepare`]), by the first process of its namespace and often before there is an order:
+//!
+//! 5. all of that is copied, and the kernel locks each mount of the copy to its place (`sys::locks`). What is mounted over it
+//!    from now on is not locked, and covers nothing but what is closed;
+//! 6. private `/dev`, `/tmp` and `/run` for a run with `writable`, `/dev/pts` and a new `/proc`, which is read-only.
 //!
 //! What the order and its profile say is done by the script's process. Still in the host's mount namespace ([`take`]):
 //!
-//! 6. copies are taken, each with its properties and private: of each writable path, which must exist and in which no
+//! 7. copies are taken, each with its properties and private: of each writable path, which must exist and in which no
 //!    component may be a symbolic link; of what else has to stay (see below). They are of the moment of the order, however
 //!    long ago the rest was made.
 //!
 //! Then, in the run's ([`complete`]):
 //!
-//! 7. the private places are seen to be private still: the host may have renamed what they lie over, and they went with it. The
+//! 8. the private places are seen to be private still: the host may have renamed what they lie over, and they went with it. The
 //!    copies go to their places, and what is not to be written in them is kept (`own`); for a run without `writable`, the
 //!    control groups become read-only;
-//! 8. each of the agent's own places is seen to be hidden still, and one that came since is hidden: last, so that nothing lies
-//!    over them. What was kept or hidden now is locked as well;
-//! 9. the properties are read back.
+//! 9. each of the agent's own places is seen to be hidden still, and one that came since is hidden: last, so that nothing lies
+//!    over them. If anything was kept or hidden now, or if the script may mount, all is locked once more;
+//! 10. the properties are read back.
 //!
-//! **Invariant:** a tree that was prepared is used only while the host's table of mounts is the one that it was made from
+//! **Invariant:** what was made before the order is used only while the host's table of mounts is the one that it was made from
 //! (`household`), and while the host has the same directories below its private places. Files that were made meanwhile show in
 //! it: its mounts are the host's file systems themselves.
 //!
@@ -68,32 +72,69 @@ use super::confinement::Confinement;
 use super::fence::{self, Fence};
 use super::kind::{Kind, PRIVATE, Piece};
 use super::offer::USER_NAMESPACES;
-use super::workshop::{self, Blinds, Made};
+use super::workshop::{self, Blinds, Shared};
 use crate::sys::file::Identity;
-use crate::sys::locks::{self, Locked};
-use crate::sys::mount::{self, Attributes, Fresh};
-use crate::sys::process::{self, Fault};
+use crate::sys::locks::{Locked, Model};
+use crate::sys::mount::{self, Attributes, Tree};
+use crate::sys::process::Fault;
+use crate::sys::spaces::Listing;
+
+/// Where the processes of a run show.
+const PROCESSES: &str = workshop::WORKSHOP;
 
 /// What nothing can be done with.
 const CLOSED: Attributes =
     Attributes::READ_ONLY.and(Attributes::NO_SUID).and(Attributes::NO_DEVICES).and(Attributes::NO_EXEC);
 
-/// Steps 1 to 5; the tree, and what to hide things behind.
-pub(super) fn prepare(kind: Kind, fence: &Fence) -> Result<(Locked, Blinds), Fault> {
-    process::set_umask(0);
+/// Steps 1 to 4: what all runs of a kind share. `ahead` is when nobody waits for it.
+///
+/// **Invariant:** called in a namespace of mounts of its own, of which this becomes all that there is.
+pub(super) fn share(kind: Kind, fence: &Fence, (ahead, listing): (bool, &Listing)) -> Result<Model, Fault> {
+    let private = Fault::confining("private-places");
+    if ahead {
+        mount::take_off(Path::new(PROCESSES)).map_err(&private)?;
+    }
     let devices = if kind.writable { None } else { Some(copy(Path::new("/dev"), kind.lasting(), "private-places")?) };
-    let Made { private, blinds, workshop } = workshop::make(kind).map_err(Fault::confining("private-places"))?;
+    let Shared { blinds, workshop, lent } = workshop::share(kind).map_err(&private)?;
     fence.put_up(&blinds)?;
     mount::restrict(Path::new("/"), kind.whole()).map_err(Fault::confining("read-only"))?;
-    private.into_iter().chain(devices).try_for_each(|piece| attach(piece, "private-places"))?;
-    mount::fresh(Fresh::Processes, Path::new("/proc"), CLOSED).map_err(Fault::confining("proc"))?;
+    devices.into_iter().chain(lent).try_for_each(|piece| attach(&piece, "private-places"))?;
+    for (place, _) in kind.private_places() {
+        cover(Path::new(place), &blinds, ahead)?;
+    }
     fence.hidden().iter().try_for_each(|place| hide(place, &blinds).map(drop))?;
-    let tree = lock(&workshop)?;
-    let blinds = Blinds::in_workshop(&tree.directory).map_err(Fault::confining("locked"))?;
+    cover(Path::new(PROCESSES), &blinds, false)?;
+    Model::here(workshop, listing).map_err(locking)
+}
+
+/// Steps 5 and 6: the tree of one run, in which this process is then, and what to hide things behind.
+pub(super) fn prepare(kind: Kind, model: &Model, listing: &Listing) -> Result<(Locked, Blinds), Fault> {
+    let processes = Tree::of_processes(CLOSED).map_err(Fault::confining("proc"))?;
+    let tree = model.copy(listing, Path::new(PROCESSES)).map_err(locking)?;
+    tree.enter().map_err(locking)?;
+    let made = Blinds::in_workshop(tree.directory.try_clone().map_err(Fault::confining("private-places"))?)
+        .and_then(|mut blinds| Ok((workshop::make(kind, &mut blinds)?, blinds)));
+    let (private, blinds) = made.map_err(Fault::confining("private-places"))?;
+    private.into_iter().try_for_each(|piece| attach(&piece, "private-places"))?;
+    let place = mount::open_exactly(Path::new(PROCESSES)).map_err(Fault::confining("proc"))?;
+    processes.attach(place).map_err(Fault::confining("proc"))?;
     Ok((tree, blinds))
 }
 
-/// Step 6.
+/// Puts something closed over a directory that no run of the kind sees. What is mounted there is taken off where there is time
+/// for it, so that it need not be copied for each run.
+fn cover(place: &Path, blinds: &Blinds, ahead: bool) -> Result<(), Fault> {
+    let covered = || {
+        if ahead {
+            mount::take_off(place)?;
+        }
+        let (blind, _) = blinds.of_kind(true)?;
+        put(&Piece::of(blind, place.to_owned(), CLOSED)?)
+    };
+    covered().map_err(|error| Fault::confining("private-places")(error).about(place.display()))
+}
+
+/// Step 7.
 pub(super) fn take(confinement: &Confinement, program: &Path, kind: Kind) -> Result<Vec<Piece>, Fault> {
     let Some(writable) = confinement.writable() else { return Ok(Vec::new()) };
     let mut copies = writable_copies(writable, kind.basic())?;
@@ -101,7 +142,7 @@ pub(super) fn take(confinement: &Confinement, program: &Path, kind: Kind) -> Res
     Ok(copies)
 }
 
-/// Steps 7 to 9. `groups` is where control groups are mounted, if the run is in one.
+/// Steps 8 to 10. `groups` is where control groups are mounted, if the run is in one.
 pub(super) fn complete(
     confinement: &Confinement,
     copies: Vec<Piece>,
@@ -110,31 +151,35 @@ pub(super) fn complete(
 ) -> Result<(), Fault> {
     kind.private_places().try_for_each(|(place, _)| prove_private(Path::new(place), blinds))?;
     let open: Vec<PathBuf> = copies.iter().map(|copy| copy.place.clone()).collect();
-    copies.into_iter().try_for_each(|piece| attach(piece, "writable"))?;
+    copies.into_iter().try_for_each(|piece| attach(&piece, "writable"))?;
     if let Some(groups) = groups.filter(|_| !kind.writable) {
         mount::restrict(groups, Attributes::READ_ONLY).map_err(Fault::confining("control-group"))?;
     }
-    let mut covered = false;
+    // Who may mount could open what is closed by a property alone, such as `/proc`.
+    let mut loose = confinement.may_mount();
     // Everywhere else the tree is read-only, or nobody's but the run's.
     for file in confinement.kept().iter().filter(|file| open.iter().any(|place| file.starts_with(place))) {
         fence::keep(file).map_err(|error| Fault::confining("writable")(error).about(file.display()))?;
-        covered = true;
+        loose = true;
     }
     for place in confinement.hidden() {
-        covered |= hide(place, blinds)?;
+        loose |= hide(place, blinds)?;
     }
-    if covered {
-        let root = mount::open_exactly(Path::new("/")).map_err(Fault::confining("locked"))?;
-        lock(&root)?.enter().map_err(Fault::confining("locked"))?;
+    if loose {
+        lock_all().map_err(locking)?;
     }
     prove(Path::new("/"), kind.whole())?;
-    prove(Path::new("/proc"), CLOSED)
+    prove(Path::new(PROCESSES), CLOSED)
 }
 
-/// Steps 5 and 8. Without it a run that is over would leave to whoever has a directory of it the host's own tree, with nothing
-/// hidden.
-fn lock(directory: &OwnedFd) -> Result<Locked, Fault> {
-    locks::copy(directory, Path::new("/proc")).map_err(|error| Fault::confining("locked")(error).about(USER_NAMESPACES))
+/// Locks what was put over the tree of the run since.
+fn lock_all() -> io::Result<()> {
+    let (root, listing) = (mount::open_exactly(Path::new("/"))?, Listing::open()?);
+    Model::here(root, &listing)?.copy(&listing, Path::new(PROCESSES))?.enter()
+}
+
+fn locking(error: io::Error) -> Fault {
+    Fault::confining("locked")(error).about(USER_NAMESPACES)
 }
 
 /// The writable paths, parents before what lies below them.
@@ -177,20 +222,20 @@ fn copy(place: &Path, attributes: Attributes, step: &'static str) -> Result<Piec
     })
 }
 
+fn attach(piece: &Piece, step: &'static str) -> Result<(), Fault> {
+    put(piece).map_err(|error| Fault::confining(step)(error).about(piece.place.display()))
+}
+
 /// Puts a piece in its place, which in a private directory may have to be made first.
-fn attach(piece: Piece, step: &'static str) -> Result<(), Fault> {
-    let Piece { place, tree, directory } = piece;
-    let attached = || {
-        let at = match mount::open_exactly(&place) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make_place(&place, directory)?;
-                mount::open_exactly(&place)?
-            }
-            found => found?,
-        };
-        tree.attach(at)
+fn put(Piece { place, tree, directory }: &Piece) -> io::Result<()> {
+    let at = match mount::open_exactly(place) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_place(place, *directory)?;
+            mount::open_exactly(place)?
+        }
+        found => found?,
     };
-    attached().map_err(|error| Fault::confining(step)(error).about(place.display()))
+    tree.attach(at)
 }
 
 /// Only a private place can be written to by then.
@@ -216,7 +261,7 @@ fn hide(place: &Path, blinds: &Blinds) -> Result<bool, Fault> {
     if is_hidden() {
         return Ok(false);
     }
-    attach(Piece::of(blind, place.to_owned(), CLOSED).map_err(fault)?, "hidden")?;
+    attach(&Piece::of(blind, place.to_owned(), CLOSED).map_err(fault)?, "hidden")?;
     if is_hidden() {
         return Ok(true);
     }

@@ -72,15 +72,13 @@ impl<'a> View<'a> {
         self.confinement.writable().is_some() && Path::new("/dev").is_dir() && name.is_some_and(workshop::has)
     }
 
-    /// Whether the profile's rules let the script execute this file. Without `readable` there are none.
+    /// Whether the profile's rules let the script execute this file: not where it may only write. Without `readable` there are
+    /// none.
     pub(super) fn may_execute(self, file: &Path) -> bool {
         let Some(readable) = &self.confinement.profile().readable else { return true };
         let leads = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let writable = self.confinement.writable();
-        let private = writable.iter().flat_map(|_| PRIVATE).map(Path::new);
-        let trees = readable.iter().chain(writable.into_iter().flatten()).map(PathBuf::as_path).chain(private);
         let file = leads(file);
-        trees.chain([self.program]).any(|tree| file.starts_with(leads(tree)))
+        readable.iter().map(PathBuf::as_path).chain([self.program]).any(|tree| file.starts_with(leads(tree)))
     }
 }
 

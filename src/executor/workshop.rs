@@ -34,41 +34,47 @@ pub(super) fn has(name: &str) -> bool {
     devices.chain(rest).any(|other| other == name)
 }
 
-/// Where the file system is put together, before anything of it is attached. It stays there, under the new `/proc`: to
-/// unmount it would mean to wait for every processor of the host.
+/// Where file systems are put together, before anything of them is attached. They stay there, under the new `/proc`: to
+/// unmount them would mean to wait for every processor of the host.
 pub(super) const WORKSHOP: &str = "/proc";
 
 /// What a directory and a file are hidden behind.
 const NONE: &str = "none";
 const VOID: &str = "void";
+/// Where the host's own devices are lent from.
+const LENT: &str = "lent";
 
-/// Something closed of each kind.
+/// Something closed of each kind; and what the private places lie in, if there are any.
 #[derive(Debug)]
 pub(super) struct Blinds {
     directory: OwnedFd,
     file: OwnedFd,
+    beside: OwnedFd,
 }
 
 impl Blinds {
+    /// How many descriptors they are.
+    pub(super) const SIZE: usize = 3;
+
     /// To be sent to another process, which puts them together again with [`Blinds::received`].
-    pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
-        [self.directory.as_fd(), self.file.as_fd()]
+    pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; Self::SIZE] {
+        [&self.directory, &self.file, &self.beside].map(|each| each.as_fd())
     }
 
     /// What another process has sent.
-    pub(super) fn received([directory, file]: [OwnedFd; 2]) -> Self {
-        Self { directory, file }
+    pub(super) fn received([directory, file, beside]: [OwnedFd; Self::SIZE]) -> Self {
+        Self { directory, file, beside }
     }
 
     /// Those in an opened workshop.
-    pub(super) fn in_workshop(workshop: &OwnedFd) -> io::Result<Self> {
-        let open = |name: &str| mount::open_within(workshop, Path::new(name));
-        Ok(Self { directory: open(NONE)?, file: open(VOID)? })
+    pub(super) fn in_workshop(workshop: OwnedFd) -> io::Result<Self> {
+        let open = |name: &str| mount::open_within(&workshop, Path::new(name));
+        Ok(Self { directory: open(NONE)?, file: open(VOID)?, beside: workshop })
     }
 
-    /// Whether what shows at `place` comes from this workshop.
+    /// Whether what shows at `place` comes from the workshop of the private places.
     pub(super) fn are_beside(&self, place: &Path) -> io::Result<bool> {
-        Ok(Identity::of(place)?.is_beside(&Identity::of_opened(&self.directory)?))
+        Ok(Identity::of(place)?.is_beside(&Identity::of_opened(&self.beside)?))
     }
 
     /// The one to hide a directory or a file behind, and what it is.
@@ -78,43 +84,74 @@ impl Blinds {
     }
 }
 
-/// What comes out of the workshop.
-pub(super) struct Made {
-    pub(super) private: Vec<Piece>,
+/// What comes out of the workshop that all runs of a kind share.
+pub(super) struct Shared {
     pub(super) blinds: Blinds,
     pub(super) workshop: OwnedFd,
+    /// The host's own devices, for their places.
+    pub(super) lent: Vec<Piece>,
 }
 
-/// Makes it, while nothing is covered yet.
-pub(super) fn make(kind: Kind) -> io::Result<Made> {
+/// Makes what all runs of a kind share, while nothing is covered yet.
+pub(super) fn share(kind: Kind) -> io::Result<Shared> {
+    let place = Path::new(WORKSHOP);
+    mount::fresh(Fresh::Memory, place, Attributes::NO_SUID)?;
+    make_directory(&place.join(NONE), 0)?;
+    File::create_new(place.join(VOID))?.set_permissions(Permissions::from_mode(0o0))?;
+    let workshop = mount::open_exactly(place)?;
+    let blinds = Blinds::in_workshop(workshop.try_clone()?)?;
+    let lent = if kind.has_private("/dev") { lend(&place.join(LENT))? } else { Vec::new() };
+    Ok(Shared { blinds, workshop, lent })
+}
+
+/// Without `CAP_MKNOD`, as in some containers, a run has the host's own devices.
+fn lend(place: &Path) -> io::Result<Vec<Piece>> {
+    make_directory(place, 0o755)?;
+    let lend = |(name, major, minor): (&str, u64, u64)| {
+        let place = place.join(name);
+        match make_device(&place, major, minor, 0o666) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                File::create_new(&place)?;
+                Piece::of(mount::open(&Path::new("/dev").join(name))?, place, Attributes::NONE).map(Some)
+            }
+            made => made.map(|()| None),
+        }
+    };
+    DEVICES.into_iter().filter_map(|device| lend(device).transpose()).collect()
+}
+
+/// Makes the private places of one run, and sees to it that they are known by what they lie in.
+///
+/// **Invariant:** called in the run's own namespace of mounts.
+pub(super) fn make(kind: Kind, blinds: &mut Blinds) -> io::Result<Vec<Piece>> {
+    if kind.private_places().next().is_none() {
+        return Ok(Vec::new());
+    }
     let workshop = Path::new(WORKSHOP);
     mount::fresh(Fresh::Memory, workshop, Attributes::NO_SUID)?;
-    make_directory(&workshop.join(NONE), 0)?;
-    File::create_new(workshop.join(VOID))?.set_permissions(Permissions::from_mode(0o0))?;
-    let opened = mount::open_exactly(workshop)?;
-    let blinds = Blinds::in_workshop(&opened)?;
-    let private = kind.private_places().map(|(place, mode)| private_place(workshop, (place, mode), kind));
-    Ok(Made { private: private.collect::<io::Result<_>>()?, blinds, workshop: opened })
+    let shared = std::mem::replace(&mut blinds.beside, mount::open_exactly(workshop)?);
+    kind.private_places().map(|(place, mode)| private_place(&shared, (place, mode), kind)).collect()
 }
 
-fn private_place(workshop: &Path, (place, mode): (&str, u32), kind: Kind) -> io::Result<Piece> {
-    let here = workshop.join(place.trim_start_matches('/'));
+fn private_place(shared: &OwnedFd, (place, mode): (&str, u32), kind: Kind) -> io::Result<Piece> {
+    let here = Path::new(WORKSHOP).join(place.trim_start_matches('/'));
     make_directory(&here, mode)?;
     let is_dev = place == "/dev";
     if is_dev {
-        fill_dev(&here)?;
+        fill_dev(&here, shared)?;
     }
     let attributes = if is_dev { Attributes::NO_SUID } else { kind.basic() };
     Piece::of(mount::open_exactly(&here)?, PathBuf::from(place), attributes)
 }
 
-fn fill_dev(dev: &Path) -> io::Result<()> {
+fn fill_dev(dev: &Path, shared: &OwnedFd) -> io::Result<()> {
     for (name, major, minor) in DEVICES {
         let made = dev.join(name);
         match make_device(&made, major, minor, 0o666) {
-            // Without CAP_MKNOD, as in some containers: the host's own.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                lend(&Path::new("/dev").join(name), &made)?;
+                File::create_new(&made)?;
+                let lent = mount::open_within(shared, &Path::new(LENT).join(name))?;
+                Tree::copy(lent)?.attach(mount::open_exactly(&made)?)?;
             }
             result => result?,
         }
@@ -126,12 +163,6 @@ fn fill_dev(dev: &Path) -> io::Result<()> {
         make_directory(&dev.join(name), mode)?;
     }
     mount::fresh(Fresh::Terminals, &dev.join(TERMINALS), Attributes::NO_SUID.and(Attributes::NO_EXEC))
-}
-
-/// Lets a file of the host's show at `place`.
-fn lend(file: &Path, place: &Path) -> io::Result<()> {
-    File::create_new(place)?;
-    Tree::copy(mount::open(file)?)?.attach(mount::open_exactly(place)?)
 }
 
 fn make_directory(path: &Path, mode: u32) -> io::Result<()> {

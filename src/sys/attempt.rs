@@ -1,23 +1,36 @@
 //! Calls that only somebody makes who wants out of a confinement: for tests of what keeps them in.
 #![expect(unsafe_code, reason = "nobody else has a use for these calls, so that there is no safe binding")]
 
+use std::cell::UnsafeCell;
 use std::ffi::{CStr, CString};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{AT_FDCWD, OFlag, open};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitStatus, waitpid};
 
-use super::call::copy_tree;
+use super::call::{Opening, open as open_by};
 use super::process::{self, Fork, Signal};
 
 /// Names for [`refused`].
 pub(crate) const REFUSED: [&str; 7] =
     ["ptrace", "add_key", "keyctl", "bpf", "io_uring_setup", "userfaultfd", "unshare"];
+
+/// Names of those that leave the bounds of a run, and what each answers where it is refused.
+pub(crate) const BOUNDS: [(&str, &str); 6] = [
+    ("unshare", "EPERM"),
+    ("clone3", "ENOSYS"),
+    ("setns", "EPERM"),
+    ("pidfd_getfd", "EPERM"),
+    ("namespace-of-pidfd", "EPERM"),
+    ("lease", "EPERM"),
+];
 
 /// Further names, of calls that leave a file `set-id` in the working directory behind that has the bits of set-user-ID and
 /// set-group-ID. Those that do not make the file want it to be there.
@@ -63,7 +76,27 @@ pub(crate) fn refused(name: &str) -> io::Result<()> {
     let mut how = [0o101, 0, 0o6755, 0, 0, 0];
     let open_how = place(&mut how);
     let text = |text: &'static CStr| i64::try_from(text.as_ptr().expose_provenance()).unwrap();
+    let own = |name: &str| File::open(format!("/proc/self/ns/{name}"));
+    let kept;
     let (number, words) = match name {
+        // Without anything to tell it: `EINVAL`.
+        "clone3" => (libc::SYS_clone3, [0; 5]),
+        "setns" => {
+            kept = own("uts")?;
+            (libc::SYS_setns, [kept.as_raw_fd().into(), 0, 0, 0, 0])
+        }
+        "pidfd_getfd" | "namespace-of-pidfd" => {
+            let pid = i64::from(std::process::id());
+            // It ends with this process, which makes one such call.
+            let opened = ask(libc::SYS_pidfd_open, [pid, 0, 0, 0, 0])?;
+            // `PIDFD_GET_NET_NAMESPACE`, Linux 6.11.
+            let of_network = (libc::SYS_ioctl, [opened, 0xff04, 0, 0, 0]);
+            if name == "pidfd_getfd" { (libc::SYS_pidfd_getfd, [opened, 0, 0, 0, 0]) } else { of_network }
+        }
+        "lease" => {
+            kept = File::open("/proc/self/exe")?;
+            (libc::SYS_fcntl, [kept.as_raw_fd().into(), 1024, libc::F_RDLCK.into(), 0, 0])
+        }
         "add_key" => (libc::SYS_add_key, [text(c"user"), text(c"name"), text(c"x"), 1, KEYS]),
         // `KEYCTL_GET_KEYRING_ID`, which makes it.
         "keyctl" => (libc::SYS_keyctl, [0, KEYS, 1, 0, 0]),
@@ -88,11 +121,15 @@ pub(crate) fn refused(name: &str) -> io::Result<()> {
         "chmod" => (libc::SYS_chmod, [text(SET_ID_FILE), 0o6755, 0, 0, 0]),
         other => panic!("{other}"),
     };
-    let [first, second, third, fourth, fifth] = words;
-    // SAFETY: each text ends with NUL and is only read, and each pointer among the words is to a buffer that lives until the
-    // end of this function and is as large as the kernel is told or knows; a ring, which it writes to, is written by nobody
-    // else and never read. No other memory is touched.
-    answer(unsafe { libc::syscall(number, first, second, third, fourth, fifth) })
+    ask(number, words).map(drop)
+}
+
+fn ask(number: libc::c_long, [first, second, third, fourth, fifth]: [i64; 5]) -> io::Result<i64> {
+    // SAFETY: each text that `refused` passes ends with NUL and is only read, and each pointer among the words is to a buffer of
+    // its own that is as large as the kernel is told or knows; a ring, which it writes to, is written by nobody else and never
+    // read. No other memory is touched.
+    let made = unsafe { libc::syscall(number, first, second, third, fourth, fifth) };
+    answer(made).map(|()| made)
 }
 
 /// Puts a key of this name on the session keyring.
@@ -134,6 +171,74 @@ pub(crate) fn sibling() -> io::Result<()> {
         }
     }
     answer(made)
+}
+
+/// So many processes make others that end at once, for this long. They are this one's children, or with `CLONE_PARENT` among
+/// `how` its siblings, and so are those that they make; else what they make falls to whoever adopts them. Returns when
+/// everyone is at it, in each of them when it is over.
+///
+/// # Errors
+/// The call's own.
+pub(crate) fn flood(how: i32, makers: usize, length: Duration) -> io::Result<bool> {
+    let flags = i64::from(how | libc::SIGCHLD);
+    let (mut start, starter) = io::pipe()?;
+    for _ in 0..makers {
+        // SAFETY: as fork(2): without a stack or memory of its own to share, the child goes on in a copy of this one's, and
+        // does nothing but make the system calls below.
+        let made = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+        answer(made)?;
+        if made == 0 {
+            drop(starter);
+            start.read_exact(&mut [0]).ok();
+            let until = Instant::now() + length;
+            while Instant::now() < until {
+                make(how);
+            }
+            return Ok(true);
+        }
+    }
+    // Everyone is there, and finds nobody left to write.
+    drop(starter);
+    Ok(false)
+}
+
+/// Makes some children, or siblings, that end at once.
+fn make(how: i32) {
+    const SIZE: usize = 16 * 1024;
+    /// Neither child has the other's.
+    static STACKS: [Stack; 2] = [const { Stack(UnsafeCell::new([0; SIZE])) }; 2];
+    #[repr(align(16))]
+    struct Stack(UnsafeCell<[u8; SIZE]>);
+    // SAFETY: nobody but the kernel looks at them, and the children that it gives them to.
+    unsafe impl Sync for Stack {}
+    extern "C" fn nothing(_: *mut libc::c_void) -> i32 {
+        0
+    }
+    extern "C" fn hundred(_: *mut libc::c_void) -> i32 {
+        for _ in 0..100 {
+            start(1, nothing, 0);
+        }
+        0
+    }
+    fn start(stack: usize, what: extern "C" fn(*mut libc::c_void) -> i32, flags: i32) -> i32 {
+        // SAFETY: the stack is large enough for either function, and its end is aligned. Several children that do nothing have
+        // the same one at the same time: each writes the same to it. Of the others, each has ended before its maker goes on.
+        unsafe {
+            let top = STACKS[stack].0.get().cast::<u8>().add(SIZE).cast();
+            // Whatever is shared need not be copied.
+            let shared = libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND;
+            libc::clone(what, top, flags | shared | libc::SIGCHLD, std::ptr::null_mut())
+        }
+    }
+    if how & libc::CLONE_PARENT != 0 {
+        start(1, nothing, libc::CLONE_PARENT);
+        return;
+    }
+    // It leaves a hundred behind.
+    let child = start(0, hundred, libc::CLONE_VFORK);
+    if child > 0 {
+        let _ = waitpid(nix::unistd::Pid::from_raw(child), None);
+    }
 }
 
 /// Asks to be traced by its parent, and stops.
@@ -185,7 +290,8 @@ pub(crate) fn loosen(path: &Path) -> io::Result<()> {
 /// # Errors
 /// That of `open_tree(2)` or of `mount_setattr(2)`.
 pub(crate) fn loosen_a_copy(path: &Path) -> io::Result<OwnedFd> {
-    let copy = copy_tree(open(path, OFlag::O_PATH, Mode::empty())?.as_raw_fd(), true)?;
+    let opened = open(path, OFlag::O_PATH, Mode::empty())?;
+    let copy = open_by(Opening::CopyOfTree { from: opened.as_raw_fd(), below: true })?;
     clear_read_only(copy.as_raw_fd(), Path::new(""), libc::AT_RECURSIVE | libc::AT_EMPTY_PATH)?;
     Ok(copy)
 }

@@ -1,6 +1,7 @@
 //! System calls that take numbers alone, or an empty path, and for which there is no safe binding.
 #![expect(unsafe_code, reason = "these calls have no safe binding")]
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 
@@ -46,16 +47,28 @@ pub(super) enum Numbers {
     },
     /// keyctl(2) with `KEYCTL_JOIN_SESSION_KEYRING` and no name.
     JoinNewSessionKeyring,
-    /// setpriority(2) of this process.
-    Niceness(i32),
-    /// `sched_setscheduler(2)` of this process, to `SCHED_OTHER`.
-    UsualPolicy,
+    /// setpriority(2) of a process; 0 is this one.
+    Niceness {
+        /// Which.
+        process: i32,
+        /// From -20, which goes first, to 19.
+        value: i32,
+    },
+    /// `sched_setscheduler(2)` of a process, to a policy without priorities; 0 is this one.
+    Policy {
+        /// Which.
+        process: i32,
+        /// `SCHED_*`.
+        policy: i32,
+    },
     /// `ioprio_set(2)` of this process, to that which its niceness gives.
     NoIoPriority,
     /// `set_mempolicy(2)`, to the default.
     AnyMemory,
     /// personality(2), to `PER_LINUX` without flags.
     PlainPersonality,
+    /// `fsconfig(2)` with `FSCONFIG_CMD_CREATE`.
+    CreateFileSystem(i32),
     /// `move_mount(2)` from one descriptor to another.
     MoveMount {
         /// The tree.
@@ -65,9 +78,9 @@ pub(super) enum Numbers {
     },
 }
 
-/// The empty path, as a number.
-fn nowhere() -> i64 {
-    i64::try_from(c"".as_ptr().expose_provenance()).unwrap_or_default()
+/// A constant text, as a number.
+fn text(constant: &'static CStr) -> i64 {
+    i64::try_from(constant.as_ptr().expose_provenance()).unwrap_or_default()
 }
 
 /// `struct sched_param` with the priority 0, as a number.
@@ -78,6 +91,11 @@ fn nothing() -> i64 {
 
 /// Of `ioprio_set(2)`, which no library exports.
 const IOPRIO_WHO_PROCESS: i64 = 1;
+
+/// `FSOPEN_CLOEXEC` and `FSMOUNT_CLOEXEC` of `linux/mount.h`, which no library exports.
+const CLOSED_ON_EXEC: i64 = 1;
+/// `FSCONFIG_CMD_CREATE`, likewise.
+const FSCONFIG_CMD_CREATE: i64 = 6;
 
 /// Makes the call and gives back its number.
 ///
@@ -104,14 +122,19 @@ pub(super) fn call(call: Numbers) -> io::Result<i64> {
             (libc::SYS_madvise, [start, size, libc::MADV_DONTNEED.into(), 0, 0])
         }
         Numbers::JoinNewSessionKeyring => (libc::SYS_keyctl, [libc::KEYCTL_JOIN_SESSION_KEYRING.into(), 0, 0, 0, 0]),
-        Numbers::Niceness(value) => (libc::SYS_setpriority, [libc::PRIO_PROCESS.into(), 0, value.into(), 0, 0]),
-        Numbers::UsualPolicy => (libc::SYS_sched_setscheduler, [0, libc::SCHED_OTHER.into(), nothing(), 0, 0]),
+        Numbers::Niceness { process, value } => {
+            (libc::SYS_setpriority, [libc::PRIO_PROCESS.into(), process.into(), value.into(), 0, 0])
+        }
+        Numbers::Policy { process, policy } => {
+            (libc::SYS_sched_setscheduler, [process.into(), policy.into(), nothing(), 0, 0])
+        }
         Numbers::NoIoPriority => (libc::SYS_ioprio_set, [IOPRIO_WHO_PROCESS, 0, 0, 0, 0]),
         Numbers::AnyMemory => (libc::SYS_set_mempolicy, [libc::MPOL_DEFAULT.into(), 0, 0, 0, 0]),
         Numbers::PlainPersonality => (libc::SYS_personality, [0; 5]),
+        Numbers::CreateFileSystem(from) => (libc::SYS_fsconfig, [from.into(), FSCONFIG_CMD_CREATE, 0, 0, 0]),
         Numbers::MoveMount { from, to } => {
             let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
-            (libc::SYS_move_mount, [from.into(), nowhere(), to.into(), nowhere(), flags.into()])
+            (libc::SYS_move_mount, [from.into(), text(c""), to.into(), text(c""), flags.into()])
         }
     };
     let [first, second, third, fourth, fifth] = words;
@@ -122,19 +145,48 @@ pub(super) fn call(call: Numbers) -> io::Result<i64> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// A copy of the mount at an opened file or directory, and of those below where that is wanted (`open_tree(2)`).
+/// A call that opens something of the kind, closed on exec.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Opening {
+    /// `open_tree(2)`: a copy of the mount at an opened file or directory.
+    CopyOfTree {
+        /// What is opened.
+        from: i32,
+        /// With the mounts below.
+        below: bool,
+    },
+    /// `fsopen(2)` of `proc`.
+    NewProcesses,
+    /// `fsmount(2)`: a mount that is attached nowhere.
+    Mount {
+        /// What `fsopen(2)` gave, and was created.
+        from: i32,
+        /// `MOUNT_ATTR_*`.
+        attributes: u64,
+    },
+}
+
+/// Makes the call and gives back what it opened.
 ///
 /// # Errors
 /// As the call's page says.
-pub(super) fn copy_tree(from: i32, below: bool) -> io::Result<OwnedFd> {
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
-    let below = if below { libc::AT_RECURSIVE.cast_unsigned() } else { 0 };
-    let flags = flags | libc::AT_EMPTY_PATH.cast_unsigned() | below;
-    // SAFETY: the path is a constant that ends with NUL, and the kernel writes to none of our memory. What it returns is
-    // a descriptor that was made for us, with no other owner.
+pub(super) fn open(opening: Opening) -> io::Result<OwnedFd> {
+    let (number, [first, second, third]) = match opening {
+        Opening::CopyOfTree { from, below } => {
+            let below = if below { libc::AT_RECURSIVE.cast_unsigned() } else { 0 };
+            let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH.cast_unsigned() | below;
+            (libc::SYS_open_tree, [from.into(), text(c""), i64::from(flags)])
+        }
+        Opening::NewProcesses => (libc::SYS_fsopen, [text(c"proc"), CLOSED_ON_EXEC, 0]),
+        Opening::Mount { from, attributes } => {
+            (libc::SYS_fsmount, [from.into(), CLOSED_ON_EXEC, attributes.cast_signed()])
+        }
+    };
+    // SAFETY: a text is a constant that ends with NUL, and the kernel writes to none of our memory. What it returns is a
+    // descriptor that was made for us, with no other owner.
     unsafe {
-        let number = libc::syscall(libc::SYS_open_tree, from, c"".as_ptr(), flags);
-        let number = i32::try_from(number).ok().filter(|number| *number >= 0).ok_or_else(io::Error::last_os_error)?;
-        Ok(OwnedFd::from_raw_fd(number))
+        let opened = libc::syscall(number, first, second, third);
+        let opened = i32::try_from(opened).ok().filter(|opened| *opened >= 0).ok_or_else(io::Error::last_os_error)?;
+        Ok(OwnedFd::from_raw_fd(opened))
     }
 }

@@ -67,6 +67,15 @@ pub fn available() -> io::Result<Set> {
     Ok(permitted.numbers().filter(bounded).fold(Set::default(), Set::with))
 }
 
+/// Whether this process may use a capability now.
+///
+/// # Errors
+/// Not expected of the kernel.
+pub fn is_in_force(number: u8) -> io::Result<bool> {
+    let [effective, _, _] = sets()?;
+    Ok(effective.has(number))
+}
+
 /// As [`available`], of another process.
 ///
 /// # Errors

@@ -14,7 +14,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::signal::kill;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use nix::unistd::Pid;
 
 /// The leaf of the process that called [`settle`].
 const LEAF: &str = "ctrl-exec-executor";
@@ -83,7 +86,7 @@ pub struct Delegation {
 /// There is no version 2 hierarchy, or the group is not this program's to divide: others are in it.
 pub fn settle() -> io::Result<Controllers> {
     let here = Delegation::find()?;
-    let _ = here.sweep();
+    let _ = here.sweep(&|_| false);
     here.hand_down()
 }
 
@@ -189,13 +192,16 @@ impl Delegation {
         Ok(())
     }
 
-    /// Removes the groups of runs that are empty. A run's monitor removes its group, unless it was killed. Returns
-    /// whether none is left.
+    /// Removes the groups of runs whose monitor has ended: it removes its group itself, unless it was killed. That of one that
+    /// lives may be empty too, since its run is only about to move in. Returns whether none is left but those of monitors that
+    /// are `known`.
     #[must_use]
-    pub fn sweep(&self) -> bool {
+    pub fn sweep(&self, known: &dyn Fn(Pid) -> bool) -> bool {
         let Ok(entries) = fs::read_dir(&self.directory) else { return true };
-        let runs = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(RUN));
-        let left = runs.filter(|run| fs::remove_dir(run.path()).is_err());
+        let monitor = |name: &str| Some(Pid::from_raw(name.strip_prefix(RUN)?.parse().ok()?));
+        let runs = entries.flatten().filter_map(|entry| Some((monitor(entry.file_name().to_str()?)?, entry.path())));
+        let left =
+            runs.filter(|(monitor, run)| !known(*monitor) && (is_there(*monitor) || fs::remove_dir(run).is_err()));
         left.count() == 0
     }
 
@@ -288,6 +294,11 @@ impl Drop for Group {
     }
 }
 
+/// Whether there is a process of this number, one that nobody has waited for yet among them.
+fn is_there(pid: Pid) -> bool {
+    kill(pid, None) != Err(Errno::ESRCH)
+}
+
 /// The kernel takes such a file's new content as one write.
 fn put(path: &Path, text: &str) -> io::Result<()> {
     OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes())
@@ -329,6 +340,35 @@ pub(crate) mod tests {
             assert_eq!(found(own), (format!("slice/{LENT}"), true), "{own}");
         }
         assert!(!found("other/exec.service").1);
+    }
+
+    #[test]
+    fn groups_are_swept_whose_monitors_have_ended_and_no_others() {
+        let mount = tempfile::tempdir().unwrap();
+        let here = Delegation::below(mount.path().to_owned(), Path::new(""));
+        let group = |name: &str| mount.path().join(name);
+        // It lives, and its run has not moved in yet.
+        let own = Pid::this();
+        let (mine, other) = (format!("{RUN}{own}"), format!("{RUN}x"));
+        for name in [mine.as_str(), other.as_str(), LEAF] {
+            fs::create_dir(group(name)).unwrap();
+        }
+        assert!(!here.sweep(&|_| false) && here.sweep(&|pid| pid == own) && group(&mine).exists());
+        let text = process::tests::in_a_process("swept", || {
+            let Fork::Parent(ended) = process::fork().unwrap() else { process::end(0) };
+            let left = group(&format!("{RUN}{ended}"));
+            fs::create_dir(&left).unwrap();
+            let before = here.sweep(&|pid| pid == own);
+            while !matches!(process::reap().unwrap(), Reaped::Child(..)) {
+                std::thread::yield_now();
+            }
+            fs::create_dir(left.join("member")).unwrap();
+            let with_a_member = here.sweep(&|pid| pid == own);
+            fs::remove_dir(left.join("member")).unwrap();
+            format!("{before} {with_a_member} {} {}", here.sweep(&|pid| pid == own), left.exists())
+        });
+        assert_eq!(text, "false false true false");
+        assert!([&mine, &other].into_iter().all(|name| group(name).exists()) && group(LEAF).exists());
     }
 
     /// In the group of a service, beside the one that is lent to runs.

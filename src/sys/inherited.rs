@@ -76,8 +76,8 @@ const PRECEDENCE: [Resource; 2] = [Resource::RLIMIT_NICE, Resource::RLIMIT_RTPRI
 #[must_use]
 pub fn put_right() -> Vec<String> {
     let mut left = Left(Vec::new());
-    left.unless("scheduling policy", call(Numbers::UsualPolicy));
-    left.unless("niceness", call(Numbers::Niceness(0)));
+    left.unless("scheduling policy", call(Numbers::Policy { process: 0, policy: libc::SCHED_OTHER }));
+    left.unless("niceness", call(Numbers::Niceness { process: 0, value: 0 }));
     left.unless("i/o priority", call(Numbers::NoIoPriority));
     // Where there is one kind of memory, or a runtime keeps the call away, nobody has set it either.
     drop(call(Numbers::AnyMemory));
@@ -96,6 +96,18 @@ pub fn put_right() -> Vec<String> {
         let _ = setrlimit(resource, 0, 0);
     }
     left.0
+}
+
+/// Takes half of the signals that may wait for one user from this process, and from all that it will start. What takes one of
+/// root's and has not done this, such as a timer (`timer_create(2)`), gets it whatever those do who have.
+///
+/// # Errors
+/// Not expected of the kernel.
+pub fn leave_half_of_the_signals() -> io::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_SIGPENDING)?;
+    // Of no limit nothing is taken from anybody.
+    let half = if hard == RLIM_INFINITY { hard } else { hard / 2 };
+    Ok(setrlimit(Resource::RLIMIT_SIGPENDING, half, half)?)
 }
 
 /// What is not as it should be.
@@ -170,7 +182,7 @@ mod tests {
             setrlimit(Resource::RLIMIT_FSIZE, 1 << 20, 1 << 30).unwrap();
             setrlimit(Resource::RLIMIT_STACK, 1 << 20, RLIM_INFINITY).unwrap();
             prctl::set_timerslack(7).unwrap();
-            call(Numbers::Niceness(3)).unwrap();
+            call(Numbers::Niceness { process: 0, value: 3 }).unwrap();
             let told = put_right();
             let limits = [Resource::RLIMIT_FSIZE, Resource::RLIMIT_STACK].map(|limit| getrlimit(limit).unwrap().0);
             let slack = prctl::get_timerslack().unwrap();

@@ -22,6 +22,9 @@ pub enum BindError {
     /// Something else has its name.
     #[error("{} is there and is no socket", .0.display())]
     NoSocket(PathBuf),
+    /// Its directory is not to be found from everywhere.
+    #[error("the path '{}' of the socket is not absolute", .0.display())]
+    Relative(PathBuf),
     /// Others may put things into its directory.
     #[error("the socket's directory is not safe")]
     Directory(#[from] TrustError),
@@ -51,6 +54,9 @@ impl Bound {
     /// # Errors
     /// [`BindError`].
     pub fn new(path: &Path, owner: Uid, group: Gid) -> Result<Self, BindError> {
+        if !path.is_absolute() {
+            return Err(BindError::Relative(path.to_owned()));
+        }
         let directory = path.parent().unwrap_or(Path::new("/"));
         file::check_trusted_directory(directory)?;
         Self::placed(path, |fresh| {

@@ -5,57 +5,108 @@
 //! still has the mount that it lies on, and would from then on see there what had been covered. Mounts that are locked stay
 //! together for as long as anybody has one of them. The kernel locks those of a namespace that is copied for a less privileged
 //! user namespace (`user_namespaces(7)`), which is then the only thing that this user namespace is for: nobody ever is in it.
+//!
+//! Whoever has made a user namespace has every right in it, by the number of its account alone and without any capability. So
+//! it is made in the name of an account that there is not: a script of root's could otherwise mount and unmount in its run.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
 use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::stat::Mode;
-use nix::unistd::{chroot, fchdir};
+use nix::unistd::{Uid, chroot, fchdir, setresuid};
 
+use super::call::{Numbers, call};
 use super::process;
-use super::spaces;
+use super::spaces::{self, Listing};
+
+/// For setresuid(2).
+const UNCHANGED: Uid = Uid::from_raw(u32::MAX);
+
+/// A namespace of mounts that copies are made of. It lives while one of these descriptors is open.
+#[derive(Debug)]
+pub struct Model {
+    mounts: OwnedFd,
+    root: OwnedFd,
+    directory: OwnedFd,
+    /// The user namespace that its copies belong to.
+    users: OwnedFd,
+}
 
 /// A copy of a namespace of mounts.
 #[derive(Debug)]
 pub struct Locked {
     /// The namespace.
     pub mounts: OwnedFd,
-    /// What this process's root directory is there.
+    /// What the model's root directory is there.
     pub root: OwnedFd,
-    /// What another directory is there. A descriptor from before leads to a mount that is no part of the copy.
+    /// What the model's other directory is there. A descriptor from before leads to a mount that is no part of the copy.
     pub directory: OwnedFd,
 }
 
-/// Copies this process's namespace of mounts, as it sees it, into one in which each of them but the root's is locked to its
-/// place: that at `proof` was tried.
-///
-/// **Invariant:** as [`process::fork`], the caller has one thread.
-///
-/// # Errors
-/// The kernel has no user namespaces, or as many namespaces as it may have (`user.max_user_namespaces`, namespaces(7)); neither
-/// `CAP_SYS_ADMIN` nor `CAP_SYS_CHROOT`; no `/proc`; or what is at `proof` is not locked.
-pub fn copy(directory: &OwnedFd, proof: &Path) -> io::Result<Locked> {
-    let processes = spaces::directory("/proc")?;
-    process::aside(|| {
-        // A copy has the root and the working directory of whoever makes it, in their new places.
-        fchdir(directory)?;
-        match unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS) {
-            Err(Errno::EPERM) => unshare_in_chroot(&processes, directory)?,
-            made => made?,
-        }
-        let copy =
-            Locked { mounts: own(&processes)?, root: spaces::directory("/")?, directory: spaces::directory(".")? };
-        if is_locked(proof)? {
-            Ok(copy)
-        } else {
-            Err(io::Error::other("a mount of the copy is not locked to its place"))
-        }
-    })
+impl Model {
+    /// How many descriptors it consists of.
+    pub const SIZE: usize = 4;
+
+    /// This process's namespace, with its root directory and another one in it.
+    ///
+    /// **Invariant:** as [`process::fork`], the caller has one thread.
+    ///
+    /// # Errors
+    /// The kernel has no user namespaces, or as many as it may have (`user.max_user_namespaces`, namespaces(7)); or neither
+    /// `CAP_SYS_ADMIN` nor `CAP_SYS_CHROOT`.
+    pub fn here(directory: OwnedFd, listing: &Listing) -> io::Result<Self> {
+        let (mounts, root) = (listing.own("mnt")?, spaces::directory("/")?);
+        let users = process::aside(|| {
+            // Who has another root directory than that of the mounts makes no user namespace (`EPERM`), so it goes back there.
+            setns(&mounts, CloneFlags::CLONE_NEWNS)?;
+            call(Numbers::SetSecureBits(libc::SECBIT_NO_SETUID_FIXUP))?;
+            setresuid(UNCHANGED, listing.last_user()?, UNCHANGED)?;
+            unshare(CloneFlags::CLONE_NEWUSER)?;
+            listing.own("user")
+        })?;
+        Ok(Self { mounts, root, directory, users })
+    }
+
+    /// To be sent to another process, which puts them together again with [`Model::received`].
+    #[must_use]
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; Self::SIZE] {
+        [&self.mounts, &self.root, &self.directory, &self.users].map(|each| each.as_fd())
+    }
+
+    /// What another process has sent.
+    #[must_use]
+    pub fn received([mounts, root, directory, users]: [OwnedFd; Self::SIZE]) -> Self {
+        Self { mounts, root, directory, users }
+    }
+
+    /// Copies it into a namespace in which each of its mounts but the root's is locked to its place: that at `proof` was tried.
+    ///
+    /// **Invariant:** as [`process::fork`], the caller has one thread.
+    ///
+    /// # Errors
+    /// There are as many namespaces as there may be (namespaces(7)); neither `CAP_SYS_ADMIN` nor `CAP_SYS_CHROOT`; or what is at
+    /// `proof` is not locked.
+    pub fn copy(&self, listing: &Listing, proof: &Path) -> io::Result<Locked> {
+        process::aside(|| {
+            setns(&self.mounts, CloneFlags::CLONE_NEWNS)?;
+            setns(&self.users, CloneFlags::CLONE_NEWUSER)?;
+            fchdir(&self.root)?;
+            chroot(".")?;
+            // A copy has the root and the working directory of whoever makes it, in their new places.
+            fchdir(&self.directory)?;
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            let (root, directory) = (spaces::directory("/")?, spaces::directory(".")?);
+            let copy = Locked { mounts: listing.own("mnt")?, root, directory };
+            if is_locked(proof)? {
+                Ok(copy)
+            } else {
+                Err(io::Error::other("a mount of the copy is not locked to its place"))
+            }
+        })
+    }
 }
 
 impl Locked {
@@ -68,23 +119,6 @@ impl Locked {
     pub fn enter(&self) -> io::Result<()> {
         spaces::enter(&self.mounts, &self.root)
     }
-}
-
-/// Who has another root directory than that of the mounts makes no user namespace (`EPERM`, `user_namespaces(7)`), and may go
-/// back to it in one.
-fn unshare_in_chroot(processes: &OwnedFd, directory: &OwnedFd) -> io::Result<()> {
-    let root = spaces::directory("/")?;
-    setns(own(processes)?, CloneFlags::CLONE_NEWNS)?;
-    unshare(CloneFlags::CLONE_NEWUSER)?;
-    fchdir(&root)?;
-    chroot(".")?;
-    fchdir(directory)?;
-    Ok(unshare(CloneFlags::CLONE_NEWNS)?)
-}
-
-/// The namespace of mounts that this process is in.
-fn own(processes: &OwnedFd) -> io::Result<OwnedFd> {
-    Ok(openat(processes, "self/ns/mnt", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
 /// Whether what is mounted at `place` is locked there. It is unmounted if not.

@@ -11,13 +11,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::unistd::{SysconfVar, sysconf};
 
-use super::call::{Numbers, call, copy_tree};
+use super::call::{Numbers, Opening, call, open as open_by};
 use super::process::{Fork, Pid, Signal, fork, signal};
 use super::spaces::Spaces;
 
@@ -60,22 +62,13 @@ impl Attributes {
     }
 }
 
-/// Which namespaces a process leaves, besides that of mounts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Left {
-    /// Its network: the new one has nothing but a loopback interface that is down.
-    pub network: bool,
-}
-
-/// Gives this process namespaces of its own for mounts and System V objects, and makes the mounts private: nothing that is
-/// mounted here shows outside, and nothing that is mounted outside from now on shows here.
+/// Gives this process a namespace of mounts of its own, and makes the mounts private: nothing that is mounted here shows
+/// outside, and nothing that is mounted outside from now on shows here.
 ///
 /// # Errors
 /// No `CAP_SYS_ADMIN`, or the kernel's limit on namespaces is reached.
-pub fn leave(left: Left) -> io::Result<()> {
-    let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC;
-    flags.set(CloneFlags::CLONE_NEWNET, left.network);
-    unshare(flags)?;
+pub fn leave() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
     set_attributes(AT_FDCWD.as_raw_fd(), c"/", libc::AT_RECURSIVE, Change { propagation: libc::MS_PRIVATE, set: 0 })
 }
 
@@ -163,6 +156,22 @@ pub fn restrict(path: &Path, attributes: Attributes) -> io::Result<()> {
     set_attributes(AT_FDCWD.as_raw_fd(), &text(path)?, libc::AT_RECURSIVE, change)
 }
 
+/// Takes off whatever is mounted at `path`, with all that is mounted below it. What is locked there stays. It waits for every
+/// processor of the host.
+///
+/// # Errors
+/// No `CAP_SYS_ADMIN`, or there is no such path.
+pub fn take_off(path: &Path) -> io::Result<()> {
+    // One may lie over another, and below those is the directory itself.
+    loop {
+        match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) => {}
+            Err(Errno::EINVAL) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// The properties of the mount that holds `path`.
 ///
 /// # Errors
@@ -229,7 +238,7 @@ impl Tree {
     /// # Errors
     /// It was opened in another mount namespace.
     pub fn copy(opened: impl AsFd) -> io::Result<Self> {
-        copy_tree(opened.as_fd().as_raw_fd(), true).map(Self)
+        open_by(Opening::CopyOfTree { from: opened.as_fd().as_raw_fd(), below: true }).map(Self)
     }
 
     /// A copy of the one mount that an opened directory is in, from there on: what is mounted below does not show in it. Where
@@ -239,10 +248,21 @@ impl Tree {
     /// As [`Tree::copy`].
     pub fn copy_bare(opened: impl AsFd) -> io::Result<Self> {
         let from = opened.as_fd().as_raw_fd();
-        match copy_tree(from, false) {
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => copy_tree(from, true).map(Self),
-            copied => copied.map(Self),
+        let copy = |below| open_by(Opening::CopyOfTree { from, below }).map(Self);
+        match copy(false) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => copy(true),
+            copied => copied,
         }
+    }
+
+    /// The processes of this process namespace (proc(5)), in a new file system.
+    ///
+    /// # Errors
+    /// The kernel lacks the file system, or is older than 5.2.
+    pub fn of_processes(attributes: Attributes) -> io::Result<Self> {
+        let made = open_by(Opening::NewProcesses)?;
+        call(Numbers::CreateFileSystem(made.as_raw_fd()))?;
+        open_by(Opening::Mount { from: made.as_raw_fd(), attributes: attributes.0 }).map(Self)
     }
 
     /// Gives properties to every mount of the tree, and makes them private, as [`leave`] does: a copy of a shared mount is
@@ -274,10 +294,9 @@ impl AsFd for Tree {
 /// File systems that live as long as they are mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fresh {
-    /// Files in memory, at most a tenth of the host's (tmpfs(5)); the root directory has mode 0755 and is root's.
+    /// Files in memory, at most a tenth of the host's and one for each 16 KiB of that (tmpfs(5)); the root directory has mode
+    /// 0755 and is root's.
     Memory,
-    /// The processes of this process namespace (proc(5)).
-    Processes,
     /// Pseudo-terminals of its own (devpts(5)).
     Terminals,
 }
@@ -288,11 +307,19 @@ pub enum Fresh {
 /// There is no directory at `path`, or the kernel lacks the file system.
 pub fn fresh(kind: Fresh, path: &Path, attributes: Attributes) -> io::Result<()> {
     let (name, options) = match kind {
-        Fresh::Memory => ("tmpfs", Some("mode=0755,size=10%")),
-        Fresh::Processes => ("proc", None),
-        Fresh::Terminals => ("devpts", Some("newinstance,ptmxmode=0666,mode=0620,gid=5")),
+        Fresh::Memory => ("tmpfs", format!("mode=0755,size=10%,nr_inodes={}", most_files()?)),
+        Fresh::Terminals => ("devpts", "newinstance,ptmxmode=0666,mode=0620,gid=5".to_owned()),
     };
-    Ok(mount(Some(name), path, Some(name), attributes.flags(), options)?)
+    Ok(mount(Some(name), path, Some(name), attributes.flags(), Some(options.as_str()))?)
+}
+
+/// How many files there may be in memory: one for each 16 KiB of a tenth of it, at least 1024. The kernel's own measure is one for
+/// each 8 KiB of all memory, of which each takes one that no limit of size counts.
+fn most_files() -> io::Result<u64> {
+    let pages = sysconf(SysconfVar::_PHYS_PAGES)?.unwrap_or_default();
+    let size = sysconf(SysconfVar::PAGE_SIZE)?.unwrap_or_default();
+    let bytes = u64::try_from(pages.saturating_mul(size)).unwrap_or_default();
+    Ok((bytes / 10 / (16 << 10)).max(1024))
 }
 
 #[derive(Clone, Copy)]
@@ -335,7 +362,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let here = || attributes(Path::new("/")).unwrap();
         let text = process::tests::in_a_process("mounts", || {
-            leave(Left { network: false }).unwrap();
+            leave().unwrap();
             let wanted = Attributes::READ_ONLY.and(Attributes::NO_SUID).and(Attributes::NO_DEVICES);
             restrict(Path::new("/"), wanted).unwrap();
             format!("{} {}", here().contain(wanted), std::fs::create_dir(dir.path().join("new")).is_err())

@@ -19,11 +19,24 @@ pub struct Table(Vec<Mount>);
 /// Where else something shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Elsewhere {
-    /// The places, sorted.
-    pub places: Vec<PathBuf>,
+    /// The places at which it shows whole, sorted: whatever is made in it shows there too.
+    pub whole: Vec<PathBuf>,
+    /// The places at which something in it shows, and not what lies beside that, sorted.
+    pub parts: Vec<PathBuf>,
     /// Whether the answer stays the same while nothing is mounted, unmounted or changed. It does not where a file system is laid
     /// over another one that shows as well: a file comes to the upper one when it is first written to.
     pub lasting: bool,
+}
+
+impl Elsewhere {
+    /// All of the places.
+    pub fn all(&self) -> impl Iterator<Item = &PathBuf> {
+        self.whole.iter().chain(&self.parts)
+    }
+
+    fn take(&mut self, (place, whole): (PathBuf, bool)) {
+        if whole { &mut self.whole } else { &mut self.parts }.push(place);
+    }
 }
 
 /// One of them.
@@ -57,7 +70,8 @@ impl Table {
     }
 
     /// The other places at which what is at `place`, or a part of it, shows. `place` exists, and no component of it is
-    /// a symbolic link. A place that another mount covers, so that something else shows there, is not among them.
+    /// a symbolic link. Neither what lies below `place` is among them, nor a place that another mount covers, so that something
+    /// else shows there.
     ///
     /// # Errors
     /// It does not exist, or was mounted since this table was read.
@@ -66,17 +80,51 @@ impl Table {
         let holder = self.holding(&opened)?;
         let within = place.strip_prefix(&holder.place).map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
         let path = joined(&holder.root, within);
-        let below = self.0.iter().filter(|mount| mount.place.starts_with(place));
-        let mut sources: Vec<_> = below.map(|mount| (mount.device.as_str(), mount.root.clone())).collect();
         // The layers are named as whoever mounted them saw them; those that are not there show nowhere.
         let layers: Vec<&PathBuf> = holder.layers.iter().filter(|layer| mount::open_exactly(layer).is_ok()).collect();
-        sources.extend(layers.iter().filter_map(|layer| self.source(&joined(layer, relative(&path)))));
-        sources.push((holder.device.as_str(), path));
-        let mut places: Vec<PathBuf> = sources.iter().flat_map(|(device, path)| self.showing(device, path)).collect();
-        places.retain(|other| !other.starts_with(place));
-        places.sort();
-        places.dedup();
-        Ok(Elsewhere { places, lasting: layers.is_empty() })
+        let mut found = Elsewhere { lasting: layers.is_empty(), ..Elsewhere::default() };
+        let mut whole: Vec<_> =
+            layers.iter().filter_map(|layer| self.source(&joined(layer, relative(&path)))).collect();
+        whole.push((holder.device.as_str(), path));
+        let shown = |(device, path): &(&str, PathBuf)| self.showing(device, path, place);
+        whole.iter().flat_map(shown).for_each(|shown| found.take(shown));
+        let below = self.0.iter().filter(|mount| mount.id != holder.id && mount.place.starts_with(place));
+        let parts: Vec<_> = below.map(|mount| (mount.device.as_str(), mount.root.clone())).collect();
+        found.parts.extend(parts.iter().flat_map(shown).map(|(part, _)| part));
+        self.add_overlays(place, &mut found);
+        for places in [&mut found.whole, &mut found.parts] {
+            places.sort();
+            places.dedup();
+        }
+        found.parts.retain(|part| !found.whole.contains(part));
+        Ok(found)
+    }
+
+    /// Where it shows since it is, holds or lies in a directory that an overlay is made of.
+    fn add_overlays(&self, place: &Path, found: &mut Elsewhere) {
+        let mut more = Vec::new();
+        for mount in &self.0 {
+            for layer in &mount.layers {
+                let upper = |(known, whole): (&Path, bool)| match known.strip_prefix(layer) {
+                    Ok(rest) => Some((Path::new("/").join(rest), whole)),
+                    Err(_) => layer.starts_with(known).then(|| (PathBuf::from("/"), false)),
+                };
+                let whole =
+                    [place].into_iter().chain(found.whole.iter().map(PathBuf::as_path)).map(|known| (known, true));
+                let all = whole.chain(found.parts.iter().map(|known| (known.as_path(), false)));
+                let mut met = all.filter_map(upper).peekable();
+                if met.peek().is_some() && mount::open_exactly(layer).is_ok() {
+                    more.extend(met.map(|(path, whole)| (mount, path, whole)));
+                }
+            }
+        }
+        found.lasting &= more.is_empty();
+        for (mount, path, whole) in more {
+            let shown = self.showing(&mount.device, &path, place);
+            for (other, all) in shown {
+                found.take((other, whole && all));
+            }
+        }
     }
 
     /// Which file system a path is in, and where in it.
@@ -94,8 +142,9 @@ impl Table {
         mount.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it was mounted just now: try again"))
     }
 
-    /// Every place at which this part of a file system, or something in it, shows now.
-    fn showing(&self, device: &str, path: &Path) -> Vec<PathBuf> {
+    /// Every place outside of `own` at which this part of a file system, or something in it, shows now; and whether it shows
+    /// whole.
+    fn showing(&self, device: &str, path: &Path, own: &Path) -> Vec<(PathBuf, bool)> {
         let same = self.0.iter().filter(|mount| mount.device == device);
         let places = same.filter_map(|mount| {
             let (place, shown) = match path.strip_prefix(&mount.root) {
@@ -103,9 +152,12 @@ impl Table {
                 Err(_) if mount.root.starts_with(path) => (mount.place.clone(), mount.root.as_path()),
                 Err(_) => return None,
             };
+            if place.starts_with(own) {
+                return None;
+            }
             // What is covered by another mount belongs to that.
             let found = self.source(&place)?;
-            (found.0 == device && found.1 == shown).then_some(place)
+            (found.0 == device && found.1 == shown).then(|| (place, shown == path))
         });
         places.collect()
     }
@@ -168,7 +220,7 @@ mod tests {
     use std::fs::{File, create_dir_all};
 
     use super::*;
-    use crate::sys::mount::{Left, Tree, leave, open_exactly};
+    use crate::sys::mount::{Tree, leave, open_exactly};
     use crate::sys::{process, user};
 
     #[test]
@@ -196,24 +248,28 @@ mod tests {
         File::create_new(base.join("file")).unwrap();
         File::create_new(base.join("a/b/held")).unwrap();
         let text = process::tests::in_a_process("mounts-elsewhere", || {
-            leave(Left { network: false }).unwrap();
+            leave().unwrap();
             let bind = |from: &str, to: &str| {
                 let tree = Tree::copy(open_exactly(&base.join(from)).unwrap()).unwrap();
                 tree.attach(open_exactly(&base.join(to)).unwrap()).unwrap();
             };
-            let before = Table::read().unwrap().elsewhere(&base.join("a/b")).unwrap().places;
+            let before = Table::read().unwrap().elsewhere(&base.join("a/b")).unwrap();
             bind("a", "whole");
             bind("a/b/c", "part");
             bind("a/b/held", "file");
             bind("a", "covered");
             bind("other", "covered/b");
             let shown = |place: &str| {
-                let found = Table::read().unwrap().elsewhere(&base.join(place)).unwrap().places;
-                let names = found.iter().map(|path| path.strip_prefix(&base).unwrap().display().to_string());
-                names.collect::<Vec<_>>().join(" ")
+                let found = Table::read().unwrap().elsewhere(&base.join(place)).unwrap();
+                let names = |paths: &[PathBuf]| {
+                    let names = paths.iter().map(|path| path.strip_prefix(&base).unwrap().display().to_string());
+                    names.collect::<Vec<_>>().join(" ")
+                };
+                format!("{}, {}", names(&found.whole), names(&found.parts))
             };
-            format!("{before:?} | {} | {} | {}.", shown("a/b"), shown("part"), shown("other2"))
+            assert!(before.all().next().is_none() && before.lasting);
+            format!("{} | {} | {} | {}", shown("a/b"), shown("part"), shown("other2"), shown("a"))
         });
-        assert_eq!(text, "[] | file part whole/b | a/b/c whole/b/c | .");
+        assert_eq!(text, "whole/b, file part | a/b/c whole/b/c,  | ,  | covered whole, file part");
     }
 }

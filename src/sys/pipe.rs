@@ -4,7 +4,9 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::stat::{SFlag, fstat};
+use nix::sys::stat::{SFlag, fstat, major, minor};
+use nix::sys::statfs::{FsType, fstatfs};
+use nix::unistd::Uid;
 
 /// A pipe, closed on exec at both ends: reader, writer.
 ///
@@ -120,6 +122,38 @@ pub struct Kind {
     pub writes: bool,
 }
 
+/// Who could do to a thing what the holder of a descriptor of it can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// A pipe without a name, which only those have who were given it.
+    Nobodys,
+    /// `/dev/null`.
+    Null,
+    /// Another device.
+    Device,
+    /// The owner of a file, a FIFO or anything else.
+    Account(Uid),
+}
+
+/// Looks at whose a descriptor's thing is.
+///
+/// # Errors
+/// The kernel does not say, which is not expected of an open descriptor.
+pub fn whose(descriptor: impl AsFd) -> io::Result<Whose> {
+    /// Its numbers (null(4)).
+    const NULL: (u64, u64) = (1, 3);
+    let found = fstat(&descriptor)?;
+    Ok(match SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits()) {
+        SFlag::S_IFIFO if fstatfs(&descriptor)?.filesystem_type() == PIPES => Whose::Nobodys,
+        SFlag::S_IFCHR if (major(found.st_rdev), minor(found.st_rdev)) == NULL => Whose::Null,
+        SFlag::S_IFCHR | SFlag::S_IFBLK => Whose::Device,
+        _ => Whose::Account(Uid::from_raw(found.st_uid)),
+    })
+}
+
+/// The file system of pipes that have no name (`PIPEFS_MAGIC`, `linux/magic.h`).
+const PIPES: FsType = FsType(0x5049_5045);
+
 /// Looks at a descriptor.
 ///
 /// # Errors
@@ -157,6 +191,22 @@ mod tests {
         assert_eq!(kind(&file).unwrap(), Kind { thing: Thing::File, reads: true, writes: false });
         let path = nix::fcntl::open("/etc/passwd", OFlag::O_PATH, nix::sys::stat::Mode::empty()).unwrap();
         assert_eq!(kind(&path).unwrap(), Kind { thing: Thing::File, reads: false, writes: false });
+    }
+
+    #[test]
+    fn a_thing_is_an_accounts_unless_it_has_no_name_or_is_nothing() {
+        let place = tempfile::tempdir().unwrap();
+        let (own, fifo) = (Uid::effective(), place.path().join("fifo"));
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let fifo = File::options().read(true).write(true).open(fifo).unwrap();
+        assert_eq!(whose(&fifo).unwrap(), Whose::Account(own));
+        assert_eq!(whose(tempfile::tempfile().unwrap()).unwrap(), Whose::Account(own));
+        assert_eq!(whose(crate::sys::memory::sealed(b"x").unwrap()).unwrap(), Whose::Account(own));
+        assert_eq!(whose(File::open("/etc/passwd").unwrap()).unwrap(), Whose::Account(Uid::from_raw(0)));
+        let (reader, writer) = pipe().unwrap();
+        assert_eq!([whose(reader).unwrap(), whose(writer).unwrap()], [Whose::Nobodys; 2]);
+        assert_eq!(whose(File::open("/dev/null").unwrap()).unwrap(), Whose::Null);
+        assert_eq!(whose(File::open("/dev/zero").unwrap()).unwrap(), Whose::Device);
     }
 
     #[test]

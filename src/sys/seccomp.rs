@@ -6,27 +6,47 @@
 //! back to clone(2), whose flags it can. And the kernel tries a new filter on every system call to learn which are
 //! always allowed, so that a search by halves is installed in a fraction of the time that a list takes.
 //!
+//! The list has two parts: what leaves the bounds of a run, and what attacks the kernel or other processes of the run's own.
+//!
 //! Two guards may stand beside the list, or alone: that a program leaves no set-user-ID program behind, for which
 //! `RestrictSUIDSGID=` of `systemd.exec(5)` is the model; and that it makes no socket that reaches past a network namespace.
 //! Both would be passed by rings (`io_uring(7)`), which make calls without making them, so that there are none with either.
 #![expect(unsafe_code, reason = "the call has no safe binding")]
+
+mod lists;
 
 use std::cell::OnceCell;
 use std::io;
 
 use libc::sock_filter;
 
+use self::lists::{
+    BOUNDS, F_SETLEASE, HELD, IOCTLS, MAKES, MODES, NAMESPACES, NAMESPACES_OF, OPENS, REFUSED, RINGS, SIBLING,
+    TIME_NAMESPACE,
+};
 use super::call::{Numbers, call};
 
 /// What a filter does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// Refuse what undoes a confinement or attacks the kernel.
-    pub list: bool,
+    /// What is refused of the list.
+    pub list: List,
     /// Refuse sockets but of those families that a network namespace holds (`HELD`).
     pub no_network: bool,
     /// Which bits no file may be given.
     pub set_ids: SetIds,
+}
+
+/// A part of the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum List {
+    /// Nothing of it.
+    Nothing,
+    /// What leaves the bounds of a run: other mounts and namespaces, other processes' descriptors and groups, parents of another
+    /// process, and leases, by which others' files are held up.
+    Bounds,
+    /// All of it.
+    Whole,
 }
 
 /// Bits of a file's mode that hand on the rights of its owner or its group (chmod(2)).
@@ -54,7 +74,7 @@ impl Wanted {
     /// Whether nothing is refused, so that no filter is needed.
     #[must_use]
     pub const fn is_nothing(self) -> bool {
-        !self.list && !self.guards()
+        matches!(self.list, List::Nothing) && !self.guards()
     }
 
     const fn guards(self) -> bool {
@@ -62,7 +82,7 @@ impl Wanted {
     }
 
     /// How many different ones there are.
-    const COUNT: usize = 12;
+    const COUNT: usize = 18;
 
     const fn number(self) -> usize {
         self.list as usize * 6 + self.no_network as usize * 3 + self.set_ids as usize
@@ -80,111 +100,6 @@ impl Filters {
         Some(cell.get_or_init(|| Filter::new(wanted)))
     }
 }
-
-/// The families of sockets that are held by a network namespace, or that reach processes of this host alone (`AF_UNIX`,
-/// `AF_INET`, `AF_NETLINK`, `AF_PACKET`, `AF_INET6`); others reach the host of a virtual machine (vsock(7)), a radio, or a
-/// processor next to this one.
-const HELD: &[u32] = &[1, 2, 10, 16, 17];
-
-/// Calls that are refused whatever their arguments are, by what they are for.
-const REFUSED: &[libc::c_long] = &[
-    // The tree of mounts.
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_pivot_root,
-    libc::SYS_open_tree,
-    libc::SYS_move_mount,
-    libc::SYS_fsopen,
-    libc::SYS_fsconfig,
-    libc::SYS_fsmount,
-    libc::SYS_fspick,
-    libc::SYS_mount_setattr,
-    OPEN_TREE_ATTR,
-    libc::SYS_swapon,
-    libc::SYS_swapoff,
-    libc::SYS_quotactl,
-    libc::SYS_quotactl_fd,
-    // Other namespaces; files by handle, which know no mounts.
-    libc::SYS_setns,
-    libc::SYS_open_by_handle_at,
-    // Other processes' memory and descriptors.
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_pidfd_getfd,
-    libc::SYS_move_pages,
-    libc::SYS_migrate_pages,
-    // Keys of the kernel, which know no namespaces.
-    libc::SYS_add_key,
-    libc::SYS_request_key,
-    libc::SYS_keyctl,
-    // The kernel itself.
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_delete_module,
-    libc::SYS_kexec_load,
-    libc::SYS_kexec_file_load,
-    libc::SYS_reboot,
-    libc::SYS_acct,
-    libc::SYS_bpf,
-    libc::SYS_perf_event_open,
-    libc::SYS_userfaultfd,
-    libc::SYS_fanotify_init,
-    libc::SYS_lookup_dcookie,
-    libc::SYS_vhangup,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_iopl,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_ioperm,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_modify_ldt,
-];
-
-/// Other calls without making them, past this filter.
-const RINGS: [libc::c_long; 3] = [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
-
-/// Calls that give a file its mode, with the place of the mode among their arguments (chmod(2), mknod(2), open(2)). A mode
-/// that mkdir(2) is given has no such bits for the kernel.
-const MODES: &[(libc::c_long, u32)] = &[
-    (libc::SYS_fchmod, 1),
-    (libc::SYS_fchmodat, 2),
-    (FCHMODAT2, 2),
-    (libc::SYS_mknodat, 2),
-    #[cfg(target_arch = "x86_64")]
-    (libc::SYS_chmod, 1),
-    #[cfg(target_arch = "x86_64")]
-    (libc::SYS_mknod, 1),
-    #[cfg(target_arch = "x86_64")]
-    (libc::SYS_creat, 1),
-];
-
-/// `fchmodat2(2)`, Linux 6.6, on every machine.
-const FCHMODAT2: libc::c_long = 452;
-
-/// Calls that make a file if their flags say so, with the place of the flags; the mode is next to them (open(2)).
-const OPENS: &[(libc::c_long, u32)] = &[
-    (libc::SYS_openat, 2),
-    #[cfg(target_arch = "x86_64")]
-    (libc::SYS_open, 1),
-];
-
-/// `O_CREAT` and the bit that `O_TMPFILE` has alone, the same on both machines.
-const MAKES: u32 = 0o100 | 0o20_000_000;
-
-/// `open_tree_attr(2)`, Linux 6.15, on every machine.
-const OPEN_TREE_ATTR: libc::c_long = 467;
-
-/// `CLONE_NEW*`, which clone(2) and unshare(2) have in common.
-const NAMESPACES: u32 = (libc::CLONE_NEWNS
-    | libc::CLONE_NEWCGROUP
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUSER
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWNET)
-    .cast_unsigned();
-/// `CLONE_NEWTIME`, which in clone(2) would be part of a signal's number.
-const TIME_NAMESPACE: u32 = 0x80;
 
 /// `AUDIT_ARCH_*` of this program, `linux/audit.h`; none for a machine whose filter nobody has tried.
 const MACHINE: Option<u32> = if cfg!(target_arch = "x86_64") {
@@ -212,7 +127,7 @@ enum Fate {
     /// It fails with `EPERM` if the argument at this place has one of the first bits and the next argument one of the second.
     FailsWithBoth(u32, u32, u32),
     /// It fails with the error if the argument at this place is one of these values.
-    FailsWithValues(u32, [u32; 2], i32),
+    FailsWithValues(u32, &'static [u32], i32),
     /// It fails with the error unless the argument at this place is one of these values.
     FailsBut(u32, &'static [u32], i32),
 }
@@ -272,17 +187,21 @@ impl Filter {
 }
 
 fn fates(wanted: Wanted) -> impl Iterator<Item = (u32, Fate)> {
-    let listed = if wanted.list { REFUSED } else { &[] };
+    let (bounds, rest, answers): (_, _, &[u32]) = match wanted.list {
+        List::Nothing => (&[][..], &[][..], &[]),
+        List::Bounds => (BOUNDS, &[][..], &NAMESPACES_OF),
+        List::Whole => (BOUNDS, REFUSED, &IOCTLS),
+    };
     let rings = if wanted.is_nothing() { &[][..] } else { &RINGS };
-    let refused = listed.iter().chain(rings).map(|number| (*number, Fate::Fails(libc::EPERM)));
+    let refused = bounds.iter().chain(rest).chain(rings).map(|number| (*number, Fate::Fails(libc::EPERM)));
     let judged = [
         (libc::SYS_clone3, Fate::Fails(libc::ENOSYS)),
-        (libc::SYS_clone, Fate::FailsWithBits(0, NAMESPACES)),
+        (libc::SYS_clone, Fate::FailsWithBits(0, NAMESPACES | SIBLING)),
         (libc::SYS_unshare, Fate::FailsWithBits(0, NAMESPACES | TIME_NAMESPACE)),
-        // Typing into a terminal that somebody else reads.
-        (libc::SYS_ioctl, Fate::FailsWithValues(1, [TIOCSTI, TIOCLINUX], libc::EPERM)),
+        (libc::SYS_fcntl, Fate::FailsWithValues(1, &[F_SETLEASE], libc::EPERM)),
+        (libc::SYS_ioctl, Fate::FailsWithValues(1, answers, libc::EPERM)),
     ];
-    let judged = judged.into_iter().filter(move |_| wanted.list);
+    let judged = judged.into_iter().filter(move |_| wanted.list != List::Nothing);
     let sockets = wanted.no_network.then_some((libc::SYS_socket, Fate::FailsBut(0, HELD, libc::EAFNOSUPPORT)));
     let bits = wanted.set_ids.refused();
     let modes = MODES.iter().map(move |(number, place)| (*number, Fate::FailsWithBits(*place, bits)));
@@ -296,10 +215,6 @@ fn fates(wanted: Wanted) -> impl Iterator<Item = (u32, Fate)> {
         .chain(set_ids)
         .filter_map(|(number, fate)| Some((u32::try_from(number).ok()?, fate)))
 }
-
-/// `TIOCSTI` and `TIOCLINUX`, the same on both machines.
-const TIOCSTI: u32 = 0x5412;
-const TIOCLINUX: u32 = 0x541c;
 
 /// Code that finds the loaded number among `fates`, which are sorted, by halves.
 ///
@@ -349,11 +264,16 @@ fn judge(fate: Fate, after: usize) -> io::Result<Vec<sock_filter>> {
             judged.push(jump(libc::BPF_JEQ, *last, allow, over(after + fails_at(errno))?));
             judged
         }
-        Fate::FailsWithValues(place, [one, other], errno) => vec![
-            load(argument(place)),
-            jump(libc::BPF_JEQ, one, over(after + 1 + fails_at(errno))?, 0),
-            jump(libc::BPF_JEQ, other, over(after + fails_at(errno))?, allow),
-        ],
+        Fate::FailsWithValues(place, values, errno) => {
+            let (last, others) = values.split_last().ok_or(io::ErrorKind::InvalidInput)?;
+            let mut judged = vec![load(argument(place))];
+            for (number, value) in others.iter().enumerate() {
+                let rest = others.len() - number;
+                judged.push(jump(libc::BPF_JEQ, *value, over(after + rest + fails_at(errno))?, 0));
+            }
+            judged.push(jump(libc::BPF_JEQ, *last, over(after + fails_at(errno))?, allow));
+            judged
+        }
     })
 }
 

@@ -4,10 +4,10 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::fcntl::{self, OFlag};
+use nix::fcntl::{self, OFlag, openat};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
-use nix::unistd::{chroot, fchdir};
+use nix::unistd::{Uid, chroot, fchdir};
 
 /// The namespaces of the first process of a run. They live while one of these descriptors is open or somebody is in them;
 /// that of processes, while its first process lives.
@@ -22,15 +22,47 @@ pub struct Spaces {
     network: Option<OwnedFd>,
 }
 
+/// Where the kernel lists namespaces (proc(5)): still there when something else is mounted over it.
+#[derive(Debug)]
+pub struct Listing(OwnedFd);
+
+impl Listing {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// There is no `/proc`.
+    pub fn open() -> io::Result<Self> {
+        directory("/proc").map(Self)
+    }
+
+    /// The last number of a user that there may be: no account's on a host, where it is 4294967294, and hardly one's in a
+    /// container (`user_namespaces(7)`).
+    pub(super) fn last_user(&self) -> io::Result<Uid> {
+        let map = openat(&self.0, "self/uid_map", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let map = io::read_to_string(File::from(map))?;
+        let last = map.lines().filter_map(|line| {
+            let mut numbers = line.split_ascii_whitespace().map(str::parse::<u32>);
+            let (first, count) = (numbers.next()?.ok()?, numbers.nth(1)?.ok()?);
+            first.checked_add(count.checked_sub(1)?)
+        });
+        last.max().map(Uid::from_raw).ok_or_else(|| io::Error::other("/proc/self/uid_map has no line"))
+    }
+
+    /// A namespace that this process is in, by its name in `/proc/self/ns`.
+    pub(super) fn own(&self, name: &str) -> io::Result<OwnedFd> {
+        let name = format!("self/ns/{name}");
+        Ok(openat(&self.0, name.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?)
+    }
+}
+
 impl Spaces {
     /// Those of this process, but for that of mounts: this one, with a root directory in it.
     ///
     /// # Errors
-    /// There is no `/proc`, or no descriptor left.
-    pub fn own(network: bool, mounts: OwnedFd, root: OwnedFd) -> io::Result<Self> {
-        let open = |name: &str| File::open(format!("/proc/self/ns/{name}")).map(OwnedFd::from);
-        let network = network.then(|| open("net")).transpose()?;
-        Ok(Self { processes: open("pid")?, mounts, objects: open("ipc")?, root, network })
+    /// No descriptor is left.
+    pub fn own(listing: &Listing, network: bool, (mounts, root): (OwnedFd, OwnedFd)) -> io::Result<Self> {
+        let network = network.then(|| listing.own("net")).transpose()?;
+        Ok(Self { processes: listing.own("pid")?, mounts, objects: listing.own("ipc")?, root, network })
     }
 
     /// To be sent to another process, which puts them together again with [`Spaces::received`].
@@ -81,6 +113,17 @@ pub(super) fn enter(mounts: &OwnedFd, root: &OwnedFd) -> io::Result<()> {
     setns(mounts, CloneFlags::CLONE_NEWNS)?;
     fchdir(root)?;
     Ok(chroot(".")?)
+}
+
+/// From now on this process has System V objects of its own, and with `network` a network: nothing but a loopback interface
+/// that is down.
+///
+/// # Errors
+/// As [`own_host_name`].
+pub fn own_objects(network: bool) -> io::Result<()> {
+    let mut flags = CloneFlags::CLONE_NEWIPC;
+    flags.set(CloneFlags::CLONE_NEWNET, network);
+    Ok(unshare(flags)?)
 }
 
 /// From now on this process has a host name of its own, which is the host's for the time being.

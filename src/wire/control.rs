@@ -8,7 +8,11 @@
 //! instead of an order is answered by one [`Reloaded`], also as a frame, and closed. There [`Control::Order`] has no
 //! meaning and is refused.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+
+use super::name::ScriptName;
 
 /// Largest control message or answer, in bytes.
 pub const LIMIT: usize = 64 * 1024;
@@ -26,6 +30,22 @@ pub enum Control {
     /// Become the file that is at the executor's path now. For an agent's own root executor alone; answered by that file's
     /// with [`Reloaded::Done`], or by the one that stays with [`Reloaded::Failed`].
     Upgrade,
+    /// Which state is each listed script's file in? Of a root executor, on an order's connection, to whomever it starts
+    /// scripts for. Answered by [`Contents`], as a frame, or by nothing where there is no room.
+    Versions,
+    /// What is in them? As [`Control::Versions`].
+    Digests,
+}
+
+/// What is said of the files of listed scripts: 64 hex digits each. With [`Control::Digests`] the file's SHA-256; with
+/// [`Control::Versions`] a word that is another for another state of the file, and means nothing else. What nobody but root can
+/// have put there is told of alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents(pub BTreeMap<ScriptName, String>);
+
+impl Contents {
+    /// Largest of them, in bytes: some thousands of scripts.
+    pub const LIMIT: usize = 1 << 20;
 }
 
 /// The answer to a word that has one, and over a socket pair the first message after start.
@@ -64,7 +84,9 @@ mod tests {
 
     #[test]
     fn no_word_of_control_is_an_order() {
-        for word in [Control::Order, Control::Reload, Control::Hello, Control::Upgrade] {
+        let words =
+            [Control::Order, Control::Reload, Control::Hello, Control::Upgrade, Control::Versions, Control::Digests];
+        for word in words {
             let bytes = serde_json::to_vec(&word).unwrap();
             assert!(serde_json::from_slice::<crate::wire::order::Order>(&bytes).is_err());
         }

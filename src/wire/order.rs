@@ -2,7 +2,8 @@
 //!
 //! A connection is a `SOCK_STREAM` unix socket. The front-end sends one [`Order`] as a frame; the script's stdin,
 //! stdout and stderr travel with its first byte as descriptors (`SCM_RIGHTS`, unix(7)), for a detached order also the
-//! three of a job. The executor's monitor answers with [`Report`] frames: at most one
+//! three of a job. Those for the script are pipes, or files and FIFOs of the front-end's own account, or `/dev/null`: it reaches
+//! what is behind them with its own rights. The executor's monitor answers with [`Report`] frames: at most one
 //! [`Report::Started`], then exactly one [`Report::Ended`], then it closes. The front-end may send one
 //! [`Command`] frame. If it closes its end of an attached order before the end was reported, the script and all its
 //! descendants are killed; a detached order goes on.

@@ -173,6 +173,13 @@ impl Output {
             }
         }
     }
+
+    /// The exact bytes.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        let exact = self.base64.and_then(|text| STANDARD.decode(text).ok());
+        exact.unwrap_or_else(|| self.text.into_bytes())
+    }
 }
 
 /// The answer to `/run`. Most refusals are 200 with an `error`, as the original's peers expect.
@@ -407,6 +414,8 @@ mod tests {
         let whole = Output::of("aé".as_bytes().to_vec(), true);
         assert_eq!(whole, Output { text: "aé".into(), base64: None, truncated: true });
         // Nobody but the script has cut this one.
-        assert_eq!(Output::of(b"a\xc3".to_vec(), false).base64.as_deref(), Some("YcM="));
+        let odd = Output::of(b"a\xc3".to_vec(), false);
+        assert_eq!(odd.base64.as_deref(), Some("YcM="));
+        assert_eq!((odd.into_bytes(), whole.into_bytes()), (b"a\xc3".to_vec(), "aé".as_bytes().to_vec()));
     }
 }

@@ -1,7 +1,7 @@
 //! An executor without an agent, of each kind, and orders straight to it.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ctrl_exec::sys::fdpass::{self, Kind};
-use ctrl_exec::wire::control::Control;
+use ctrl_exec::wire::control::{self, Control};
 use ctrl_exec::wire::name::{RequestId, ScriptName};
 use ctrl_exec::wire::order::{Mode, Order, Report};
 use ctrl_exec::wire::outcome::Outcome;
@@ -146,6 +146,25 @@ impl Executor {
         }
     }
 
+    /// Has it read its configuration again, and waits until it has.
+    pub(crate) fn reload(&self) {
+        let answer = match &self.way {
+            Way::Socket(_) => {
+                let mut connection = UnixStream::from(self.connect());
+                connection.write_all(&frame::encode(&Control::Reload, control::LIMIT).unwrap()).unwrap();
+                body(&mut connection)
+            }
+            Way::Line(line) => {
+                fdpass::send(line, &serde_json::to_vec(&Control::Reload).unwrap(), &[]).unwrap();
+                let mut answer = vec![0; control::LIMIT];
+                let size = fdpass::receive(line, &mut answer, 0).unwrap().size;
+                answer.truncate(size);
+                answer
+            }
+        };
+        assert_eq!(String::from_utf8_lossy(&answer), "\"done\"");
+    }
+
     fn connect(&self) -> OwnedFd {
         match &self.way {
             Way::Socket(path) => UnixStream::connect(path).unwrap().into(),
@@ -173,9 +192,13 @@ impl Drop for Executor {
 }
 
 fn report(connection: &mut UnixStream) -> Report {
+    frame::decode(&body(connection)).unwrap()
+}
+
+fn body(connection: &mut UnixStream) -> Vec<u8> {
     let mut prefix = [0; frame::PREFIX];
     connection.read_exact(&mut prefix).unwrap();
     let mut body = vec![0; frame::announced(prefix, limits::REPORT).unwrap()];
     connection.read_exact(&mut body).unwrap();
-    frame::decode(&body).unwrap()
+    body
 }

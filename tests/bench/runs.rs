@@ -25,8 +25,12 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) {
     let own = Executor::own(&bench.binary, &host);
     own.order();
     let service = *process::children(own.pid()).first().unwrap();
-    for (part, pid) in [("keeper", own.pid()), ("service", service)] {
-        report.at_most(&format!("own executor, {part}, resident"), float(process::resident(pid)), "KiB", 3072.0);
+    for when in ["", " after a reload"] {
+        for (part, pid) in [("keeper", own.pid()), ("service", service)] {
+            let resident = float(process::resident(pid));
+            report.at_most(&format!("own executor, {part}, resident{when}"), resident, "KiB", 3072.0);
+        }
+        own.reload();
     }
 }
 
@@ -70,6 +74,9 @@ fn cost(bench: &Bench, host: &Host, report: &mut Report) {
     for (executor, what) in executors.iter().zip(["private", "system"]) {
         let resident = float(process::resident(executor.pid()));
         report.at_most(&format!("{what} executor, resident after {} runs", TURNS * EACH), resident, "KiB", 3072.0);
+        executor.reload();
+        let resident = float(process::resident(executor.pid()));
+        report.at_most(&format!("{what} executor, resident after a reload"), resident, "KiB", 3072.0);
     }
 }
 

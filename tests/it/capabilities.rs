@@ -1,9 +1,14 @@
 //! `GET /capabilities`: what an agent would run, and what stands beside it.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 
+use ctrl_exec::wire::hex;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::harness::agent::write_executable;
+use crate::harness::executor::Mode;
 use crate::harness::{Agent, Site, tls};
 
 fn scripts(site: &Site) -> Vec<Value> {
@@ -65,6 +70,45 @@ fn what_is_no_sidecar_is_logged_and_not_shown() {
     assert!(shown[1].get("schema").is_some(), "exactly the largest size: {shown:?}");
     site.agent().line("schema-skip").is(&["ACTION=schema-skip", "REASON=*", "SCRIPT=a"]);
     assert_eq!(site.agent().lines("schema-skip").len(), 1);
+}
+
+#[test]
+fn a_script_that_root_alone_may_read_has_its_digest_too_while_the_executor_is_there_to_tell() {
+    for mode in Mode::ROOT {
+        let site =
+            Site::builder().executor(mode).sh("open", "true").sh("closed", "true").allow("gone = {scripts}/gone");
+        let mut site = site.allow("deep = {scripts}/deep/x").start();
+        let place = site.agent().root.join("scripts");
+        std::fs::create_dir(place.join("deep")).unwrap();
+        write_executable(&place.join("deep/x"), "#!/bin/sh\n");
+        for path in ["deep", "closed"] {
+            std::fs::set_permissions(place.join(path), std::fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        let shown = |site: &Site| {
+            let digests = scripts(site).into_iter().map(|script| (script["name"].clone(), script["sha256"].clone()));
+            digests.map(|(name, digest)| (name.as_str().unwrap().to_owned(), digest)).collect::<BTreeMap<_, _>>()
+        };
+        let is = |path: &str| {
+            json!(hex::encode(&ctrl_exec::sys::file::digest_of(&std::fs::read(place.join(path)).unwrap())))
+        };
+        for _ in 0..2 {
+            let now = shown(&site);
+            let all = [("closed", "closed"), ("deep", "deep/x"), ("open", "open")];
+            for (name, path) in all {
+                assert_eq!(now[name], is(path), "{mode:?} {name}");
+            }
+            assert_eq!(now["gone"], Value::Null);
+            // Another state of the file is another digest.
+            write_executable(&place.join("deep/x"), "#!/bin/sh\ntrue\n");
+        }
+        // What others may have put there is no matter of root's.
+        std::fs::set_permissions(place.join("deep"), std::fs::Permissions::from_mode(0o730)).unwrap();
+        assert_eq!((&shown(&site)["deep"], &shown(&site)["closed"]), (&Value::Null, &is("closed")), "{mode:?}");
+        if mode == Mode::System {
+            site.agent_mut().take_service().end(Signal::SIGTERM);
+            assert_eq!((&shown(&site)["closed"], &shown(&site)["open"]), (&Value::Null, &is("open")));
+        }
+    }
 }
 
 #[test]

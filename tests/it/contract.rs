@@ -126,9 +126,9 @@ fn a_contract_that_cannot_be_used_refuses_every_call_and_is_told() {
     let large = format!("{{\"arguments\": {{}}, \"description\": \"{}\"}}", "x".repeat(65_536));
     let not_declared = json!({"arguments": {"properties": {}}, "argv": [{"arg": "x"}]}).to_string();
     for (sidecar, reason, logged) in [
-        (r#"{"arguments": {},}"#, "is no JSON: ", "schema-skip"),
-        (r#"[{"arguments": {}}]"#, "is no JSON object", "schema-skip"),
-        (large.as_str(), "larger than the 65536 bytes", "schema-skip"),
+        (r#"{"arguments": {},}"#, "is no JSON: ", "schema-broken"),
+        (r#"[{"arguments": {}}]"#, "is no JSON object", "schema-broken"),
+        (large.as_str(), "larger than the 65536 bytes", "schema-broken"),
         (r#"{"arguments": {"type": "objekt"}}"#, "no usable JSON Schema", "schema-broken"),
         (r#"{"arguments": {"properties": {"x": {"$ref": "file:///etc/passwd"}}}}"#, "JSON Schema", "schema-broken"),
         (not_declared.as_str(), "declares no property 'x'", "schema-broken"),
@@ -144,6 +144,7 @@ fn a_contract_that_cannot_be_used_refuses_every_call_and_is_told() {
         let found =
             said.lines().find(|line| line.starts_with("  Contract of 'restart': BROKEN, every call is refused: "));
         assert!(found.is_some_and(|line| line.contains(reason)), "{said}");
+        assert!(!said.contains("counts as absent"), "{said}");
         assert_eq!(site.result("plain", &["x"])["stdout"], "x\n");
         site.agent_mut().stop();
     }
@@ -154,6 +155,23 @@ fn a_contract_that_cannot_be_used_refuses_every_call_and_is_told() {
     std::fs::write(config, format!("schema = advertise\n{text}")).unwrap();
     let said = site.agent().command(&["self-check"]).exits(0).stdout;
     assert!(said.contains("  Contract of 'restart': BROKEN, and nothing is enforced: "), "{said}");
+}
+
+#[test]
+fn a_parameter_that_no_argument_can_say_is_told() {
+    let site = builder().prepare();
+    let name = json!({"type": "object", "properties": {"name": {"type": "string"}}});
+    let check = |sidecar: Value, good: bool| {
+        describe(site.agent(), "restart", &sidecar.to_string());
+        let said = site.agent().command(&["self-check"]).exits(i32::from(!good)).stdout;
+        let line = "  Contract of 'restart': 'name' is declared in '$ref', 'allOf' or the like alone, ";
+        assert_eq!(said.contains(line), !good, "{sidecar}: {said}");
+    };
+    check(json!({"arguments": {"$ref": "#/$defs/a", "$defs": {"a": name}}}), false);
+    check(json!({"arguments": {"allOf": [name]}}), false);
+    check(json!({"arguments": {"allOf": [name], "properties": {"name": {}}}}), true);
+    // Here it is said what arguments are.
+    check(json!({"arguments": {"allOf": [name]}, "argv": ["--all"]}), true);
 }
 
 #[test]

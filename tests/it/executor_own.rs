@@ -1,11 +1,14 @@
 //! An agent that is started as root: its executor stays root, and it does not.
 
+use std::os::unix::process::CommandExt as _;
+
 use nix::sys::signal::Signal;
 
 use crate::harness::background::Background;
 use crate::harness::executor::Mode;
+use crate::harness::process::{Ran, finish, program};
 use crate::harness::site::Builder;
-use crate::harness::{Site, eventually, host, tls};
+use crate::harness::{Site, binary, eventually, host, tls};
 
 const WAIT: &str = "echo up > {work}/up; while [ ! -e {work}/go ]; do sleep 0.02; done; echo done";
 
@@ -176,6 +179,41 @@ fn a_check_that_finds_nothing_passes_with_each_executor() {
         let said = site.agent().command(&["self-check"]).exits(0).stdout;
         assert!(said.contains(text) && said.contains("(profile: default) [ok]\n"), "{said}");
     }
+}
+
+/// As an account that is neither root's nor, if it is not 65534, the agent's.
+fn as_account(site: &Site, uid: u32, words: &[&str]) -> Ran {
+    let mut command = program(&binary());
+    command.args(["agent", "--root"]).arg(&site.agent().root).args(words);
+    let mut command = host::unprivileged(&command, site.dir());
+    command.uid(uid).gid(uid);
+    finish(command, "")
+}
+
+#[test]
+fn who_did_not_start_the_agent_is_not_told_of_an_executor_that_it_may_not_have() {
+    let mut site = Site::builder().executor(Mode::Own).sh("ok", "true").prepare();
+    let text = std::fs::read_to_string(site.agent().config()).unwrap();
+    let port = format!("port = {}\n", host::own_port());
+    std::fs::write(site.agent().config(), text.replace("port = 0\n", &port)).unwrap();
+    site.start(0);
+    for uid in [65_534, 1] {
+        let ran = as_account(&site, uid, &["explain", "ok"]).exits(77);
+        assert!(ran.stderr.contains("was not started by this user") && ran.stderr.contains("hint: run it as root"));
+        assert!(ran.stdout.is_empty(), "{ran:?}");
+        let ran = as_account(&site, uid, &["self-check"]);
+        assert!(ran.code != 0 && !ran.stdout.contains("Executor: private"), "{ran:?}");
+        assert!(ran.stdout.contains("  Executor: whoever listens on port "), "{ran:?}");
+        // What is asked for by name is answered.
+        let ran = as_account(&site, uid, &["explain", "--unprivileged", "ok"]).exits(0);
+        assert!(ran.stdout.contains("private: scripts have the agent's own rights"), "{ran:?}");
+    }
+    site.agent().command(&["explain", "ok"]).exits(0);
+    site.agent_mut().stop();
+    let ran = as_account(&site, 65_534, &["explain", "ok"]).exits(0);
+    assert!(ran.stdout.contains("private, of an agent that this user starts: "), "{ran:?}");
+    let ran = as_account(&site, 65_534, &["self-check"]).exits(0);
+    assert!(ran.stdout.contains("  Executor: private, if this user starts the agent and not root; "), "{ran:?}");
 }
 
 #[test]

@@ -15,12 +15,13 @@ const SECTIONS: &str = "[profile proc]\nrun_as = daemon\nwritable = /proc
 [profile private-top]\nrun_as = daemon\nwritable = {work}\nworking_directory = /tmp
 [profile over-there]\nrun_as = daemon\nreadable = {scripts}
 [profile in-run]\nrun_as = daemon\nwritable = {work}\nreadable = /run/lock:/usr:/bin:/lib:/lib64
+[profile written]\nrun_as = daemon\nwritable = {scripts}\nreadable = /usr:/bin:/lib:/lib64
 [profile linked]\nrun_as = daemon\nwritable = {work}/link
 [profile nowhere]\nrun_as = daemon\nwritable = {work}\nworking_directory = {work}/none
 ";
 
 /// Scripts and how they must end, under their own profile if they have one; with any words, whether it depends on the host.
-const CALLS: [(&str, &str); 18] = [
+const CALLS: [(&str, &str); 20] = [
     ("proc", "writable-proc"),
     ("many-files", ""),
     ("shared-memory", "runs"),
@@ -28,6 +29,8 @@ const CALLS: [(&str, &str); 18] = [
     ("private-top", "runs"),
     ("over-there", "not-started exec"),
     ("in-run", "not-confined readable"),
+    ("written", "runs"),
+    ("through-written", "not-started exec"),
     ("linked", "not-confined writable"),
     ("nowhere", "not-started directory"),
     ("no-interpreter", "not-started exec"),
@@ -69,6 +72,7 @@ fn site(mode: Mode) -> Site {
     for name in SECTIONS.lines().filter_map(|line| line.strip_prefix("[profile ")?.strip_suffix(']')) {
         allowlist += &placed(&format!("{name} = {{scripts}}/ok profile={name}\n"));
     }
+    allowlist += &placed("through-written = {scripts}/twice profile=written\n");
     std::fs::write(agent.allowlist(), allowlist).unwrap();
     let config = std::fs::read_to_string(agent.config()).unwrap() + &placed(SECTIONS);
     std::fs::write(agent.config(), config).unwrap();

@@ -1,9 +1,13 @@
 //! What `scripts.conf` pins of a script: the content of its file (`sha256=`) and the number of its arguments (`args=`).
 
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 
+use crate::harness::executor::Mode;
 use crate::harness::process::{finish, program};
 use crate::harness::{Agent, Site, tls};
 
@@ -25,8 +29,8 @@ fn scripts(site: &Site) -> Value {
 }
 
 /// A site whose one script is pinned to what it says now.
-fn pinned(settings: &str) -> (Site, PathBuf) {
-    let mut site = Site::builder().agent(settings).prepare();
+fn pinned(mode: Mode, settings: &str) -> (Site, PathBuf) {
+    let mut site = Site::builder().executor(mode).guarded().agent(settings).prepare();
     let script = site.agent().write_script("x", "#!/bin/sh\necho ran\n");
     pin(site.agent(), &script, &format!("sha256={}", sha256sum(&script)));
     site.start(0);
@@ -35,8 +39,13 @@ fn pinned(settings: &str) -> (Site, PathBuf) {
 
 #[test]
 fn a_pinned_script_runs_until_its_file_changes() {
-    for settings in ["max_children = 9", "script_dirs = {scripts}"] {
-        let (site, script) = pinned(settings);
+    for (mode, settings) in [
+        (Mode::Private, "max_children = 9"),
+        (Mode::Private, "script_dirs = {scripts}"),
+        (Mode::Own, "max_children = 9"),
+        (Mode::System, "trusted_paths = no"),
+    ] {
+        let (site, script) = pinned(mode, settings);
         assert_eq!(site.result("x", &[])["stdout"], "ran\n");
         // In place, of the same size: neither name nor inode nor length tells.
         std::fs::write(&script, "#!/bin/sh\necho run\n").unwrap();
@@ -64,14 +73,76 @@ fn a_pinned_script_runs_until_its_file_changes() {
 
 #[test]
 fn a_pinned_script_that_is_gone_or_unreadable_is_refused() {
-    let (site, script) = pinned("max_children = 9");
+    let (site, script) = pinned(Mode::default(), "max_children = 9");
     std::fs::remove_file(&script).unwrap();
     let refused = site.result("x", &[]);
     assert_eq!(refused["reason"], "script-changed", "{refused}");
     assert!(refused["error"].as_str().unwrap().contains("No such file"), "{refused}");
     nix::unistd::mkfifo(&script, nix::sys::stat::Mode::from_bits_truncate(0o777)).unwrap();
     let refused = site.result("x", &[]);
-    assert!(refused["error"].as_str().unwrap().contains("not a regular file"), "{refused}");
+    assert_eq!((&refused["exit"], &refused["reason"]), (&json!(-1), &json!("script-not-trusted")), "{refused}");
+}
+
+/// Puts two files at one place in turns, without an end, by another name and rename(2).
+const EXCHANGE: &str = r#"
+$| = 1; my ($place, @files) = @ARGV; my $turn = 0;
+while (1) {
+    my $file = $files[$turn++ % 2];
+    unlink("$place.new"); link($file, "$place.new") && rename("$place.new", $place) or die "$file: $!\n";
+    # Two names of one file are left as they are.
+    print "begun\n" if $turn == 100;
+}
+"#;
+
+#[test]
+fn whoever_exchanges_a_pinned_script_all_the_time_never_has_it_run_and_an_unpinned_one_as_before() {
+    /// Neither the agent's account nor the scripts'.
+    const STRANGER: u32 = 5;
+    for (mode, settings) in
+        [(Mode::Private, ""), (Mode::Own, "trusted_paths = no"), (Mode::System, "trusted_paths = no")]
+    {
+        let mut site = Site::builder().executor(mode).guarded().agent(settings).prepare();
+        let agent = site.agent();
+        let dir = agent.root.join("others");
+        std::fs::create_dir(&dir).unwrap();
+        std::os::unix::fs::chown(&dir, Some(STRANGER), None).unwrap();
+        let [right, wrong] = ["right", "wrong"].map(|name| {
+            let file = agent.write_script(name, &format!("#!/bin/sh\necho {name}\n"));
+            let path = dir.join(name);
+            std::fs::rename(file, &path).unwrap();
+            std::os::unix::fs::chown(&path, Some(STRANGER), None).unwrap();
+            path
+        });
+        let place = dir.join("x");
+        let list = format!("x = {0} sha256={1}\ny = {0}\n", place.display(), sha256sum(&right));
+        std::fs::write(agent.allowlist(), list).unwrap();
+        let mut exchange = program("perl".as_ref());
+        exchange.args(["-e", EXCHANGE]).args([&place, &right, &wrong]).uid(STRANGER).gid(STRANGER).current_dir("/");
+        let mut exchange = exchange.stdout(Stdio::piped()).spawn().unwrap();
+        BufReader::new(exchange.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+        site.start(0);
+        for _ in 0..20 {
+            let refused = site.result("x", &[]);
+            assert_eq!((&refused["exit"], &refused["reason"]), (&json!(-1), &json!("script-not-trusted")), "{refused}");
+            assert_eq!(refused.get("stdout"), None, "{refused}");
+        }
+        // Which of the two an unpinned one is then, nobody has said.
+        let any = site.result("y", &[]);
+        assert!(["right\n", "wrong\n"].iter().any(|text| any["stdout"] == *text), "{mode:?} {any}");
+        drop((exchange.kill(), exchange.wait()));
+        let line = site.agent().line("deny");
+        assert_eq!((line.get("REASON"), line.get("SCRIPT")), (Some("script-not-trusted"), Some("x")));
+        let line = site.agent().line_where("exec", |line| line.get("EXIT") == Some("-1"));
+        assert_eq!((line.ident.as_str(), line.get("REASON")), ("ctrl-exec-exec", Some("script-not-trusted")));
+        let said = site.agent().command(&["self-check"]).exits(1).stdout;
+        let others = format!("{} belongs to uid {STRANGER}", dir.display());
+        assert!(
+            said.contains(&format!("Script 'x': {}  (profile: default) [NOT TRUSTED: ", place.display())),
+            "{said}"
+        );
+        assert!(said.contains(&others), "{said}");
+        assert_eq!(said.matches("NOT TRUSTED").count(), 1, "{said}");
+    }
 }
 
 #[test]

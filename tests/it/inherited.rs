@@ -165,7 +165,11 @@ fn whoever_starts_an_executor_of_roots_hands_nothing_down_to_its_scripts() {
         are(&found, &[&ANYWHERE[..], &AFRESH].concat(), &about);
         are(&found, &[("oom_score_adj", &weight), ("Cpus_allowed", processors)], &about);
         for (name, resource, soft) in SOFT {
-            let hard = getrlimit(resource).unwrap().1;
+            let hard = match (resource, getrlimit(resource).unwrap().1) {
+                // The other half is the executor's alone.
+                (Resource::RLIMIT_SIGPENDING, hard) if hard != RLIM_INFINITY => hard / 2,
+                (_, hard) => hard,
+            };
             let word = |limit: u64| if limit == RLIM_INFINITY { "unlimited".to_owned() } else { limit.to_string() };
             let rights = [Resource::RLIMIT_NICE, Resource::RLIMIT_RTPRIO].contains(&resource);
             let limits = format!("{} {}", word(soft.min(hard)), word(if rights { 0 } else { hard }));

@@ -13,6 +13,7 @@
 mod audit;
 mod bereft;
 mod capabilities;
+mod closed;
 mod contract;
 mod crash;
 mod deadlines;
@@ -69,6 +70,7 @@ mod serve;
 mod setup;
 mod shares;
 mod spare;
+mod stalled;
 mod stream;
 mod stuck_log;
 mod trace;

@@ -232,6 +232,7 @@ fn a_profile_that_refuses_every_run_is_named_with_what_is_wrong() {
             let line = format!("{REFUSED}{}", why.replace("{w}", &work));
             assert_eq!(ran.code, i32::from(!why.is_empty()), "{mode:?} {lines}: {ran:?}");
             assert_eq!(ran.stdout.contains(&line), !why.is_empty(), "{mode:?} {lines}: {ran:?}");
+            assert_eq!(ran.stdout.contains("  Profiles OK\n"), why.is_empty(), "{mode:?} {lines}: {ran:?}");
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::test::EXECUTOR;
 use crate::{Outcome, dist, place};
 
 /// The test.
-const TEST: &str = "jobs::killed";
+const TEST: &str = "jobs::killed::whoever_is_killed_no_job_is_lost_silently_and_none_runs_twice";
 /// Rounds, and jobs at once in each, where nothing else is said.
 const USUAL: [u64; 2] = [200, 50];
 /// What makes a run repeatable.

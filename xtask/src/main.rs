@@ -69,7 +69,7 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "vm",
-        arguments: "[TEST FILTERS]",
+        arguments: "[[it] TEST FILTERS]",
         about: "the tests of confinement on Debian's kernel, in a virtual machine",
         start: vm::task,
     },

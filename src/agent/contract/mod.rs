@@ -13,7 +13,8 @@
 //!    `{"arg": "x", "repeat": true}` is each item of an array.
 //! 2. A missing value is the property's `default`, or nothing if there is none. `null` is nothing.
 //! 3. Without `argv`, the properties' values stand in the order in which `properties` declares them; arrays as if they
-//!    were repeated. A schema without properties allows no arguments.
+//!    were repeated. A schema without properties allows no arguments: those that are declared in another schema, which it
+//!    refers to or is put together from, are not looked for, and the operator is told so.
 //! 4. Text is text. An integer is in plain decimal digits, a number as JSON writes it, a boolean `true` or `false`. A
 //!    property that can be both text and something else is tried as text first.
 //! 5. No value begins with `-`, a number's no more than a text's and behind a flag no more than elsewhere: a script could
@@ -31,6 +32,7 @@
 mod matching;
 mod property;
 mod template;
+mod unsaid;
 
 use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::{Map, Value};
@@ -45,6 +47,9 @@ use crate::wire::refusal::Refusal;
 const PATTERN: usize = 1 << 20;
 /// Most readings of one call that the schema is asked about.
 const READINGS: usize = 64;
+/// Of a parameter that no argument can say.
+const UNSAID: &str = "is declared in '$ref', 'allOf' or the like alone, so no argument can be meant for it: arguments are \
+    those of the schema's own 'properties', or of 'argv'";
 /// Longest reason that a caller is told, in characters.
 const REASON: usize = 300;
 
@@ -53,6 +58,7 @@ const REASON: usize = 300;
 pub struct Contract {
     template: Template,
     validator: Validator,
+    doubt: Option<String>,
 }
 
 impl Contract {
@@ -68,7 +74,15 @@ impl Contract {
         let built = options.build(arguments);
         let validator = built.map_err(|error| shortened(&format!("'arguments' is no usable JSON Schema: {error}")))?;
         let template = Template::new(schema, argv).map_err(|why| shortened(&why))?;
-        Ok(Self { template, validator })
+        let unsaid = if argv.is_some() { None } else { unsaid::first(schema) };
+        let doubt = unsaid.map(|name| shortened(&format!("'{name}' {UNSAID}")));
+        Ok(Self { template, validator, doubt })
+    }
+
+    /// What the operator may not have meant by it.
+    #[must_use]
+    pub fn doubt(&self) -> Option<&str> {
+        self.doubt.as_deref()
     }
 
     /// Judges the words of a call. Returns the parameters that they mean.

@@ -396,4 +396,4 @@ impl<'a> Way<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

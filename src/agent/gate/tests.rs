@@ -34,10 +34,10 @@ use crate::wire::rotate::RotateRequest;
 use crate::wire::run::RunRequest;
 
 /// A host's files, which every case writes anew, and somebody with a certificate.
-struct Site {
+pub(in crate::agent) struct Site {
     dir: TempDir,
     shown: CertificateDer<'static>,
-    runtime: Runtime,
+    pub(in crate::agent) runtime: Runtime,
 }
 
 /// What of them can differ.
@@ -58,7 +58,7 @@ const HANGS: &str = "sleep 300";
 const TRUSTED: &str = "a1 control-1\n";
 
 impl Site {
-    fn new() -> Self {
+    pub(in crate::agent) fn new() -> Self {
         // A hook is wanted where nobody else can put one.
         let dir = tempfile::tempdir_in("/var/lib").unwrap();
         let (ca, key) = (new_ca(time::OffsetDateTime::now_utc()), key::generate().unwrap());
@@ -114,8 +114,20 @@ impl Site {
 
     /// An agent with these files, and one who comes to it.
     fn agent(&self, case: &Case) -> (Arc<Agent>, Peer) {
+        self.agent_logging(case, Logger::to_writer(Ident::Agent, Box::new(std::io::sink())))
+    }
+
+    /// A run that was asked for and passed every gate, of an agent that logs there.
+    pub(in crate::agent) async fn asked(&self, body: &str, log: Logger) -> (Arc<Agent>, Asked<RunRequest>) {
+        let (agent, peer) = self.agent_logging(&Case { trust: TRUSTED, ..Case::default() }, log);
+        let peer = asks(&agent, &peer, Some(Verb::Run), UnixTime::now()).await.unwrap();
+        let asked = calls(&agent, peer, RunRequest::parse(body.as_bytes()).unwrap()).await.unwrap().into_parts().0;
+        (agent, asked)
+    }
+
+    fn agent_logging(&self, case: &Case, log: Logger) -> (Arc<Agent>, Peer) {
         self.configure(case);
-        let (places, log) = (self.places(), Logger::to_writer(Ident::Agent, Box::new(std::io::sink())));
+        let places = self.places();
         let (snapshot, _) = Snapshot::load(&places, "here", &log).unwrap();
         let proof = Arc::new(snapshot.tls.prove(&self.shown, UnixTime::now()).unwrap());
         let beginning = Beginning { descriptors: 1024, file: "/proc/self/exe".into(), executor: None };

@@ -11,6 +11,7 @@
 //!
 //! Orders under way are never touched by that, since each has its own monitor.
 
+mod contents;
 pub mod kept;
 mod line;
 mod system;

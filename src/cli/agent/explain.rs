@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::explain_text::{self, Explanation};
+use super::whose::{self, Known};
 use super::{Globals, kernel_check, remedy, self_check};
 use crate::agent::explain::{self as front_end, Asked, Files};
 use crate::agent::explain_peer::{List, Lists, Who};
@@ -58,7 +59,7 @@ pub struct Args {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
-    /// Started as root, explain what 'serve --unprivileged' would do
+    /// Explain what 'serve --unprivileged' would do, whoever asks
     #[arg(long)]
     unprivileged: bool,
     /// Arguments of the script
@@ -84,8 +85,13 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
         // Its executor sees no more than the agent's account does.
         agents_eyes(&loaded)?;
     }
+    let known = whose::look(&kinship, &loaded.settings, args.unprivileged);
+    if (asked.verb, known) == (Verb::Run, Known::Not) {
+        let unknown = std::io::Error::other(whose::unknown(&loaded.settings));
+        return Err(Failure::new(Exit::Permission, unknown).hint(whose::HINT));
+    }
     let (executor, process) = match asked.verb {
-        Verb::Run => executor_text(&kinship),
+        Verb::Run => executor_text(&kinship, known),
         _ => (None, None),
     };
     let offer = Offer::look(process);
@@ -245,8 +251,13 @@ fn agents_eyes(loaded: &Loaded) -> Result<bool, Failure> {
 }
 
 /// In words, and which process it is, if it runs and says so.
-fn executor_text(kinship: &Kinship) -> (Option<String>, Option<i32>) {
+fn executor_text(kinship: &Kinship, known: Known) -> (Option<String>, Option<i32>) {
     let (text, process) = match kinship {
+        Kinship::Private if known == Known::IfStartedHere => {
+            let text = "private, of an agent that this user starts: scripts have its own rights and no profile is applied \
+                        (one that root starts has a root executor, which applies them: ask as root)";
+            (text.to_owned(), None)
+        }
         Kinship::Private => ("private: scripts have the agent's own rights and no profile is applied".to_owned(), None),
         Kinship::Own => ("the agent's own, as root".to_owned(), None),
         Kinship::System(path) => match kernel_check::executor(kinship) {

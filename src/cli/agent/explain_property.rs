@@ -52,7 +52,7 @@ impl Site {
         // Where a root executor trusts the directories above.
         let dir = tempfile::tempdir_in("/var/lib").unwrap();
         let site = Self { dir };
-        for place in ["", "etc", "scripts", "other", "work"] {
+        for place in ["", "etc", "scripts", "other", "work", "var/lib/ctrl-exec-agent"] {
             std::fs::create_dir_all(site.at(place)).unwrap();
             std::fs::set_permissions(site.at(place), std::fs::Permissions::from_mode(0o755)).unwrap();
         }

@@ -104,17 +104,25 @@ fn rights(c: &Confined) -> Vec<String> {
         row("capabilities", &list(&c.caps)),
         row("new privileges", if c.no_new_privileges { "none, by no program" } else { "from set-user-ID programs" }),
         row("writable", &listed(&c.writable, "whatever its account may write to")),
-        row("readable", &listed(&c.readable, "whatever its account may read")),
+        row("readable", &(listed(&c.readable, "whatever its account may read") + unexecuted(c))),
         row("private and empty", &list(&c.private)),
         row("hidden", &list(&c.hidden)),
         row("network", if c.network { "the host's" } else { "none" }),
         row(
             "system calls",
-            if c.syscalls == "off" { "all that end with the run" } else { "all but those that undo a confinement" },
+            if c.syscalls == "off" { "all that stay within the run" } else { "all but those that undo a confinement" },
         ),
     ];
     lines.extend(c.limits.iter().map(limited));
     lines
+}
+
+/// What is read besides what is `readable`.
+const fn unexecuted(c: &Confined) -> &'static str {
+    match (&c.readable, &c.writable) {
+        (Some(_), Some(_)) => "; what is writable or private can be read too, but not executed",
+        _ => "",
+    }
 }
 
 fn limited(limit: &Limit) -> String {

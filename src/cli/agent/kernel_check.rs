@@ -11,7 +11,7 @@ use crate::wire::causes;
 
 /// Whether every profile can be applied here; says what there is to apply them with.
 pub(super) fn kernel(kinship: &Kinship, places: &Places) -> bool {
-    let offer = Offer::look(executor(kinship).ok().flatten());
+    let offer = offer(kinship);
     out::line(format!("  Kernel: {}", kernel_text(&offer)));
     out::line(format!("  Control groups: {}", groups_text(&offer)));
     let Ok(policy) = policy(kinship, places) else {
@@ -26,6 +26,11 @@ pub(super) fn kernel(kinship: &Kinship, places: &Places) -> bool {
     lacking.is_empty()
 }
 
+/// What the executor of this kinship has to confine with, or this host.
+pub(super) fn offer(kinship: &Kinship) -> Offer {
+    Offer::look(executor(kinship).ok().flatten())
+}
+
 /// What is no fault where it is meant.
 fn warnings(policy: &Policy) {
     for profile in owners(policy, &OnDisk) {
@@ -36,7 +41,7 @@ fn warnings(policy: &Policy) {
     for own in linked(policy) {
         out::line(format!("  Warning: {}", of_two_names(own)));
     }
-    for Shared { profile, directory, script: (name, its) } in shared(policy) {
+    for Shared { profile, directory, script: (name, its) } in shared(policy, &OnDisk) {
         out::line(format!(
             "  Profile '{profile}': it may write to {}, where script '{name}' of profile '{its}' is: that file and \
              its contract are kept from it; what the script loads from there is not (keep that elsewhere)",

@@ -21,6 +21,7 @@ pub mod self_ping;
 pub mod serve;
 mod state_check;
 mod unconfined;
+mod whose;
 
 use std::ffi::OsString;
 

@@ -27,8 +27,17 @@ pub(super) fn profiles(loaded: &Loaded, kinship: &Kinship, places: &Places) -> b
         out::error(errors);
         good = false;
     }
-    out::line(if good { "  Profiles OK" } else { "  Profiles: the executor refuses them" });
+    if !good {
+        out::line("  Profiles: the executor refuses them");
+    }
     good
+}
+
+/// Says that nothing is wrong with the profiles, when all that is known of them was found good.
+pub(super) fn passed(kinship: &Kinship) {
+    if kinship.applies_profiles() {
+        out::line("  Profiles OK");
+    }
 }
 
 fn costs(profile: &Profile) {

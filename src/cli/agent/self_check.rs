@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::Path;
 
 use super::port_check::Port;
+use super::script_check::Scripts;
+use super::whose::{self, Known};
 use super::{
     Globals, certificate_check, kernel_check, list_check, profile_check, remedy, script_check, state_check, unconfined,
 };
@@ -24,12 +26,13 @@ use crate::wire::causes;
 /// What `self-check` takes.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Started as root, check what 'serve --unprivileged' would use
+    /// Check what 'serve --unprivileged' would use, whoever asks
     #[arg(long)]
     unprivileged: bool,
 }
 
-/// Checks; 1 if serving would fail, a script cannot be executed, or nobody is trusted.
+/// Checks; 1 if serving would fail, a script cannot be executed, or nobody is trusted; else 77 if this user cannot find out
+/// which executor the agent has.
 ///
 /// **Invariant:** it looks with the eyes of the agent. Started as root it becomes the agent's account, as `serve` does,
 /// or a file that only root can read would seem to be in order; and its last check is the very function that serving
@@ -45,8 +48,15 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     out::line(format!("  Allowlist OK ({} scripts)", loaded.allowlist.len()));
     // Asked before the account is taken, since it depends on who starts the agent.
     let kinship = Kinship::of(&loaded.settings, args.unprivileged);
+    let known = whose::look(&kinship, &loaded.settings, args.unprivileged);
     let mut good = profile_check::profiles(&loaded, &kinship, &places);
     good &= kernel_check::kernel(&kinship, &places);
+    // Likewise: what it is that scripts will find.
+    let as_executor = kinship.applies_profiles().then(|| Scripts::look(&kinship, &loaded, &places));
+    good &= as_executor.as_ref().is_none_or(|scripts| !scripts.hindered());
+    if good {
+        profile_check::passed(&kinship);
+    }
     // Likewise: who holds a socket is not everybody's to see.
     let port = Port::look(&loaded.settings, &places.config);
     good &= account(&loaded);
@@ -56,14 +66,20 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     good &= list_check::lists(&loaded, &places);
     good &= state_check::places(&loaded.settings);
     good &= state_check::staged(globals, &loaded);
-    good &= executor(&kinship, &loaded);
+    good &= executor(&kinship, known, &loaded);
     good &= hook(&loaded);
     good &= metrics(&loaded);
-    good &= script_check::scripts(&kinship, &loaded);
+    // A private executor sees what the agent sees.
+    let scripts = as_executor.unwrap_or_else(|| Scripts::look(&kinship, &loaded, &places));
+    good &= scripts.tell(&kinship, &loaded);
     good &= script_check::contracts(&loaded, &to_stderr());
     good = good && everything(&places);
     out::line("Self-check complete.");
-    Ok(if good { Exit::Success } else { Exit::Failed })
+    Ok(match (good, known) {
+        (false, _) => Exit::Failed,
+        (true, Known::Not) => Exit::Permission,
+        (true, Known::Sure | Known::IfStartedHere) => Exit::Success,
+    })
 }
 
 /// A configuration that cannot be used, under the words that the original used for it.
@@ -139,11 +155,16 @@ fn to_stderr() -> Logger {
 }
 
 /// Whether there is one, and whether it would take this configuration.
-fn executor(kinship: &Kinship, loaded: &Loaded) -> bool {
+fn executor(kinship: &Kinship, known: Known, loaded: &Loaded) -> bool {
     let mut good = true;
     match kinship {
+        Kinship::Private if known == Known::Not => {
+            out::line(format!("  Executor: {}; {}", whose::unknown(&loaded.settings), whose::HINT));
+            return true;
+        }
         Kinship::Private => {
-            out::line("  Executor: private; scripts run with the agent's own rights");
+            let whose = if known == Known::Sure { "" } else { ", if this user starts the agent and not root" };
+            out::line(format!("  Executor: private{whose}; scripts run with the agent's own rights"));
             for line in unconfined::warning(loaded) {
                 out::line(format!("  Warning: {line}"));
             }

@@ -169,6 +169,12 @@ fn failed(error: ServeError) -> Failure {
         ServeError::Listen(BindError::InUse(_)) => {
             (Exit::Unavailable, Some("another executor serves this host already: stop it first"))
         }
+        ServeError::Listen(BindError::Relative(_)) => {
+            (Exit::Usage, Some("name the socket from / on, such as /run/ctrl-exec-agent/exec.sock"))
+        }
+        ServeError::Given(_) => {
+            (Exit::Unavailable, Some("the executor's socket unit has one line ListenStream= with a path"))
+        }
         ServeError::Listen(_) | ServeError::Control(_) => (Exit::Unavailable, None),
     };
     let failure = Failure::new(exit, error);

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use super::Settings;
 use crate::conf::diagnostic::{Diagnostic, shown};
 
-/// What a path means now, if it means a file: that file's own path first, then the others at which it shows.
+/// What a path means now, or would mean if it were made: the file's own path first, then the others at which it shows.
 type Resolve<'a> = &'a dyn Fn(&Path) -> Vec<PathBuf>;
 
 /// A directory of the agent's own, in every spelling that is known, and which setting makes it so.
@@ -81,7 +81,8 @@ impl Control {
 fn spellings(path: &Path, resolve: Resolve<'_>) -> Vec<PathBuf> {
     let mut all = Vec::new();
     all.extend(path.is_absolute().then(|| lexical(path)));
-    for found in resolved(path, resolve) {
+    let here = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    for found in resolve(here).iter().map(|found| lexical(found)) {
         if !all.contains(&found) {
             all.push(found);
         }
@@ -101,17 +102,6 @@ fn lexical(path: &Path) -> PathBuf {
     })
 }
 
-/// As much of the path as exists, resolved; the rest, which does not exist, as written.
-fn resolved(path: &Path, resolve: Resolve<'_>) -> Vec<PathBuf> {
-    let found = path.ancestors().find_map(|existing| {
-        let existing_or_here = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
-        let rest = path.strip_prefix(existing).ok()?;
-        let found: Vec<_> = resolve(existing_or_here).iter().map(|found| lexical(&found.join(rest))).collect();
-        (!found.is_empty()).then_some(found)
-    });
-    found.unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,8 +115,8 @@ mod tests {
         let source = Source::new("/etc/c/agent.conf", format!("{TEXT}{writable}\n"));
         let (settings, _) = Settings::parse(&source, &Root::default()).unwrap();
         let resolve = |path: &Path| {
-            let found = links.iter().filter(|(from, _)| Path::new(from) == path);
-            found.map(|(_, to)| PathBuf::from(to)).collect()
+            let found = links.iter().filter_map(|(from, to)| Some((path.strip_prefix(from).ok()?, to)));
+            found.map(|(rest, to)| Path::new(to).join(rest)).collect()
         };
         let outcome = settings.writable_errors(Path::new("/etc/s/scripts.conf"), resolve);
         outcome.map_or_else(|errors| errors.to_string(), |()| "ok".to_owned())

@@ -149,8 +149,9 @@ impl Settings {
     /// replace its configuration, keys, trust or results needs no permission any more. A writable path is refused if it
     /// is, holds or lies in a directory of those files, as written and as links resolve.
     ///
-    /// `scripts` is the allowlist's file; `resolve` says what a path means now, and where else that shows, or nothing where
-    /// there is no such file. What links and mounts mean can change, so the executor asks again before each run.
+    /// `scripts` is the allowlist's file; `resolve` says what a path means now, or would mean if it were made, and where else that
+    /// shows; or nothing where not even its directories are there. What links and mounts mean can change, so the executor asks
+    /// again before each run.
     ///
     /// # Errors
     /// One for each writable path, which names the setting it touches.

@@ -126,7 +126,8 @@ impl Profile {
         let path = place.path().into();
         let mut r = Reader::new(&path, format!("Profile '{name}': "), &section.settings, Empty::Refused, findings);
         let dangerous = *r.get_or("allow_dangerous_caps", value::switch, false);
-        let caps = r.list("caps", &[',', ' ', '\t'], capability(dangerous));
+        let network = *r.get_or("network", value::switch, true);
+        let caps = r.list("caps", &[',', ' ', '\t'], capability(dangerous, network));
         let mut caps = caps.map(Placed::into_inner).unwrap_or_default();
         let mut seen = Vec::new();
         caps.retain(|cap| {
@@ -148,7 +149,7 @@ impl Profile {
             processes_max: r.get("processes_max", value::number(PROCESSES)).map(Placed::into_inner),
             cpu_max: r.get("cpu_max", value::percent(CPU)).map(Placed::into_inner),
             files_max: r.get("files_max", value::number(FILES)).map(Placed::into_inner),
-            network: *r.get_or("network", value::switch, true),
+            network,
             readable: r.list("readable", &[':'], value::absolute).map(Placed::into_inner),
             syscalls: *r.get_or("syscalls", syscalls, Syscalls::Default),
             umask: *r.get_or("umask", value::umask, 0o022),

@@ -258,6 +258,11 @@ fn a_capability_that_undoes_the_profile_needs_a_line_of_its_own() {
     assert!(errors.contains("a.conf:6:32: Profile 'p': CAP_MKNOD undoes the confinement: it can"), "{errors}");
     assert!(errors.contains("add the line 'allow_dangerous_caps = yes'"), "{errors}");
     assert_eq!(profile("caps = CAP_SYS_ADMIN\nallow_dangerous_caps = yes\n").caps.len(), 1);
+    let errors = profile_refusal("caps = CAP_KILL, CAP_NET_ADMIN\nnetwork = no\n");
+    assert!(errors.contains("a.conf:6:18: Profile 'p': CAP_NET_ADMIN undoes 'network = no': with"), "{errors}");
+    for more in ["", "network = yes\n", "network = no\nallow_dangerous_caps = yes\n"] {
+        assert_eq!(profile(&format!("caps = CAP_NET_ADMIN\n{more}")).caps.len(), 1, "{more}");
+    }
 }
 
 #[test]

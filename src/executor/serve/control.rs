@@ -137,7 +137,8 @@ fn serve(control: OwnedFd, signals: Signals, policy: Result<Policy, String>, par
     }
     // Whoever else this one's keeper has adopted was at work for a service before it.
     let elders = if network.is_some() { process::siblings() } else { 0 };
-    let mut crew = ledger.share().and_then(|ledger| Crew::new(elders, ledger)).map_err(ServeError::Control)?;
+    let crew = ledger.share().and_then(|ledger| Crew::new(elders, ledger, network.is_some()));
+    let mut crew = crew.map_err(ServeError::Control)?;
     if network.is_none() {
         crew.adopt().map_err(ServeError::Control)?;
     }
@@ -170,8 +171,9 @@ impl Server<'_, OwnedFd> {
     fn serve(mut self) -> io::Result<()> {
         let mut buffer = vec![0; control::LIMIT];
         loop {
+            let again = self.tidy_up();
             let sources = [self.signals.as_fd(), self.door.as_fd()];
-            let [signal, message] = poll::readable(sources.map(Some), self.until_the_log())?;
+            let [signal, message] = poll::readable(sources.map(Some), again)?;
             // SIGHUP is for the front-end, which asks for a reload over the socket; here it only must not end us.
             if signal.readable && self.signalled()?.end {
                 return Ok(());
@@ -235,9 +237,10 @@ impl Server<'_, OwnedFd> {
             (Ok(Control::Reload), None) => Ok(Message::Reload),
             (Ok(Control::Hello), None) => Ok(Message::Hello),
             (Ok(Control::Upgrade), None) => Ok(Message::Upgrade),
-            (Ok(Control::Reload | Control::Hello | Control::Upgrade), Some(_)) => {
-                ignore("a word of control came with a descriptor")
+            (Ok(Control::Versions | Control::Digests), None) => {
+                ignore("a word about scripts is for an order's connection")
             }
+            (Ok(_), Some(_)) => ignore("a word of control came with a descriptor"),
             (Err(error), _) => ignore(&format!("a message cannot be understood: {error}")),
         }
     }

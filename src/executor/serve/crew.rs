@@ -1,41 +1,65 @@
-//! The monitors of a service: those at work, and those that wait for another order ([`Post`]).
+//! The monitors of a service: those at work, those that wait for another order ([`Post`]), and those that are about to do so
+//! or to end.
+//!
+//! A monitor is at work from before it is given an order until before it tells the outcome, which the [`Ledger`] has. What it
+//! does afterwards takes its time, and on a busy host a long one; the front-end may give the next order for its place
+//! meanwhile. So the monitors are counted in two ways: all that are out, which costs nothing; and, where those are as many as may
+//! be, those that are at work. Whoever is out and not at work then gets no further order ([`Crew::retire_done`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use super::orphans::Orphans;
 use crate::executor::confine;
 use crate::executor::event::Audit;
 use crate::executor::ledger::{Ledger, Place};
-use crate::executor::post::{Post, Word};
+use crate::executor::post::{Free, Post};
 use crate::sys::fdpass::{self, Kind};
 use crate::sys::process::{self, End, Pid, Reaped};
 
 /// Most monitors that wait at a time.
 const MOST_IDLE: usize = 8;
 
+/// A monitor, as its service knows it.
+#[derive(Debug)]
+pub(super) struct Member {
+    /// While it may be given another order.
+    line: Option<OwnedFd>,
+    post: Posting,
+}
+
+/// A place in the ledger, and what it is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Posting {
+    number: usize,
+    /// Whether the ledger was told that it is given an order.
+    told: bool,
+    /// It carries out none: it answers a word of control, or refuses.
+    refuses: bool,
+}
+
 /// Everyone.
 #[derive(Debug)]
 pub(super) struct Crew {
-    /// Each with its line, while it may be given another order.
-    monitors: BTreeMap<Pid, Option<OwnedFd>>,
+    monitors: BTreeMap<Pid, Member>,
     /// Who is free; the last one first, whose memory is warm.
     idle: Vec<Pid>,
-    /// Who keeps a connection: at work on it, or waiting for its next order.
-    keepers: BTreeSet<Pid>,
-    /// How many are at work for a service whose keeper has started another.
+    /// How many are out for a service whose keeper has started another.
     elders: usize,
     /// Hears who is free.
     ear: OwnedFd,
     voice: OwnedFd,
     /// What each is busy with; and their places in it, those that are free again, and the first that was never used.
     ledger: Ledger,
-    places: BTreeMap<Pid, usize>,
     free: BTreeSet<usize>,
     fresh: usize,
-    /// A monitor was killed, and what it would have cleared away may still be there.
-    bereft: bool,
+    /// Whether its runs may have control groups.
+    confines: bool,
+    /// When to look for what a monitor has left that has ended: it may have been killed before it could clear that away. There
+    /// may be others' too, who are not there to hear of their ends.
+    bereft: Option<Instant>,
     /// What is left of scripts that are not confined falls to this process.
     orphans: Option<Orphans>,
     /// Events that monitors have ended with and nobody has heard of.
@@ -43,26 +67,24 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    /// Nobody yet but the monitors of services before this one, which are still at work and have their places in
-    /// `ledger`.
+    /// Nobody yet but the monitors of services before this one, which are still out and have their places in `ledger`.
     ///
     /// # Errors
     /// Out of descriptors.
-    pub(super) fn new(elders: usize, ledger: Ledger) -> io::Result<Self> {
+    pub(super) fn new(elders: usize, ledger: Ledger, confines: bool) -> io::Result<Self> {
         let (ear, voice) = fdpass::pair(Kind::Messages)?;
         Ok(Self {
             monitors: BTreeMap::new(),
             idle: Vec::new(),
-            keepers: BTreeSet::new(),
             elders,
             ear,
             voice,
             // Without elders, whatever is noted is nobody's any more.
             fresh: if elders > 0 { ledger.used() } else { 0 },
             ledger,
-            places: BTreeMap::new(),
             free: BTreeSet::new(),
-            bereft: false,
+            confines,
+            bereft: confines.then(Instant::now),
             orphans: None,
             unheard: 0,
         })
@@ -79,13 +101,40 @@ impl Crew {
         Ok(())
     }
 
-    /// How many are at work.
-    pub(super) fn busy(&mut self) -> usize {
+    /// How many are out: at work, or not known to wait for another order.
+    pub(super) fn out(&mut self) -> usize {
         if self.elders > 0 {
             // Their ends are told to the keeper alone. Nobody is added to them.
             self.elders = self.elders.min(process::siblings());
         }
         self.monitors.len().saturating_sub(self.idle.len()).saturating_add(self.elders)
+    }
+
+    /// How many of them are at work on an order that may be carried out. Elders count as such until they end: those of an
+    /// executor whose file was replaced are not in this ledger.
+    pub(super) fn at_work(&self) -> usize {
+        let own = self.monitors.iter().filter(|(pid, member)| !member.post.refuses && self.is_busy(**pid, member));
+        own.count().saturating_add(self.elders)
+    }
+
+    /// How many are busy with anything else.
+    pub(super) fn refusing(&self) -> usize {
+        self.monitors.iter().filter(|(pid, member)| member.post.refuses && self.is_busy(**pid, member)).count()
+    }
+
+    /// Whether a monitor is at work, for all that is known.
+    fn is_busy(&self, pid: Pid, Member { post, .. }: &Member) -> bool {
+        !self.idle.contains(&pid) && (!post.told || self.ledger.is_at_work(post.number))
+    }
+
+    /// Whoever is out and not at work gets no further order: not from here, and what comes on a connection that it keeps it
+    /// declines. **Invariant:** such a monitor notes an order before it looks whether it may take it. So whoever is not at work
+    /// after this will not be.
+    pub(super) fn retire_done(&mut self) {
+        let busy: BTreeSet<Pid> =
+            self.monitors.iter().filter(|(pid, it)| self.is_busy(**pid, it)).map(|(pid, _)| *pid).collect();
+        let done = self.monitors.iter_mut().filter(|(pid, _)| !busy.contains(pid) && !self.idle.contains(pid));
+        done.for_each(|(_, member)| let_go(&mut member.line));
     }
 
     /// Readable when somebody is free.
@@ -113,23 +162,30 @@ impl Crew {
             match end {
                 End::Exited(events) => self.unheard = self.unheard.saturating_add(u64::from(events)),
                 End::Signalled(signal) => {
-                    (self.bereft, killed) = (true, true);
+                    killed = true;
                     self.ledger.bury(pid, signal, audit);
                 }
             }
-            self.monitors.remove(&pid);
-            self.free.extend(self.places.remove(&pid));
+            if let Some(Member { post, .. }) = self.monitors.remove(&pid) {
+                self.give_back(post);
+            }
             self.idle.retain(|idle| *idle != pid);
-            self.keepers.remove(&pid);
+            self.bereft = self.confines.then(Instant::now);
         }
         if let Some(orphans) = self.orphans.as_mut().filter(|_| anybody) {
             orphans.look(&self.monitors, killed);
         }
-        if self.bereft {
-            // Its run's last processes may be on their way out: then at the next signal.
-            self.bereft = !confine::sweep();
-        }
         self.listen();
+    }
+
+    /// Clears away what monitors that have ended have left, and says when to do it again, if at all: the last processes of a
+    /// run may be on their way out, or a monitor that is not this service's be at work, and killed one day.
+    pub(super) fn clear(&mut self, now: Instant, pause: Duration) -> Option<Instant> {
+        if self.bereft.is_some_and(|at| at <= now) {
+            let cleared = confine::sweep(&|pid| self.monitors.contains_key(&pid));
+            self.bereft = if cleared { None } else { now.checked_add(pause) };
+        }
+        self.bereft
     }
 
     /// How many events monitors have ended with that nobody has heard of, since the last call: a monitor's exit status.
@@ -137,31 +193,27 @@ impl Crew {
         std::mem::replace(&mut self.unheard, 0)
     }
 
-    /// Takes note of everyone who is free, or keeps a connection. **Invariant:** done before a fork, so that no word of one
-    /// that has ended is taken for one of a new monitor with the same number.
+    /// Takes note of everyone who is free. **Invariant:** done before a fork, so that no word of one that has ended is taken for
+    /// one of a new monitor with the same number.
     pub(super) fn listen(&mut self) {
-        let mut word = [0; Word::SIZE];
+        let mut word = [0; Free::SIZE];
         while let Ok(mut message) = fdpass::receive_at_once(&self.ear, &mut word, 1)
             && message.size == word.len()
         {
-            match (Word::parse(word), message.descriptors.pop()) {
-                (Word::Free(pid) | Word::Keeps(pid), Some(lock)) => {
-                    if let Some(orphans) = self.orphans.as_mut().filter(|_| self.monitors.contains_key(&pid)) {
-                        orphans.hold(pid, lock);
-                    }
+            let Free(pid) = Free::parse(word);
+            let Some(Member { line, .. }) = self.monitors.get_mut(&pid) else { continue };
+            if let Some(lock) = message.descriptors.pop() {
+                if let Some(orphans) = &mut self.orphans {
+                    orphans.hold(pid, lock);
                 }
-                (Word::Free(pid), None) => {
-                    self.keepers.remove(&pid);
-                    self.orphans.iter_mut().for_each(|orphans| orphans.release(pid));
-                    match self.monitors.get_mut(&pid) {
-                        // Without its line it ends.
-                        Some(line) if self.idle.len() >= MOST_IDLE => let_go(line),
-                        Some(Some(_)) => self.idle.push(pid),
-                        _ => {}
-                    }
-                }
-                (Word::Keeps(pid), None) if self.monitors.contains_key(&pid) => drop(self.keepers.insert(pid)),
-                (Word::Keeps(_), None) => {}
+                continue;
+            }
+            self.orphans.iter_mut().for_each(|orphans| orphans.release(pid));
+            if self.idle.len() >= MOST_IDLE {
+                // Without its line it ends.
+                let_go(line);
+            } else if line.is_some() {
+                self.idle.push(pid);
             }
         }
     }
@@ -169,12 +221,14 @@ impl Crew {
     /// Gives an order's connection to somebody who is free, if anybody is.
     pub(super) fn give(&mut self, connection: &OwnedFd) -> bool {
         while let Some(pid) = self.idle.pop() {
-            let line = self.monitors.get(&pid).and_then(Option::as_ref);
-            if line.is_some_and(|line| fdpass::send(line, b"o", &[connection.as_fd()]).is_ok()) {
+            let Some(Member { line, post }) = self.monitors.get_mut(&pid) else { continue };
+            post.told = self.ledger.give(post.number);
+            if line.as_ref().is_some_and(|line| fdpass::send(line, b"o", &[connection.as_fd()]).is_ok()) {
                 return true;
             }
             // It has given up waiting and is about to end.
-            self.monitors.entry(pid).and_modify(let_go);
+            let_go(line);
+            self.ledger.take_back(post.number);
         }
         false
     }
@@ -188,41 +242,31 @@ impl Crew {
         Ok((ours, Post::new(theirs, self.voice.try_clone()?)))
     }
 
-    /// A place for somebody new, and its number. None where there are no descriptors for it: the line about a killed
-    /// monitor is then missing.
-    pub(super) fn place(&mut self) -> (usize, Option<Place>) {
+    /// A place for somebody new, who is given something to do. Its monitor has none of it where there are no descriptors for
+    /// that: the line about one that was killed is then missing, and it counts as one at work until it is free or ends.
+    pub(super) fn post(&mut self, refuses: bool) -> (Posting, Option<Place>) {
         let number = self.free.pop_first().unwrap_or_else(|| {
             self.fresh += 1;
             self.fresh - 1
         });
-        (number, self.ledger.place(number).ok())
+        (Posting { number, told: self.ledger.give(number), refuses }, self.ledger.place(number).ok())
     }
 
-    /// Nobody new came of it.
-    pub(super) fn give_back(&mut self, place: usize) {
-        self.free.insert(place);
+    /// Nobody has it any more.
+    pub(super) fn give_back(&mut self, post: Posting) {
+        self.ledger.take_back(post.number);
+        self.free.insert(post.number);
     }
 
     /// Somebody new.
-    pub(super) fn add(&mut self, pid: Pid, line: Option<OwnedFd>, place: usize) {
-        self.monitors.insert(pid, line);
-        self.places.insert(pid, place);
+    pub(super) fn add(&mut self, pid: Pid, line: Option<OwnedFd>, post: Posting) {
+        self.monitors.insert(pid, Member { line, post });
     }
 
     /// Nobody gets another order: who is free ends now, who is at work afterwards.
     pub(super) fn retire(&mut self) {
         self.idle.clear();
-        self.keepers.clear();
-        self.monitors.values_mut().for_each(let_go);
-    }
-
-    /// The same of those who keep a connection, since their places are wanted. Whether there are any.
-    pub(super) fn retire_keepers(&mut self) -> bool {
-        let keepers = std::mem::take(&mut self.keepers);
-        for pid in &keepers {
-            self.monitors.entry(*pid).and_modify(let_go);
-        }
-        !keepers.is_empty()
+        self.monitors.values_mut().for_each(|member| let_go(&mut member.line));
     }
 }
 

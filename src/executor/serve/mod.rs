@@ -22,7 +22,7 @@ mod orphans;
 mod socket;
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use crew::Crew;
@@ -45,14 +45,16 @@ use crate::wire::order::Report;
 use crate::wire::outcome::Outcome;
 use crate::wire::refusal::Refusal;
 
-/// How long to wait for a monitor that may be about to end before an order is turned away.
-const SECOND_LOOK: Duration = Duration::from_millis(10);
+/// So many monitors that are done with their orders may be about to end beside those that are at work; and how long to wait for
+/// one of them before an order is turned away. It takes a host that is busy beyond measure.
+const LEAVING: usize = 64;
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Time between two looks within that.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// How long a monitor's end waits for a log that does not keep up: it still counts as one that is at work.
 const LAST_WORD: Duration = Duration::from_millis(100);
-/// How long what a log has not taken waits for another attempt.
+/// How long what a log has not taken waits for another attempt, and what could not be cleared away.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The signals that a service hears.
@@ -79,6 +81,9 @@ pub enum ServeError {
     /// Its socket cannot be put in place.
     #[error("the executor cannot listen")]
     Listen(#[source] BindError),
+    /// The init system handed over something else than it is to.
+    #[error("the socket that was handed over cannot be used")]
+    Given(#[source] io::Error),
     /// The socket to the front-end, or waiting for it, failed.
     #[error("the executor lost its socket to the agent")]
     Control(#[source] io::Error),
@@ -134,9 +139,13 @@ impl<D: Way> Server<'_, D> {
         Ok(asked)
     }
 
-    /// Writes what the log has not taken yet. If it still does not, this is when to come again.
-    fn until_the_log(&self) -> Option<Duration> {
-        (self.audit.settle(Duration::ZERO) > 0).then_some(RETRY)
+    /// Writes what the log has not taken yet, and clears away what monitors have left. If there is something left of either, this
+    /// is when to come again.
+    fn tidy_up(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        let left = self.crew.clear(now, RETRY).map(|at| at.saturating_duration_since(now));
+        let unwritten = (self.audit.settle(Duration::ZERO) > 0).then_some(RETRY);
+        left.into_iter().chain(unwritten).min()
     }
 
     fn ignore(&self, reason: &str) {
@@ -159,8 +168,8 @@ impl<D: Way> Server<'_, D> {
             }
         };
         self.crew.listen();
-        let full = self.reaches(most).then_some(most);
-        if full.is_some() && self.reaches(most.saturating_add(D::SPARE)) {
+        let full = self.is_full(most).then_some(most);
+        if full.is_some() && self.crew.refusing() >= D::SPARE {
             self.turn_away(&connection, &Outcome::Refused(monitor::busy(most)));
             return self;
         }
@@ -170,7 +179,7 @@ impl<D: Way> Server<'_, D> {
         // Without a line, it is for one order alone.
         let line = if full.is_none() { self.crew.line().ok() } else { None };
         let (ours, post) = line.unzip();
-        let (number, place) = self.crew.place();
+        let (posting, place) = self.crew.post(full.is_some());
         match process::fork() {
             Ok(Fork::Child) => {
                 let Self { door, signals, policy, audit, network, crew, .. } = self;
@@ -182,9 +191,9 @@ impl<D: Way> Server<'_, D> {
                 }
                 process::end(i32::from(u8::try_from(audit.settle(LAST_WORD)).unwrap_or(u8::MAX)))
             }
-            Ok(Fork::Parent(pid)) => self.crew.add(pid, ours, number),
+            Ok(Fork::Parent(pid)) => self.crew.add(pid, ours, posting),
             Err(error) => {
-                self.crew.give_back(number);
+                self.crew.give_back(posting);
                 let (step, reason) = ("fork".to_owned(), error.to_string());
                 self.turn_away(&connection, &Outcome::NotStarted { step, reason });
             }
@@ -204,23 +213,24 @@ impl<D: Way> Server<'_, D> {
         })
     }
 
-    /// Whether `most` monitors or more are at work. One that has told its outcome is about to be free or to end, and the front-end may
-    /// send the next order for its place before it has: so a full house is looked at twice; and once more without those who keep
-    /// their connection, and may be waiting.
-    fn reaches(&mut self, most: usize) -> bool {
-        self.stays_at(most) && (!self.crew.retire_keepers() || self.stays_at(most))
+    /// Whether `most` monitors or more are at work, so that there is no place for another.
+    fn is_full(&mut self, most: usize) -> bool {
+        if self.crew.out() < most {
+            return false;
+        }
+        if self.crew.at_work() < most {
+            self.crew.retire_done();
+        }
+        self.crew.at_work() >= most || self.stays_at(most.saturating_add(LEAVING))
     }
 
-    /// Whether they still are after a moment.
+    /// Whether `most` monitors or more are out, and still are after a while.
     fn stays_at(&mut self, most: usize) -> bool {
-        let until = Instant::now() + SECOND_LOOK;
-        // A signal stays for the loop to take, and would end every further wait at once.
-        let mut waits = [(true, SECOND_LOOK)].into_iter().chain(std::iter::repeat((false, PAUSE)));
-        while self.crew.busy() >= most {
+        let until = Instant::now() + PATIENCE;
+        while self.crew.out() >= most {
             let left = until.saturating_duration_since(Instant::now());
-            let Some((signals, wait)) = waits.next().filter(|_| !left.is_zero()) else { return true };
-            let sources = [signals.then(|| self.signals.as_fd()), Some(self.crew.ear())];
-            if poll::readable(sources, Some(wait.min(left))).is_err() {
+            // A signal stays for the loop to take, and would end every further wait at once.
+            if left.is_zero() || poll::readable([Some(self.crew.ear())], Some(left.min(PAUSE))).is_err() {
                 return true;
             }
             self.crew.count(self.audit);
@@ -238,6 +248,13 @@ impl<D: Way> Server<'_, D> {
 
     /// All of the new configuration or all of the old.
     fn reload(&mut self) -> Reloaded {
+        let reloaded = self.read_again();
+        // Reading and judging takes most of the program, and nothing else does. What is only a saving may fail.
+        drop(memory::forget_unchanged());
+        reloaded
+    }
+
+    fn read_again(&mut self) -> Reloaded {
         match (self.load)() {
             Ok(mut policy) => {
                 warn(&policy, self.audit);

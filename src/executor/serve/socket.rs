@@ -1,9 +1,9 @@
 //! The executor as a service of the system: front-ends connect to its socket.
 //!
 //! Whoever connects is judged by what the kernel says about it (`SO_PEERCRED`, unix(7)) before a byte is read: the
-//! agent's account or root. Every connection gets a monitor, which reads its first frame. An order it carries out; a
-//! greeting it answers; and a wish for a reload it hands, with the connection, to the executor, over a socket pair
-//! that only they have.
+//! agent's account or root, in the process namespace that the executor itself is in. Every connection gets a monitor, which
+//! reads its first frame. An order it carries out; a greeting it answers; and a wish for a reload it hands, with the
+//! connection, to the executor, over a socket pair that only they have.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -81,7 +81,7 @@ pub fn serve_socket(
     if !user::is_root() {
         return Err(ServeError::NotRoot);
     }
-    let given = handover::unix_listener().map_err(ServeError::Control)?;
+    let given = handover::unix_listener().map_err(ServeError::Given)?;
     start_afresh(audit);
     // An abstract address is one of the host's network.
     let notifier = Notifier::from_env().map_err(ServeError::Control)?;
@@ -100,7 +100,7 @@ pub fn serve_socket(
     let door = Entrance { ear, told, teller, front_end, notifier };
     let policy = Ok(policy);
     let network = Some(&network);
-    let crew = Ledger::new().and_then(|ledger| Crew::new(0, ledger)).map_err(ServeError::Control)?;
+    let crew = Ledger::new().and_then(|ledger| Crew::new(0, ledger, true)).map_err(ServeError::Control)?;
     // What is only a saving may fail.
     drop(memory::forget_unchanged());
     let server = Server { door, signals, policy, crew, audit, load: &load, network, taken: 0 };
@@ -120,9 +120,10 @@ impl Server<'_, Entrance> {
     fn serve(mut self) -> io::Result<()> {
         self.ready();
         loop {
+            let again = self.tidy_up();
             let (knocks, words) = (self.door.ear.listener().as_fd(), self.door.told.as_fd());
             let sources = [self.signals.as_fd(), knocks, words];
-            let [signal, knock, word] = poll::readable(sources.map(Some), self.until_the_log())?;
+            let [signal, knock, word] = poll::readable(sources.map(Some), again)?;
             if signal.readable {
                 let asked = self.signalled()?;
                 if asked.end {
@@ -168,9 +169,11 @@ impl Server<'_, Entrance> {
             }
         };
         let Ok(peer) = fdpass::peer(&connection) else { return Ok(self) };
-        // Nor root, who may look and reload, if that is a script that has come to the socket in a way that nobody thought of.
-        let of_root = || peer.uid.is_root() && process::is_a_neighbour(Pid::from_raw(peer.pid)).unwrap_or(false);
-        if peer.uid != self.door.front_end.uid() && !of_root() {
+        let known = peer.uid == self.door.front_end.uid() || peer.uid.is_root();
+        // A script has come to the socket in a way that nobody thought of. It may be root, who may look and reload, or have
+        // become the front-end's account (`CAP_SETUID`).
+        let further_in = || !process::is_a_neighbour(Pid::from_raw(peer.pid)).unwrap_or(false);
+        if !known || further_in() {
             self.audit.tell(&ExecEvent::Stranger { uid: peer.uid.as_raw(), pid: peer.pid });
             return Ok(self);
         }

@@ -1,22 +1,28 @@
 //! A script that is this test binary, and tries what it is told to: what a shell has no word for.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigEvent, SigevNotify, Signal};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType};
 use nix::sys::stat::Mode;
+use nix::sys::timer::Timer;
+use nix::time::ClockId;
 
 use super::harness::Executor;
-use crate::sys::{attempt, fdpass};
+use crate::sys::{attempt, fdpass, process};
 
 /// Set for such a script: what it tries, one attempt after another, separated by semicolons.
 const ATTEMPTS: &str = "CTRL_EXEC_TEST_ATTEMPTS";
@@ -39,6 +45,19 @@ fn attempts_role() {
 fn attempt(words: &[&str]) -> io::Result<()> {
     match *words {
         ["sibling"] => attempt::sibling(),
+        ["flood", whose, seconds] => flood(whose, Duration::from_secs(seconds.parse().unwrap())),
+        ["timers"] => {
+            let mut made = 0;
+            while timer().is_ok() {
+                made += 1;
+            }
+            println!("\nTIMERS {made}");
+            Ok(())
+        }
+        ["timers", some] => (0..some.parse().unwrap()).try_for_each(|_| timer()),
+        ["wait"] => loop {
+            nix::unistd::pause();
+        },
         ["stop"] => attempt::stop_as_traced(),
         ["call", name] => attempt::refused(name),
         ["hold-key", name] => attempt::hold_key(name),
@@ -66,6 +85,7 @@ fn attempt(words: &[&str]) -> io::Result<()> {
         }
         ["socket", family] => socket(family),
         ["own", path, uid] => std::os::unix::fs::chown(path, uid.parse().ok(), None),
+        ["processes-as", uid, most] => processes_as(uid.parse().unwrap(), most.parse().unwrap()),
         ["bind", address] => TcpListener::bind(address).map(drop),
         ["tcp", address] => TcpStream::connect(address).map(drop),
         ["udp", address] => {
@@ -82,6 +102,44 @@ fn attempt(words: &[&str]) -> io::Result<()> {
         }
         _ => panic!("{words:?}"),
     }
+}
+
+/// A timer that would send a signal, and is never taken away.
+fn timer() -> io::Result<()> {
+    let event = SigEvent::new(SigevNotify::SigevSignal { signal: Signal::SIGUSR1, si_value: 0 });
+    std::mem::forget(Timer::new(ClockId::CLOCK_MONOTONIC, event)?);
+    Ok(())
+}
+
+/// Makes processes faster than anybody buries them, and goes on while others do so.
+fn flood(whose: &str, length: Duration) -> io::Result<()> {
+    // Their number is bounded nevertheless: the machine is not what is tried.
+    setrlimit(Resource::RLIMIT_NPROC, 300, 300)?;
+    let how = if whose == "siblings" { nix::libc::CLONE_PARENT } else { 0 };
+    if attempt::flood(how, 24, length)? {
+        // Nobody else is there whose lock it could be.
+        nix::unistd::write(io::stdout(), b"\nOUTRUN\n")?;
+        process::end(0);
+    }
+    Ok(())
+}
+
+/// Becomes this account, which may be its own already, and has so many processes at the same time.
+fn processes_as(uid: u32, most: usize) -> io::Result<()> {
+    let own = nix::unistd::Uid::from_raw(uid);
+    nix::unistd::setresuid(own, own, own)?;
+    let sleeper = || {
+        #[expect(clippy::disallowed_methods, reason = "a process that does nothing")]
+        let mut sleep = std::process::Command::new("sleep");
+        sleep.arg("1000").spawn()
+    };
+    let mut made = Vec::new();
+    let ended = (0..most).try_for_each(|_| sleeper().map(|one| made.push(one)));
+    for mut one in made {
+        one.kill()?;
+        one.wait()?;
+    }
+    ended
 }
 
 /// Sends a directory to whoever listens at a socket.
@@ -111,9 +169,39 @@ fn open_files(most: usize) -> io::Result<()> {
     (before..most).map(|_| File::open("/dev/null")).collect::<io::Result<Vec<_>>>().map(drop)
 }
 
+/// This binary where every account can execute it: a copy, if it was built in a directory that is closed to others.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<(PathBuf, Option<Child>)> = OnceLock::new();
+    let (path, _) = BINARY.get_or_init(|| {
+        let own = std::env::current_exe().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        if mode(&own) & 0o5 == 0o5 && own.ancestors().skip(1).all(|above| mode(above) & 0o1 != 0) {
+            return (own, None);
+        }
+        let (path, keeper) = copied(&own);
+        (path, Some(keeper))
+    });
+    path
+}
+
+/// A copy, and a process that takes it away when this one ends, however that comes: it waits for the end of its standard input.
+/// Another process makes it: while this one had it open for writing, a fork elsewhere could keep it so, and exec would fail.
+fn copied(own: &Path) -> (PathBuf, Child) {
+    let place = tempfile::tempdir_in("/var/lib").unwrap().keep();
+    fs::set_permissions(&place, PermissionsExt::from_mode(0o755)).unwrap();
+    let words = "install -m 755 \"$1\" \"$2/unit\" && echo; cat > /dev/null; rm -rf \"$2\"";
+    #[expect(clippy::disallowed_methods, reason = "a process that writes what this one must not have open")]
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", words, "sh"]).args([own, &place]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut keeper = command.spawn().unwrap();
+    // The line that says that it is there.
+    keeper.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+    (place.join("unit"), keeper)
+}
+
 /// A shell's words that make its own process one that tries these.
 pub(super) fn become_one(attempts: &[&str]) -> String {
-    let binary = std::env::current_exe().unwrap();
+    let binary = binary();
     let role = "executor::tests::attempts::attempts_role --exact --nocapture --test-threads=1";
     format!("export {ATTEMPTS}='{}'; exec {} {role}", attempts.join(";"), binary.display())
 }

@@ -5,9 +5,11 @@ mod calls;
 mod fenced;
 mod leader;
 mod reach;
+mod shown;
 
-use super::harness::Executor;
+use super::harness::{Executor, order};
 use crate::wire::control::Reloaded;
+use crate::wire::order::Mode;
 use crate::wire::outcome::Outcome;
 
 /// The step and the reason of a run that could not be confined.
@@ -127,12 +129,12 @@ fn a_writable_path_above_or_below_the_agents_own_files_is_refused_at_the_start()
 fn what_becomes_the_agents_own_later_is_refused_and_hidden_at_the_next_run() {
     let executor = Executor::root("run_as = nobody\nwritable = {}/open");
     assert_eq!(executor.shell("exit 4", &[]).outcome(), Outcome::Exited { code: 4 });
-    std::os::unix::fs::symlink(executor.path("open/deep"), executor.path("conf-runs")).unwrap();
+    executor.lead("conf-runs", executor.path("open/deep"));
     assert_eq!(refused(&executor), "writable-control");
     let executor = Executor::root("run_as = nobody");
     executor.write("open/deep/x", "seen");
     assert_eq!(executor.says("cat {}/open/deep/x"), "seen");
-    std::os::unix::fs::symlink(executor.path("open/deep"), executor.path("conf-runs")).unwrap();
+    executor.lead("conf-runs", executor.path("open/deep"));
     assert!(!executor.says("cat {}/open/deep/x").contains("seen"));
 }
 
@@ -141,19 +143,20 @@ fn the_front_end_never_chooses_what_scripts_do_not_see() {
     let executor = Executor::root("run_as = nobody");
     executor.write("open/deep/denied", "everything");
     let link = executor.path("conf-runs");
-    std::os::unix::fs::symlink(executor.path("open/deep"), &link).unwrap();
+    executor.lead("conf-runs", executor.path("open/deep"));
     std::os::unix::fs::lchown(&link, Some(65_534), None).unwrap();
     assert_eq!(refused(&executor), "control-unknown");
     std::fs::remove_file(&link).unwrap();
+    std::fs::create_dir(&link).unwrap();
     assert_eq!(executor.says("cat {}/open/deep/denied"), "everything");
 }
 
 #[test]
 fn a_script_among_the_agents_own_files_is_refused() {
     let executor = Executor::root("run_as = nobody");
-    std::os::unix::fs::symlink("/usr/bin", executor.path("conf-runs")).unwrap();
+    executor.lead("conf-runs", "/usr/bin");
     let twin = Executor::root("run_as = nobody");
-    std::os::unix::fs::symlink("/usr/share", twin.path("conf-runs")).unwrap();
+    twin.lead("conf-runs", "/usr/share");
     assert_eq!(twin.shell("exit 4", &[]).outcome(), Outcome::Exited { code: 4 });
     // The shell's own path leads there, so that it cannot even be found.
     assert!(!executor.shell("exit 4", &[]).outcome().started());
@@ -272,6 +275,55 @@ fn only_readable_trees_can_be_read_or_executed() {
     let executor = Executor::root("run_as = root\nreadable = /no/such/tree");
     let (step, reason) = unconfined(&executor);
     assert!(step == "readable" && reason.contains("/no/such/tree"), "{step} {reason}");
+}
+
+/// Words that copy a program to a place, so that all may execute it, and then do.
+fn executing_in(place: &str) -> String {
+    format!("cp /bin/echo {place}/e && chmod 755 {place}/e && {place}/e executed; ")
+}
+
+#[test]
+fn what_is_written_can_be_read_and_only_what_is_readable_executed() {
+    let system = "/usr:/bin:/lib:/lib64";
+    let places = ["{}/open", "/tmp", "/dev/shm"];
+    let all: String = places.into_iter().map(executing_in).collect();
+    let read: String = places.map(|place| format!("cmp /bin/echo {place}/e && echo read; ")).concat();
+    let executed = |profile: &str| {
+        let executor = Executor::root(&format!("run_as = root\n{profile}"));
+        let said = executor.says(&format!("{all}{read}"));
+        assert_eq!(said.matches("read\n").count(), 3, "{profile}: {said}");
+        let (done, denied) = (said.matches("executed\n").count(), said.matches("Permission denied").count());
+        assert_eq!(done + denied, 3, "{profile}: {said}");
+        done
+    };
+    assert_eq!(executed(&format!("readable = {system}\nwritable = {{}}/open")), 0);
+    // Each twin differs in what it names.
+    assert_eq!(executed("writable = {}/open"), 3);
+    assert_eq!(executed(&format!("readable = {system}:{{}}/open\nwritable = {{}}/open")), 1);
+    assert_eq!(executed(&format!("readable = {system}:/tmp\nwritable = {{}}/open")), 2);
+}
+
+#[test]
+fn a_script_that_lies_where_it_may_write_starts_and_an_interpreter_there_does_not() {
+    let lines = "x = {}/open/x\ny = {}/open/y\n";
+    let started = |readable: &str| {
+        let profile = format!("run_as = nobody\nreadable = /usr:/bin:/lib:/lib64{readable}\nwritable = {{}}/open");
+        let executor = Executor::spawn_listing(&[], lines, &profile);
+        assert_eq!(executor.answer(), Reloaded::Done);
+        let x = executor.script("open/x", "#!/bin/sh\necho ran\n");
+        executor.script("open/y", &format!("#!{}\n", x.display()));
+        ["x", "y"].map(|name| executor.run(&order(name, &[], Mode::Attached)).finish())
+    };
+    let [itself, through] = started("");
+    assert_eq!((itself.0, itself.1.as_str()), (Outcome::Exited { code: 0 }, "ran\n"));
+    match through {
+        (Outcome::NotStarted { step, reason }, out, _) if step == "exec" && out.is_empty() => {
+            assert!(reason.contains("'readable'"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let [_, through] = started(":{}/open");
+    assert_eq!((through.0, through.1.as_str()), (Outcome::Exited { code: 0 }, "ran\n"));
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! How a script is ended by others: time, cancellation, a front-end that goes away.
 
 use std::io::{Read, Seek, Write};
+use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
+use super::attempts::become_one;
 use super::harness::{Executor, Run, order, until};
 use crate::wire::order::Mode;
 use crate::wire::outcome::Outcome;
@@ -61,6 +63,51 @@ fn time_that_is_up_ends_a_stubborn_tree_to_the_last_member() {
 fn time_that_is_up_ends_a_bomb() {
     let executor = impatient();
     out_of_time(&executor, BOMB, "up\n");
+}
+
+/// Makes siblings of itself (`CLONE_PARENT`), so many that its monitor never sees the last of them, for a minute or until
+/// somebody ends it. It does not listen when it is asked to.
+fn flood() -> String {
+    format!("trap '' TERM; {}", become_one(&["flood siblings 60", "wait"]))
+}
+
+/// Lets others go first where they compete with the monitor of a run for a processor, as on a busy machine they do.
+pub(super) fn delay(run: &Run) {
+    let monitor = parent(run.started()).to_string();
+    #[expect(clippy::disallowed_methods, reason = "there is no safe binding")]
+    let status = std::process::Command::new("renice").args(["-n", "10", "-p", &monitor]).stdout(Stdio::null()).status();
+    assert!(status.unwrap().success());
+}
+
+#[test]
+fn time_that_is_up_ends_a_script_that_makes_siblings_faster_than_they_are_buried() {
+    let executor = impatient();
+    let mut run = limited(&executor, &flood(), 1500);
+    delay(&run);
+    assert_eq!(run.outcome(), Outcome::TimedOut { limit_ms: 1500 });
+    let mut text = Vec::new();
+    assert!(run.everyone_is_gone_but_for(&mut text));
+    let text = String::from_utf8(text).unwrap();
+    assert!(!text.contains("OUTRUN"), "{text}");
+}
+
+#[test]
+fn a_front_end_that_hangs_up_is_heard_whatever_a_script_makes() {
+    let executor = impatient();
+    let mut run = executor.shell(&flood(), &[]);
+    delay(&run);
+    // An empty line is before it; two are the end.
+    let lines = std::iter::repeat_with(|| run.line()).scan(0, |empty, line| {
+        *empty = if line.is_empty() { *empty + 1 } else { 0 };
+        (*empty < 5).then_some(line)
+    });
+    assert!({ lines }.any(|line| line == "ANSWER done"));
+    let Run { connection, mut stdout, .. } = run;
+    drop(connection);
+    let mut text = String::new();
+    stdout.read_to_string(&mut text).unwrap();
+    assert!(!text.contains("OUTRUN"), "{text}");
+    until("the audit line", || executor.log().contains("OUTCOME=cancelled"));
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -70,7 +70,7 @@ impl Executor {
         // Wherever temporary files are otherwise: what scripts see there is what is tested.
         let directory = tempfile::tempdir_in("/tmp").unwrap();
         let place = directory.path().canonicalize().unwrap();
-        for name in ["conf", "open", "open/deep", "other"] {
+        for name in ["conf", "conf-runs", "open", "open/deep", "other"] {
             fs::create_dir(place.join(name)).unwrap();
             fs::set_permissions(place.join(name), PermissionsExt::from_mode(0o777)).unwrap();
         }
@@ -79,6 +79,7 @@ impl Executor {
         let conf = |name: &str| place.join("conf").join(name);
         let agent = format!(
             "port = 1\ncert = {c}/crt\nkey = {c}/key\nca = {c}/ca\nuser = daemon\nasync_runs_dir = {c}-runs\n\
+            trusted_dispatchers_path = {c}/trusted\nrevoked_serials = {c}/revoked\ncert_staging_path = {c}/staged\n\
             [profile default]\n{profile}\n",
             c = place.join("conf").display()
         );
@@ -156,6 +157,11 @@ impl Executor {
         self.made(name, "cp \"$1\" \"$2\" && chmod 4755 \"$2\"", program)
     }
 
+    /// A copy of a program of the host's that all may execute.
+    pub(super) fn program(&self, name: &str, program: &str) -> PathBuf {
+        self.made(name, "cp \"$1\" \"$2\" && chmod 755 \"$2\"", program)
+    }
+
     /// What a shell's words make of the second of their arguments.
     fn made(&self, name: &str, words: &str, from: &str) -> PathBuf {
         let path = self.path(name);
@@ -197,6 +203,12 @@ impl Executor {
         ours.set_read_timeout(Some(PATIENCE)).unwrap();
         self.say(&serde_json::to_vec(&Control::Order).unwrap(), &[theirs.as_fd()]);
         ours
+    }
+
+    /// Makes an empty directory of the test's a link of root's.
+    pub(super) fn lead(&self, name: &str, to: impl AsRef<Path>) {
+        fs::remove_dir(self.path(name)).unwrap();
+        symlink(to, self.path(name)).unwrap();
     }
 
     /// Everything that a shell text prints, errors too; `{}` in it is the test's own directory.

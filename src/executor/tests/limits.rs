@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use super::attempts::tries;
+use super::attempts::{become_one, tries};
 use super::harness::{Executor, Run, order, until};
 use crate::sys::capability;
 use crate::sys::cgroup::tests::all_are_lent;
@@ -88,6 +88,45 @@ fn processes_of_an_ordinary_account_are_limited_everywhere() {
 }
 
 #[test]
+fn a_script_that_may_become_another_account_has_no_more_processes_than_its_profile_says() {
+    let profile = "run_as = 61236\ncaps = CAP_SETUID\nprocesses_max = 10";
+    let executor = Executor::root(profile);
+    if is_applied(&executor, "processes_max", |lent| lent.processes) {
+        assert_eq!(tries(&executor, &["processes-as 0 30", "processes-as 61237 30"]), ["EAGAIN"; 2]);
+    }
+    // The twin may become nobody else, and is bound by either means.
+    let twin = Executor::root("run_as = 61235\ncaps = CAP_SETGID\nprocesses_max = 10");
+    assert_eq!(tries(&twin, &["processes-as 61235 30", "processes-as 61235 4"]), ["EAGAIN", "done"]);
+}
+
+/// How many signals wait for this user now: every timer that would send one counts as one.
+fn waiting() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let text = status.lines().find_map(|line| line.strip_prefix("SigQ:")).unwrap().trim();
+    text.split('/').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_script_of_roots_with_all_the_timers_that_it_can_have_keeps_nobody_else_from_starting() {
+    // So few that the host's own are not touched.
+    let most = waiting() + 2000;
+    let limit = format!("--sigpending={most}:{most}");
+    let executor = Executor::root_under(&["prlimit", &limit], "run_as = root");
+    let mut run = executor.shell(&become_one(&["timers", "wait"]), &[]);
+    let held = std::iter::repeat_with(|| run.line()).find_map(|line| line.strip_prefix("TIMERS ").map(str::to_owned));
+    let held: usize = held.unwrap().parse().unwrap();
+    assert!((1..=most / 2).contains(&held), "{held} of {most}");
+    for _ in 0..3 {
+        let said = executor.says("grep pending /proc/self/limits");
+        assert_eq!(said.split_whitespace().nth(3), Some((most / 2).to_string().as_str()), "{said}");
+    }
+    run.cancel();
+    assert_eq!(run.outcome(), Outcome::Cancelled);
+    // The twin: what a script needs in good faith.
+    assert_eq!(tries(&executor, &["timers 100"]), ["done"]);
+}
+
+#[test]
 fn a_run_gets_its_share_of_the_processor_and_no_more() {
     let executor = Executor::root("run_as = nobody\ncpu_max = 10");
     if !is_applied(&executor, "cpu_max", |lent| lent.cpu) {
@@ -148,7 +187,7 @@ fn a_monitor_that_was_killed_leaves_no_group_behind() {
     crate::sys::process::signal(nix::unistd::Pid::from_raw(monitor), crate::sys::process::Signal::SIGKILL);
     until("the end of the run", || !Path::new(&format!("/proc/{init}")).exists());
     // What a service does when it buries a monitor that was killed.
-    until("an empty hierarchy", crate::executor::confine::sweep);
+    until("an empty hierarchy", || crate::executor::confine::sweep(&|_| false));
     assert_eq!(groups(), 0);
 }
 
@@ -249,5 +288,5 @@ fn where_the_group_cannot_be_killed_the_run_is_gone_with_its_namespace_all_the_s
     assert_eq!(stranger.try_wait().unwrap(), None, "the group was killed after all");
     stranger.kill().unwrap();
     stranger.wait().unwrap();
-    until("an empty hierarchy", crate::executor::confine::sweep);
+    until("an empty hierarchy", || crate::executor::confine::sweep(&|_| false));
 }

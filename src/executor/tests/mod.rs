@@ -33,6 +33,7 @@ use crate::conf::{Root, Source, agent};
 use crate::sys::attempt;
 use crate::sys::fdpass;
 use crate::sys::process::{self, Fork, Reaped};
+use crate::sys::user;
 use crate::wire::control::Reloaded;
 use crate::wire::name::ScriptName;
 
@@ -133,7 +134,7 @@ fn load(path: &Path) -> Result<Policy, String> {
         scripts: scripts.collect(),
         script_dirs: dirs.map(|dirs| dirs.iter().map(|dir| dir.as_str().unwrap().into()).collect()),
         profiles: BTreeMap::from([("default".to_owned(), limits)]),
-        paths: Paths::Any,
+        paths: Paths::Any { own: user::current().0 },
         confinements: None,
         output_max: value["output_max"].as_u64().unwrap_or(u64::MAX),
         max_children: value["max_children"].as_u64().map_or(64, |most| usize::try_from(most).unwrap()),

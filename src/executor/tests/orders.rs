@@ -1,12 +1,14 @@
 //! Orders that are not carried out, and what is told about them.
 
+use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt as _;
 
 use serde_json::json;
 
 use super::harness::{Executor, ended, order};
-use crate::sys::fdpass;
+use crate::sys::{fdpass, pipe};
 use crate::wire::frame;
 use crate::wire::limits;
 use crate::wire::order::Mode;
@@ -68,6 +70,53 @@ fn an_order_with_too_few_or_too_many_descriptors_is_refused() {
         fdpass::send(&connection, &bytes, &vec![null.as_fd(); count]).unwrap();
         assert_eq!(refused(ended(&connection)), "order-descriptors", "{count}");
     }
+}
+
+/// Runs a shell's text with this standard input. The front-end is root here, as the test is.
+fn with_input(executor: &Executor, input: &File, text: &str) -> (Outcome, String) {
+    let (read, write) = pipe::pipe().unwrap();
+    let connection = executor.connect();
+    let bytes = frame::encode(&order("sh", &["-c", text], Mode::Attached), limits::ORDER).unwrap();
+    fdpass::send(&connection, &bytes, &[input.as_fd(), write.as_fd(), write.as_fd()]).unwrap();
+    drop(write);
+    let outcome = ended(&connection);
+    (outcome, std::io::read_to_string(File::from(read)).unwrap())
+}
+
+#[test]
+fn a_script_changes_no_file_of_another_account_that_its_front_end_has_opened() {
+    for profile in ["run_as = root", "run_as = root\nwritable = {}/open"] {
+        let executor = Executor::root(profile);
+        for (owner, name) in [(Some(2), "other/theirs"), (None, "other/own")] {
+            executor.write(name, "as it was\n");
+            std::os::unix::fs::chown(executor.path(name), owner, None).unwrap();
+            let input = File::open(executor.path(name)).unwrap();
+            let (outcome, said) = with_input(&executor, &input, "cat; echo changed >> /dev/stdin");
+            let now = std::fs::read_to_string(executor.path(name)).unwrap();
+            if owner.is_some() {
+                assert_eq!(refused(outcome), "order-foreign-file", "{profile}");
+                assert_eq!((said.as_str(), now.as_str()), ("", "as it was\n"), "{profile}");
+                continue;
+            }
+            assert!(said.starts_with("as it was\n"), "{profile}: {said}");
+            // Where only some places are writable, Landlock may keep it from a file elsewhere.
+            if !profile.contains("writable") {
+                assert_eq!((outcome, now.as_str()), (Outcome::Exited { code: 0 }, "as it was\nchanged\n"), "{said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_script_of_roots_changes_nothing_of_the_null_device_that_it_is_given_and_uses_it() {
+    let facts = || std::fs::metadata("/dev/null").map(|facts| (facts.mode(), facts.uid(), facts.ctime_nsec())).unwrap();
+    let (executor, before) = (Executor::root("run_as = root\nwritable = {}/open"), facts());
+    let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+    let text = "wc -c; echo x >&0 && echo written; chmod 666 /dev/stdin; chown 0 /dev/stdin";
+    let (outcome, said) = with_input(&executor, &null, text);
+    assert!(matches!(outcome, Outcome::Exited { .. }), "{outcome:?}");
+    assert!(said.starts_with("0\nwritten\n") && said.matches("Read-only").count() == 2, "{said}");
+    assert_eq!(facts(), before);
 }
 
 #[test]

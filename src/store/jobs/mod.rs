@@ -28,6 +28,7 @@ use std::io::{BufReader, Read as _};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 pub use census::Census;
 pub use record::{JobRecord, JobStatus};
@@ -36,8 +37,9 @@ pub use sweep::{Limits, RETENTION};
 
 use serde::de::IgnoredAny;
 
+use self::settle::Settled;
 use super::StoreError;
-use crate::sys::file::{self, Access, FileError, LockGuard};
+use crate::sys::file::{self, Access, FileError, Identity, LockGuard};
 use crate::wire::name::{DispatcherId, RequestId, ScriptName};
 use crate::wire::outcome::Outcome;
 use crate::wire::stream::Channel;
@@ -54,6 +56,11 @@ const OUTCOME: u32 = 64 * 1024;
 const RECORD: usize = 1 << 30;
 /// So many bytes of it at a time.
 const READ: usize = 64 * 1024;
+
+/// How long a script's lock is waited for that no job has: longer than a process that was forked takes to run its program, or
+/// one that was killed to be gone. And the time between two looks.
+const PATIENCE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// The directory of jobs.
 #[derive(Clone, Debug)]
@@ -155,7 +162,7 @@ enum Part {
     Stderr,
     Status,
     Cancel,
-    /// Empty, and there where the record says [`JobStatus::Lost`]: so those are counted without reading a record.
+    /// Empty, and there where the record means [`JobStatus::Lost`]: so those are counted without reading a record.
     Lost,
 }
 
@@ -210,43 +217,63 @@ impl Jobs {
         Ok(file::could_fill_dir(&self.dir.join(".locks"))?)
     }
 
-    /// Accepts a job, unless its script or its request id is busy. A finished job of the same owner and id is replaced,
-    /// as by the original.
+    /// Accepts a job that starts `now`, unless its script or its request id is busy. A finished job of the same owner and id
+    /// is replaced, as by the original; where nobody has asked for its end yet, that is told first.
     ///
     /// # Errors
     /// Among others, there is no room for its files. Nothing is left of it then.
-    pub fn submit(&self, key: &Key, script: &ScriptName, started: &str) -> Result<Submission, StoreError> {
-        let store = self.lock()?;
-        file::create_dir(&self.dir.join(key.owner.as_str()), DIR_MODE)?;
-        if file::is_locked(&self.path(key, Part::Status))? == Some(true) {
-            return Ok(Submission::InUse);
-        }
-        let Some(lock) = file::try_lock_exclusive(&self.script_lock(script.as_str()), MODE)? else {
-            return Ok(Submission::Busy);
+    pub fn submit(&self, key: &Key, script: &ScriptName, now: SystemTime) -> Result<Submission, StoreError> {
+        let until = Instant::now() + PATIENCE;
+        let (store, lock) = loop {
+            let store = self.lock()?;
+            file::create_dir(&self.dir.join(key.owner.as_str()), DIR_MODE)?;
+            if file::is_locked(&self.path(key, Part::Status))? == Some(true) {
+                return Ok(Submission::InUse);
+            }
+            if let Some(lock) = file::try_lock_exclusive(&self.script_lock(script.as_str()), MODE)? {
+                break (store, lock);
+            }
+            // Who has heard of a job's end may submit the next one before the last process has let go of the lock that the
+            // job's monitor was killed with, or that was forked with it.
+            if self.runs(script.as_str())? || Instant::now() >= until {
+                return Ok(Submission::Busy);
+            }
+            drop(store);
+            std::thread::sleep(PAUSE);
         };
-        self.remove(key)?;
+        self.replace(key, now)?;
         let job = self.files(key, lock).inspect_err(|_| drop(self.remove(key)))?;
         // From here on the job's own lock keeps others away, and they need not wait for the disk.
         drop(store);
-        let record = JobRecord::running(key.id.as_str(), script.as_str(), key.owner.as_str(), started);
+        let record = JobRecord::running(key.id.as_str(), script.as_str(), key.owner.as_str(), &settle::utc(now));
         match self.write(key, &record) {
             Ok(()) => Ok(Submission::Accepted(job)),
             Err(error) => {
                 // What cannot be taken back belongs to no job, and is swept.
-                drop(job);
-                drop(self.discard(key));
+                drop(self.discard(key, &job.stdout));
                 Err(error)
             }
         }
     }
 
+    /// Makes place for another job of the same owner and id, under the store's lock.
+    fn replace(&self, key: &Key, now: SystemTime) -> Result<(), StoreError> {
+        match self.settle(key, now) {
+            // Now or never.
+            Ok(Some(Settled { record, unrecorded: Some((outcome, _)) })) => self.witness(&record, outcome.as_ref()),
+            Ok(_) | Err(StoreError::Malformed { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.remove(key)
+    }
+
     fn files(&self, key: &Key, lock: LockGuard) -> Result<NewJob, StoreError> {
         let status = self.path(key, Part::Status);
-        let taken = || FileError::new(&status, "lock", std::io::ErrorKind::WouldBlock.into());
         let job = NewJob {
             stdout: file::append_new(&self.path(key, Part::Stdout), MODE)?,
             stderr: file::append_new(&self.path(key, Part::Stderr), MODE)?,
-            status: file::try_lock_exclusive(&status, MODE)?.ok_or_else(taken)?,
+            // The file is new: nobody can have it but who looks whether it is locked.
+            status: file::lock_exclusive(&status, MODE)?,
             lock,
             cancel: file::make_fifo(&self.path(key, Part::Cancel))?,
         };
@@ -254,10 +281,18 @@ impl Jobs {
         Ok(job)
     }
 
-    /// Forgets a job that was accepted and never given: nothing of it has run.
-    pub fn discard(&self, key: &Key) -> Result<(), StoreError> {
+    /// Forgets a job that was accepted and never carried out, known by its standard output. One that was submitted under its
+    /// request id since then stays.
+    pub fn discard(&self, key: &Key, stdout: &File) -> Result<(), StoreError> {
         let _store = self.lock()?;
-        self.remove(key)
+        let path = self.path(key, Part::Stdout);
+        let fail = |source| FileError::new(&path, "examine", source);
+        match Identity::of(&path) {
+            Ok(found) if found == Identity::of_opened(stdout).map_err(fail)? => self.remove(key),
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(fail(error).into()),
+        }
     }
 
     /// Asks a job to end; whether anybody heard it. One that nobody hears has ended.
@@ -284,7 +319,10 @@ impl Jobs {
     pub fn whole(&self, key: &Key) -> Result<Option<JobRecord>, StoreError> {
         let path = self.path(key, Part::Record);
         match file::read_bounded(&path, RECORD) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| StoreError::Malformed { path, source }),
+            Ok(bytes) => {
+                let read: Result<JobRecord, _> = serde_json::from_slice(&bytes);
+                read.map(|record| Some(record.as_meant())).map_err(|source| StoreError::Malformed { path, source })
+            }
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -319,6 +357,13 @@ impl Jobs {
 
     fn remove(&self, key: &Key) -> Result<(), StoreError> {
         Part::ALL.into_iter().try_for_each(|part| self.remove_part(key, part))
+    }
+
+    /// Removes what only a job has that is under way. The status goes last: while it is there, whoever is killed in between has
+    /// left something that is looked for.
+    fn remove_unfinished(&self, key: &Key) -> Result<(), StoreError> {
+        self.remove_part(key, Part::Cancel)?;
+        self.remove_part(key, Part::Status)
     }
 
     fn remove_part(&self, key: &Key, part: Part) -> Result<(), StoreError> {

@@ -81,8 +81,7 @@ impl Jobs {
             }
             return Ok(Some(Settled { record, unrecorded: Some((outcome, lengths)) }));
         }
-        self.remove_part(key, Part::Status)?;
-        self.remove_part(key, Part::Cancel)?;
+        self.remove_unfinished(key)?;
         self.witness(&record, outcome.as_ref());
         Ok(Some(Settled { record, unrecorded: None }))
     }
@@ -98,7 +97,7 @@ impl Jobs {
         if record.status == JobStatus::Lost {
             file::write_atomic(&self.path(key, Part::Lost), b"", Access::mode(MODE))?;
         }
-        self.write_with(key, record, printed)
+        self.write_with(key, record.clone(), printed)
     }
 
     /// When a job ended is the time of its output on file from now on: that of the record is when it was settled.
@@ -145,15 +144,28 @@ impl Jobs {
         let Some(file) = self.output(key, channel)? else { return Ok(Head::none(channel)) };
         let fail = |source| FileError::new(&self.path(key, Part::of(channel)), "read", source);
         let size = file.metadata().map_err(fail)?.len();
-        let head = Head { file: Some(file), length: size.min(self.most), truncated: size > self.most || cut, channel };
+        let head = Head {
+            file: Some(file),
+            length: size.min(self.most),
+            truncated: size > self.most || cut,
+            ..Head::none(channel)
+        };
         Ok(if head.truncated { head.whole_characters().map_err(fail)? } else { head })
     }
 
-    /// Writes a record with the outputs before what it says else: neither has to be in memory.
-    fn write_with(&self, key: &Key, record: &JobRecord, printed: [Head; 2]) -> Result<(), StoreError> {
+    /// Writes a record in words of the original, with the outputs before what it says else: neither has to be in memory.
+    fn write_with(&self, key: &Key, record: JobRecord, [stdout, stderr]: [Head; 2]) -> Result<(), StoreError> {
         let path = self.path(key, Part::Record);
+        let (record, stderr) = if record.status == JobStatus::Lost {
+            let whole = stderr.ends_a_line().map_err(|source| FileError::new(&path, "read output for", source))?;
+            let added = record.added(whole);
+            (record.saying_done(added.clone()), Head { added: added.into_bytes(), ..stderr })
+        } else {
+            (record, stderr)
+        };
+        let printed = [stdout, stderr];
         let fields =
-            serde_json::to_vec(record).map_err(|source| StoreError::Malformed { path: path.clone(), source })?;
+            serde_json::to_vec(&record).map_err(|source| StoreError::Malformed { path: path.clone(), source })?;
         let fill = |file: &mut File| {
             let mut out = BufWriter::with_capacity(PIECE, file);
             let mut begin: &[u8] = b"{";
@@ -181,7 +193,7 @@ impl Jobs {
     }
 
     /// Whether a job of ours runs this script.
-    fn runs(&self, script: &str) -> Result<bool, StoreError> {
+    pub(super) fn runs(&self, script: &str) -> Result<bool, StoreError> {
         for (key, parts) in self.entries()? {
             if parts.contains(&Part::Status)
                 && self.is_alive(&key)?
@@ -200,11 +212,13 @@ struct Head {
     file: Option<File>,
     length: u64,
     truncated: bool,
+    /// What comes behind it that the script has not printed.
+    added: Vec<u8>,
 }
 
 impl Head {
     const fn none(channel: Channel) -> Self {
-        Self { channel, file: None, length: 0, truncated: false }
+        Self { channel, file: None, length: 0, truncated: false, added: Vec::new() }
     }
 
     /// What is to be said of it beside its bytes.
@@ -229,7 +243,7 @@ impl Head {
         let name = self.channel.as_str();
         let (mut text, mut exact, mut spelt) = (Text::default(), Exact::default(), Vec::new());
         write!(out, "\"{name}\":\"")?;
-        self.pieces(0, |bytes| {
+        self.everything(|bytes| {
             text.add(bytes, &mut spelt);
             out.write_all(&spelt)?;
             spelt.clear();
@@ -240,7 +254,7 @@ impl Head {
         if !text.is_exact() {
             write!(out, "\",\"{name}_base64\":\"")?;
             spelt.clear();
-            self.pieces(0, |bytes| {
+            self.everything(|bytes| {
                 exact.add(bytes, &mut spelt);
                 out.write_all(&spelt)?;
                 spelt.clear();
@@ -250,6 +264,22 @@ impl Head {
             out.write_all(&spelt)?;
         }
         out.write_all(b"\"")
+    }
+
+    /// Whether it has no last line that is half one.
+    fn ends_a_line(&self) -> io::Result<bool> {
+        let mut last = b'\n';
+        self.pieces(self.length.saturating_sub(1), |bytes| {
+            last = bytes.last().copied().unwrap_or(last);
+            Ok(())
+        })?;
+        Ok(last == b'\n')
+    }
+
+    /// All of it and what was added.
+    fn everything(&self, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        self.pieces(0, &mut each)?;
+        if self.added.is_empty() { Ok(()) } else { each(&self.added) }
     }
 
     /// Its bytes from a place on, a piece at a time.
@@ -273,6 +303,7 @@ impl Head {
     }
 }
 
-fn utc(at: SystemTime) -> String {
+/// As a record spells it.
+pub(super) fn utc(at: SystemTime) -> String {
     stamp::utc(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
 }

@@ -53,7 +53,7 @@ impl Jobs {
         if !parts.contains(&Part::Record) {
             return self.remove_orphan(key).map(|()| None);
         }
-        if parts.contains(&Part::Status) {
+        if parts.contains(&Part::Status) || parts.contains(&Part::Cancel) {
             match self.look_open(key, now) {
                 Ok(Some((record, _))) if record.status == JobStatus::Running => return Ok(None),
                 Ok(Some((_, Kept::Beside(lengths)))) => return self.visit_unrecorded(key, lengths, age, now),
@@ -64,8 +64,7 @@ impl Jobs {
             // A process that was killed in between had made the record and left these.
             let _store = self.lock()?;
             if !self.is_alive(key)? {
-                self.remove_part(key, Part::Status)?;
-                self.remove_part(key, Part::Cancel)?;
+                self.remove_unfinished(key)?;
             }
         }
         let Some(record) = file::facts(&self.path(key, Part::Record))? else { return Ok(None) };

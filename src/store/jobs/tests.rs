@@ -1,11 +1,14 @@
 //! The store by itself: its files, its locks, its judgement of who lives.
 
+mod sweeps;
+
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::*;
 use crate::wire::outcome::Outcome;
+use crate::wire::run::Output;
 
 const LIMITS: Limits = Limits { age: RETENTION, bytes: 1 << 20 };
 
@@ -20,7 +23,7 @@ fn key(id: &str) -> Key {
 }
 
 fn submit(jobs: &Jobs, id: &str, script: &str) -> Submission {
-    jobs.submit(&key(id), &ScriptName::parse(script).unwrap(), "2026-11-22T10:00:00Z").unwrap()
+    jobs.submit(&key(id), &ScriptName::parse(script).unwrap(), SystemTime::now()).unwrap()
 }
 
 fn accepted(jobs: &Jobs, id: &str, script: &str) -> NewJob {
@@ -102,6 +105,37 @@ fn a_line_that_is_not_whole_is_no_outcome() {
 }
 
 #[test]
+fn a_lost_job_stands_on_file_in_words_of_the_original_and_is_read_as_it_is_meant() {
+    for (printed, kept, said) in [
+        (&b""[..], &b""[..], "ctrl-exec-agent: "),
+        (b"half", b"half", "half\nctrl-exec-agent: "),
+        (b"whole\n", b"whole\n", "whole\nctrl-exec-agent: "),
+        (b"0123456789\n", b"0123456789", "0123456789\nctrl-exec-agent: "),
+        (b"\xffx\n", b"\xffx\n", "\u{FFFD}x\nctrl-exec-agent: "),
+    ] {
+        let (_dir, jobs) = store();
+        let mut job = accepted(&jobs, "a", "x");
+        job.stderr.write_all(printed).unwrap();
+        close(&jobs, "a", job);
+        let lost = look(&jobs, "a");
+        assert_eq!(lost.status, JobStatus::Lost);
+        let stderr =
+            Output { text: lost.stderr.clone().unwrap(), base64: lost.stderr_base64.clone(), truncated: false };
+        assert_eq!(stderr.into_bytes(), kept);
+        let text = file::read_bounded(&jobs.path(&key("a"), Part::Record), 4096).unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        // All that the original's agent looks at, and all that its dispatcher keeps.
+        assert_eq!(
+            (&record["status"], &record["exit"], &record["owner"]),
+            (&"done".into(), &(-1).into(), &"control".into())
+        );
+        assert!(record["stderr"].as_str().is_some_and(|stderr| stderr.starts_with(said)), "{record}");
+        let told = serde_json::to_value(lost.in_words_of_the_original()).unwrap();
+        assert_eq!(told, record, "in the answer as on file");
+    }
+}
+
+#[test]
 fn script_and_request_id_are_busy_while_the_job_lives() {
     let (_dir, jobs) = store();
     let job = accepted(&jobs, "a", "x");
@@ -118,10 +152,82 @@ fn script_and_request_id_are_busy_while_the_job_lives() {
 #[test]
 fn a_job_that_was_taken_back_leaves_nothing() {
     let (_dir, jobs) = store();
-    close(&jobs, "a", accepted(&jobs, "a", "x"));
-    jobs.discard(&key("a")).unwrap();
+    let job = accepted(&jobs, "a", "x");
+    let stdout = job.stdout.try_clone().unwrap();
+    close(&jobs, "a", job);
+    jobs.discard(&key("a"), &stdout).unwrap();
     assert_eq!(parts(&jobs, "a"), []);
     assert!(jobs.look(&key("a"), SystemTime::now()).unwrap().is_none());
+    jobs.discard(&key("a"), &stdout).unwrap();
+}
+
+#[test]
+fn a_job_that_was_taken_back_takes_no_other_with_it_that_has_its_request_id() {
+    let (_dir, jobs) = store();
+    let first = accepted(&jobs, "a", "x");
+    let stdout = first.stdout.try_clone().unwrap();
+    // As the monitor that refuses it does, before the front-end hears of that.
+    close(&jobs, "a", first);
+    let second = accepted(&jobs, "a", "y");
+    jobs.discard(&key("a"), &stdout).unwrap();
+    assert_eq!(parts(&jobs, "a"), RUNNING);
+    end(&jobs, "a", second, &Outcome::Exited { code: 4 });
+    assert_eq!(look(&jobs, "a").exit, Some(4));
+}
+
+#[test]
+fn a_lock_that_no_job_has_any_more_makes_no_script_busy() {
+    let (_dir, jobs) = store();
+    let NewJob { status, lock, .. } = accepted(&jobs, "a", "x");
+    drop(status);
+    let lost = || look(&jobs, "a").status == JobStatus::Lost;
+    while !lost() {
+        std::thread::yield_now();
+    }
+    let other = Key { owner: DispatcherId::parse("other").unwrap(), id: RequestId::parse("b").unwrap() };
+    std::thread::scope(|scope| {
+        let next = scope.spawn(|| jobs.submit(&other, &ScriptName::parse("x").unwrap(), SystemTime::now()).unwrap());
+        // Until it has found the lock held.
+        let has_come = || {
+            jobs.dir.join("other").exists() && file::is_locked(&jobs.dir.join(".locks/.store")).unwrap() == Some(false)
+        };
+        while !has_come() {
+            std::thread::yield_now();
+        }
+        drop(lock);
+        assert!(matches!(next.join().unwrap(), Submission::Accepted(_)));
+    });
+}
+
+#[test]
+fn a_lock_that_somebody_else_keeps_makes_its_script_busy() {
+    let (_dir, jobs) = store();
+    let NewJob { status, lock: _lock, .. } = accepted(&jobs, "a", "x");
+    drop(status);
+    while jobs.is_alive(&key("a")).unwrap() {
+        std::thread::yield_now();
+    }
+    assert!(matches!(submit(&jobs, "b", "x"), Submission::Busy));
+    assert!(matches!(submit(&jobs, "b", "y"), Submission::Accepted(_)));
+}
+
+#[test]
+fn whoever_looks_at_jobs_disturbs_no_submission() {
+    let (_dir, jobs) = store();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    let _ = jobs.is_alive(&key("a")).unwrap();
+                }
+            });
+        }
+        for _ in 0..300 {
+            close(&jobs, "a", accepted(&jobs, "a", "x"));
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
 }
 
 #[test]
@@ -134,119 +240,6 @@ fn a_cancelled_job_hears_of_it_and_an_ended_one_has_nobody_to_hear() {
     assert!(ready[0].readable);
     close(&jobs, "a", job);
     assert!(!jobs.cancel(&key("a")).unwrap());
-}
-
-#[test]
-fn a_sweep_settles_what_has_ended_and_removes_what_belongs_to_nothing() {
-    let (_dir, jobs) = store();
-    let running = accepted(&jobs, "run", "x");
-    let done = accepted(&jobs, "done", "y");
-    end(&jobs, "done", done, &Outcome::Exited { code: 0 });
-    close(&jobs, "lost", accepted(&jobs, "lost", "z"));
-    let orphan = accepted(&jobs, "orphan", "w");
-    close(&jobs, "orphan", orphan);
-    file::remove(&jobs.path(&key("orphan"), Part::Record)).unwrap();
-    jobs.sweep(LIMITS, SystemTime::now()).unwrap();
-    assert_eq!(parts(&jobs, "run"), RUNNING);
-    assert_eq!(parts(&jobs, "done"), [Part::Record, Part::Stdout, Part::Stderr]);
-    assert_eq!(parts(&jobs, "orphan"), []);
-    let read = |id: &str| jobs.read(&key(id)).unwrap().unwrap().status;
-    assert_eq!((read("run"), read("done"), read("lost")), (JobStatus::Running, JobStatus::Done, JobStatus::Lost));
-    drop(running);
-}
-
-#[test]
-fn a_submission_under_way_is_no_orphan() {
-    let (_dir, jobs) = store();
-    let job = accepted(&jobs, "a", "x");
-    file::remove(&jobs.path(&key("a"), Part::Record)).unwrap();
-    jobs.sweep(LIMITS, SystemTime::now()).unwrap();
-    assert_eq!(parts(&jobs, "a"), RUNNING[1..]);
-    drop(job);
-}
-
-#[test]
-fn a_job_that_is_submitted_anew_is_not_forgotten_in_the_old_ones_place() {
-    let (_dir, jobs) = store();
-    let job = accepted(&jobs, "a", "x");
-    jobs.forget(&key("a"), SystemTime::now()).unwrap();
-    assert_eq!(parts(&jobs, "a").len(), 5);
-    // As far as a submission is when it lets go of the store's lock.
-    jobs.remove_part(&key("a"), Part::Record).unwrap();
-    jobs.forget(&key("a"), SystemTime::now()).unwrap();
-    assert_eq!(parts(&jobs, "a"), RUNNING[1..]);
-    close(&jobs, "a", job);
-    jobs.forget(&key("a"), SystemTime::now()).unwrap();
-    assert_eq!(parts(&jobs, "a"), []);
-}
-
-#[test]
-fn what_is_too_old_is_forgotten_unless_it_runs() {
-    let (_dir, jobs) = store();
-    let running = accepted(&jobs, "run", "x");
-    close(&jobs, "lost", accepted(&jobs, "lost", "y"));
-    look(&jobs, "lost");
-    let later = SystemTime::now() + RETENTION + Duration::from_mins(1);
-    jobs.sweep(LIMITS, SystemTime::now()).unwrap();
-    assert!(!parts(&jobs, "lost").is_empty());
-    jobs.sweep(LIMITS, later).unwrap();
-    assert_eq!((parts(&jobs, "lost"), parts(&jobs, "run").len()), (vec![], 5));
-    // A clock that was set back forgets nothing.
-    jobs.sweep(LIMITS, UNIX_EPOCH).unwrap();
-    assert_eq!(look(&jobs, "run").status, JobStatus::Running);
-    drop(running);
-}
-
-#[test]
-fn the_oldest_go_until_the_rest_fits_and_the_newest_keeps_its_record() {
-    let (_dir, jobs) = store();
-    let now = SystemTime::now();
-    for (place, id) in ["a", "b", "c"].into_iter().enumerate() {
-        let mut job = accepted(&jobs, id, "x");
-        job.stdout.write_all(&[b'x'; 4000]).unwrap();
-        end(&jobs, id, job, &Outcome::Exited { code: 0 });
-        look(&jobs, id);
-        let output = File::options().write(true).open(jobs.path(&key(id), Part::Stdout)).unwrap();
-        output.set_modified(now - Duration::from_hours(10 - place as u64)).unwrap();
-    }
-    let limits = |bytes| Limits { age: RETENTION, bytes };
-    jobs.sweep(limits(25_000), now).unwrap();
-    assert_eq!(parts(&jobs, "a").len(), 3);
-    jobs.sweep(limits(17_000), now).unwrap();
-    assert_eq!((parts(&jobs, "a").len(), parts(&jobs, "b").len(), parts(&jobs, "c").len()), (0, 3, 3));
-    jobs.sweep(limits(100), now).unwrap();
-    assert_eq!((parts(&jobs, "b").len(), parts(&jobs, "c")), (0, vec![Part::Record]));
-    assert_eq!(look(&jobs, "c").stdout.as_deref(), Some("xxxxxxxxxx"));
-}
-
-#[test]
-fn what_ended_later_goes_later_in_whichever_order_the_ends_are_found() {
-    let (_dir, jobs) = store();
-    let now = SystemTime::now();
-    let [first, second] = ["a", "b"].map(|id| accepted(&jobs, id, id));
-    for (id, mut job, hours) in [("b", second, 1), ("a", first, 2)] {
-        job.stdout.write_all(&[b'x'; 4000]).unwrap();
-        let status = jobs.path(&key(id), Part::Status);
-        file::overwrite(&status, b"{\"kind\":\"exited\",\"code\":0}\n").unwrap();
-        let ended = now - Duration::from_hours(hours);
-        File::options().write(true).open(status).unwrap().set_modified(ended).unwrap();
-        close(&jobs, id, job);
-        look(&jobs, id);
-    }
-    jobs.sweep(Limits { age: RETENTION, bytes: 10_000 }, now).unwrap();
-    assert_eq!((parts(&jobs, "a").len(), parts(&jobs, "b").len()), (0, 3));
-}
-
-#[test]
-fn a_record_that_cannot_be_read_is_forgotten_like_any_other() {
-    let (_dir, jobs) = store();
-    close(&jobs, "a", accepted(&jobs, "a", "x"));
-    file::write_atomic(&jobs.path(&key("a"), Part::Record), b"{", Access::mode(MODE)).unwrap();
-    assert!(matches!(jobs.look(&key("a"), SystemTime::now()), Err(StoreError::Malformed { .. })));
-    jobs.sweep(LIMITS, SystemTime::now()).unwrap();
-    assert!(parts(&jobs, "a").contains(&Part::Record));
-    jobs.sweep(LIMITS, SystemTime::now() + RETENTION * 2).unwrap();
-    assert_eq!(parts(&jobs, "a"), []);
 }
 
 #[test]
@@ -303,4 +296,26 @@ fn a_census_counts_who_runs_and_who_has_ended_and_each_end_is_told_once() {
     assert_eq!(jobs.census(SystemTime::now()).unwrap(), Census { running: 2, done: 1, lost: 0 });
     end(&jobs, "b", again, &Outcome::Exited { code: 0 });
     assert_eq!(jobs.census(SystemTime::now()).unwrap(), Census { running: 1, done: 2, lost: 0 });
+}
+
+#[test]
+fn a_job_that_is_replaced_before_anybody_asked_has_its_end_told() {
+    let (_dir, jobs) = store();
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let ends = Arc::clone(&told);
+    let ended = move |record: &JobRecord, outcome: Option<&Outcome>| {
+        ends.lock().unwrap().push((record.script.clone(), outcome.cloned()));
+    };
+    let jobs = jobs.witnessed(Witness::new(ended, |_, error| panic!("{error}")));
+    let outcome = Outcome::Exited { code: 7 };
+    end(&jobs, "a", accepted(&jobs, "a", "x"), &outcome);
+    close(&jobs, "a", accepted(&jobs, "a", "y"));
+    let last = accepted(&jobs, "a", "z");
+    assert_eq!(*told.lock().unwrap(), [("x".to_owned(), Some(outcome)), ("y".to_owned(), None)]);
+    assert_eq!(parts(&jobs, "a"), RUNNING);
+    close(&jobs, "a", last);
+    // Nor does one that cannot be read stand in the way.
+    file::write_atomic(&jobs.path(&key("a"), Part::Record), b"{", Access::mode(MODE)).unwrap();
+    drop(accepted(&jobs, "a", "x"));
+    assert_eq!(told.lock().unwrap().len(), 2);
 }

@@ -45,6 +45,32 @@ pub fn resolve_by_links_of_root(path: &Path) -> io::Result<Led> {
     if let Some(answer) = without_links(path) {
         return answer.map(Led::straight);
     }
+    match follow(path)? {
+        (led, true) => Ok(led),
+        (led, false) if led.passed.is_empty() => Err(Errno::ENOENT.into()),
+        (led, false) => {
+            let text = format!("{} leads to {}, where nothing is", path.display(), led.place.display());
+            Err(io::Error::new(io::ErrorKind::NotFound, text))
+        }
+    }
+}
+
+/// Whether that says of a path that it is not there and that no link is on the way, so that what would be made would be there.
+#[must_use]
+pub fn is_plainly_missing(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::ENOENT as i32)
+}
+
+/// Where it leads, or would lead if what is missing on the way were made: links that lead to nothing are followed too.
+///
+/// # Errors
+/// As [`resolve_by_links_of_root`], but for a file that is not there.
+pub fn led_by_links_of_root(path: &Path) -> io::Result<Led> {
+    follow(path).map(|(led, _)| led)
+}
+
+/// Where it leads, and whether that is there.
+fn follow(path: &Path) -> io::Result<(Led, bool)> {
     let (mut found, mut rest, mut links) = (PathBuf::new(), VecDeque::new(), 0);
     let mut passed = Vec::new();
     prepend(&mut found, &mut rest, path);
@@ -55,7 +81,12 @@ pub fn resolve_by_links_of_root(path: &Path) -> io::Result<Led> {
             continue;
         }
         let place = found.join(name);
-        let facts = fs::symlink_metadata(&place)?;
+        let facts = match fs::symlink_metadata(&place) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok((Led { place: made(place, rest), passed }, false));
+            }
+            facts => facts?,
+        };
         if !facts.is_symlink() {
             found = place;
             continue;
@@ -71,7 +102,20 @@ pub fn resolve_by_links_of_root(path: &Path) -> io::Result<Led> {
         prepend(&mut found, &mut rest, &fs::read_link(&place)?);
         passed.push(place);
     }
-    Ok(Led { place: found, passed })
+    Ok((Led { place: found, passed }, true))
+}
+
+/// What is missing, with what is to be in it.
+fn made(missing: PathBuf, rest: VecDeque<OsString>) -> PathBuf {
+    let mut made = missing;
+    for name in rest {
+        if name == ".." {
+            made.pop();
+        } else {
+            made.push(name);
+        }
+    }
+    made
 }
 
 /// The answer for a path without dots that no link is on, in one call of the kernel's (`RESOLVE_NO_SYMLINKS`, openat2(2)),
@@ -115,6 +159,7 @@ mod tests {
         symlink(base.join("a"), base.join("whole")).unwrap();
         symlink("../whole/./b", base.join("a/part")).unwrap();
         symlink("circle", base.join("circle")).unwrap();
+        symlink("none/x", base.join("nothing")).unwrap();
         let led = |path: &Path| resolve_by_links_of_root(path).map(|led| led.place);
         let resolve = |name: &str| led(&base.join(name));
         assert_eq!(resolve("a/part/.").unwrap(), base.join("a/b"));
@@ -124,6 +169,14 @@ mod tests {
         assert_eq!(passed("a/part"), [base.join("a/part"), base.join("a"), base.join("whole")]);
         assert_eq!(passed("a/b"), Vec::<PathBuf>::new());
         assert_eq!(resolve("none").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(is_plainly_missing(&resolve("none/b").unwrap_err()));
+        let made = |name: &str| led_by_links_of_root(&base.join(name)).unwrap().place;
+        assert_eq!((made("none/b"), made("whole/b")), (base.join("none/b"), base.join("a/b")));
+        for (name, to) in [("whole/x/y", "a/x/y"), ("nothing", "none/x"), ("nothing/../y", "none/y")] {
+            assert_eq!(made(name), base.join(to), "{name}");
+            let error = resolve(name).unwrap_err();
+            assert!(error.kind() == io::ErrorKind::NotFound && !is_plainly_missing(&error), "{name}");
+        }
         assert_eq!(resolve("circle").unwrap_err().raw_os_error(), Some(libc::ELOOP));
         lchown(base.join("whole"), Some(65_534), None).unwrap();
         for name in ["whole", "whole/b", "a/part"] {

@@ -67,7 +67,19 @@ pub fn open_trusted(path: &Path) -> Result<File, TrustError> {
 /// # Errors
 /// As [`open_trusted`].
 pub fn resolve_trusted(path: &Path) -> Result<Resolved, TrustError> {
-    let walk = Walk::new(path, &judge);
+    resolve(path, &judge)
+}
+
+/// The same, where one account more may own what is on the way, and it alone beside root may write to it.
+///
+/// # Errors
+/// As [`open_trusted`].
+pub fn resolve_kept_by(path: &Path, own: Uid) -> Result<Resolved, TrustError> {
+    resolve(path, &|facts| judge_own(facts, own))
+}
+
+fn resolve(path: &Path, judge: &dyn Fn(&FileStat) -> Option<String>) -> Result<Resolved, TrustError> {
+    let walk = Walk::new(path, judge);
     match walk.end(OFlag::O_PATH)? {
         End::File(file, place) => {
             let facts = fstat(&file).map_err(|errno| FileError::new(path, "examine", errno.into()))?;

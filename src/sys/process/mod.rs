@@ -9,7 +9,8 @@ mod signals;
 mod spawn;
 mod tree;
 
-use std::io;
+use std::io::{self, Read as _};
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -18,6 +19,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{self, ForkResult};
 
 use crate::sys::call::{Numbers, call};
+use crate::sys::capability;
 
 pub use detached::{Launch, launch, report_ready};
 pub use fault::{Failure, Fault};
@@ -199,14 +201,27 @@ pub fn let_nobody_look() -> io::Result<()> {
     Ok(prctl::set_dumpable(false)?)
 }
 
-/// From now on others go first where they compete for a processor, though not every time (setpriority(2)).
+/// `CAP_SYS_NICE`.
+const MAY_HURRY: u8 = 23;
+
+/// From now on others go first where they compete for a processor: every time if [`hurry`] can take that back, so that this one
+/// is never in the way of who is woken; else most of the time (sched(7), setpriority(2)).
 ///
 /// # Errors
 /// This process gave way more already, and may not take that back.
 pub fn give_way() -> io::Result<()> {
     /// Half way to the lowest: a tenth of the share of others.
     const NICENESS: i32 = 10;
-    call(Numbers::Niceness(NICENESS)).map(drop)
+    let least = Numbers::Policy { process: 0, policy: libc::SCHED_IDLE };
+    let less = Numbers::Niceness { process: 0, value: NICENESS };
+    call(if capability::is_in_force(MAY_HURRY)? { least } else { less }).map(drop)
+}
+
+/// From now on a child that gave way goes first or last as any other process. Where that is not allowed, or it is gone, all stays
+/// as it is.
+pub fn hurry(child: Pid) {
+    drop(call(Numbers::Policy { process: child.as_raw(), policy: libc::SCHED_OTHER }));
+    drop(call(Numbers::Niceness { process: child.as_raw(), value: 0 }));
 }
 
 /// This process's id, in its own namespace.
@@ -221,12 +236,19 @@ pub fn own_id() -> Pid {
 /// # Errors
 /// The process is gone, or is in a namespace that this one cannot see into; there is no `/proc`.
 pub fn is_a_neighbour(pid: Pid) -> io::Result<bool> {
-    let depth = |process: &str| -> io::Result<usize> {
-        let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
-        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-        numbers.map(|numbers| numbers.split_whitespace().count()).ok_or_else(|| io::ErrorKind::Unsupported.into())
-    };
-    Ok(depth(&pid.to_string())? == depth("self")?)
+    static OWN: OnceLock<usize> = OnceLock::new();
+    let own = OWN.get().copied().map_or_else(|| depth("self"), Ok)?;
+    Ok(depth(&pid.to_string())? == *OWN.get_or_init(|| own))
+}
+
+/// In how many process namespaces a process is, those around its own counted.
+fn depth(process: &str) -> io::Result<usize> {
+    // Read at once: the kernel makes the whole text anew for each piece.
+    let mut text = Vec::with_capacity(4096);
+    std::fs::File::open(format!("/proc/{process}/status"))?.read_to_end(&mut text)?;
+    let numbers = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"));
+    let count = |numbers: &[u8]| String::from_utf8_lossy(numbers).split_whitespace().count();
+    numbers.map(count).ok_or_else(|| io::ErrorKind::Unsupported.into())
 }
 
 /// Permissions that new files do not get.
@@ -254,22 +276,67 @@ pub enum Reaped {
     Nobody,
 }
 
+/// What waiting for several found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// As many as are taken note of at once have ended, and there may be more.
+    More,
+    /// As [`Reaped::Running`].
+    Running,
+    /// As [`Reaped::Nobody`].
+    Nobody,
+}
+
+/// So many ended children are taken note of at once by [`reap_some`].
+const AT_ONCE: usize = 64;
+
 /// Takes note of one ended child, without waiting.
 ///
 /// # Errors
 /// Not expected of the kernel.
 pub fn reap() -> io::Result<Reaped> {
+    loop {
+        match wait_once()? {
+            Waited::Stopped => {}
+            Waited::For(found) => return Ok(found),
+        }
+    }
+}
+
+/// Takes note of ended children, without waiting, and of so many only that whoever calls has time for other things, too:
+/// who makes children faster than they are buried here would keep this process busy for ever.
+///
+/// # Errors
+/// Not expected of the kernel.
+pub fn reap_some(mut each: impl FnMut(Pid, End)) -> io::Result<Rest> {
+    for _ in 0..AT_ONCE {
+        match wait_once()? {
+            Waited::Stopped => {}
+            Waited::For(Reaped::Child(pid, end)) => each(pid, end),
+            Waited::For(Reaped::Running) => return Ok(Rest::Running),
+            Waited::For(Reaped::Nobody) => return Ok(Rest::Nobody),
+        }
+    }
+    Ok(Rest::More)
+}
+
+enum Waited {
+    For(Reaped),
+    /// One that has asked to be traced has stopped (ptrace(2)), which nobody here wants to know.
+    Stopped,
+}
+
+fn wait_once() -> io::Result<Waited> {
     let mut status = 0;
     #[expect(unsafe_code, reason = "the safe binding loses a child that a real-time signal ended")]
     // SAFETY: `status` is a live, writable integer.
     let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
     match pid {
-        0 => Ok(Reaped::Running),
-        // One that has asked to be traced has stopped (ptrace(2)), which nobody here wants to know.
-        1.. if libc::WIFSTOPPED(status) => reap(),
-        1.. => Ok(Reaped::Child(Pid::from_raw(pid), end_of(status))),
+        0 => Ok(Waited::For(Reaped::Running)),
+        1.. if libc::WIFSTOPPED(status) => Ok(Waited::Stopped),
+        1.. => Ok(Waited::For(Reaped::Child(Pid::from_raw(pid), end_of(status)))),
         _ => match Errno::last() {
-            Errno::ECHILD => Ok(Reaped::Nobody),
+            Errno::ECHILD => Ok(Waited::For(Reaped::Nobody)),
             errno => Err(errno.into()),
         },
     }

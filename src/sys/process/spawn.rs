@@ -7,8 +7,9 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -17,10 +18,11 @@ use nix::sys::stat::Mode;
 use nix::unistd::{self, Pid};
 
 use super::fault::Fault;
+use super::patience::end_unless_program_within;
 use super::signals::reset_for_exec;
 use super::{fork_for_exec, own_keyring, own_session};
 use crate::sys::call::{Numbers, call};
-use crate::sys::file::{self, Identity};
+use crate::sys::file::{self, Identity, Version};
 use crate::sys::pipe;
 
 /// A program to start.
@@ -52,6 +54,8 @@ pub enum Expected {
     Anything,
     /// This file was judged.
     File(Identity),
+    /// This state of a file was judged, since its content was.
+    Unchanged(Version),
     /// There was no file to judge, so none may be executed.
     Nothing,
 }
@@ -66,17 +70,19 @@ pub struct Spawned {
 }
 
 impl Spawn {
-    /// Starts the program; this process's copies of `stdio` are closed.
+    /// Starts the program; this process's copies of `stdio` are closed. Whether the new process has taken all of its `patience`
+    /// and was killed for it: nothing is known then of what it has done to this one's memory, which it had until then.
     ///
     /// **Invariant:** as [`super::fork()`], the caller has one thread.
     ///
     /// # Errors
     /// Out of descriptors or processes. Everything later is a [`super::Failure`].
-    pub fn start(self) -> io::Result<Spawned> {
+    pub fn start(self, patience: Duration) -> io::Result<(Spawned, bool)> {
         let (verdict, failure) = pipe::pipe()?;
-        let parent = unistd::getpid();
-        let pid = fork_for_exec(|| self.become_program(parent, &failure, || Ok(())).report(&failure))?;
-        Ok(Spawned { pid, verdict })
+        let (parent, begun) = (unistd::getpid(), Instant::now());
+        let in_time = || end_unless_program_within(patience).map_err(Fault::at("timer"));
+        let pid = fork_for_exec(|| self.become_program(parent, &failure, in_time).report(&failure))?;
+        Ok((Spawned { pid, verdict }, begun.elapsed() >= patience))
     }
 
     /// The file to execute.
@@ -119,7 +125,7 @@ impl Spawn {
         unistd::chdir(&self.directory).map_err(lost)?;
         nix::sys::stat::umask(Mode::from_bits_truncate(self.umask));
         self.check_identity()?;
-        close_all_but(failure).map_err(Fault::at("close-descriptors"))?;
+        close_all_but(&[failure.as_fd()]).map_err(Fault::at("close-descriptors"))?;
         unistd::execve(&self.path, &self.argv, &self.environment).map_err(Fault::at("exec"))
     }
 
@@ -127,22 +133,27 @@ impl Spawn {
         if self.expected == Expected::Anything {
             return Ok(());
         }
-        let found = Identity::of(file::path_of(&self.path)).map_err(Fault::at("exec"))?;
-        if self.expected == Expected::File(found) { Ok(()) } else { Err(Fault::at("identity")(Errno::ESTALE)) }
+        let found = Version::of(file::path_of(&self.path)).map_err(Fault::at("exec"))?;
+        let expected = [Expected::File(found.identity()), Expected::Unchanged(found)].contains(&self.expected);
+        if expected { Ok(()) } else { Err(Fault::at("identity")(Errno::ESTALE)) }
     }
 }
 
 /// Closes every descriptor above standard error but `kept`. Whoever owns one in this copy of the process never gets to
 /// drop it: exec or [`super::end`] come next, or a loop that never returns.
-pub(super) fn close_all_but(kept: impl AsFd) -> io::Result<()> {
-    let kept = u32::try_from(kept.as_fd().as_raw_fd()).map_err(io::Error::other)?;
-    for (first, last) in [(3, kept.saturating_sub(1)), (kept.saturating_add(1), u32::MAX)] {
+pub(super) fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut first = 3;
+    loop {
+        let numbers = kept.iter().filter_map(|kept| u32::try_from(kept.as_raw_fd()).ok());
+        let next = numbers.filter(|number| *number >= first).min();
+        let last = next.map_or(u32::MAX, |next| next.saturating_sub(1));
         // Kernels before 5.9 do not know the call.
         if first <= last && call(Numbers::CloseRange { first, last }).is_err() {
             return close_listed(kept);
         }
+        let Some(next) = next else { return Ok(()) };
+        first = next.saturating_add(1);
     }
-    Ok(())
 }
 
 /// Closes every descriptor but the standard ones and `kept`.
@@ -151,16 +162,16 @@ pub(super) fn close_all_but(kept: impl AsFd) -> io::Result<()> {
 ///
 /// # Errors
 /// `/proc` is missing on a kernel older than 5.9.
-pub fn keep_only(kept: impl AsFd) -> io::Result<()> {
+pub fn keep_only(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
     close_all_but(kept)
 }
 
 /// As [`close_all_but`], one by one.
-pub(super) fn close_listed(kept: u32) -> io::Result<()> {
-    let kept = RawFd::try_from(kept).map_err(io::Error::other)?;
+pub(super) fn close_listed(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
     let entries = std::fs::read_dir("/proc/self/fd")?;
     let numbers: Vec<RawFd> = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-    for number in numbers.into_iter().filter(|number| *number > 2 && *number != kept) {
+    let is_kept = |number: RawFd| number <= 2 || kept.iter().any(|kept| kept.as_raw_fd() == number);
+    for number in numbers.into_iter().filter(|number| !is_kept(*number)) {
         // The directory's own descriptor is in the list and closed by now.
         let _ = unistd::close(number);
     }

@@ -6,9 +6,13 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
 
-use super::*;
-use crate::sys::file::Identity;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
+use super::*;
+use crate::sys::file::{Access, Identity, Version, overwrite, write_atomic};
+
+/// Longer than any program here takes to be started, on any machine.
+const PATIENCE: std::time::Duration = std::time::Duration::from_mins(1);
 /// Set in the new process, to the name that was given to [`in_a_process`].
 const ROLE: &str = "CTRL_EXEC_TEST_ROLE";
 /// Separates what the harness prints from what the closure answers.
@@ -98,7 +102,7 @@ fn outcome(change: impl FnOnce(&mut Spawn), script: &str) -> String {
     let (reader, writer) = pipe_pair();
     let mut spawn = shell(script, writer);
     change(&mut spawn);
-    let spawned = spawn.start().unwrap();
+    let (spawned, _) = spawn.start(PATIENCE).unwrap();
     let failure = Failure::read(spawned.verdict).unwrap();
     let printed = std::io::read_to_string(File::from(reader)).unwrap();
     format!("{:?} {:?} {printed}", failure.as_ref().map(Failure::step), wait_for_all())
@@ -106,6 +110,32 @@ fn outcome(change: impl FnOnce(&mut Spawn), script: &str) -> String {
 
 fn pipe_pair() -> (OwnedFd, OwnedFd) {
     crate::sys::pipe::pipe().unwrap()
+}
+
+#[test]
+fn of_a_hundred_dead_some_are_buried_at_once_and_the_others_when_there_was_time_for_other_things() {
+    let text = in_a_process("some", || {
+        let children: Vec<Pid> = (0..100)
+            .map(|_| match fork().unwrap() {
+                Fork::Child => end(3),
+                Fork::Parent(child) => child,
+            })
+            .collect();
+        for child in &children {
+            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+            waitid(Id::Pid(*child), flags).unwrap();
+        }
+        let mut buried = Vec::new();
+        let mut round = || {
+            let before = buried.len();
+            let rest = reap_some(|pid, end| buried.push((pid, end))).unwrap();
+            (buried.len() - before, rest)
+        };
+        let rounds = [round(), round(), round()];
+        let all = children.iter().all(|child| buried.contains(&(*child, End::Exited(3))));
+        format!("{rounds:?} {all}")
+    });
+    assert_eq!(text, "[(64, More), (36, Nobody), (0, Nobody)] true");
 }
 
 #[test]
@@ -125,7 +155,7 @@ fn descriptors_are_closed_one_by_one_where_the_kernel_cannot_close_a_range() {
         // Closed behind its back, so it must never close itself.
         std::mem::forget(pipe_pair());
         let number = std::os::fd::AsRawFd::as_raw_fd(&kept);
-        spawn::close_listed(u32::try_from(number).unwrap()).unwrap();
+        spawn::close_listed(&[kept.as_fd()]).unwrap();
         let open = |number: i32| std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok();
         (0..64)
             .filter(|fd| open(*fd))
@@ -133,6 +163,26 @@ fn descriptors_are_closed_one_by_one_where_the_kernel_cannot_close_a_range() {
             .collect()
     });
     assert_eq!(text, "0 1 2 kept");
+}
+
+#[test]
+fn what_lies_between_descriptors_that_are_kept_is_closed() {
+    let text = in_a_process("ranges", || {
+        let all = [(); 7].map(|()| File::open("/").unwrap());
+        let numbers = all.each_ref().map(std::os::fd::AsRawFd::as_raw_fd);
+        let [_, second, third, _, _, sixth, _] = &all;
+        // In any order, and with a standard one.
+        keep_only(&[sixth.as_fd(), second.as_fd(), std::io::stderr().as_fd(), third.as_fd()]).unwrap();
+        // Closed behind their backs.
+        std::mem::forget(all);
+        let open = |number: i32| std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok();
+        let name = |number: i32| match numbers.iter().position(|known| *known == number) {
+            Some(place) => format!("kept {place}"),
+            None => number.to_string(),
+        };
+        (0..256).filter(|number| open(*number)).map(name).collect::<Vec<_>>().join(", ")
+    });
+    assert_eq!(text, "0, 1, 2, kept 1, kept 2, kept 5");
 }
 
 #[test]
@@ -201,6 +251,30 @@ fn another_file_than_the_judged_one_is_not_executed() {
 }
 
 #[test]
+fn a_file_that_was_written_to_since_it_was_judged_is_not_executed() {
+    let text = in_a_process("version", || {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let write = |text: &str| write_atomic(&path, text.as_bytes(), Access::mode(0o755)).unwrap();
+        write("#!/bin/sh\necho one\n");
+        let judged = Version::of(&path).unwrap();
+        let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+        let run = || {
+            let change = |spawn: &mut Spawn| (spawn.path, spawn.expected) = (name.clone(), Expected::Unchanged(judged));
+            outcome(change, "")
+        };
+        let before = run();
+        // The same file, of the same size. The kernel's clock may not have moved on yet.
+        while Version::of(&path).unwrap() == judged {
+            overwrite(&path, b"#!/bin/sh\necho two\n").unwrap();
+        }
+        assert_eq!(Identity::of(&path).unwrap(), judged.identity());
+        format!("{before}|{}", run())
+    });
+    assert_eq!(text, "None [Exited(0)] one\n|Some(\"identity\") [Exited(127)]");
+}
+
+#[test]
 fn a_chain_of_sessions_is_killed_to_the_last_member() {
     let text = in_a_process("chain", || {
         adopt_orphans().unwrap();
@@ -259,7 +333,7 @@ fn stopped_processes_are_woken_to_end_by_themselves() {
         adopt_orphans().unwrap();
         let (reader, writer) = pipe_pair();
         let script = "trap 'exit 5' TERM; echo up; kill -STOP $$; while :; do :; done";
-        let spawned = shell(script, writer).start().unwrap();
+        let (spawned, _) = shell(script, writer).start(PATIENCE).unwrap();
         let mut line = [0; 3];
         File::from(reader).read_exact(&mut line).unwrap();
         let stat = || std::fs::read_to_string(format!("/proc/{}/stat", spawned.pid)).unwrap();

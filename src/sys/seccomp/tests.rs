@@ -1,5 +1,6 @@
 //! What the filters answer, asked of the filters and of the kernel.
 
+use super::lists::TIOCSTI;
 use super::*;
 
 /// Runs the program as the kernel does; what it answers to a call with these arguments.
@@ -38,9 +39,10 @@ fn number(call: libc::c_long) -> u32 {
 }
 
 const ALLOWED: u32 = libc::SECCOMP_RET_ALLOW;
-const LIST: Wanted = Wanted { list: true, no_network: false, set_ids: SetIds::Free };
-const ALL: Wanted = Wanted { list: true, no_network: true, set_ids: SetIds::Neither };
-const GUARDS: Wanted = Wanted { list: false, ..ALL };
+const LIST: Wanted = Wanted { list: List::Whole, no_network: false, set_ids: SetIds::Free };
+const ALL: Wanted = Wanted { list: List::Whole, no_network: true, set_ids: SetIds::Neither };
+const BOUND: Wanted = Wanted { list: List::Bounds, ..LIST };
+const GUARDS: Wanted = Wanted { list: List::Nothing, ..ALL };
 
 fn answer_to(wanted: Wanted, call: libc::c_long, arguments: [u32; 4]) -> u32 {
     run(&Filter::new(wanted).unwrap(), MACHINE.unwrap(), number(call), arguments)
@@ -48,7 +50,8 @@ fn answer_to(wanted: Wanted, call: libc::c_long, arguments: [u32; 4]) -> u32 {
 
 #[test]
 fn every_call_of_the_list_is_refused_and_every_other_is_allowed() {
-    for (wanted, listed) in [(LIST, REFUSED), (ALL, REFUSED), (GUARDS, &[])] {
+    let whole = [BOUNDS, REFUSED].concat();
+    for (wanted, listed) in [(LIST, &whole[..]), (ALL, &whole), (BOUND, BOUNDS), (GUARDS, &[])] {
         let filter = Filter::new(wanted).unwrap();
         let refused: Vec<u32> = listed.iter().chain(&RINGS).map(|call| number(*call)).collect();
         for call in 0..1000 {
@@ -56,8 +59,8 @@ fn every_call_of_the_list_is_refused_and_every_other_is_allowed() {
             let found = run(&filter, MACHINE.unwrap(), call, [u32::from(call == number(libc::SYS_socket)), 0, 0, 0]);
             let expected = match call {
                 _ if refused.contains(&call) => refusal(libc::EPERM),
-                _ if wanted.list && call == number(libc::SYS_clone3) => refusal(libc::ENOSYS),
-                _ if wanted != LIST && call == number(libc::SYS_openat2) => refusal(libc::ENOSYS),
+                _ if wanted.list != List::Nothing && call == number(libc::SYS_clone3) => refusal(libc::ENOSYS),
+                _ if wanted.set_ids != SetIds::Free && call == number(libc::SYS_openat2) => refusal(libc::ENOSYS),
                 _ => ALLOWED,
             };
             assert_eq!(found, expected, "{wanted:?} {call}");
@@ -70,6 +73,7 @@ fn arguments_are_judged_where_they_matter() {
     for bit in [0x2_0000, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000] {
         for call in [libc::SYS_clone, libc::SYS_unshare] {
             assert_eq!(answer_to(LIST, call, [bit | 0x100, 0, 0, 0]), refusal(libc::EPERM), "{bit:x}");
+            assert_eq!(answer_to(BOUND, call, [bit | 0x100, 0, 0, 0]), refusal(libc::EPERM), "{bit:x}");
             assert_eq!(answer_to(GUARDS, call, [bit | 0x100, 0, 0, 0]), ALLOWED, "{bit:x}");
         }
     }
@@ -79,6 +83,19 @@ fn arguments_are_judged_where_they_matter() {
     }
     assert_eq!(answer_to(LIST, libc::SYS_ioctl, [0, TIOCSTI, 0, 0]), refusal(libc::EPERM));
     assert_eq!(answer_to(LIST, libc::SYS_ioctl, [0, 0x5413, 0, 0]), ALLOWED);
+    assert_eq!(answer_to(BOUND, libc::SYS_ioctl, [0, TIOCSTI, 0, 0]), ALLOWED);
+    for (wanted, refused) in [(LIST, true), (BOUND, true), (GUARDS, false)] {
+        let expected = if refused { refusal(libc::EPERM) } else { ALLOWED };
+        // The network of whoever is at the other end of a socket, and the last of its namespaces; not what it is.
+        for (request, expected) in [(0xff04, expected), (0xff0a, expected), (0xff0b, ALLOWED), (0xff00, ALLOWED)] {
+            assert_eq!(answer_to(wanted, libc::SYS_ioctl, [0, request, 0, 0]), expected, "{request:x}");
+        }
+        // A lease; its reading and a lock are everybody's.
+        for (command, expected) in [(1024, expected), (1025, ALLOWED), (6, ALLOWED)] {
+            assert_eq!(answer_to(wanted, libc::SYS_fcntl, [0, command, 0, 0]), expected, "{command}");
+        }
+        assert_eq!(answer_to(wanted, libc::SYS_clone, [0x8011, 0, 0, 0]), expected, "a sibling");
+    }
 }
 
 #[test]
@@ -129,13 +146,13 @@ fn bits_that_hand_rights_on_are_refused_in_every_call_that_could_give_them() {
 fn each_filter_is_built_once_and_where_nothing_is_refused_there_is_none() {
     let filters = Filters::default();
     let mut numbers = Vec::new();
-    for list in [false, true] {
+    for list in [List::Nothing, List::Bounds, List::Whole] {
         for no_network in [false, true] {
             for set_ids in [SetIds::Free, SetIds::NoUser, SetIds::Neither] {
                 let wanted = Wanted { list, no_network, set_ids };
                 numbers.push(wanted.number());
                 let found = filters.get(wanted);
-                assert_eq!(found.is_none(), wanted == Wanted { list: false, no_network: false, set_ids: SetIds::Free });
+                assert_eq!(found.is_none(), wanted == Wanted { list: List::Nothing, ..LIST });
                 assert!(found.is_none_or(Result::is_ok), "{wanted:?}");
             }
         }

@@ -40,10 +40,12 @@ pub(super) fn play(uid: u32, socket: &Path, scene: &str) -> String {
     play_in(command, socket, scene)
 }
 
-/// Plays a scene as root in a process namespace of its own, as a confined script would that has come to the socket.
-pub(super) fn play_further_in(socket: &Path, scene: &str) -> String {
+/// Plays a scene as `uid` in a process namespace of its own, as a confined script would that has come to the socket.
+pub(super) fn play_further_in(uid: u32, socket: &Path, scene: &str) -> String {
     let mut command = Command::new("unshare");
-    command.args(["--pid", "--fork"]).arg(std::env::current_exe().unwrap());
+    let uid = uid.to_string();
+    command.args(["--pid", "--fork", "setpriv", "--clear-groups", "--reuid", &uid, "--regid", &uid]);
+    command.arg(std::env::current_exe().unwrap());
     play_in(command, socket, scene)
 }
 
@@ -87,6 +89,10 @@ fn act(scene: &str, stream: UnixStream, socket: &Path) -> String {
         "directory" => send(stream, &order("ok"), &[File::open("/").unwrap().as_fd(), fd, fd]),
         "stall" => send(stream, &order("ok")[..7], &[fd; 3]),
         "two orders" => send(stream, &[order("ok"), order("ok")].concat(), &[fd; 3]),
+        // A file that this account may read, and none that it could change; and one of its own.
+        "foreign input" => send(stream, &order("append"), &[File::open("/etc/passwd").unwrap().as_fd(), fd, fd]),
+        "own input" => send(stream, &order("append"), &[tempfile::tempfile().unwrap().as_fd(), fd, fd]),
+        "device as input" => send(stream, &order("append"), &[File::open("/dev/zero").unwrap().as_fd(), fd, fd]),
         "unlisted" => send(stream, &order("nope"), &[fd; 3]),
         "order" => send(stream, &order("ok"), &[fd; 3]),
         "output" => output(stream),

@@ -6,6 +6,7 @@ mod words;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -56,11 +57,54 @@ fn a_script_that_is_root_and_comes_to_the_socket_nevertheless_gives_no_orders() 
     let site = service(builder());
     let socket = site.agent().socket();
     for scene in ["hello", "reload", "unlisted"] {
-        assert!(!play_further_in(&socket, scene).contains("done"), "{scene}");
+        assert!(!play_further_in(0, &socket, scene).contains("done"), "{scene}");
         let line = site.agent().service().line_where("exec-peer-reject", |_| true);
         assert_eq!(line.get("PEER_UID"), Some("0"), "{scene}");
     }
     assert_eq!(play(0, &socket, "hello"), "\"done\"");
+}
+
+#[test]
+fn a_script_that_has_become_the_agents_account_gives_no_orders_either() {
+    let site = service(builder());
+    let socket = site.agent().socket();
+    for scene in ["hello", "reload", "order"] {
+        assert_eq!(play_further_in(AGENT, &socket, scene), "", "{scene}");
+        let line = site.agent().service().line_where("exec-peer-reject", |_| true);
+        assert_eq!(line.get("PEER_UID"), Some("65534"), "{scene}");
+        assert_eq!(play(AGENT, &socket, scene), if scene == "order" { "started, ended 0" } else { "\"done\"" });
+    }
+}
+
+#[test]
+fn an_agent_that_was_started_as_its_account_is_looked_into_by_nobody_of_that_account() {
+    let mut site = builder().prepare();
+    site.agent_mut().look_after_service();
+    let words = format!("set -- setpriv --clear-groups --reuid {AGENT} --regid {AGENT} \"$@\"");
+    site.agent_mut().start_with(&words, [Stdio::null(), Stdio::null()]);
+    let looks = |pid: u32| {
+        let mut command = Command::new("cat");
+        command.arg(format!("/proc/{pid}/environ")).uid(AGENT).gid(AGENT);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
+    };
+    let mut other = Command::new("sleep").arg("1000").uid(AGENT).gid(AGENT).spawn().unwrap();
+    let (agent, any) = (looks(site.agent().pid()), looks(other.id()));
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert_eq!((agent, any), (false, true));
+    assert_eq!(site.agent_mut().stop(), Some(0));
+}
+
+#[test]
+fn a_front_end_hands_over_no_file_of_another_account() {
+    let site = service(builder().sh("append", "echo changed >> /dev/stdin"));
+    let socket = site.agent().socket();
+    let before = std::fs::read("/etc/passwd").unwrap();
+    for scene in ["foreign input", "device as input"] {
+        assert_eq!(play(AGENT, &socket, scene), "refused order-foreign-file", "{scene}");
+    }
+    assert_eq!(std::fs::read("/etc/passwd").unwrap(), before);
+    assert!(play(AGENT, &socket, "own input").starts_with("started, ended "));
 }
 
 /// What forks without executing a program must have no other thread, whose locks would stay locked for ever.
@@ -210,7 +254,16 @@ fn what_the_init_system_hands_over_must_be_one_listening_unix_socket() {
         let said = String::from_utf8(ran.stderr).unwrap();
         assert_eq!(ran.status.code(), Some(69), "{said}");
         assert!(said.contains(text), "{said}");
+        assert!(said.contains("the socket that was handed over cannot be used") && said.contains("ListenStream="));
     }
+}
+
+#[test]
+fn a_socket_with_a_relative_path_is_named_with_it() {
+    let site = builder().prepare();
+    let ran = finish(Service::command(&site.agent().root, Path::new("rel.sock")), "").exits(64);
+    assert!(ran.stderr.contains("the path 'rel.sock' of the socket is not absolute"), "{ran:?}");
+    assert!(ran.stderr.contains("\nhint: ") && !ran.stderr.contains("cannot open"), "{ran:?}");
 }
 
 #[test]

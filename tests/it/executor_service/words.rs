@@ -71,6 +71,39 @@ fn each_decision_is_one_line_on_standard_output_and_status_0() {
 }
 
 #[test]
+fn what_every_run_is_refused_for_is_no_ok() {
+    let memory = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default().contains("memory");
+    for (lines, why) in [
+        ("", ""),
+        ("writable = /no/such", "writable: /no/such: No such file or directory"),
+        ("readable = /no/such", "readable: /no/such: No such file or directory"),
+        ("working_directory = /no/such", "working_directory: /no/such: No such file or directory"),
+        ("files_max = 1048576", "files_max: 1048576 is above the executor's own hard limit of 4096 open files"),
+        ("files_max = 4096", ""),
+        ("caps = CAP_CHOWN", "caps: CAP_CHOWN cannot be given"),
+        ("memory_max = 64M", if memory { "" } else { "memory_max: " }),
+    ] {
+        let place = Place::new(
+            &SETTINGS.replace("run_as = nobody\n", &format!("run_as = nobody\n{lines}\n")),
+            "plain = /bin/true\n",
+        );
+        let words = ["--bounding-set", if lines.starts_with("caps") { "-chown" } else { "+all" }];
+        let mut command = program(std::path::Path::new("/bin/sh"));
+        let limited = "ulimit -n 4096 && exec setpriv \"$@\"";
+        command.args(["-c", limited, "sh"]).args(words).arg(place.path("ctrl-exec-exec"));
+        command.args(["resolve", "agent.conf", "scripts.conf", "plain"]).current_dir(place.0.path());
+        let ran = finish(command, "").exits(0);
+        if why.is_empty() {
+            assert!(ran.stdout.starts_with("OK path=/bin/true|") && ran.stderr.is_empty(), "{lines}: {ran:?}");
+            continue;
+        }
+        assert_eq!(ran.stdout, "DENY not-confined\n", "{lines}: {ran:?}");
+        let reason = format!("profile 'default': every run is refused on this host: {why}");
+        assert!(ran.stderr.contains(&reason) && ran.stderr.lines().count() == 1, "{lines}: {ran:?}");
+    }
+}
+
+#[test]
 fn a_broken_configuration_is_told_on_standard_error_with_status_2() {
     let without_account = SETTINGS.replace("run_as = nobody\n", "");
     for (settings, scripts, place, text) in [

@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 
 use super::audit::{self, Line};
 use super::executor::{Mode, Service};
+use super::groups::Group;
 use super::notify::Notify;
 use super::pki::Credentials;
 use super::process::{Ran, finish, program};
@@ -27,6 +28,8 @@ pub(crate) struct Agent {
     pub(crate) mode: Mode,
     /// The program's file, where it is one of its own.
     pub(crate) file: Option<PathBuf>,
+    /// The control group that its processes are started in, where it is one of its own.
+    pub(crate) group: Option<PathBuf>,
     process: Option<Process>,
     service: Option<Service>,
     starts: u32,
@@ -42,7 +45,8 @@ struct Process {
 
 impl Agent {
     pub(crate) fn new(name: &str, root: PathBuf, credentials: Credentials, mode: Mode) -> Self {
-        Self { name: name.to_owned(), root, credentials, mode, file: None, process: None, service: None, starts: 0 }
+        let (file, group, process, service) = (None, None, None, None);
+        Self { name: name.to_owned(), root, credentials, mode, file, group, process, service, starts: 0 }
     }
 
     /// The socket of the system's executor.
@@ -53,7 +57,8 @@ impl Agent {
     /// Starts the system's executor and waits until it is ready.
     pub(crate) fn start_service(&mut self) {
         self.starts += 1;
-        self.service = Some(Service::start(&self.root, &self.socket(), self.starts));
+        let command = Service::command_after(&self.first_words(), &self.root, &self.socket());
+        self.service = Some(Service::of(command, &self.root, self.starts));
     }
 
     /// Takes a service of another make for the system's executor.
@@ -164,7 +169,12 @@ impl Agent {
 
     /// Starts `serve` and waits until it is ready.
     pub(crate) fn start_alone(&mut self) {
-        self.start_with("", [Stdio::null(), Stdio::null()]);
+        self.start_with(&self.first_words(), [Stdio::null(), Stdio::null()]);
+    }
+
+    /// What a shell does before it becomes one of its processes.
+    fn first_words(&self) -> String {
+        self.group.as_deref().map(Group::entering).unwrap_or_default()
     }
 
     /// As [`Agent::start_alone`], with standard input and output for a shell's words before it runs the program.

@@ -55,18 +55,18 @@ pub(crate) struct Service {
 impl Service {
     /// The command line of a service at `socket` for the files below `root`.
     pub(crate) fn command(root: &Path, socket: &Path) -> Command {
+        Self::command_after("", root, socket)
+    }
+
+    /// The same, after these words of a shell.
+    pub(crate) fn command_after(words: &str, root: &Path, socket: &Path) -> Command {
         let etc = root.join("etc/ctrl-exec-agent");
         // With the limit on descriptors that service managers set.
         let mut command = program(Path::new("/bin/sh"));
-        command.args(["-c", "ulimit -Sn 1024; exec \"$@\"", "sh"]).arg(binary());
+        command.args(["-c", &format!("ulimit -Sn 1024; {words}\nexec \"$@\""), "sh"]).arg(binary());
         command.arg("serve-executor").arg(socket).arg(etc.join("agent.conf")).arg(etc.join("scripts.conf"));
         command.arg("nobody").env("CTRL_EXEC_ROOT", root);
         command
-    }
-
-    /// Starts one and waits until it is ready.
-    pub(crate) fn start(root: &Path, socket: &Path, number: u32) -> Self {
-        Self::of(Self::command(root, socket), root, number)
     }
 
     /// Starts this command, which is one, and waits until it is ready.

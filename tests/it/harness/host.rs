@@ -86,6 +86,13 @@ impl Drop for Impostor {
     }
 }
 
+/// How many connections a test opens at once that usually opens so many: fewer where the host's hard limit on descriptors, which
+/// nobody here may be able to raise, has the agent let fewer in. Of an address it takes a 32nd of them for handshakes.
+pub(crate) fn at_once(usual: usize) -> usize {
+    let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
+    usual.min(usize::try_from(hard / 40).unwrap_or(usize::MAX))
+}
+
 /// A port that nobody has and that the kernel gives to nobody who does not ask for it: a daemon that is started at it again
 /// finds it free, and where no daemon is, none comes.
 pub(crate) fn own_port() -> u16 {
@@ -117,21 +124,30 @@ pub(crate) fn shares_session(pid: u32) -> bool {
     session(Some(Pid::from_raw(i32::try_from(pid).unwrap()))) == session(None)
 }
 
-/// Processes that have this number in a namespace of their own (`NSpid`, `proc_pid_status(5)`).
+/// Processes that have this number in a namespace of their own.
 pub(crate) fn numbered(number: u32) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").unwrap();
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    let own = |pid: &u32| {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let numbers: Vec<u32> = text
-            .lines()
-            .find_map(|line| line.strip_prefix("NSpid:"))?
-            .split_whitespace()
-            .map(|word| word.parse().unwrap())
-            .collect();
-        (numbers.len() > 1).then_some(*numbers.last()?)
-    };
-    pids.filter(|pid| own(pid) == Some(number)).collect()
+    pids.filter(|pid| number_within(*pid) == Some(number)).collect()
+}
+
+/// The number of a process in a namespace of its own, if it is in one (`NSpid`, `proc_pid_status(5)`).
+pub(crate) fn number_within(pid: u32) -> Option<u32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let numbers: Vec<u32> = text
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))?
+        .split_whitespace()
+        .map(|word| word.parse().unwrap())
+        .collect();
+    (numbers.len() > 1).then_some(*numbers.last()?)
+}
+
+/// Every living process.
+pub(crate) fn all() -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").unwrap();
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| alive(*pid)).collect()
 }
 
 /// Whether a process is a child, or a child's child, of `top`.

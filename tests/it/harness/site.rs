@@ -29,9 +29,16 @@ pub(crate) struct Builder {
     hook: Option<String>,
     original_records: bool,
     executor: Mode,
+    guarded: bool,
 }
 
 impl Builder {
+    /// In a directory that root alone can put anything into, whichever executor there is.
+    pub(crate) fn guarded(mut self) -> Self {
+        self.guarded = true;
+        self
+    }
+
     /// Which executor the agents have.
     pub(crate) fn executor(mut self, mode: Mode) -> Self {
         self.executor = mode;
@@ -110,7 +117,8 @@ impl Builder {
         usual_umask();
         // A root executor wants its files where nobody else can put any, and so does who asks a hook. That is not so in
         // the temporary directory.
-        let anywhere = self.executor == Mode::Private && self.agent_hook.is_none() && self.hook.is_none();
+        let anywhere = self.executor == Mode::Private && !self.guarded;
+        let anywhere = anywhere && self.agent_hook.is_none() && self.hook.is_none();
         let dir = if anywhere { tempfile::tempdir() } else { tempfile::tempdir_in("/var/lib") };
         let dir = dir.unwrap();
         // An agent that was started as root has to get in as somebody else.

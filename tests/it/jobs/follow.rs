@@ -151,7 +151,8 @@ fn a_hundred_megabytes_are_followed_whole_and_grow_nobody() {
         }
     };
     assert_eq!((bytes, &end["status"]), (104_857_600, &json!("done")));
-    let grown = peak(site.agent().pid()) - before;
+    // The kernel counts with processors of their own: what it tells can be a little less than before.
+    let grown = peak(site.agent().pid()).saturating_sub(before);
     assert!(grown < 24 * 1024, "the agent grew by {grown} KiB");
 }
 

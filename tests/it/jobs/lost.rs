@@ -4,6 +4,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::{Caller, dead, file, files, go, site, waiting};
+use crate::harness::impostor::Impostor;
 use crate::harness::{Site, eventually, host};
 
 /// Kills agent and executor, as a power cut would that spares the jobs.
@@ -117,15 +118,45 @@ fn a_caller_that_does_not_know_the_word_is_told_that_a_lost_job_has_ended() {
     let cancelled = caller.post("/cancel/r1", &json!({}));
     assert_eq!((cancelled.status, &cancelled.json()["status"]), (200, &json!("done")));
     assert_eq!(cancelled.header("content-type"), Some("application/json"));
-    // Who knows the word hears it, and on the disk it stays what it is.
+    // And an agent of the original that takes the place of ours would hand out the same as it stands in the file.
+    let on_file: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(file(&site, "r1", "json")).unwrap()).unwrap();
+    assert_eq!(on_file, original("/result/r1"));
+    assert_eq!(on_file["status"], "done");
+    // Who knows the word hears it, and nothing of what was added.
     for request in ["GET /result/r1", "GET /result/r1?from=2", "POST /cancel/r1"] {
         let answer = caller.knowing(request);
         assert_eq!((answer.status, &answer.json()["status"]), (200, &json!("lost")), "{request}");
         assert_eq!(answer.header("content-type"), Some("application/vnd.ctrl-exec.job+json"), "{request}");
     }
-    assert!(std::fs::read_to_string(file(&site, "r1", "json")).unwrap().contains(r#""status":"lost""#));
+    let known = caller.result("r1");
+    assert_eq!((&known["stderr"], known.get("error"), known.get("lost")), (&json!(""), None, None), "{known}");
     site.agent().line_where("result", |line| line.get("STATUS") == Some("lost"));
     assert!(site.agent().lines("result").iter().all(|line| line.get("STATUS") != Some("done")));
+}
+
+/// An original's agent in the place of ours, whose store it has taken over.
+#[test]
+fn our_dispatcher_says_lost_of_a_record_that_an_agent_of_the_original_hands_out() {
+    let site = site().start();
+    let caller = Caller::of(&site);
+    let submitted = site.control(&["--json", "run", "--async", "agent1", "wait"]).exits(0).json();
+    let id = submitted["reqid"].as_str().unwrap().to_owned();
+    let (script, monitor) = waiting(&site);
+    host::kill(monitor, Signal::SIGKILL);
+    [script, monitor].into_iter().for_each(dead);
+    assert_eq!(caller.result(&id)["status"], "lost");
+    let body = std::fs::read_to_string(file(&site, &id, "json")).unwrap();
+    let answer =
+        format!("HTTP/1.0 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let credentials = site.agent().credentials.clone();
+    let original = Impostor::start(&site.authority(), &credentials, &answer);
+    site.register("agent1", original.address.port(), &credentials);
+    let known = site.control(&["--json", "status", &id]).exits(0).json();
+    let host = &known["hosts"]["agent1"];
+    assert_eq!((&host["status"], &host["exit"]), (&json!("lost"), &json!(-1)), "{known}");
+    assert_eq!((&host["stdout"], &host["stderr"]), (&json!("begun\n"), &json!("")), "{known}");
+    assert_eq!(known["complete"], true);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Several hosts at once, and which hosts a reference means.
 
-use crate::harness::{Site, impostor::Impostor, pki};
+use crate::harness::{Site, host, impostor::Impostor, pki};
 
 fn names(results: &serde_json::Value) -> Vec<&str> {
     results["results"].as_array().unwrap().iter().map(|result| result["host"].as_str().unwrap()).collect()
@@ -126,7 +126,7 @@ fn the_port_option_stands_in_for_the_default_port_alone() {
 #[test]
 fn two_hundred_runs_at_once_on_one_agent_all_finish() {
     let site = Site::builder().sh("slow", "sleep 1; ulimit -n").dispatcher("max_parallel = 200").start();
-    let hosts: Vec<String> = (1..=200).map(|number| format!("host{number}")).collect();
+    let hosts: Vec<String> = (1..=host::at_once(200)).map(|number| format!("host{number}")).collect();
     for host in &hosts {
         site.register(host, site.agent().address().port(), &site.agent().credentials);
     }

@@ -1,6 +1,7 @@
 //! What a trusted dispatcher may keep an agent waiting for, and that nobody else waits with it: bodies that do not come,
 //! answers that are not read, connections that say nothing. Its own quick requests do not wait either.
 
+mod full;
 mod large;
 mod unread;
 

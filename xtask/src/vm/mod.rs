@@ -34,27 +34,35 @@ const TESTS: [&str; 10] = [
     "sys::cgroup",
 ];
 /// Those that drive the binary.
-const PROCESSES: [&str; 1] = ["memory::"];
+const PROCESSES: [&str; 2] = ["memory::", "jobs::killed::whoever_is_killed_no_control_group"];
+/// The first word where others are to choose among those instead.
+const DRIVING: &str = "it";
+/// How long and how large the test is that kills everybody while jobs run. Emulated, it takes some minutes.
+const KILLED: &str = "CTRL_EXEC_JOB_ROUNDS=10\nCTRL_EXEC_JOBS=20\n";
 /// Those that run without Landlock.
 const WITHOUT_LANDLOCK: [&str; 1] = ["executor::tests::machine"];
 /// Linux's security modules without it, as the kernel's parameter lists them.
 const NO_LANDLOCK: &str = " lsm=yama,apparmor";
 
-/// Builds the tests, boots them, and says how they ended. Words choose among those of the library.
+/// Builds the tests, boots them, and says how they ended. Words choose among those of the library; behind `it`, among those
+/// that drive the binary.
 pub(crate) fn task(words: &[String]) -> Outcome {
     let (kernel, busybox) = (kernel::find()?, busybox()?);
-    let unit = dist::quick_tests(&["--lib"])?;
+    let unit = || dist::quick_tests(&["--lib"]);
+    let driving = || Ok::<_, String>((dist::quick_tests(&["--test", "it"])?, dist::quick()?));
     let with = |file, name, filters| chosen(Program { name, file, filters });
+    let program = |file| Program { name: "ctrl-exec", file, filters: &[] };
     let mine: Vec<&str> = words.iter().map(String::as_str).collect();
-    if !mine.is_empty() {
-        return boot(&kernel, &busybox, Landlock::Used, &[with(&unit, "unit", &mine)?]);
+    match mine[..] {
+        [] => {}
+        [DRIVING, ..] => {
+            let ((it, binary), filters) = (driving()?, mine.get(1..).unwrap_or_default());
+            return boot(&kernel, &busybox, Landlock::Used, &[with(&it, "it", filters)?, program(&binary)]);
+        }
+        [..] => return boot(&kernel, &busybox, Landlock::Used, &[with(&unit()?, "unit", &mine)?]),
     }
-    let (it, binary) = (dist::quick_tests(&["--test", "it"])?, dist::quick()?);
-    let all = [
-        with(&unit, "unit", &TESTS)?,
-        with(&it, "it", &PROCESSES)?,
-        Program { name: "ctrl-exec", file: &binary, filters: &[] },
-    ];
+    let (unit, (it, binary)) = (unit()?, driving()?);
+    let all = [with(&unit, "unit", &TESTS)?, with(&it, "it", &PROCESSES)?, program(&binary)];
     boot(&kernel, &busybox, Landlock::Used, &all)?;
     boot(&kernel, &busybox, Landlock::Unused, &[with(&unit, "unit", &WITHOUT_LANDLOCK)?])
 }
@@ -68,7 +76,7 @@ enum Landlock {
 
 fn boot(kernel: &Kernel, busybox: &Path, landlock: Landlock, programs: &[Program<'_>]) -> Outcome {
     let used = landlock == Landlock::Used;
-    let image = image::write(busybox, programs, &kernel.machine(used))?;
+    let image = image::write(busybox, programs, &(kernel.machine(used) + KILLED))?;
     println!("booting {} with {}{}", kernel.image.display(), image.display(), if used { "" } else { NO_LANDLOCK });
     let status = machine::run(&kernel.image, &image, if used { "" } else { NO_LANDLOCK })?;
     if status == "0" { Ok(()) } else { Err(format!("the tests in the virtual machine ended with {status}: see above")) }

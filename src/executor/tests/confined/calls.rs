@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::super::attempts::tries;
 use super::super::harness::Executor;
-use crate::sys::attempt::{REFUSED, SET_ID};
+use crate::sys::attempt::{BOUNDS, REFUSED, SET_ID};
 use crate::wire::outcome::Outcome;
 use std::os::unix::fs::MetadataExt as _;
 
@@ -19,12 +19,14 @@ fn kernel_setting(name: &str) -> String {
 }
 
 #[test]
-fn namespaces_cannot_be_made_unless_the_filter_is_off() {
+fn namespaces_cannot_be_made_unless_the_profile_may_undo_itself() {
     let text = "unshare -U true && echo made; unshare -Urm true && echo mounted";
-    let executor = Executor::root("run_as = nobody");
-    assert!(executor.says(text).contains("Operation not permitted"));
+    for profile in ["run_as = nobody", "run_as = nobody\nsyscalls = off", "run_as = root\nsyscalls = off"] {
+        let said = Executor::root(profile).says(text);
+        assert!(said.contains("Operation not permitted") && !said.contains("made"), "{profile}: {said}");
+    }
     if kernel_setting("user/max_user_namespaces") != "0" {
-        let twin = Executor::root("run_as = nobody\nsyscalls = off");
+        let twin = Executor::root("run_as = nobody\nsyscalls = off\nallow_dangerous_caps = yes");
         assert_eq!(twin.says("unshare -U true && echo made"), "made\n");
     }
 }
@@ -43,6 +45,41 @@ fn calls_that_attack_the_kernel_or_others_are_refused_unless_the_filter_is_off()
         let kept = call == "call unshare" && kernel_setting("user/max_user_namespaces") == "0"
             || call == "call io_uring_setup" && kernel_setting("kernel/io_uring_disabled") == "2";
         assert!(answer == "done" || answer == "ENOSYS" || kept, "{call}: {answer}");
+    }
+}
+
+/// A script of root's needs no capability to move what is above the agent's own files in a namespace of its own, and none to take
+/// what a process of the same account has open, whose descriptor every unix socket gives it; nor to hold up who reads a file.
+#[test]
+fn calls_that_leave_the_bounds_of_a_run_are_refused_unless_the_profile_may_undo_itself() {
+    let calls = BOUNDS.map(|(name, _)| format!("call {name}"));
+    let calls = calls.each_ref().map(String::as_str);
+    for profile in ["run_as = root", "run_as = root\nsyscalls = off", "run_as = bin\nnetwork = no\nsyscalls = off"] {
+        assert_eq!(tries(&Executor::root(profile), &calls), BOUNDS.map(|(_, answer)| answer), "{profile}");
+    }
+    let twin = Executor::root("run_as = root\nsyscalls = off\nallow_dangerous_caps = yes");
+    for (call, answer) in calls.into_iter().zip(tries(&twin, &calls)) {
+        let expected: &[&str] = match call {
+            // It is told nothing; and one that is in a namespace has no need to be root in it to go there.
+            "call clone3" => &["EINVAL"],
+            "call setns" => &["done", "EPERM"],
+            // A kernel from before it.
+            "call namespace-of-pidfd" => &["done", "ENOTTY", "EINVAL"],
+            "call unshare" if kernel_setting("user/max_user_namespaces") == "0" => &["ENOSPC"],
+            _ => &["done"],
+        };
+        assert!(expected.contains(&answer.as_str()), "{call}: {answer}");
+    }
+}
+
+#[test]
+fn root_without_a_capability_mounts_nothing_in_its_run_without_any_filter_either() {
+    let profile = "run_as = root\nsyscalls = off\nallow_dangerous_caps = yes";
+    for more in ["", "\nwritable = {}/open"] {
+        let said = Executor::root(&format!("{profile}{more}")).says(
+            "mount -t tmpfs x /mnt && echo mounted; mount -o remount,bind,rw /proc && echo remounted; umount /proc && echo off",
+        );
+        assert!(!said.contains("mounted\n") && !said.contains("remounted\n") && !said.contains("off\n"), "{said}");
     }
 }
 

@@ -56,7 +56,7 @@ fn no_link_on_the_way_to_a_hidden_place_is_replaced_and_nothing_above_where_it_l
         let executor = Executor::root(profile);
         fs::create_dir_all(executor.path("open/real/runs")).unwrap();
         symlink("real", executor.path("open/link")).unwrap();
-        symlink(executor.path("open/link/runs"), executor.path("conf-runs")).unwrap();
+        executor.lead("conf-runs", executor.path("open/link/runs"));
         symlink("real", executor.path("open/free")).unwrap();
         let said = executor.says(
             "cd {}/; rm -f conf-runs; mv conf-runs x; rm -f open/link; mv open/real open/y; mv open open2; ls -A open/real/runs
@@ -93,7 +93,7 @@ fn what_decides_and_is_no_secret_can_be_read_and_not_changed() {
 }
 
 /// A program that does this before it becomes its arguments, with mounts of its own and `$D` the test's directory.
-fn mounting(words: &str) -> [String; 6] {
+pub(super) fn mounting(words: &str) -> [String; 6] {
     let words = format!("D=$CTRL_EXEC_TEST_EXECUTOR; {words}; exec \"$@\"");
     ["unshare", "--mount", "sh", "-ec", &words, "sh"].map(str::to_owned)
 }
@@ -101,7 +101,7 @@ fn mounting(words: &str) -> [String; 6] {
 #[test]
 fn a_hidden_place_is_hidden_wherever_a_mount_shows_it() {
     let whole = mounting(
-        "mkdir $D/alias $D/part $D/conf-runs $D/again; echo secret > $D/conf/agent.key
+        "mkdir $D/alias $D/part $D/again; echo secret > $D/conf/agent.key
          mount --bind $D $D/alias; mount --bind $D/conf $D/part
          mount -t tmpfs x $D/conf-runs; mkdir $D/conf-runs/job; echo secret > $D/conf-runs/job/out
          mount --bind $D/conf-runs $D/again; mkdir $D/inner; mount --bind $D/conf-runs/job $D/inner",
@@ -115,6 +115,21 @@ fn a_hidden_place_is_hidden_wherever_a_mount_shows_it() {
         );
         assert!(!said.contains("secret") && said.contains("other\n") && said.ends_with("x\n"), "{profile}: {said}");
         assert!(is_untouched(&executor), "{profile}");
+    }
+}
+
+#[test]
+fn no_directory_above_a_hidden_place_is_moved_where_a_mount_shows_it_besides() {
+    let shown = mounting(
+        "rmdir $D/conf-runs; mkdir -p $D/open/zone/runs $D/open/alias $D/open/zz
+         ln -s $D/open/zone/runs $D/conf-runs; for name in alias zz; do mount --bind $D/open/zone $D/open/$name; done",
+    );
+    for profile in STRONG {
+        let executor = Executor::root_under(&shown.each_ref().map(String::as_str), profile);
+        let said =
+            executor.says("cd {}/open; mv zone aside; mv alias/runs alias/x; mv zz y; ls; rmdir deep && echo removed");
+        assert_eq!(said.matches("busy").count(), 3, "{profile}: {said}");
+        assert!(said.ends_with("alias\ndeep\nzone\nzz\nremoved\n"), "{profile}: {said}");
     }
 }
 
@@ -190,6 +205,7 @@ fn lent(executor: &Executor, directory: &str) -> OwnedFd {
 fn a_writable_directory_that_is_handed_on_lets_nobody_rewrite_a_script_of_another_profile() {
     let executor = listing("{}/open");
     executor.script("open/deep/strong", "#!/bin/sh\n");
+    executor.write("open/deep/strong.schema.json", "{}");
     let open = lent(&executor, executor.path("open").to_str().unwrap());
     let write = |name: &str| openat(&open, name, OFlag::O_WRONLY | OFlag::O_CREAT, Mode::S_IRUSR).map(drop);
     assert_eq!(write("deep/strong"), Err(Errno::EROFS));
@@ -255,6 +271,7 @@ fn where_a_script_of_another_profile_is_missing_nobody_may_write() {
     let Outcome::Refused(refusal) = executor.shell("echo ran", &[]).outcome() else { panic!("not refused") };
     assert!(refusal.code() == "writable-script" && refusal.text().contains("'strong'"), "{refusal:?}");
     executor.script("open/deep/strong", "#!/bin/sh\n");
+    executor.write("open/deep/strong.schema.json", "{}");
     assert_eq!(executor.says("echo x > {}/open/free && cat {}/open/free"), "x\n");
 }
 
@@ -262,13 +279,15 @@ fn where_a_script_of_another_profile_is_missing_nobody_may_write() {
 fn a_link_to_a_script_of_another_profile_is_not_replaced() {
     let place = tempfile::tempdir_in("/var/tmp").unwrap();
     fs::create_dir(place.path().join("w")).unwrap();
-    symlink("/bin/true", place.path().join("w/strong")).unwrap();
-    symlink("/bin/true", place.path().join("w/mine")).unwrap();
+    fs::copy("/bin/true", place.path().join("program")).unwrap();
+    symlink(place.path().join("program"), place.path().join("w/strong")).unwrap();
+    symlink(place.path().join("program"), place.path().join("w/mine")).unwrap();
+    File::create_new(place.path().join("w/strong.schema.json")).unwrap();
     let place = place.path().display();
     let scripts = format!("strong = {place}/w/strong profile=strong\nmine = {place}/w/mine\n");
     let profile = format!("run_as = root\nwritable = {place}/w\n[profile strong]\nrun_as = root");
     let executor = Executor::spawn_listing(&[], &scripts, &profile);
     assert_eq!(executor.answer(), Reloaded::Done);
     let said = executor.says(&format!("cd {place}/w; ln -sfn /bin/false strong; rm -f strong; rm mine; ls"));
-    assert!(said.contains("busy") && said.ends_with("\nstrong\n"), "{said}");
+    assert!(said.contains("busy") && said.ends_with("\nstrong\nstrong.schema.json\n"), "{said}");
 }

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use super::super::attempts::become_one;
+use super::super::attempts::{become_one, tries};
+use super::super::ends::delay;
 use super::super::harness::{Executor, until};
 use crate::wire::outcome::Outcome;
 
@@ -18,12 +19,44 @@ fn has(text: &[u8], words: &str) -> bool {
 
 #[test]
 fn a_sibling_of_the_script_is_gone_when_its_outcome_is_told() {
-    let executor = Executor::root("run_as = nobody");
+    let filtered = Executor::root("run_as = nobody\nsyscalls = off");
+    assert_eq!(tries(&filtered, &["sibling"]), ["EPERM"]);
+    let executor = Executor::root("run_as = nobody\nsyscalls = off\nallow_dangerous_caps = yes");
     for turn in 0..10 {
         let mark = format!("MARK=sibling-{}-{turn}", std::process::id());
         let run = executor.shell(&format!("export {mark}; {}", become_one(&["sibling"])), &[]);
         assert_eq!(run.outcome(), Outcome::Exited { code: 0 });
         assert_eq!(living(&mark), 0);
+    }
+}
+
+#[test]
+fn whoever_makes_orphans_faster_than_they_are_buried_is_gone_when_the_outcome_is_told() {
+    let executor = Executor::root("run_as = 61238");
+    let mut run = executor.shell(&format!("({}); exit 7", become_one(&["flood orphans 60"])), &[]);
+    assert_eq!(run.outcome(), Outcome::Exited { code: 7 });
+    let mut said = Vec::new();
+    assert!(run.everyone_is_gone_but_for(&mut said));
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.contains("ANSWER done") && !said.contains("OUTRUN"), "{said}");
+}
+
+/// The filter may refuse what makes one. Where it does not, siblings give a script no more time and no other outcome.
+#[test]
+fn siblings_that_come_and_go_outlast_neither_their_script_nor_its_time() {
+    let executor = Executor::root("run_as = 61239\nsyscalls = off\ntimeout = 2\nkill_grace = 0");
+    let limit = Outcome::TimedOut { limit_ms: 2000 };
+    for (attempts, wanted) in
+        [(&["flood siblings 60"][..], Outcome::Exited { code: 0 }), (&["flood siblings 60", "wait"], limit)]
+    {
+        let mut run = executor.shell(&become_one(attempts), &[]);
+        delay(&run);
+        let outcome = run.outcome();
+        // A busy machine may have no time left for the first.
+        assert!(outcome == wanted || matches!(outcome, Outcome::TimedOut { .. }), "{outcome:?}");
+        let mut said = Vec::new();
+        assert!(run.everyone_is_gone_but_for(&mut said));
+        assert!(!String::from_utf8_lossy(&said).contains("OUTRUN"));
     }
 }
 
