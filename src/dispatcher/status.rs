@@ -178,10 +178,11 @@ mod tests {
     fn a_record_of_ours_that_an_agent_of_the_original_hands_out_is_of_a_lost_job() {
         let fields = |value: Value| value.as_object().unwrap().clone();
         let on_file = json!({"stdout": "a", "stderr": "b\nctrl-exec-agent: why\n", "reqid": "ab", "status": "done", "script": "x",
-            "owner": "o", "started": "", "finished": "", "exit": -1, "reason": "why", "error": "why",
-            "lost": "\nctrl-exec-agent: why\n"});
+            "owner": "o", "started": "", "finished": "", "exit": -1, "reason": "outcome-unknown", "unknown": true,
+            "error": "why", "lost": "\nctrl-exec-agent: why\n"});
         let meant = as_meant(fields(on_file));
-        assert_eq!((&meant["status"], &meant["stderr"], meant.get("error")), (&json!("lost"), &json!("b"), None));
+        assert_eq!((&meant["status"], &meant["stderr"], &meant["error"]), (&json!("lost"), &json!("b"), &json!("why")));
+        assert_eq!((&meant["unknown"], meant.get("lost")), (&json!(true), None));
         for other in
             [json!({"status": "done", "exit": -1, "reqid": "ab", "lost": 1}), json!({"status": "busy", "lost": "x"})]
         {
