@@ -78,10 +78,10 @@ fn mark(entry: &Entry, word: Option<&Result<(), String>>, kinship: &Kinship, loa
         if closed(entry, kinship) { (true, UNSEEN.to_owned()) } else { bad("NOT EXECUTABLE") }
     } else if let Some(why) = unstartable(entry, settings) {
         (false, format!("CANNOT START: {why}"))
-    } else if changed(entry) {
-        bad("CHANGED: not the file that sha256= pins")
     } else if let Some(why) = executor::doubt(entry, settings, kinship.applies_profiles()) {
         (false, format!("NOT TRUSTED: {}", causes::on_one_line(&why)))
+    } else if changed(entry) {
+        bad("CHANGED: not the file that sha256= pins")
     } else if let Some(Err(why)) = word {
         (false, format!("CANNOT START: {why}"))
     } else {

@@ -80,14 +80,14 @@ fn what_every_run_is_refused_for_is_no_ok() {
         ("working_directory = /no/such", "working_directory: /no/such: No such file or directory"),
         ("files_max = 1048576", "files_max: 1048576 is above the executor's own hard limit of 4096 open files"),
         ("files_max = 4096", ""),
-        ("caps = CAP_CHOWN", "caps: CAP_CHOWN cannot be given"),
+        ("caps = CAP_KILL", "caps: CAP_KILL cannot be given"),
         ("memory_max = 64M", if memory { "" } else { "memory_max: " }),
     ] {
         let place = Place::new(
             &SETTINGS.replace("run_as = nobody\n", &format!("run_as = nobody\n{lines}\n")),
             "plain = /bin/true\n",
         );
-        let words = ["--bounding-set", if lines.starts_with("caps") { "-chown" } else { "+all" }];
+        let words = ["--bounding-set", if lines.starts_with("caps") { "-kill" } else { "+all" }];
         let mut command = program(std::path::Path::new("/bin/sh"));
         let limited = "ulimit -n 4096 && exec setpriv \"$@\"";
         command.args(["-c", limited, "sh"]).args(words).arg(place.path("ctrl-exec-exec"));

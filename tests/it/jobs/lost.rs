@@ -130,7 +130,11 @@ fn a_caller_that_does_not_know_the_word_is_told_that_a_lost_job_has_ended() {
         assert_eq!(answer.header("content-type"), Some("application/vnd.ctrl-exec.job+json"), "{request}");
     }
     let known = caller.result("r1");
-    assert_eq!((&known["stderr"], known.get("error"), known.get("lost")), (&json!(""), None, None), "{known}");
+    assert_eq!(
+        (&known["stderr"], &known["error"], known.get("lost")),
+        (&json!(""), &on_file["error"], None),
+        "{known}"
+    );
     site.agent().line_where("result", |line| line.get("STATUS") == Some("lost"));
     assert!(site.agent().lines("result").iter().all(|line| line.get("STATUS") != Some("done")));
 }
