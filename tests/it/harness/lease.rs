@@ -42,10 +42,14 @@ impl Lease {
     /// Whether the kernel has not taken it away, which leaves one that only keeps writers off: nobody has opened the file.
     pub(crate) fn is_held(&self) -> bool {
         let holder = self.holder.id().to_string();
-        let locks = std::fs::read_to_string("/proc/locks").unwrap();
-        let mut lines = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let own = lines.find(|words| words.contains(&"LEASE") && words.contains(&holder.as_str()));
-        own.is_some_and(|words| words.contains(&"BREAKING") || words.contains(&"WRITE"))
+        let is_own = |words: &Vec<&str>| words.contains(&"LEASE") && words.contains(&holder.as_str());
+        let look = || {
+            let locks = std::fs::read_to_string("/proc/locks").unwrap();
+            let own = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find(is_own)?;
+            Some(own.contains(&"BREAKING") || own.contains(&"WRITE"))
+        };
+        // The kernel may leave a line out while others lock and unlock.
+        (0..1000).find_map(|_| look()).unwrap_or_default()
     }
 
     /// Gives it back.
