@@ -120,19 +120,16 @@ impl Init {
 
     /// Asks everyone else to end.
     pub(super) fn terminate(&self) {
-        process::hurry(self.pid);
         process::signal(self.pid, Signal::SIGTERM);
     }
 
     /// Ends everyone.
     pub(super) fn kill(&self) {
-        process::hurry(self.pid);
         process::signal(self.pid, Signal::SIGKILL);
     }
 
     /// Has it end everyone else; it tells when they are gone.
     pub(super) fn bury(&self) {
-        process::hurry(self.pid);
         // If it has ended, so has everyone.
         drop(fdpass::send_now(&self.line, &[init::BURY]));
     }
@@ -274,7 +271,7 @@ impl Household {
         if !wanted && !builder.is_ready() {
             return None;
         }
-        if !builder.is_ready() {
+        if wanted {
             // Until now nobody waited for it.
             process::hurry(builder.pid);
         }
@@ -346,6 +343,8 @@ impl Household {
     /// Has an init leave, and with it everything that its run had. The kernel takes its time over a namespace's mounts, which
     /// nobody waits for.
     pub(super) fn see_out(&self, init: Pid) {
+        // A saving may fail.
+        drop(process::give_way(Some(init)));
         process::signal(init, Signal::SIGKILL);
         self.leaving.borrow_mut().push(init);
     }

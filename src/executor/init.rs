@@ -39,8 +39,6 @@ pub(super) struct Wanted<'a> {
 pub(super) fn run(wanted: Wanted<'_>, line: &OwnedFd) -> ! {
     match prepare(wanted, line).and_then(|()| Signals::collect(&SIGNALS).map_err(Fault::confining("init"))) {
         Ok(signals) => {
-            // Its end means work for the kernel, which the next order is not to wait for. A saving may fail.
-            drop(process::give_way());
             stand_by(&signals, line);
         }
         Err(fault) => fault.report(line),
@@ -65,7 +63,7 @@ fn prepare(wanted: Wanted<'_>, line: &OwnedFd) -> Result<(), Fault> {
     }
     if ahead {
         // The next order may come before this is done, and has other things to do first. A saving may fail.
-        drop(process::give_way());
+        drop(process::give_way(None));
     }
     process::set_umask(0);
     let spaces = || Fault::confining("namespaces");

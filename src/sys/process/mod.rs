@@ -204,16 +204,17 @@ pub fn let_nobody_look() -> io::Result<()> {
 /// `CAP_SYS_NICE`.
 const MAY_HURRY: u8 = 23;
 
-/// From now on others go first where they compete for a processor: every time if [`hurry`] can take that back, so that this one
-/// is never in the way of who is woken; else most of the time (sched(7), setpriority(2)).
+/// From now on others go before this process, or before a child, where they compete for a processor: every time if [`hurry`] can
+/// take that back, so that it is never in the way of who is woken; else most of the time (sched(7), setpriority(2)).
 ///
 /// # Errors
-/// This process gave way more already, and may not take that back.
-pub fn give_way() -> io::Result<()> {
+/// There is no such process; or it gave way more already, and that may not be taken back.
+pub fn give_way(process: Option<Pid>) -> io::Result<()> {
     /// Half way to the lowest: a tenth of the share of others.
     const NICENESS: i32 = 10;
-    let least = Numbers::Policy { process: 0, policy: libc::SCHED_IDLE };
-    let less = Numbers::Niceness { process: 0, value: NICENESS };
+    let process = process.map_or(0, Pid::as_raw);
+    let least = Numbers::Policy { process, policy: libc::SCHED_IDLE };
+    let less = Numbers::Niceness { process, value: NICENESS };
     call(if capability::is_in_force(MAY_HURRY)? { least } else { less }).map(drop)
 }
 
