@@ -50,7 +50,7 @@ const MODE: u32 = 0o640;
 pub const DIR_MODE: u32 = 0o750;
 /// How much of the end of a failed job's standard error is looked at for advice, in bytes.
 pub const TAIL: usize = 64 * 1024;
-/// Room for an outcome, in bytes: no report is longer ([`limits::REPORT`]).
+/// Room for an outcome, in bytes: no report is longer ([`crate::wire::limits::REPORT`]).
 const OUTCOME: u32 = 64 * 1024;
 /// Largest record read, in bytes: the original did not cut its outputs.
 const RECORD: usize = 1 << 30;
