@@ -186,7 +186,8 @@ fn a_monitor_that_was_killed_leaves_no_group_behind() {
     let monitor: i32 = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
     crate::sys::process::signal(nix::unistd::Pid::from_raw(monitor), crate::sys::process::Signal::SIGKILL);
     until("the end of the run", || !Path::new(&format!("/proc/{init}")).exists());
-    // What a service does when it buries a monitor that was killed.
+    // What a service does when it buries a monitor that was killed: this one does that at the next order.
+    executor.shell("true", &[]).outcome();
     until("an empty hierarchy", || crate::executor::confine::sweep(&|_| false));
     assert_eq!(groups(), 0);
 }
@@ -288,5 +289,7 @@ fn where_the_group_cannot_be_killed_the_run_is_gone_with_its_namespace_all_the_s
     assert_eq!(stranger.try_wait().unwrap(), None, "the group was killed after all");
     stranger.kill().unwrap();
     stranger.wait().unwrap();
+    // As above.
+    executor.shell("true", &[]).outcome();
     until("an empty hierarchy", || crate::executor::confine::sweep(&|_| false));
 }

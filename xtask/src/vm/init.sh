@@ -8,7 +8,7 @@ if [ "$1" != tests ]; then
     done
     exec /busybox switch_root /host /init tests
 fi
-/busybox mkdir -p /usr/local/bin /lib /sys /tmp /run /root /home /opt /mnt /var/tmp /var/lib
+/busybox mkdir -p /usr/local/bin /lib /sys /tmp /run /root /home /opt /mnt /srv /var/tmp /var/lib
 /busybox chmod 1777 /tmp /var/tmp
 /busybox mount -t proc proc /proc
 /busybox mount -t sysfs sysfs /sys
