@@ -67,10 +67,14 @@ pub(super) struct Init {
 impl Builder {
     fn start(processes: &OwnProcesses, wanted: Wanted<'_>) -> io::Result<Self> {
         let (line, theirs) = fdpass::pair(Line::Messages)?;
-        let kind = wanted.kind;
+        let Wanted { kind, ahead, .. } = wanted;
         match processes.fork_into_new()? {
             Fork::Child => init::run(wanted, &theirs),
             Fork::Parent(pid) => {
+                if ahead {
+                    // Said here: a process that says so of itself keeps its processor until a tick. A saving may fail.
+                    drop(process::give_way(pid));
+                }
                 // Opened now, while nobody waits. A kernel without such lists (CONFIG_PROC_CHILDREN) has init look instead.
                 let children = children_of(pid);
                 Ok(Self { pid, kind, line, children })
@@ -344,7 +348,7 @@ impl Household {
     /// nobody waits for.
     pub(super) fn see_out(&self, init: Pid) {
         // A saving may fail.
-        drop(process::give_way(Some(init)));
+        drop(process::give_way(init));
         process::signal(init, Signal::SIGKILL);
         self.leaving.borrow_mut().push(init);
     }

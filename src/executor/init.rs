@@ -61,10 +61,6 @@ fn prepare(wanted: Wanted<'_>, line: &OwnedFd) -> Result<(), Fault> {
     if ready.closed {
         process::end(FAILED);
     }
-    if ahead {
-        // The next order may come before this is done, and has other things to do first. A saving may fail.
-        drop(process::give_way(None));
-    }
     process::set_umask(0);
     let spaces = || Fault::confining("namespaces");
     spaces::own_objects(!kind.network).map_err(spaces())?;

@@ -28,7 +28,7 @@ use super::policy::Policy;
 use super::post::{self, Next, Post};
 use super::printed::Printed;
 use super::report;
-use super::streams;
+use super::streams::Null;
 use super::supervision::{Ended, Supervision, not_started};
 use crate::sys::network::HostNetwork;
 use crate::sys::process::{self, Pid, Signal, Signals, Spawn, Spawned};
@@ -73,12 +73,12 @@ pub(super) fn run(connection: OwnedFd, means: &Means<'_>, post: Option<&Post>) {
     let (lasting, people) = (OnceCell::new(), Remembered::new(clock::now));
     // One that is for a single order needs none, nor does one that confines nothing.
     let spares = post.is_some() && means.policy.confinements.is_some();
-    let household = Household::new(spares);
+    let (household, null) = (Household::new(spares), Null::default());
     let granted = means.policy.confinements.as_ref().map(Confinements::granted).unwrap_or_default();
     let outside = Outside { network: means.network, lasting: &lasting, granted, patience: confine::PATIENCE };
     let mut turn = Next::Given(connection);
     loop {
-        let kept = Kept { signals: &signals, outside, people: &people, household: &household, post };
+        let kept = Kept { signals: &signals, outside, people: &people, household: &household, null: &null, post };
         let stays = serve(&turn, means, kept);
         let (Next::Given(connection) | Next::Kept(connection)) = turn;
         let connection = stays.then_some(connection);
@@ -104,6 +104,7 @@ struct Kept<'a> {
     outside: Outside<'a>,
     people: &'a Remembered,
     household: &'a Household,
+    null: &'a Null,
     post: Option<&'a Post>,
 }
 
@@ -236,7 +237,7 @@ fn settle_down(policy: &Policy) -> std::io::Result<Signals> {
 }
 
 fn start(plan: &Plan, stdio: [OwnedFd; 3], kept: Kept<'_>) -> Result<(Spawned, Option<Space>), Outcome> {
-    let stdio = if user::is_root() { streams::kept_from_changes(stdio) } else { Ok(stdio) };
+    let stdio = if user::is_root() { kept.null.instead_of_the_hosts(stdio) } else { Ok(stdio) };
     let stdio = stdio.map_err(|error| not_started("streams", &error))?;
     let own = |name: &str| std::env::var_os(name);
     let spawn = Spawn {

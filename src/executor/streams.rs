@@ -4,9 +4,10 @@
 //! is the front-end's mount, which no confinement has hidden or made read-only. So nothing may be behind it that would not be
 //! the front-end's to give away.
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::Path;
 
 use crate::sys::mount::{self, Attributes, Tree};
@@ -40,24 +41,44 @@ pub(super) fn judge(streams: &[OwnedFd; 3], front_end: Uid) -> Result<(), Refusa
     Ok(())
 }
 
-/// The same, with a `/dev/null` of which nobody can change mode or owner: the host's is not for a script of root's to change.
-///
-/// **Invariant:** called by root in the host's mount namespace.
-///
-/// # Errors
-/// There is no `/dev/null` here, or no descriptor left.
-pub(super) fn kept_from_changes(streams: [OwnedFd; 3]) -> io::Result<[OwnedFd; 3]> {
-    let [input, output, error] = streams.map(|stream| match pipe::whose(&stream) {
-        Ok(Whose::Null) => read_only_null(pipe::kind(&stream)?),
-        _ => Ok(stream),
-    });
-    Ok([input?, output?, error?])
+/// A `/dev/null` of which nobody can change mode or owner: the host's is not for a script of root's to change. Made for the first
+/// order of a monitor that needs it, since to give up a mount has the kernel wait for all of its processors.
+#[derive(Debug, Default)]
+pub(super) struct Null(OnceCell<OwnedFd>);
+
+impl Null {
+    /// The streams, with this one instead of the host's.
+    ///
+    /// **Invariant:** called by root in the host's mount namespace.
+    ///
+    /// # Errors
+    /// There is no `/dev/null` here, or no descriptor left.
+    pub(super) fn instead_of_the_hosts(&self, streams: [OwnedFd; 3]) -> io::Result<[OwnedFd; 3]> {
+        let [input, output, error] = streams.map(|stream| match pipe::whose(&stream) {
+            Ok(Whose::Null) => self.open(pipe::kind(&stream)?),
+            _ => Ok(stream),
+        });
+        Ok([input?, output?, error?])
+    }
+
+    /// Opened anew for each stream: who shares an open file shares what fcntl(2) sets of it.
+    fn open(&self, kind: Kind) -> io::Result<OwnedFd> {
+        if self.0.get().is_none() {
+            drop(self.0.set(read_only_null()?));
+        }
+        let name = self.0.get().ok_or(io::ErrorKind::NotFound)?;
+        Ok(File::options().read(kind.reads).write(kind.writes).open(path_of(name))?.into())
+    }
 }
 
-fn read_only_null(kind: Kind) -> io::Result<OwnedFd> {
+/// Its name alone, in a read-only mount that nobody else has: it goes with the last who has opened something in it.
+fn read_only_null() -> io::Result<OwnedFd> {
     let tree = Tree::copy_bare(mount::open(Path::new("/dev/null"))?)?;
     tree.restrict(Attributes::READ_ONLY)?;
-    let place = format!("/proc/self/fd/{}", tree.as_fd().as_raw_fd());
-    let opened = OwnedFd::from(File::options().read(kind.reads).write(kind.writes).open(place)?);
-    if matches!(pipe::whose(&opened)?, Whose::Null) { Ok(opened) } else { Err(io::ErrorKind::NotFound.into()) }
+    let name = mount::open(Path::new(&path_of(&tree)))?;
+    if matches!(pipe::whose(&name)?, Whose::Null) { Ok(name) } else { Err(io::ErrorKind::NotFound.into()) }
+}
+
+fn path_of(opened: &impl AsFd) -> String {
+    format!("/proc/self/fd/{}", opened.as_fd().as_raw_fd())
 }

@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use crate::{calls, hello, spawner, strangers, tls_pipe};
+use crate::{calls, hello, spawner, steps, strangers, tls_pipe};
 
 /// What the first word of a helper begins with.
 const MARK: &str = "helper:";
@@ -15,6 +15,7 @@ pub(crate) fn run(words: &[String]) -> bool {
     match name {
         "calls" => calls::help(&rest),
         "hello" => hello::help(&rest),
+        "steps" => steps::help(&rest),
         "spawner" => spawner::help(&rest),
         "strangers" => strangers::help(&rest),
         "source" => tls_pipe::source(&rest),

@@ -28,6 +28,7 @@ mod runs;
 mod site;
 mod size;
 mod spawner;
+mod steps;
 mod strangers;
 mod stream;
 mod time;

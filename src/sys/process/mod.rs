@@ -204,15 +204,15 @@ pub fn let_nobody_look() -> io::Result<()> {
 /// `CAP_SYS_NICE`.
 const MAY_HURRY: u8 = 23;
 
-/// From now on others go before this process, or before a child, where they compete for a processor: every time if [`hurry`] can
-/// take that back, so that it is never in the way of who is woken; else most of the time (sched(7), setpriority(2)).
+/// From now on others go before a child where they compete for a processor: every time if [`hurry`] can take that back, so that
+/// it is never in the way of who is woken; else most of the time (sched(7), setpriority(2)).
 ///
 /// # Errors
 /// There is no such process; or it gave way more already, and that may not be taken back.
-pub fn give_way(process: Option<Pid>) -> io::Result<()> {
+pub fn give_way(child: Pid) -> io::Result<()> {
     /// Half way to the lowest: a tenth of the share of others.
     const NICENESS: i32 = 10;
-    let process = process.map_or(0, Pid::as_raw);
+    let process = child.as_raw();
     let least = Numbers::Policy { process, policy: libc::SCHED_IDLE };
     let less = Numbers::Niceness { process, value: NICENESS };
     call(if capability::is_in_force(MAY_HURRY)? { least } else { less }).map(drop)

@@ -1,4 +1,5 @@
-//! `usual`: writes the list of what a call of the command line executes, by which the linker puts it together.
+//! `usual`: writes the list of what a call of the command line executes, and what an executor does for an order, by which the
+//! linker puts each together.
 
 mod list;
 mod sections;
@@ -23,11 +24,12 @@ pub(crate) fn task(words: &[String]) -> Outcome {
     let sections = sections::read(&text(&seen.join("map"))?);
     let script = linker::scripts().join(linker::USUAL);
     println!("{}", list::lost(&text(&script)?, &sections));
-    let executed = sections::executed(&sections, &watch(&binary, &seen.join("calls"))?);
-    let list = List::choose(&sections, &executed);
-    println!("{}", list.figures(&sections, &executed));
+    let addresses = [watch(&binary, &seen.join("calls"))?, steps(&binary, &seen.join("steps"))?];
+    let [calls, orders] = addresses.map(|addresses| sections::executed(&sections, &addresses));
+    let list = List::choose(&sections, &calls, &orders);
+    println!("calls: {}\norders: {}", list.figures(&sections, &calls), list.figures(&sections, &orders));
     write(&script, list.script().as_bytes())?;
-    println!("{} is written: build and measure (`cargo xtask bench cold`)", script.display());
+    println!("{} is written: build and measure (`cargo xtask bench cold` and `runs`)", script.display());
     Ok(())
 }
 
@@ -53,6 +55,19 @@ fn watch(binary: &Path, seen: &Path) -> Outcome<Vec<u64>> {
         return Err(format!("valgrind has written nothing of {} to {}", binary.display(), seen.display()));
     }
     Ok(addresses)
+}
+
+/// The addresses of what executors execute for an order, which `seen` tells, a line each.
+fn steps(binary: &Path, seen: &Path) -> Outcome<Vec<u64>> {
+    Run::cargo()
+        .args(["bench", "--bench", "figures", "--", "helper:steps"])
+        .arg(seen)
+        .env("CTRL_EXEC_BIN", binary)
+        .dir(&place::repository())
+        .go()?;
+    let lines = text(seen)?;
+    let addresses = lines.lines().map(|line| u64::from_str_radix(line, 16));
+    addresses.collect::<Result<_, _>>().map_err(|why| format!("{} is no list of addresses: {why}", seen.display()))
 }
 
 fn text(path: &Path) -> Outcome<String> {
