@@ -21,6 +21,7 @@ mod event;
 mod explain;
 mod fence;
 mod ground;
+mod homes;
 mod host;
 mod household;
 mod init;

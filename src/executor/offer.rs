@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::confinement::Confinement;
+use super::confinement::{Confinement, Confinements};
 use super::ground;
 use super::host::HostFacts;
 use super::limits::{self, Means, Unenforceable};
@@ -139,12 +139,12 @@ fn groundless(confinement: &Confinement, policy: &Policy, profile: &str) -> Opti
 }
 
 /// Every profile whose runs would be refused on this host whatever the script is, with its key or the refusal's code, and
-/// why.
+/// why. What an executor makes at its start is no reason.
 ///
 /// **Invariant:** as [`look`](super::look), the caller has one thread.
 #[must_use]
 pub fn lacking(policy: &Policy, facts: &dyn HostFacts, offer: &Offer) -> Vec<(String, String)> {
-    let Some(confinements) = &policy.confinements else { return Vec::new() };
+    let Some(confinements) = policy.confinements.as_ref().map(Confinements::once_served) else { return Vec::new() };
     let judged = policy.profiles.keys().filter_map(|name| {
         let why = match confinements.of(name, Path::new("/"), facts) {
             Err(refusal) => {

@@ -261,3 +261,24 @@ fn what_is_the_agents_and_not_there_is_no_matter_to_whom_it_is_out_of_reach_anyw
     assert!(mounted.success());
     assert_eq!(refused(&executor), "writable-control");
 }
+
+/// It lies beside the key, which may lie among files of others, and is put in place at the agent's next start.
+#[test]
+fn what_a_pairing_would_be_completed_from_is_made_by_no_script() {
+    let key = "mount -t tmpfs -o mode=755 x /srv; touch /srv/agent.key
+        sed -i 's,^key =.*,key = /srv/agent.key,' $D/conf/agent.conf";
+    let under =
+        |words: &str, profile: &str| Executor::root_under(&mounting(words).each_ref().map(String::as_str), profile);
+    let forge = "cd /srv; echo forged > agent.key.pairing && echo wrote; echo ran";
+    for profile in ["run_as = root", "run_as = bin\ncaps = CAP_DAC_OVERRIDE"] {
+        assert_eq!(refused(&under(key, profile)), "own-missing", "{profile}");
+        let said = under(&format!("{key}; touch /srv/agent.key.pairing"), profile)
+            .says(&format!("{forge}; rm -f agent.key.pairing; mv agent.key.pairing x; echo > mine; ls"));
+        assert!(!said.contains("wrote") && said.matches("busy").count() == 2, "{profile}: {said}");
+        assert!(said.ends_with("agent.key\nagent.key.pairing\nmine\n"), "{profile}: {said}");
+    }
+    // Whom the directory's mode keeps away makes none.
+    let said = under(key, "run_as = bin").says(forge);
+    assert!(said.ends_with("ran\n") && !said.contains("wrote"), "{said}");
+    assert_eq!(under(key, "run_as = root\nwritable = {}/open").says("echo ran"), "ran\n");
+}
