@@ -183,6 +183,19 @@ impl Confinements {
         self.own.linked()
     }
 
+    /// This program's file, if it has names that nobody expects; how many, and the profiles whose scripts could write to one.
+    pub(super) fn named(&self, facts: &dyn HostFacts) -> Option<(&Path, u64, Vec<&str>)> {
+        let writes = |name: &&String| {
+            self.person_of(name, facts).is_ok_and(|(profile, person)| reaches_others(profile, &person))
+        };
+        let profiles: Vec<&str> = self.profiles.keys().filter(writes).map(String::as_str).collect();
+        let trees = profiles.iter().filter_map(|name| self.profiles.get(*name)?.writable.as_deref());
+        let trees: Vec<&PathBuf> = trees.flatten().collect();
+        let reached = |place: &Path| trees.iter().any(|tree| place.starts_with(tree) || tree.starts_with(place));
+        let (program, names) = self.own.named(&reached, facts)?;
+        if profiles.is_empty() { None } else { Some((program, names, profiles)) }
+    }
+
     /// What each profile may write to beside scripts of others: [`Own::shared_directories`]. What cannot be found out about now
     /// is no reason to be silent about the rest.
     pub(super) fn shared_directories(&self, facts: &dyn HostFacts) -> Vec<(&str, (&Path, &str, &str))> {

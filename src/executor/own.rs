@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::homes::Homes;
 use super::host::{HostFacts, PROGRAM, Person};
+use super::names;
 use super::reach::{Reach, unknown};
 use super::unmade::{self, Unmade};
 use crate::conf::agent::{Loaded, Settings, pairing_journal};
@@ -141,6 +142,12 @@ impl Own {
         };
         let all = files.iter().copied().chain(self.public.iter().map(PathBuf::as_path));
         all.filter_map(|file| place(file).ok()).filter(has_others).collect()
+    }
+
+    /// This program's file, if it has names that nobody expects, and how many.
+    pub(super) fn named(&self, reached: &dyn Fn(&Path) -> bool, facts: &dyn HostFacts) -> Option<(&Path, u64)> {
+        let program = self.program.as_deref()?;
+        Some((program, names::unexpected(program, reached, facts))).filter(|(_, names)| *names > 0)
     }
 
     /// The directories in what `profile` may write to where scripts of other profiles lie, each with the name and the profile

@@ -164,6 +164,23 @@ fn the_executors_own_program_is_written_to_by_no_mount_either() {
     assert_eq!(beside(&beside_it, "run_as = root\nwritable = {}/open").says("echo ran"), "ran\n");
 }
 
+/// Nobody can tell where such a name is, so that no run is refused for one. While the program is executed, which it is for as long
+/// as there is a run, the kernel lets nobody write to it by any name (`ETXTBSY`).
+#[test]
+fn the_executors_own_program_is_not_written_to_by_another_name_while_it_runs() {
+    let starter = "cp $1 $D/other/program; ln $D/other/program $D/open/name; shift; set -- $D/other/program \"$@\"";
+    let starter = mounting(&format!("mount -t tmpfs -o mode=755 x $D/other; mkdir -m 777 $D/other/o; {starter}"));
+    let starter = starter.map(|word| word.replace("$D/open/name", "$D/other/o/name"));
+    let executor =
+        Executor::root_under(&starter.each_ref().map(String::as_str), "run_as = root\nwritable = {}/other/o");
+    let said = executor.says(
+        "cd {}/other/o; stat -c %h name; cp name before; echo forged >> name; echo > name; cp /bin/true name
+         cmp name before && echo same; echo forged >> before && rm name && echo removed",
+    );
+    assert!(said.starts_with("2\n") && said.matches("ext file busy").count() == 3, "{said}");
+    assert!(said.ends_with("same\nremoved\n"), "{said}");
+}
+
 #[test]
 fn a_script_with_another_name_refuses_whoever_could_write_to_it_there() {
     for (profile, refusal) in [
