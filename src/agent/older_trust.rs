@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::list_file;
+use super::pairing::places::Places;
 use super::pairing::trust_file::{self, TrustFileError};
 use crate::audit::{Event, Level, Logger};
 use crate::conf::Root;
@@ -36,11 +37,16 @@ pub enum OlderError {
 }
 
 /// Takes the older file over, if there is one and no map, and logs it.
-pub fn take_over(map: &Path, root: &Root, log: impl FnOnce() -> Logger) {
+///
+/// **Invariant:** only from a directory in which this agent, whose configuration is at `config`, has files that no script comes to.
+/// An agent that has them elsewhere keeps nobody from those directories, so that anybody might have put the file there.
+pub fn take_over(places: &Places, config: &Path, root: &Root, log: impl FnOnce() -> Logger) {
+    let map = &places.trust;
     if map.symlink_metadata().is_ok() {
         return;
     }
-    let there = |place: &PathBuf| place.symlink_metadata().is_ok();
+    let closed = [config, &places.key, map, &places.staged].map(Path::parent);
+    let there = |place: &PathBuf| closed.contains(&place.parent()) && place.symlink_metadata().is_ok();
     let Some(older) = PLACES.iter().map(|place| root.path(place)).find(there) else { return };
     let event = match migrate(map, &older) {
         Ok(Some(trusted)) => said(Level::Info, &older, &trusted).field("STATUS", "migrated"),

@@ -122,7 +122,7 @@ pub struct Inheritance {
 pub fn inheritance(argv: &[OsString]) -> Result<Inheritance, ServeError> {
     let given = handover::tcp_listeners().map_err(ServeError::Given)?;
     let executor = handover::executor().map_err(ServeError::Given)?;
-    // The kernel does so for one that gives up root. One that was started as its account, or as another version of a program
+    // As for one that gives up root (`user::drop_to`). One that was started as its account, or as another version of a program
     // that has given up root, holds the same: its key, its connections, and the way to its executor.
     process::let_nobody_look().map_err(ServeError::Start)?;
     let program = Program::own(argv).map_err(ServeError::Start)?;

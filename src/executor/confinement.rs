@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use super::homes::Homes;
 use super::host::{HostFacts, Person};
 use super::own::{Found, Own};
 use super::reach::Reach;
@@ -34,6 +35,10 @@ pub struct Confinements {
     profiles: BTreeMap<String, Profile>,
     /// The agent's own places, as configured.
     own: Own,
+    /// Those of them that are made if they are not there.
+    homes: Homes,
+    /// Whether those are taken for there, although no executor has made them yet.
+    served: bool,
     /// Who the front-end is, if that account exists.
     agent: Option<Uid>,
     /// Scripts are root's alone.
@@ -57,6 +62,8 @@ impl Confinements {
         Ok(Self {
             profiles: profiles.collect(),
             own,
+            homes: Own::homes(settings, agent.as_ref()),
+            served: false,
             agent: agent.map(|agent| agent.uid),
             trusted: *settings.trusted_paths,
         })
@@ -69,6 +76,16 @@ impl Confinements {
             self.own.add(socket);
         }
         self
+    }
+
+    /// Makes the agent's own places that are not there and that the configuration does not name; says what it made.
+    pub(super) fn make_homes(&self) -> Vec<&Path> {
+        self.homes.make()
+    }
+
+    /// The same, as it is once an executor serves.
+    pub(super) fn once_served(&self) -> Self {
+        Self { served: true, ..self.clone() }
     }
 
     /// The same, with what an earlier configuration kept secret that the agent may still use.
@@ -137,8 +154,12 @@ impl Confinements {
         }
         let (public, more) = self.own.public(&secret.hidden, facts).map_err(unknown)?;
         unmade.extend(more);
-        if let Some(own) = unmade.iter().find(|own| passes_modes || !own.is_roots(facts)) {
-            return Err(("own-missing", of_nothing(&own.name)));
+        let missing = unmade.iter().find(|own| {
+            (passes_modes || !own.is_roots(facts)) && !(self.served && self.homes.would_have(&own.place, facts))
+        });
+        if let Some(own) = missing {
+            let makes = self.homes.would_have(&own.place, facts);
+            return Err(("own-missing", of_nothing(&own.name, makes)));
         }
         Ok(secret.and(public))
     }
@@ -160,6 +181,19 @@ impl Confinements {
     /// Files of the agent's own that have another name, by which a script could come to them.
     pub(super) fn linked(&self) -> &[PathBuf] {
         self.own.linked()
+    }
+
+    /// This program's file, if it has names that nobody expects; how many, and the profiles whose scripts could write to one.
+    pub(super) fn named(&self, facts: &dyn HostFacts) -> Option<(&Path, u64, Vec<&str>)> {
+        let writes = |name: &&String| {
+            self.person_of(name, facts).is_ok_and(|(profile, person)| reaches_others(profile, &person))
+        };
+        let profiles: Vec<&str> = self.profiles.keys().filter(writes).map(String::as_str).collect();
+        let trees = profiles.iter().filter_map(|name| self.profiles.get(*name)?.writable.as_deref());
+        let trees: Vec<&PathBuf> = trees.flatten().collect();
+        let reached = |place: &Path| trees.iter().any(|tree| place.starts_with(tree) || tree.starts_with(place));
+        let (program, names) = self.own.named(&reached, facts)?;
+        if profiles.is_empty() { None } else { Some((program, names, profiles)) }
     }
 
     /// What each profile may write to beside scripts of others: [`Own::shared_directories`]. What cannot be found out about now
@@ -215,11 +249,16 @@ pub fn of_two_names(own: &Path) -> String {
 }
 
 /// What is wrong with something of the agent's own that is not there, and cannot be hidden.
-fn of_nothing(own: &Path) -> String {
+fn of_nothing(own: &Path, makes: bool) -> String {
     let own = own.display();
+    let remedy = if makes {
+        "start the executor or reload the agent, which makes it"
+    } else {
+        "make it, with the owner and the mode that the agent needs"
+    };
     format!(
-        "{own}, which is the agent's, is not there, so that its scripts could make it: make it, with the owner and the mode that \
-         the agent needs, or have agent.conf name a place in a directory of the agent's own"
+        "{own}, which is the agent's, is not there, so that its scripts could make it: {remedy}, or have agent.conf name a place in \
+         a directory of the agent's own"
     )
 }
 
@@ -428,8 +467,9 @@ pub(super) mod tests {
     #[test]
     fn directories_of_the_agents_own_are_hidden_whole_and_files_among_others_alone() {
         let hidden = confinement("run_as = backup").unwrap().hidden().to_vec();
-        let expected =
-            ["/etc/c", "/etc/ctrl-exec-agent", "/etc/ssl/private/a.key", "/run/c", "/var/lib/ctrl-exec-agent"];
+        let key = "/etc/ssl/private/a.key";
+        let journal = format!("{key}.pairing");
+        let expected = ["/etc/c", "/etc/ctrl-exec-agent", key, &journal, "/run/c", "/var/lib/ctrl-exec-agent"];
         assert_eq!(hidden, expected.map(PathBuf::from));
     }
 

@@ -87,6 +87,11 @@ pub enum ExecEvent<'a> {
     },
     /// `trusted_paths` is off: scripts are executed that others than root may have written.
     TrustLifted,
+    /// A place of the agent's own that was not there was made, so that no script can make it.
+    Made {
+        /// Which.
+        path: &'a Path,
+    },
     /// The configuration was read again and is in force.
     Reloaded,
     /// The configuration was read again and is broken; the old one stays in force.
@@ -184,6 +189,7 @@ impl ExecEvent<'_> {
                 "MSG",
                 "trusted_paths is off: whoever may write to a script or a directory above it decides what runs",
             ),
+            Self::Made { path } => Event::new(Level::Info, "exec-made").field("PATH", path.display()),
             Self::Reloaded => Event::new(Level::Info, "exec-reload"),
             Self::ReloadFailed { text } => Event::new(Level::Error, "exec-reload-fail").field("ERROR", text),
         }

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::confinement::Confinement;
+use super::confinement::{Confinement, Confinements};
 use super::ground;
 use super::host::HostFacts;
 use super::limits::{self, Means, Unenforceable};
@@ -108,6 +108,24 @@ pub fn linked(policy: &Policy) -> &[PathBuf] {
     policy.confinements.as_ref().map_or(&[], |confinements| confinements.linked())
 }
 
+/// This program's file, where it has names that nobody expects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Where it is.
+    pub program: PathBuf,
+    /// How many of them there are, which may be anywhere in its file system.
+    pub names: u64,
+    /// The profiles whose scripts could change it by one that they can write to.
+    pub profiles: Vec<String>,
+}
+
+/// Whether this program's file could be changed by a name that nobody expects.
+#[must_use]
+pub fn named(policy: &Policy, facts: &dyn HostFacts) -> Option<Named> {
+    let (program, names, profiles) = policy.confinements.as_ref()?.named(facts)?;
+    Some(Named { program: program.to_owned(), names, profiles: profiles.into_iter().map(str::to_owned).collect() })
+}
+
 /// A directory that scripts of a profile may write to, and in which one of another profile lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shared {
@@ -139,12 +157,12 @@ fn groundless(confinement: &Confinement, policy: &Policy, profile: &str) -> Opti
 }
 
 /// Every profile whose runs would be refused on this host whatever the script is, with its key or the refusal's code, and
-/// why.
+/// why. What an executor makes at its start is no reason.
 ///
 /// **Invariant:** as [`look`](super::look), the caller has one thread.
 #[must_use]
 pub fn lacking(policy: &Policy, facts: &dyn HostFacts, offer: &Offer) -> Vec<(String, String)> {
-    let Some(confinements) = &policy.confinements else { return Vec::new() };
+    let Some(confinements) = policy.confinements.as_ref().map(Confinements::once_served) else { return Vec::new() };
     let judged = policy.profiles.keys().filter_map(|name| {
         let why = match confinements.of(name, Path::new("/"), facts) {
             Err(refusal) => {

@@ -3,10 +3,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::host::{HostFacts, PROGRAM};
+use super::homes::Homes;
+use super::host::{HostFacts, PROGRAM, Person};
+use super::names;
 use super::reach::{Reach, unknown};
 use super::unmade::{self, Unmade};
-use crate::conf::agent::{Loaded, Settings};
+use crate::conf::agent::{Loaded, Settings, pairing_journal};
 use crate::sys::file::{Led, is_plainly_missing};
 use crate::sys::mounts::Elsewhere;
 
@@ -105,7 +107,8 @@ impl Own {
             &settings.cert_staging_path,
         ];
         let socket = settings.executor_socket.iter().map(|socket| socket.as_path());
-        files.into_iter().chain(socket).for_each(|file| own.add(file));
+        let journal = journal_alone(settings);
+        files.into_iter().chain(socket).chain(journal.as_deref()).for_each(|file| own.add(file));
         own.linked = own.with_other_names(&files, facts);
         own.program = facts.resolve(Path::new(PROGRAM)).ok().map(|program| program.path);
         own.decisive = own.public.iter().map(|file| led(file, facts).place).collect();
@@ -116,6 +119,11 @@ impl Own {
             contract: contract(entry.path(), facts),
         }));
         own
+    }
+
+    /// What of a configuration's is made if it is not there.
+    pub(super) fn homes(settings: &Settings, agent: Option<&Person>) -> Homes {
+        Homes::of(settings, agent, journal_alone(settings))
     }
 
     /// Files of the agent's own that have another name. It cannot be hidden, since nobody knows it.
@@ -134,6 +142,12 @@ impl Own {
         };
         let all = files.iter().copied().chain(self.public.iter().map(PathBuf::as_path));
         all.filter_map(|file| place(file).ok()).filter(has_others).collect()
+    }
+
+    /// This program's file, if it has names that nobody expects, and how many.
+    pub(super) fn named(&self, reached: &dyn Fn(&Path) -> bool, facts: &dyn HostFacts) -> Option<(&Path, u64)> {
+        let program = self.program.as_deref()?;
+        Some((program, names::unexpected(program, reached, facts))).filter(|(_, names)| *names > 0)
     }
 
     /// The directories in what `profile` may write to where scripts of other profiles lie, each with the name and the profile
@@ -323,6 +337,11 @@ impl Found {
 fn outermost(paths: &mut Vec<PathBuf>) {
     paths.sort();
     paths.dedup_by(|later, earlier| later.starts_with(earlier));
+}
+
+/// Where a pairing waits to be put in place, if that is not in the key's directory because others have files there.
+fn journal_alone(settings: &Settings) -> Option<PathBuf> {
+    Some(pairing_journal(&settings.key)).filter(|journal| place(journal) == *journal)
 }
 
 /// Whoever writes the CA's certificate decides whom the agent trusts; the hook, what it allows.

@@ -9,7 +9,7 @@ use super::limits::Means;
 use super::offer;
 use super::workshop;
 use crate::sys::landlock::{self, Access, Ruleset};
-use crate::sys::process::{self, Fault};
+use crate::sys::process::Fault;
 use crate::sys::seccomp::Filter;
 use crate::sys::{capability, descriptors, inherited, mount, user};
 
@@ -31,9 +31,6 @@ pub(super) fn give_up(
     capability::make_root_ordinary().map_err(Fault::confining("secure-bits"))?;
     capability::bound(confinement.caps()).map_err(Fault::confining("bounding-set"))?;
     user::become_ids(person.uid, person.gid).map_err(Fault::confining("run_as"))?;
-    // New ids may have opened this process to others of them (`fs.suid_dumpable`), and with it the monitor, whose memory it
-    // shares.
-    process::let_nobody_look().map_err(Fault::confining("run_as"))?;
     if profile.no_new_privileges {
         user::renounce_privileges().map_err(Fault::confining("no_new_privileges"))?;
     }

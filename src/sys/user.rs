@@ -151,7 +151,7 @@ pub fn drop_to(account: &Account) -> Result<(), DropError> {
     }
     let (uid, gid) = (account.uid, account.gid);
     unistd::setresgid(gid, gid, gid).map_err(|errno| step("set the group")(errno.into()))?;
-    unistd::setresuid(uid, uid, uid).map_err(|errno| step("set the user")(errno.into()))?;
+    become_user(uid).map_err(step("set the user"))?;
     clear_capabilities().map_err(step("give up capabilities"))?;
     prctl::set_no_new_privs().map_err(|errno| step("set no_new_privs")(errno.into()))?;
     match unproven(account, privileged) {
@@ -240,6 +240,18 @@ pub fn set_groups(groups: &[Gid]) -> io::Result<()> {
 /// No `CAP_SETUID` or `CAP_SETGID`.
 pub fn become_ids(uid: Uid, gid: Gid) -> io::Result<()> {
     unistd::setresgid(gid, gid, gid)?;
+    become_user(uid)
+}
+
+/// Becomes a user, closed to the others of it (`PR_SET_DUMPABLE`, prctl(2)) from the first moment on.
+///
+/// With another effective user, the kernel opens this process as `fs.suid_dumpable` says (`proc_sys_fs(5)`): with 1, to whoever has its
+/// three ids, memory and descriptors. So that comes first, while the other two still are nobody's who could look; then it is
+/// closed, and the rest changes nothing of that.
+fn become_user(uid: Uid) -> io::Result<()> {
+    let unchanged = Uid::from_raw(u32::MAX);
+    unistd::setresuid(unchanged, uid, unchanged)?;
+    prctl::set_dumpable(false)?;
     Ok(unistd::setresuid(uid, uid, uid)?)
 }
 

@@ -1,6 +1,9 @@
-//! Who can look into the agent's processes, whatever its account: nobody whom the kernel does not let do everything.
+//! Who can look into the agent's processes, whatever its account: nobody whom the kernel does not let do everything. That is so
+//! with `fs.suid_dumpable` as hosts have it and with 1, which `cargo xtask vm` sets.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
+use std::process::Stdio;
 
 use crate::harness::background::Background;
 use crate::harness::executor::Mode;
@@ -94,6 +97,36 @@ fn what_is_not_closed_is_seen_through_by_each_account() {
         for way in ["environ", "maps", "auxv", "root", "cwd", "exe", "ns/mnt", "through-root", "fd"] {
             assert!(said[0].split(' ').any(|word| word == way), "uid {account} {way}: {said:?}");
         }
+    }
+}
+
+/// Becomes an account and executes nothing, as the agent does, and leaves it to the kernel who may look into it then.
+const CHANGED: &str = r#"
+use POSIX; my $to = $ARGV[0]; $) = "$to $to"; POSIX::setgid($to); POSIX::setuid($to); die if $< != $to || $> != $to;
+chdir "/"; $| = 1; print "changed\n"; sleep 300;
+"#;
+
+/// What the others here are asked to hold against: the setting of this machine, and that it does what it says.
+#[test]
+fn who_has_changed_its_account_and_says_nothing_is_as_open_as_the_kernel_is_set_to() {
+    let setting = std::fs::read_to_string("/proc/sys/fs/suid_dumpable").unwrap();
+    if let Ok(wanted) = std::env::var("CTRL_EXEC_VM_DUMPABLE") {
+        assert_eq!(setting.trim(), wanted);
+    }
+    let mut command = program(Path::new("perl"));
+    command.args(["-e", CHANGED, "65534"]).stdout(Stdio::piped());
+    let mut changed = command.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(changed.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let said = tries(65_534, &[changed.id()]);
+    drop((changed.kill(), changed.wait()));
+    assert_eq!(line, "changed\n");
+    if setting.trim() == "1" {
+        for way in ["environ", "maps", "root", "exe", "through-root", "fd"] {
+            assert!(said[0].split(' ').any(|word| word == way), "{way}: {said:?}");
+        }
+    } else {
+        assert_eq!(said, [format!("{}:", changed.id())], "fs.suid_dumpable = {setting}");
     }
 }
 

@@ -31,6 +31,7 @@ mod faults;
 mod gate;
 mod handover;
 mod harness;
+mod homes;
 mod hook;
 mod hostile;
 mod identity;

@@ -3,6 +3,7 @@
 
 use crate::harness::Site;
 use crate::harness::executor::Mode;
+use crate::harness::process::{finish, program};
 
 /// A profile, its lines, and whether its scripts gain the host.
 const PROFILES: [(&str, &str, bool); 5] = [
@@ -95,5 +96,37 @@ fn a_directory_with_scripts_of_others_that_a_profile_may_write_to_is_named() {
         std::fs::write(site.agent().allowlist(), own).unwrap();
         let said = site.agent().command(&["self-check"]).exits(0).stdout;
         assert!(!said.contains("it may write to"), "{mode:?}: {said}");
+    }
+}
+
+#[test]
+fn a_program_with_names_that_nobody_expects_is_warned_about() {
+    for mode in Mode::ROOT {
+        let mut site = neighbours(mode);
+        site.agent_mut().install();
+        let file = site.agent().file.clone().unwrap();
+        let warned = |site: &Site| {
+            let mut check = program(&file);
+            check.args(["agent", "--root"]).arg(&site.agent().root).arg("self-check");
+            let said = finish(check, "").exits(0).stdout;
+            let line = format!("  Warning: {} has more names than it is known by (", file.display());
+            said.split_once(&line).map(|(_, rest)| rest.lines().next().unwrap().to_owned())
+        };
+        site.start(0);
+        assert_eq!(warned(&site), None, "{mode:?}");
+        // As packages of one file for several roles have it.
+        std::fs::hard_link(&file, file.with_file_name("ctrl-exec-agent")).unwrap();
+        assert_eq!(warned(&site), None, "{mode:?}");
+        std::fs::hard_link(&file, site.agent().work("name")).unwrap();
+        let said = warned(&site).unwrap();
+        assert!(
+            said.starts_with("1 of them") && said.contains("a script of profile 'strong' could give"),
+            "{mode:?}: {said}"
+        );
+        // It is no reason to refuse anything.
+        assert_eq!(site.result("strong", &[])["exit"], 0, "{mode:?}");
+        let config = std::fs::read_to_string(site.agent().config()).unwrap().replace("run_as = root", "run_as = 12345");
+        std::fs::write(site.agent().config(), config).unwrap();
+        assert_eq!(warned(&site), None, "{mode:?}: nobody could");
     }
 }

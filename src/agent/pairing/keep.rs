@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::judge::Sound;
 use super::places::Places;
 use super::trust_file::{self, TrustFileError};
+use crate::conf::agent::pairing_journal;
 use crate::pki::key::PrivateKey;
 use crate::sys::file::{self, Access, FileError, LockGuard};
 use crate::sys::user::Uid;
@@ -116,6 +117,8 @@ pub fn recover(places: &Places) -> Result<bool, KeepError> {
 
 fn read_journal(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     match file::read_bounded(path, JOURNAL) {
+        // One that a root executor has made, lest a script should.
+        Ok(bytes) if bytes.is_empty() => Ok(None),
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
@@ -134,9 +137,7 @@ pub fn lock(places: &Places) -> Result<LockGuard, FileError> {
 /// Where an unfinished pairing is.
 #[must_use]
 pub fn journal(places: &Places) -> PathBuf {
-    let mut name = places.key.file_name().unwrap_or_default().to_owned();
-    name.push(".pairing");
-    places.key.with_file_name(name)
+    pairing_journal(&places.key)
 }
 
 fn write_journal(places: &Places, bundle: &Bundle) -> Result<(), KeepError> {
@@ -298,6 +299,9 @@ mod tests {
         write_journal(&places, &bundle("one", "a1")).unwrap();
         let mode = std::fs::metadata(journal(&places)).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o600);
+        // An empty one is none, and stays.
+        file::write_atomic(&journal(&places), b"", Access::private()).unwrap();
+        assert!(!recover(&places).unwrap() && journal(&places).exists());
         file::write_atomic(&journal(&places), b"junk", Access::private()).unwrap();
         assert!(matches!(recover(&places), Err(KeepError::Damaged { .. })));
     }

@@ -5,8 +5,8 @@ use std::path::Path;
 use crate::agent::orders::{self, Kinship};
 use crate::agent::snapshot::Places;
 use crate::cli::out;
-use crate::executor::{OWNS_THE_HOST, Offer, OnDisk, Policy, Rights, Shared};
-use crate::executor::{lacking, linked, of_two_names, owners, shared};
+use crate::executor::{Named, OWNS_THE_HOST, Offer, OnDisk, Policy, Rights, Shared};
+use crate::executor::{lacking, linked, named, of_two_names, owners, shared};
 use crate::wire::causes;
 
 /// Whether every profile can be applied here; says what there is to apply them with.
@@ -40,6 +40,15 @@ fn warnings(policy: &Policy) {
     }
     for own in linked(policy) {
         out::line(format!("  Warning: {}", of_two_names(own)));
+    }
+    if let Some(Named { program, names, profiles }) = named(policy, &OnDisk) {
+        let (program, all) = (program.display(), profiles.join("', '"));
+        out::line(format!(
+            "  Warning: {program} has more names than it is known by ({names} of them, hard links): by one within its reach, a \
+             script of profile '{all}' could give it another mode and owner; see that none is there ('find PATH -xdev -samefile \
+             {program}' for each path in 'writable'), or give it a file of its own ('cp -p {program} {program}.new && \
+             mv {program}.new {program}')"
+        ));
     }
     for Shared { profile, directory, script: (name, its) } in shared(policy, &OnDisk) {
         out::line(format!(

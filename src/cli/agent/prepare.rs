@@ -46,7 +46,7 @@ pub fn prepare(globals: &Globals, places: &Places) -> Result<(), KeepError> {
     }
     let root = globals.root();
     let log = || Logger::open(Ident::Agent, Sockets::new(|place| root.path(place)));
-    older_trust::take_over(&places.trust, &root, log);
+    older_trust::take_over(places, &globals.config(), &root, log);
     promote::take_up(places, log);
     Ok(())
 }

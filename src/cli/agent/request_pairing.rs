@@ -81,7 +81,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
         out::error("An earlier pairing was interrupted while it was stored; it is complete now.");
     }
     // The map that this pairing makes would otherwise leave out whom an older file trusts.
-    older_trust::take_over(&places.trust, &globals.root(), || logger(&globals.root()));
+    older_trust::take_over(&places, &globals.config(), &globals.root(), || logger(&globals.root()));
     let request = Request { hostname: hostname()?, ..request };
     if args.detached {
         return Ok(detached(&Request { patience: Some(patience), ..request }, &places, &globals.root()));

@@ -105,6 +105,15 @@ pub enum Schema {
     Advertise,
 }
 
+/// Where a pairing waits while its files are put in place, beside the private key. What is there when the agent starts is put in
+/// place then: whoever can make it decides whom the agent trusts.
+#[must_use]
+pub fn pairing_journal(key: &Path) -> PathBuf {
+    let mut name = key.file_name().unwrap_or_default().to_owned();
+    name.push(".pairing");
+    key.with_file_name(name)
+}
+
 impl Settings {
     /// The file's default place.
     pub const DEFAULT_PATH: &'static str = "/etc/ctrl-exec-agent/agent.conf";

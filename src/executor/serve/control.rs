@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use super::{Audit, Crew, ExecEvent, Load, SIGNALS, ServeError, Server, Way, start_afresh, warn};
+use super::{Audit, Crew, ExecEvent, Load, SIGNALS, ServeError, Server, Way, put_in_force, start_afresh};
 use crate::audit::FAREWELL;
 use crate::executor::confine;
 use crate::executor::event::Trail;
@@ -133,7 +133,7 @@ fn first(control: &OwnedFd, load: Load<'_>) -> Result<Policy, ServeError> {
 fn serve(control: OwnedFd, signals: Signals, policy: Result<Policy, String>, part: Part<'_>) -> Result<(), ServeError> {
     let Part { load, audit, network, ledger } = part;
     if let Ok(policy) = &policy {
-        warn(policy, audit);
+        put_in_force(policy, audit);
     }
     // Whoever else this one's keeper has adopted was at work for a service before it.
     let elders = if network.is_some() { process::siblings() } else { 0 };

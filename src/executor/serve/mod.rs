@@ -30,6 +30,7 @@ use crew::Crew;
 pub use control::{serve_own, serve_private};
 pub use socket::{Door, serve_socket};
 
+use super::confinement::Confinements;
 use super::event::{Audit, ExecEvent};
 use super::monitor::{self, Means};
 use super::policy::Policy;
@@ -204,7 +205,7 @@ impl<D: Way> Server<'_, D> {
     /// The policy. Where there is none because the configuration was broken, it is looked at again.
     fn in_force(&mut self) -> Result<&Policy, Refusal> {
         if self.policy.is_err() {
-            self.policy = (self.load)();
+            self.policy = (self.load)().inspect(|policy| put_in_force(policy, self.audit));
             self.crew.retire();
         }
         self.policy.as_ref().map_err(|_| {
@@ -257,7 +258,7 @@ impl<D: Way> Server<'_, D> {
     fn read_again(&mut self) -> Reloaded {
         match (self.load)() {
             Ok(mut policy) => {
-                warn(&policy, self.audit);
+                put_in_force(&policy, self.audit);
                 if let Ok(earlier) = &self.policy {
                     policy.after(earlier);
                 }
@@ -282,8 +283,12 @@ fn start_afresh(audit: Audit<'_>) {
     }
 }
 
-/// What an operator should be reminded of whenever it takes effect.
-fn warn(policy: &Policy, audit: Audit<'_>) {
+/// Before it takes effect: makes of the agent's places what is not there, so that no script can; and says what an operator should be
+/// reminded of.
+fn put_in_force(policy: &Policy, audit: Audit<'_>) {
+    for path in policy.confinements.iter().flat_map(Confinements::make_homes) {
+        audit.tell(&ExecEvent::Made { path });
+    }
     if policy.lifts_trust() {
         audit.tell(&ExecEvent::TrustLifted);
     }

@@ -11,7 +11,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Crew, ExecEvent, SIGNALS, ServeError, Server, Way, start_afresh, warn};
+use super::{Crew, ExecEvent, SIGNALS, ServeError, Server, Way, put_in_force, start_afresh};
 use crate::executor::confine;
 use crate::executor::event::Trail;
 use crate::executor::ledger::Ledger;
@@ -96,7 +96,7 @@ pub fn serve_socket(
     let ours = || Bound::new(&path, front_end.uid(), front_end.gid()).map(Ear::Ours);
     let ear = given.map(Ear::Given).map_or_else(ours, Ok).map_err(ServeError::Listen)?;
     audit.tell(&ExecEvent::Listening { path: &path, handed_over });
-    warn(&policy, audit);
+    put_in_force(&policy, audit);
     let door = Entrance { ear, told, teller, front_end, notifier };
     let policy = Ok(policy);
     let network = Some(&network);

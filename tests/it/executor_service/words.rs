@@ -19,13 +19,18 @@ const SETTINGS: &str = "port = 7443\ncert = /etc/x/c\nkey = /etc/x/k\nca = /etc/
 const SCRIPTS: &str = "plain = /bin/true\nstrong = /bin/sh profile=ops\noutside = /etc/passwd\nlost = /bin/ls profile=none\n\
     changed = /bin/true sha256=0000000000000000000000000000000000000000000000000000000000000000\n";
 
-/// The link, and both files beside it.
+/// What has a default elsewhere.
+const NAMED: &str = "trusted_dispatchers_path = /etc/x/t\nrevoked_serials = /etc/x/r\ncert_staging_path = /etc/x/s\n\
+    async_runs_dir = /etc/x/runs\n";
+
+/// The link, and both files beside it; the agent's own files are there, too.
 struct Place(TempDir);
 
 impl Place {
     fn new(settings: &str, scripts: &str) -> Self {
         let place = Self(tempfile::tempdir().unwrap());
         symlink(binary(), place.path("ctrl-exec-exec")).unwrap();
+        let settings = settings.replace("/etc/x/", &format!("{}/", place.0.path().display()));
         std::fs::write(place.path("agent.conf"), settings).unwrap();
         std::fs::write(place.path("scripts.conf"), scripts).unwrap();
         place
@@ -80,14 +85,16 @@ fn what_every_run_is_refused_for_is_no_ok() {
         ("working_directory = /no/such", "working_directory: /no/such: No such file or directory"),
         ("files_max = 1048576", "files_max: 1048576 is above the executor's own hard limit of 4096 open files"),
         ("files_max = 4096", ""),
-        ("caps = CAP_KILL", "caps: CAP_KILL cannot be given"),
+        ("caps = CAP_CHOWN", "caps: CAP_CHOWN cannot be given"),
         ("memory_max = 64M", if memory { "" } else { "memory_max: " }),
     ] {
+        // All of the agent's places are there: no default one is missing on this host, for which such a run would be refused.
+        let named = SETTINGS.replace("script_dirs", &format!("{NAMED}script_dirs"));
         let place = Place::new(
-            &SETTINGS.replace("run_as = nobody\n", &format!("run_as = nobody\n{lines}\n")),
+            &named.replace("run_as = nobody\n", &format!("run_as = nobody\n{lines}\n")),
             "plain = /bin/true\n",
         );
-        let words = ["--bounding-set", if lines.starts_with("caps") { "-kill" } else { "+all" }];
+        let words = ["--bounding-set", if lines.starts_with("caps") { "-chown" } else { "+all" }];
         let mut command = program(std::path::Path::new("/bin/sh"));
         let limited = "ulimit -n 4096 && exec setpriv \"$@\"";
         command.args(["-c", limited, "sh"]).args(words).arg(place.path("ctrl-exec-exec"));

@@ -22,11 +22,11 @@ pub(super) struct Program<'a> {
     pub(super) filters: &'a [&'a str],
 }
 
-/// Writes it. `machine` is what the tests are told of it, as words of an environment.
-pub(super) fn write(busybox: &Path, all: &[Program<'_>], machine: &str) -> Outcome<PathBuf> {
+/// Writes it. `modules` are loaded in their order; `machine` is what the tests are told of it, as words of an environment.
+pub(super) fn write(busybox: &Path, modules: &[PathBuf], all: &[Program<'_>], machine: &str) -> Outcome<PathBuf> {
     let read = |path: &Path| fs::read(path).map_err(|why| format!("cannot read {}: {why}", path.display()));
     let mut archive = Archive::default();
-    for folder in ["dev", "proc", "etc", "tests", "usr", "usr/bin", "usr/sbin", "usr/share"] {
+    for folder in ["dev", "proc", "etc", "modules", "tests", "usr", "usr/bin", "usr/sbin", "usr/share"] {
         archive.folder(folder);
     }
     // As on a host of today.
@@ -35,6 +35,9 @@ pub(super) fn write(busybox: &Path, all: &[Program<'_>], machine: &str) -> Outco
     archive.file("busybox", 0o755, &read(busybox)?);
     programs::pack(&mut archive)?;
     archive.file("init", 0o755, INIT.as_bytes());
+    for (number, module) in modules.iter().enumerate() {
+        archive.file(&format!("modules/{number:03}.ko"), 0o644, &read(module)?);
+    }
     for Program { name, file, filters } in all {
         archive.file(&format!("tests/{name}"), 0o755, &read(file)?);
         archive.file(&format!("tests/{name}.filters"), 0o644, filters.join("\n").as_bytes());
@@ -57,7 +60,9 @@ mod tests {
 
     #[test]
     fn no_test_may_leave_anything_out_in_the_machine() {
-        for word in ["CTRL_EXEC_ALL_CONTROLLERS=1", "CI=true", "$(cat machine)"] {
+        for word in
+            ["CTRL_EXEC_ALL_CONTROLLERS=1", "CI=true", "$(cat machine)", "insmod", "1 >/proc/sys/fs/suid_dumpable"]
+        {
             assert!(INIT.contains(word), "{word}");
         }
     }

@@ -3,11 +3,14 @@
 if [ "$1" != tests ]; then
     /busybox mkdir -p /host
     /busybox mount -t tmpfs -o mode=755 host /host
-    for each in bin busybox dev etc init lib lib64 proc sbin tests usr; do
+    for each in bin busybox dev etc init lib lib64 modules proc sbin tests usr; do
         [ ! -e "/$each" ] || /busybox cp -a "/$each" /host/
     done
     exec /busybox switch_root /host /init tests
 fi
+for module in /modules/*.ko; do
+    [ ! -e "$module" ] || /busybox insmod "$module"
+done
 /busybox mkdir -p /usr/local/bin /lib /sys /tmp /run /root /home /opt /mnt /srv /var/tmp /var/lib
 /busybox chmod 1777 /tmp /var/tmp
 /busybox mount -t proc proc /proc
@@ -19,6 +22,8 @@ fi
 /busybox mount -t tmpfs run /run
 /busybox mount -t cgroup2 cgroup /sys/fs/cgroup
 echo "+cpu +memory +pids" >/sys/fs/cgroup/cgroup.subtree_control
+# A process that has changed its ids may be looked into by its new account, unless it says otherwise itself (proc_sys_fs(5)).
+echo 1 >/proc/sys/fs/suid_dumpable
 # As systemd has it: everything shared.
 /usr/bin/mount --make-rshared /
 /busybox ip link set lo up

@@ -34,11 +34,13 @@ const TESTS: [&str; 10] = [
     "sys::cgroup",
 ];
 /// Those that drive the binary.
-const PROCESSES: [&str; 2] = ["memory::", "jobs::killed::whoever_is_killed_no_control_group"];
+const PROCESSES: [&str; 3] = ["memory::", "closed::", "jobs::killed::whoever_is_killed_no_control_group"];
 /// The first word where others are to choose among those instead.
 const DRIVING: &str = "it";
 /// How long and how large the test is that kills everybody while jobs run. Emulated, it takes some minutes.
 const KILLED: &str = "CTRL_EXEC_JOB_ROUNDS=10\nCTRL_EXEC_JOBS=20\n";
+/// `fs.suid_dumpable`, as the machine's first program sets it: a host of tests mostly has 0.
+const DUMPABLE: &str = "CTRL_EXEC_VM_DUMPABLE=1\n";
 /// Those that run without Landlock.
 const WITHOUT_LANDLOCK: [&str; 1] = ["executor::tests::machine"];
 /// Linux's security modules without it, as the kernel's parameter lists them.
@@ -76,7 +78,7 @@ enum Landlock {
 
 fn boot(kernel: &Kernel, busybox: &Path, landlock: Landlock, programs: &[Program<'_>]) -> Outcome {
     let used = landlock == Landlock::Used;
-    let image = image::write(busybox, programs, &(kernel.machine(used) + KILLED))?;
+    let image = image::write(busybox, &kernel.modules, programs, &(kernel.machine(used) + KILLED + DUMPABLE))?;
     println!("booting {} with {}{}", kernel.image.display(), image.display(), if used { "" } else { NO_LANDLOCK });
     let status = machine::run(&kernel.image, &image, if used { "" } else { NO_LANDLOCK })?;
     if status == "0" { Ok(()) } else { Err(format!("the tests in the virtual machine ended with {status}: see above")) }

@@ -8,12 +8,16 @@ use super::cpio::Archive;
 use crate::Outcome;
 use crate::run::Run;
 
-const NAMES: [&str; 44] = [
+const NAMES: [&str; 45] = [
     "cat", "chmod", "chroot", "cmp", "cp", "cut", "dash", "echo", "env", "false", "find", "grep", "head", "hostname",
-    "id", "install", "ipcs", "kill", "ln", "ls", "mkdir", "mknod", "mount", "mv", "nsenter", "prlimit", "readlink",
-    "renice", "rm", "rmdir", "sed", "setpriv", "setsid", "sleep", "sort", "stat", "tail", "timeout", "touch", "tr",
-    "true", "umount", "unshare", "wc",
+    "id", "install", "ipcs", "kill", "ln", "ls", "mkdir", "mknod", "mount", "mv", "nsenter", "perl", "prlimit",
+    "readlink", "renice", "rm", "rmdir", "sed", "setpriv", "setsid", "sleep", "sort", "stat", "tail", "timeout",
+    "touch", "tr", "true", "umount", "unshare", "wc",
 ];
+
+/// Has Perl say which files the modules are that tests use, those of others that these need among them.
+const MODULES: [&str; 5] =
+    ["-MPOSIX", "-MFcntl", "-MErrno", "-e", r#"print "$_\n" for values %INC, @DynaLoader::dl_shared_objects"#];
 
 /// Puts each of them into `/usr/bin`, and the libraries that they need where they expect them.
 pub(super) fn pack(archive: &mut Archive) -> Outcome {
@@ -26,9 +30,11 @@ pub(super) fn pack(archive: &mut Archive) -> Outcome {
         libraries.extend(needs.lines().filter_map(library));
     }
     archive.link("usr/bin/sh", "dash");
+    let modules = Run::new("perl").args(MODULES).text()?;
+    let files: BTreeSet<PathBuf> = modules.lines().map(PathBuf::from).chain(libraries).collect();
     let mut folders = BTreeSet::new();
-    for library in &libraries {
-        let place = library.strip_prefix("/").map_err(|why| format!("{}: {why}", library.display()))?;
+    for file in &files {
+        let place = file.strip_prefix("/").map_err(|why| format!("{}: {why}", file.display()))?;
         for folder in place.ancestors().skip(1).filter(|folder| folder.parent().is_some()) {
             folders.insert(folder.to_owned());
         }
@@ -36,8 +42,8 @@ pub(super) fn pack(archive: &mut Archive) -> Outcome {
     for folder in &folders {
         archive.folder(&folder.display().to_string());
     }
-    for library in &libraries {
-        archive.file(library.display().to_string().trim_start_matches('/'), 0o755, &read(library)?);
+    for file in &files {
+        archive.file(file.display().to_string().trim_start_matches('/'), 0o755, &read(file)?);
     }
     Ok(())
 }

@@ -31,11 +31,6 @@ fn what_is_not_there_yet_would_show_where_its_directory_shows_and_not_where_some
 /// A layer of an overlay is written to through the overlay, and the other way round.
 #[test]
 fn an_overlay_shows_what_it_is_made_of() {
-    let known = std::fs::read_to_string("/proc/filesystems").unwrap().contains("overlay");
-    if !known && !std::path::Path::new("/lib/modules").exists() {
-        // A kernel that has none, and can get none.
-        return;
-    }
     let overlay = "mkdir $D/l; mount -t tmpfs x $D/l; mkdir -p $D/l/low $D/l/up/in $D/l/work $D/l/beside
         mount -t overlay x -o lowerdir=$D/l/low,upperdir=$D/l/up,workdir=$D/l/work /srv
         rmdir $D/conf-runs; ln -s /srv/in $D/conf-runs";
@@ -169,6 +164,23 @@ fn the_executors_own_program_is_written_to_by_no_mount_either() {
     assert_eq!(beside(&beside_it, "run_as = root\nwritable = {}/open").says("echo ran"), "ran\n");
 }
 
+/// Nobody can tell where such a name is, so that no run is refused for one. While the program is executed, which it is for as long
+/// as there is a run, the kernel lets nobody write to it by any name (`ETXTBSY`).
+#[test]
+fn the_executors_own_program_is_not_written_to_by_another_name_while_it_runs() {
+    let starter = "cp $1 $D/other/program; ln $D/other/program $D/open/name; shift; set -- $D/other/program \"$@\"";
+    let starter = mounting(&format!("mount -t tmpfs -o mode=755 x $D/other; mkdir -m 777 $D/other/o; {starter}"));
+    let starter = starter.map(|word| word.replace("$D/open/name", "$D/other/o/name"));
+    let executor =
+        Executor::root_under(&starter.each_ref().map(String::as_str), "run_as = root\nwritable = {}/other/o");
+    let said = executor.says(
+        "cd {}/other/o; stat -c %h name; cp name before; echo forged >> name; echo > name; cp /bin/true name
+         cmp name before && echo same; echo forged >> before && rm name && echo removed",
+    );
+    assert!(said.starts_with("2\n") && said.matches("ext file busy").count() == 3, "{said}");
+    assert!(said.ends_with("same\nremoved\n"), "{said}");
+}
+
 #[test]
 fn a_script_with_another_name_refuses_whoever_could_write_to_it_there() {
     for (profile, refusal) in [
@@ -265,4 +277,25 @@ fn what_is_the_agents_and_not_there_is_no_matter_to_whom_it_is_out_of_reach_anyw
     let mounted = std::process::Command::new("nsenter").args(words).args([what, at]).status().unwrap();
     assert!(mounted.success());
     assert_eq!(refused(&executor), "writable-control");
+}
+
+/// It lies beside the key, which may lie among files of others, and is put in place at the agent's next start.
+#[test]
+fn what_a_pairing_would_be_completed_from_is_made_by_no_script() {
+    let key = "mount -t tmpfs -o mode=755 x /srv; touch /srv/agent.key
+        sed -i 's,^key =.*,key = /srv/agent.key,' $D/conf/agent.conf";
+    let under =
+        |words: &str, profile: &str| Executor::root_under(&mounting(words).each_ref().map(String::as_str), profile);
+    let forge = "cd /srv; echo forged > agent.key.pairing && echo wrote; echo ran";
+    for profile in ["run_as = root", "run_as = bin\ncaps = CAP_DAC_OVERRIDE"] {
+        assert_eq!(refused(&under(key, profile)), "own-missing", "{profile}");
+        let said = under(&format!("{key}; touch /srv/agent.key.pairing"), profile)
+            .says(&format!("{forge}; rm -f agent.key.pairing; mv agent.key.pairing x; echo > mine; ls"));
+        assert!(!said.contains("wrote") && said.matches("busy").count() == 2, "{profile}: {said}");
+        assert!(said.ends_with("agent.key\nagent.key.pairing\nmine\n"), "{profile}: {said}");
+    }
+    // Whom the directory's mode keeps away makes none.
+    let said = under(key, "run_as = bin").says(forge);
+    assert!(said.ends_with("ran\n") && !said.contains("wrote"), "{said}");
+    assert_eq!(under(key, "run_as = root\nwritable = {}/open").says("echo ran"), "ran\n");
 }
