@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{kill, killpg};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{self, ForkResult};
 
 use crate::sys::call::{Numbers, call};
@@ -319,6 +319,23 @@ pub fn reap_some(mut each: impl FnMut(Pid, End)) -> io::Result<Rest> {
         }
     }
     Ok(Rest::More)
+}
+
+/// Whether a process is a child of this one that was not waited for, alive or not.
+#[must_use]
+pub fn is_child(pid: Pid) -> bool {
+    look_at(pid) != Err(Errno::ECHILD)
+}
+
+/// Whether a process is no child of this one that lives.
+#[must_use]
+pub fn has_ended(child: Pid) -> bool {
+    look_at(child) != Ok(WaitStatus::StillAlive)
+}
+
+/// Does not wait for a child that has ended. How it has ended may be something that the binding has no word for.
+fn look_at(pid: Pid) -> Result<WaitStatus, Errno> {
+    waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT)
 }
 
 enum Waited {
