@@ -65,25 +65,17 @@ pub(super) struct Word {
 }
 
 impl Word {
-    /// Its size, in bytes.
-    pub(super) const SIZE: usize = 2 * size_of::<i32>();
+    /// As it is sent: two numbers.
+    pub(super) const EMPTY: [[u8; size_of::<i32>()]; 2] = [[0; size_of::<i32>()]; 2];
 
-    fn own(init: Option<Pid>) -> [u8; Self::SIZE] {
-        Self { monitor: process::own_id(), init }.bytes()
-    }
-
-    pub(super) const fn parse(bytes: [u8; Self::SIZE]) -> Self {
-        let [a, b, c, d, e, f, g, h] = bytes;
-        let (monitor, init) = (i32::from_ne_bytes([a, b, c, d]), i32::from_ne_bytes([e, f, g, h]));
+    fn own(init: Option<Pid>) -> [[u8; size_of::<i32>()]; 2] {
         // No process has the number 0.
-        let init = if init == 0 { None } else { Some(Pid::from_raw(init)) };
-        Self { monitor: Pid::from_raw(monitor), init }
+        [process::own_id().as_raw(), init.map_or(0, Pid::as_raw)].map(i32::to_ne_bytes)
     }
 
-    fn bytes(self) -> [u8; Self::SIZE] {
-        let [a, b, c, d] = self.monitor.as_raw().to_ne_bytes();
-        let [e, f, g, h] = self.init.map_or(0, Pid::as_raw).to_ne_bytes();
-        [a, b, c, d, e, f, g, h]
+    pub(super) fn parse(bytes: [[u8; size_of::<i32>()]; 2]) -> Self {
+        let [monitor, init] = bytes.map(i32::from_ne_bytes).map(Pid::from_raw);
+        Self { monitor, init: Some(init).filter(|init| init.as_raw() != 0) }
     }
 }
 
@@ -145,7 +137,7 @@ impl Post {
         let until = Instant::now() + HEARING;
         let word = Word::own(init);
         // Somebody else may be faster where there is room again.
-        while let Err(error) = fdpass::send_at_once(&self.voice, &word, &locks.map(AsFd::as_fd))
+        while let Err(error) = fdpass::send_at_once(&self.voice, word.as_flattened(), &locks.map(AsFd::as_fd))
             && error.kind() == io::ErrorKind::WouldBlock
         {
             let left = until.saturating_duration_since(Instant::now());
@@ -185,7 +177,7 @@ impl Post {
     fn given(&self, signals: &Signals, household: &Household) -> Option<OwnedFd> {
         self.left.set(self.left.get().checked_sub(1)?);
         // If nobody reads it, as many are free as will ever be wanted; or the executor is gone.
-        fdpass::send_now(&self.voice, &Word::own(None)).ok()?;
+        fdpass::send_now(&self.voice, Word::own(None).as_flattened()).ok()?;
         let until = Instant::now().checked_add(IDLE)?;
         loop {
             let left = until.saturating_duration_since(Instant::now());

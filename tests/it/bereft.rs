@@ -39,7 +39,13 @@ done
 wait";
 
 fn site(mode: Mode) -> Site {
-    Site::builder().executor(mode).sh("family", FAMILY).sh("leaves", LEAVES).sh("heavy", HEAVY).sh("plain", "echo ran").start()
+    Site::builder()
+        .executor(mode)
+        .sh("family", FAMILY)
+        .sh("leaves", LEAVES)
+        .sh("heavy", HEAVY)
+        .sh("plain", "echo ran")
+        .start()
 }
 
 /// Waits until the whole family is there. It and its monitor.
@@ -173,7 +179,11 @@ fn no_run_of_a_script_meets_a_process_of_one_whose_monitor_was_killed() {
                 assert!(lock.try_lock().is_ok(), "{mode:?}, round {round}: told to be lost, and there");
             }
         }
-        assert!(!overlaps.exists(), "{mode:?}: {} overlaps", std::fs::read_to_string(&overlaps).unwrap().lines().count());
+        assert!(
+            !overlaps.exists(),
+            "{mode:?}: {} overlaps",
+            std::fs::read_to_string(&overlaps).unwrap().lines().count()
+        );
     }
 }
 
@@ -190,7 +200,9 @@ fn a_keeper_lets_runs_end_whose_monitor_was_killed_with_the_service_before_there
     let killed = Instant::now();
     // In this order, so that the service does nothing about it.
     host::kill(service, Signal::SIGSTOP);
-    [monitor, service].into_iter().for_each(|pid| host::kill(pid, Signal::SIGKILL));
+    for pid in [monitor, service] {
+        host::kill(pid, Signal::SIGKILL);
+    }
     [service, monitor, kin[1], kin[2], kin[3]].into_iter().for_each(dead);
     let another = || {
         let mut children = host::children(keeper).into_iter();

@@ -212,15 +212,15 @@ impl Crew {
     /// Takes note of everyone who is free. **Invariant:** done before a fork, so that no word of one that has ended is taken for
     /// one of a new monitor with the same number.
     pub(super) fn listen(&mut self) {
-        let mut bytes = [0; Word::SIZE];
+        let mut word = Word::EMPTY;
         loop {
-            let message = match fdpass::receive_at_once(&self.ear, &mut bytes, LOCKS) {
-                Ok(message) if message.size == bytes.len() => message,
+            let message = match fdpass::receive_at_once(&self.ear, word.as_flattened_mut(), LOCKS) {
+                Ok(message) if message.size == word.as_flattened().len() => message,
                 // No descriptors are left here for what it brought.
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
                 Ok(_) | Err(_) => return,
             };
-            let Word { monitor: pid, init } = Word::parse(bytes);
+            let Word { monitor: pid, init } = Word::parse(word);
             let Some(Member { line, .. }) = self.monitors.get_mut(&pid) else { continue };
             if !message.descriptors.is_empty() {
                 self.custody.hold(pid, init, message.descriptors);
@@ -292,4 +292,37 @@ impl Crew {
 /// may still have a copy of it.
 fn let_go(line: &mut Option<OwnedFd>) {
     drop(line.take().map(fdpass::close_door));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::executor::event::ExecEvent;
+    use crate::sys::process::Fork;
+    use crate::sys::process::tests::in_a_process;
+
+    #[test]
+    fn of_a_flood_of_ended_children_only_some_are_taken_note_of_at_once() {
+        let text = in_a_process("flood", || {
+            let mut crew = Crew::new(0, Ledger::new().unwrap(), true).unwrap();
+            let children: Vec<Pid> = (0..200)
+                .map(|_| match process::fork().unwrap() {
+                    Fork::Child => process::end(7),
+                    Fork::Parent(pid) => pid,
+                })
+                .collect();
+            while !children.iter().all(|child| process::has_ended(*child)) {
+                std::thread::yield_now();
+            }
+            let left = || children.iter().filter(|child| process::is_child(**child)).count();
+            let mut seen = Vec::new();
+            while seen.is_empty() || crew.is_behind() {
+                crew.count(&|_: &ExecEvent<'_>| ());
+                seen.push(left());
+            }
+            // No monitor has told how many events nobody has heard of.
+            format!("{seen:?} {}", crew.unheard())
+        });
+        assert_eq!(text, "[136, 72, 8, 0] 0");
+    }
 }

@@ -70,7 +70,7 @@ mod tests {
     /// What a monitor hands over, which has just been killed.
     fn locks(dir: &Path) -> Vec<OwnedFd> {
         let lock = |name: &str| {
-            let file = File::create(dir.join(name)).unwrap();
+            let file = File::options().create(true).append(true).open(dir.join(name)).unwrap();
             file.lock().unwrap();
             file.into()
         };
