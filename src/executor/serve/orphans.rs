@@ -48,11 +48,7 @@ impl Orphans {
                 self.left = others;
             }
         }
-        if !self.condemned.is_empty() {
-            // Who was about to end may have been waited for by one who was about to be stopped.
-            let spared = monitors.keys().chain(&self.left).copied().collect();
-            let there = process::descendants_but(&spared).unwrap_or_default();
-            self.condemned.retain(|pid| there.contains(pid));
-        }
+        // Who was about to end may have been waited for by one who was about to be stopped.
+        self.condemned.retain(|pid| process::is_descendant(*pid));
     }
 }

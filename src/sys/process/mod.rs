@@ -30,7 +30,7 @@ pub use private::{become_private, control_from_stdin, spawn_private};
 pub use program::{Program, Trial};
 pub use signals::{Held, Signals, block_all, default_for_good, hold};
 pub use spawn::{Expected, Spawn, Spawned, keep_only};
-pub use tree::{children, continue_and_terminate, descendants_but, freeze_and_kill, freeze_and_kill_but, siblings};
+pub use tree::{children, continue_and_terminate, freeze_and_kill, freeze_and_kill_but, is_descendant, siblings};
 
 /// The system's error number for a file that is neither a program nor a script (`ENOEXEC`, execve(2)).
 pub const NOT_A_PROGRAM: i32 = libc::ENOEXEC;
