@@ -248,6 +248,7 @@ mod tests {
             let below = by_children(vec![getpid()]);
             let all = below.iter().all(|pid| is_descendant(*pid));
             let others = [getpid(), getppid(), Pid::from_raw(1), Pid::from_raw(i32::MAX)];
+            freeze_and_kill().unwrap();
             format!("{} {all} {}", below.len(), others.into_iter().any(is_descendant))
         });
         assert_eq!(text, "3 true false");
