@@ -108,7 +108,8 @@ impl Step {
 
     /// The order was given, and the connection broke before anything was heard of it. A monitor keeps its connection as
     /// long as it lives, so there is none, or it has ended by now. A lock that is still held is no sign of life: the
-    /// kernel tells of a connection's end a moment before it closes the descriptors that nobody has taken from it.
+    /// kernel tells of a connection's end a moment before it closes the descriptors that nobody has taken from it, and the executor
+    /// holds the locks of a monitor that was killed until nobody of its run is left.
     async fn unheard(self, error: &OrderError) -> Taken {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -120,7 +121,7 @@ impl Step {
             };
             match status {
                 Some(JobStatus::Running) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
-                // Against all expectation it does run: its end will be told like any other's.
+                // Against all expectation it does run, or takes its time to be gone: its end will be told like any other's.
                 Some(JobStatus::Running | JobStatus::Done) => return Ok(self.accepted()),
                 Some(JobStatus::Lost) | None => return Err(self.failed(error).answer()),
             }

@@ -162,7 +162,7 @@ fn failed(step: &'static str) -> impl Fn(io::Error) -> Outcome {
     move |error| fail(step, error.to_string())
 }
 
-/// Starts a plan's script in its confinement.
+/// Starts a plan's script in its confinement. `guard` hears of the first process of its namespace before the script's is in that.
 ///
 /// # Errors
 /// The outcome: nothing runs, and which step failed.
@@ -171,6 +171,7 @@ pub(super) fn start(
     spawn: &Spawn,
     outside: Outside<'_>,
     household: &Household,
+    guard: &dyn Fn(Pid),
 ) -> Result<(Spawned, Space), Outcome> {
     let Lasting { processes, available, filters } = outside.lasting()?;
     offer::caps(confinement, *available).map_err(|lacking| fail(lacking.key, lacking.why))?;
@@ -196,12 +197,14 @@ pub(super) fn start(
     };
     let kind = Kind::of(confinement);
     let (init, ahead) = surrounded(confinement, (processes, kind), household)?;
+    guard(init.pid);
     let (spawned, init) = match launch(&work, &init, processes) {
         Ok(spawned) => (spawned, init),
         // It may have been killed while nobody needed it.
         Err(_) if ahead => {
             household.see_out(init.pid);
             let init = household.new_init(processes, kind)?;
+            guard(init.pid);
             let launched = launch(&work, &init, processes).inspect_err(|_| household.see_out(init.pid));
             (launched.map_err(failed("fork"))?, init)
         }

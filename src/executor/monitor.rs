@@ -8,7 +8,8 @@
 //! A script that ends by itself ends the order, at once and with its own status. Descendants that it leaves behind
 //! (it may have started a daemon) are left alone, as they always were. A script that is cancelled or out of time is
 //! another matter: that outcome is told when the last descendant is gone, not before. Where the monitor itself is killed, the
-//! kernel ends what is confined, and the service what is not (`serve`).
+//! kernel ends what is confined, and the service what is not; either way the service holds the locks of a job until that is done
+//! (`serve`).
 
 use std::cell::OnceCell;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -116,14 +117,6 @@ impl Kept<'_> {
         let free = self.post.is_some_and(Post::is_open) && !self.household.is_spoilt();
         order.is_kept() && order.mode() == Mode::Attached && free && !clears
     }
-
-    /// Has the service hold a job's lock, too, should this monitor be killed while processes of the job's live on. Those of a
-    /// confined one never do.
-    fn guard(self, lock: &OwnedFd, policy: &Policy) {
-        if let Some(post) = self.post.filter(|_| policy.confinements.is_none()) {
-            post.hand_over(lock);
-        }
-    }
 }
 
 /// Does what one connection asks for. Whether it is kept for another order.
@@ -150,7 +143,6 @@ fn serve(turn: &Next, means: &Means<'_>, kept: Kept<'_>) -> bool {
     let mut ending = Ending { order: Some(&order), stays: kept.stays(&order, None), ..Ending::new(connection, means) };
     let mut cancel = None;
     if let Some(Job { status, lock, cancel: fifo }) = job {
-        kept.guard(&lock, policy);
         (ending.status, ending.lock, cancel) = (Some(status), Some(lock), Some(fifo));
     }
     let refused = |refusal| Outcome::Refused(refusal);
@@ -165,7 +157,7 @@ fn serve(turn: &Next, means: &Means<'_>, kept: Kept<'_>) -> bool {
         Err(error) => return ending.tell(&not_started("output", &error)),
     };
     let started = Instant::now();
-    match start(&plan, stdio, kept) {
+    match start(&plan, stdio, kept, &|init| ending.guard(kept.post, init)) {
         Err(outcome) => ending.tell(&outcome),
         Ok((spawned, space)) => {
             ending.pid = Some(spawned.pid);
@@ -236,7 +228,13 @@ fn settle_down(policy: &Policy) -> std::io::Result<Signals> {
     Signals::collect(&[Signal::SIGCHLD])
 }
 
-fn start(plan: &Plan, stdio: [OwnedFd; 3], kept: Kept<'_>) -> Result<(Spawned, Option<Space>), Outcome> {
+/// `guard` is called with the first process of the run's namespace, if it has one, before anything of it runs.
+fn start(
+    plan: &Plan,
+    stdio: [OwnedFd; 3],
+    kept: Kept<'_>,
+    guard: &dyn Fn(Option<Pid>),
+) -> Result<(Spawned, Option<Space>), Outcome> {
     let stdio = if user::is_root() { kept.null.instead_of_the_hosts(stdio) } else { Ok(stdio) };
     let stdio = stdio.map_err(|error| not_started("streams", &error))?;
     let own = |name: &str| std::env::var_os(name);
@@ -260,6 +258,7 @@ fn start(plan: &Plan, stdio: [OwnedFd; 3], kept: Kept<'_>) -> Result<(Spawned, O
         }
         // Who is confined falls to the first process of its namespace, and to nobody outside.
         process::adopt_orphans().map_err(|error| not_started("monitor", &error))?;
+        guard(None);
         let (spawned, late) = spawn.start(patience).map_err(|error| not_started("fork", &error))?;
         if late {
             kept.household.spoil();
@@ -275,7 +274,8 @@ fn start(plan: &Plan, stdio: [OwnedFd; 3], kept: Kept<'_>) -> Result<(Spawned, O
         ..spawn
     };
     let outside = Outside { patience, ..kept.outside };
-    confine::start(confinement, &spawn, outside, kept.household).map(|(spawned, space)| (spawned, Some(space)))
+    let guard = |init| guard(Some(init));
+    confine::start(confinement, &spawn, outside, kept.household, &guard).map(|(spawned, space)| (spawned, Some(space)))
 }
 
 /// Where an outcome is told, with what is known about the order by then.
@@ -307,6 +307,13 @@ impl<'a> Ending<'a> {
             stays: false,
             status: None,
             lock: None,
+        }
+    }
+
+    /// Has the service hold a job's locks, too, should this monitor be killed while processes of the job's are still there.
+    fn guard(&self, post: Option<&Post>, init: Option<Pid>) {
+        if let (Some(post), Some(lock), Some(status)) = (post, &self.lock, &self.status) {
+            post.hand_over([lock, status], init);
         }
     }
 

@@ -26,17 +26,20 @@
 //! **Invariant:** an idle monitor ends with its executor, whose end closes the line.
 
 use std::cell::Cell;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::household::Household;
 use super::report;
-use crate::sys::process::{self, Signals};
+use crate::sys::process::{self, Pid, Signals};
 use crate::sys::{fdpass, poll};
 use crate::wire::order::Report;
 
 /// How long a monitor waits for another order.
 const IDLE: Duration = Duration::from_secs(2);
+/// How long a job waits for an executor that does not listen, before it is started without what is only for a monitor's death.
+const HEARING: Duration = Duration::from_secs(1);
 /// Orders after which a monitor makes place for a new one, so that nothing that it gathers goes on for long.
 const MOST: u32 = 500;
 
@@ -50,20 +53,29 @@ pub(super) struct Post {
     left: Cell<u32>,
 }
 
-/// What a monitor says to its executor when it is free, and with the lock of its job: its number.
+/// Locks of a job that come with a word: of its script and, the last to be let go, of its status.
+pub(super) const LOCKS: usize = 2;
+
+/// What a monitor says to its executor when it is free; and, with its locks, when it is about to start a job's script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Free(pub(super) process::Pid);
+pub(super) struct Word {
+    pub(super) monitor: Pid,
+    /// The first process of the run's namespace, if the script is confined.
+    pub(super) init: Option<Pid>,
+}
 
-impl Free {
-    /// Its size, in bytes.
-    pub(super) const SIZE: usize = size_of::<i32>();
+impl Word {
+    /// As it is sent: two numbers.
+    pub(super) const EMPTY: [[u8; size_of::<i32>()]; 2] = [[0; size_of::<i32>()]; 2];
 
-    pub(super) const fn parse(bytes: [u8; Self::SIZE]) -> Self {
-        Self(process::Pid::from_raw(i32::from_ne_bytes(bytes)))
+    fn own(init: Option<Pid>) -> [[u8; size_of::<i32>()]; 2] {
+        // No process has the number 0.
+        [process::own_id().as_raw(), init.map_or(0, Pid::as_raw)].map(i32::to_ne_bytes)
     }
 
-    const fn bytes(self) -> [u8; Self::SIZE] {
-        self.0.as_raw().to_ne_bytes()
+    pub(super) fn parse(bytes: [[u8; size_of::<i32>()]; 2]) -> Self {
+        let [monitor, init] = bytes.map(i32::from_ne_bytes).map(Pid::from_raw);
+        Self { monitor, init: Some(init).filter(|init| init.as_raw() != 0) }
     }
 }
 
@@ -119,10 +131,20 @@ impl Post {
         self.given(signals, household).map(Next::Given)
     }
 
-    /// Hands over another descriptor of a job's lock, to be held should this monitor be killed. One that does not arrive is
-    /// missing only then.
-    pub(super) fn hand_over(&self, lock: &OwnedFd) {
-        drop(fdpass::send_at_once(&self.voice, &Free(process::own_id()).bytes(), &[lock.as_fd()]));
+    /// Hands over another descriptor of each of a job's locks, to be held should this monitor be killed. Those that do not arrive,
+    /// because the executor is gone or does not listen, are missing only then.
+    pub(super) fn hand_over(&self, locks: [&OwnedFd; LOCKS], init: Option<Pid>) {
+        let until = Instant::now() + HEARING;
+        let word = Word::own(init);
+        // Somebody else may be faster where there is room again.
+        while let Err(error) = fdpass::send_at_once(&self.voice, word.as_flattened(), &locks.map(AsFd::as_fd))
+            && error.kind() == io::ErrorKind::WouldBlock
+        {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || poll::writable(self.voice.as_fd(), left).is_err() {
+                return;
+            }
+        }
     }
 
     /// Waits for an order on a kept connection.
@@ -155,7 +177,7 @@ impl Post {
     fn given(&self, signals: &Signals, household: &Household) -> Option<OwnedFd> {
         self.left.set(self.left.get().checked_sub(1)?);
         // If nobody reads it, as many are free as will ever be wanted; or the executor is gone.
-        fdpass::send_now(&self.voice, &Free(process::own_id()).bytes()).ok()?;
+        fdpass::send_now(&self.voice, Word::own(None).as_flattened()).ok()?;
         let until = Instant::now().checked_add(IDLE)?;
         loop {
             let left = until.saturating_duration_since(Instant::now());

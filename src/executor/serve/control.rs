@@ -138,10 +138,7 @@ fn serve(control: OwnedFd, signals: Signals, policy: Result<Policy, String>, par
     // Whoever else this one's keeper has adopted was at work for a service before it.
     let elders = if network.is_some() { process::siblings() } else { 0 };
     let crew = ledger.share().and_then(|ledger| Crew::new(elders, ledger, network.is_some()));
-    let mut crew = crew.map_err(ServeError::Control)?;
-    if network.is_none() {
-        crew.adopt().map_err(ServeError::Control)?;
-    }
+    let crew = crew.map_err(ServeError::Control)?;
     // What is only a saving may fail.
     drop(memory::forget_unchanged());
     let server = Server { door: control, signals, policy, crew, audit, load, network, taken: 0 };
@@ -175,7 +172,7 @@ impl Server<'_, OwnedFd> {
             let sources = [self.signals.as_fd(), self.door.as_fd()];
             let [signal, message] = poll::readable(sources.map(Some), again)?;
             // SIGHUP is for the front-end, which asks for a reload over the socket; here it only must not end us.
-            if signal.readable && self.signalled()?.end {
+            if (signal.readable || self.crew.is_behind()) && self.signalled()?.end {
                 return Ok(());
             }
             if !message.readable {

@@ -11,13 +11,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use super::custody::Custody;
 use super::orphans::Orphans;
 use crate::executor::confine;
 use crate::executor::event::Audit;
 use crate::executor::ledger::{Ledger, Place};
-use crate::executor::post::{Free, Post};
+use crate::executor::post::{LOCKS, Post, Word};
 use crate::sys::fdpass::{self, Kind};
-use crate::sys::process::{self, End, Pid, Reaped};
+use crate::sys::process::{self, End, Pid, Rest};
 
 /// Most monitors that wait at a time.
 const MOST_IDLE: usize = 8;
@@ -60,18 +61,24 @@ pub(super) struct Crew {
     /// When to look for what a monitor has left that has ended: it may have been killed before it could clear that away. There
     /// may be others' too, who are not there to hear of their ends.
     bereft: Option<Instant>,
-    /// What is left of scripts that are not confined falls to this process.
+    /// The locks of its jobs.
+    custody: Custody,
+    /// What is left of scripts, if those are not confined.
     orphans: Option<Orphans>,
+    /// More may have ended than were taken note of.
+    behind: bool,
     /// Events that monitors have ended with and nobody has heard of.
     unheard: u64,
 }
 
 impl Crew {
-    /// Nobody yet but the monitors of services before this one, which are still out and have their places in `ledger`.
+    /// Nobody yet but the monitors of services before this one, which are still out and have their places in `ledger`. From now on
+    /// whoever loses his monitor falls to this process.
     ///
     /// # Errors
-    /// Out of descriptors.
+    /// Out of descriptors, or the kernel is older than 3.4.
     pub(super) fn new(elders: usize, ledger: Ledger, confines: bool) -> io::Result<Self> {
+        process::adopt_orphans()?;
         let (ear, voice) = fdpass::pair(Kind::Messages)?;
         Ok(Self {
             monitors: BTreeMap::new(),
@@ -85,20 +92,12 @@ impl Crew {
             free: BTreeSet::new(),
             confines,
             bereft: confines.then(Instant::now),
-            orphans: None,
+            custody: Custody::default(),
+            // The kernel ends who is confined.
+            orphans: (!confines).then(Orphans::default),
+            behind: false,
             unheard: 0,
         })
-    }
-
-    /// From now on whoever loses his monitor falls to this process, and is ended if that was killed. Only for monitors of
-    /// scripts that are not confined.
-    ///
-    /// # Errors
-    /// The kernel is older than 3.4.
-    pub(super) fn adopt(&mut self) -> io::Result<()> {
-        process::adopt_orphans()?;
-        self.orphans = Some(Orphans::default());
-        Ok(())
     }
 
     /// How many are out: at work, or not known to wait for another order.
@@ -142,40 +141,57 @@ impl Crew {
         self.ear.as_fd()
     }
 
-    /// Takes note of everyone who has ended or is free. Of one that was killed, `audit` hears.
+    /// Takes note of those who have ended, as many as leave time for other things, and of everyone who is free. Of a monitor that
+    /// was killed, `audit` hears.
     pub(super) fn count(&mut self, audit: Audit<'_>) {
-        // A lock that a monitor has handed over before its end.
+        let mut ended = Vec::new();
+        let rest = process::reap_some(|pid, end| ended.push((pid, end)));
+        self.behind = matches!(rest, Ok(Rest::More));
+        // Locks that a monitor has handed over before its end.
         self.listen();
-        let (mut anybody, mut killed) = (false, false);
-        while let Ok(Reaped::Child(pid, end)) = process::reap() {
-            anybody = true;
-            if let Some(orphans) = &mut self.orphans {
-                match end {
-                    _ if !self.monitors.contains_key(&pid) => {
-                        orphans.bury(pid);
-                        continue;
-                    }
-                    End::Exited(_) => orphans.release(pid),
-                    End::Signalled(_) => orphans.bereave(pid),
+        let mut killed = false;
+        for (pid, end) in &ended {
+            match self.monitors.remove(pid) {
+                Some(Member { post, .. }) => {
+                    killed |= self.bury(*pid, *end, audit);
+                    self.give_back(post);
                 }
+                // Somebody whose monitor has ended before.
+                None => self.orphans.iter_mut().for_each(|orphans| orphans.bury(*pid)),
             }
-            match end {
-                End::Exited(events) => self.unheard = self.unheard.saturating_add(u64::from(events)),
-                End::Signalled(signal) => {
-                    killed = true;
-                    self.ledger.bury(pid, signal, audit);
-                }
-            }
-            if let Some(Member { post, .. }) = self.monitors.remove(&pid) {
-                self.give_back(post);
-            }
-            self.idle.retain(|idle| *idle != pid);
             self.bereft = self.confines.then(Instant::now);
         }
-        if let Some(orphans) = self.orphans.as_mut().filter(|_| anybody) {
+        if !ended.is_empty() {
+            self.settle(killed);
+        }
+    }
+
+    /// Whether more may have ended than [`Crew::count`] took note of.
+    pub(super) const fn is_behind(&self) -> bool {
+        self.behind
+    }
+
+    /// A monitor has ended. Whether it was killed.
+    fn bury(&mut self, monitor: Pid, end: End, audit: Audit<'_>) -> bool {
+        self.custody.bereave(monitor);
+        self.idle.retain(|idle| *idle != monitor);
+        match end {
+            End::Exited(events) => self.unheard = self.unheard.saturating_add(u64::from(events)),
+            End::Signalled(signal) => self.ledger.bury(monitor, signal, audit),
+        }
+        matches!(end, End::Signalled(_))
+    }
+
+    /// Ends whom a monitor has left that was `killed`, and lets go of the locks of runs of which nobody is left.
+    fn settle(&mut self, killed: bool) {
+        if let Some(orphans) = &mut self.orphans {
             orphans.look(&self.monitors, killed);
         }
-        self.listen();
+        let dying = self.orphans.as_ref().is_some_and(Orphans::are_dying);
+        // **Invariant:** an init has fallen to this process before its monitor could be waited for. One that was waited for since
+        // has left its number to others.
+        let is_left = |init: Pid| !self.monitors.contains_key(&init) && process::is_child(init);
+        self.custody.settle(|init| init.map_or(dying, is_left));
     }
 
     /// Clears away what monitors that have ended have left, and says when to do it again, if at all: the last processes of a
@@ -196,19 +212,21 @@ impl Crew {
     /// Takes note of everyone who is free. **Invariant:** done before a fork, so that no word of one that has ended is taken for
     /// one of a new monitor with the same number.
     pub(super) fn listen(&mut self) {
-        let mut word = [0; Free::SIZE];
-        while let Ok(mut message) = fdpass::receive_at_once(&self.ear, &mut word, 1)
-            && message.size == word.len()
-        {
-            let Free(pid) = Free::parse(word);
+        let mut word = Word::EMPTY;
+        loop {
+            let message = match fdpass::receive_at_once(&self.ear, word.as_flattened_mut(), LOCKS) {
+                Ok(message) if message.size == word.as_flattened().len() => message,
+                // No descriptors are left here for what it brought.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
+                Ok(_) | Err(_) => return,
+            };
+            let Word { monitor: pid, init } = Word::parse(word);
             let Some(Member { line, .. }) = self.monitors.get_mut(&pid) else { continue };
-            if let Some(lock) = message.descriptors.pop() {
-                if let Some(orphans) = &mut self.orphans {
-                    orphans.hold(pid, lock);
-                }
+            if !message.descriptors.is_empty() {
+                self.custody.hold(pid, init, message.descriptors);
                 continue;
             }
-            self.orphans.iter_mut().for_each(|orphans| orphans.release(pid));
+            self.custody.release(pid);
             if self.idle.len() >= MOST_IDLE {
                 // Without its line it ends.
                 let_go(line);
@@ -274,4 +292,37 @@ impl Crew {
 /// may still have a copy of it.
 fn let_go(line: &mut Option<OwnedFd>) {
     drop(line.take().map(fdpass::close_door));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::executor::event::ExecEvent;
+    use crate::sys::process::Fork;
+    use crate::sys::process::tests::in_a_process;
+
+    #[test]
+    fn of_a_flood_of_ended_children_only_some_are_taken_note_of_at_once() {
+        let text = in_a_process("flood", || {
+            let mut crew = Crew::new(0, Ledger::new().unwrap(), true).unwrap();
+            let children: Vec<Pid> = (0..200)
+                .map(|_| match process::fork().unwrap() {
+                    Fork::Child => process::end(7),
+                    Fork::Parent(pid) => pid,
+                })
+                .collect();
+            while !children.iter().all(|child| process::has_ended(*child)) {
+                std::thread::yield_now();
+            }
+            let left = || children.iter().filter(|child| process::is_child(**child)).count();
+            let mut seen = Vec::new();
+            while seen.is_empty() || crew.is_behind() {
+                crew.count(&|_: &ExecEvent<'_>| ());
+                seen.push(left());
+            }
+            // No monitor has told how many events nobody has heard of.
+            format!("{seen:?} {}", crew.unheard())
+        });
+        assert_eq!(text, "[136, 72, 8, 0] 0");
+    }
 }

@@ -18,6 +18,7 @@
 
 mod control;
 mod crew;
+mod custody;
 mod orphans;
 mod socket;
 
@@ -128,7 +129,9 @@ impl<D: Way> Server<'_, D> {
     /// Takes the signals that have arrived, and counts monitors that have ended.
     fn signalled(&mut self) -> io::Result<Asked> {
         let mut asked = Asked::default();
-        while let Some(signal) = self.signals.next()? {
+        // Each waits at most once; and while children end all the time, theirs comes again at once.
+        for _ in SIGNALS {
+            let Some(signal) = self.signals.next()? else { break };
             asked.end |= matches!(signal, Signal::SIGTERM | Signal::SIGINT);
             asked.reload |= signal == Signal::SIGHUP;
         }
@@ -144,9 +147,10 @@ impl<D: Way> Server<'_, D> {
     /// is when to come again.
     fn tidy_up(&mut self) -> Option<Duration> {
         let now = Instant::now();
+        let behind = self.crew.is_behind().then_some(Duration::ZERO);
         let left = self.crew.clear(now, RETRY).map(|at| at.saturating_duration_since(now));
         let unwritten = (self.audit.settle(Duration::ZERO) > 0).then_some(RETRY);
-        left.into_iter().chain(unwritten).min()
+        [behind, left, unwritten].into_iter().flatten().min()
     }
 
     fn ignore(&self, reason: &str) {

@@ -124,7 +124,7 @@ impl Server<'_, Entrance> {
             let (knocks, words) = (self.door.ear.listener().as_fd(), self.door.told.as_fd());
             let sources = [self.signals.as_fd(), knocks, words];
             let [signal, knock, word] = poll::readable(sources.map(Some), again)?;
-            if signal.readable {
+            if signal.readable || self.crew.is_behind() {
                 let asked = self.signalled()?;
                 if asked.end {
                     break;

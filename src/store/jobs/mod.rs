@@ -2,7 +2,8 @@
 //!
 //! Beside the record lie, under the same name, `.stdout` and `.stderr`, which the script writes; `.status`, where the
 //! executor's monitor writes the one outcome; and `.cancel`, a FIFO that it listens to. The monitor holds the lock of
-//! `.status` and of `.locks/<script>.lock` (as the original's jobs do), and the kernel releases both at its death.
+//! `.status` and of `.locks/<script>.lock` (as the original's jobs do), and the kernel releases both at its death; but for those
+//! that the executor's service holds, too, until nobody is left of what the monitor had started.
 //!
 //! Room for that one outcome is set aside before the job may print anything: a job that fills the disk costs its record, until
 //! there is room again, and not its end.
@@ -300,7 +301,7 @@ impl Jobs {
         Ok(file::nudge(&self.path(key, Part::Cancel))?)
     }
 
-    /// Whether the job's monitor lives.
+    /// Whether the job's monitor lives, or anything that it has started is still there.
     pub fn is_alive(&self, key: &Key) -> Result<bool, StoreError> {
         Ok(file::is_locked(&self.path(key, Part::Status))? == Some(true))
     }

@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{kill, killpg};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{self, ForkResult};
 
 use crate::sys::call::{Numbers, call};
@@ -30,7 +30,7 @@ pub use private::{become_private, control_from_stdin, spawn_private};
 pub use program::{Program, Trial};
 pub use signals::{Held, Signals, block_all, default_for_good, hold};
 pub use spawn::{Expected, Spawn, Spawned, keep_only};
-pub use tree::{children, continue_and_terminate, descendants_but, freeze_and_kill, freeze_and_kill_but, siblings};
+pub use tree::{children, continue_and_terminate, freeze_and_kill, freeze_and_kill_but, is_descendant, siblings};
 
 /// The system's error number for a file that is neither a program nor a script (`ENOEXEC`, execve(2)).
 pub const NOT_A_PROGRAM: i32 = libc::ENOEXEC;
@@ -319,6 +319,23 @@ pub fn reap_some(mut each: impl FnMut(Pid, End)) -> io::Result<Rest> {
         }
     }
     Ok(Rest::More)
+}
+
+/// Whether a process is a child of this one that was not waited for, alive or not.
+#[must_use]
+pub fn is_child(pid: Pid) -> bool {
+    look_at(pid) != Err(Errno::ECHILD)
+}
+
+/// Whether a process is no child of this one that lives.
+#[must_use]
+pub fn has_ended(child: Pid) -> bool {
+    look_at(child) != Ok(WaitStatus::StillAlive)
+}
+
+/// Does not wait for a child that has ended. How it has ended may be something that the binding has no word for.
+fn look_at(pid: Pid) -> Result<WaitStatus, Errno> {
+    waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT)
 }
 
 enum Waited {

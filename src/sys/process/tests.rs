@@ -343,3 +343,26 @@ fn stopped_processes_are_woken_to_end_by_themselves() {
     });
     assert_eq!(text, "[Exited(5)]");
 }
+
+#[test]
+fn a_child_is_one_until_it_is_waited_for_and_has_ended_before() {
+    let text = in_a_process("looked at", || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let Fork::Parent(child) = fork().unwrap() else {
+            drop(writer);
+            drop((&reader).read(&mut [0]));
+            nix::sys::signal::raise(Signal::SIGKILL).unwrap();
+            end(0)
+        };
+        let alive = (is_child(child), has_ended(child));
+        drop(writer);
+        while !has_ended(child) {
+            std::thread::yield_now();
+        }
+        let ended = (is_child(child), has_ended(child));
+        let found = reap().unwrap();
+        let buried = (is_child(child), has_ended(child));
+        format!("{alive:?} {ended:?} {} {buried:?}", found == Reaped::Child(child, End::Signalled(9)))
+    });
+    assert_eq!(text, "(true, false) (true, true) true (false, true)");
+}

@@ -49,12 +49,25 @@ pub fn freeze_and_kill_but(spared: &BTreeSet<Pid>) -> io::Result<BTreeSet<Pid>> 
     freeze_and_kill_found(|| descendants_but(spared))
 }
 
+/// Whether a process is a descendant of this one, zombies included. It may lose its parents meanwhile.
+#[must_use]
+pub fn is_descendant(pid: Pid) -> bool {
+    let own = getpid();
+    let mut at = pid;
+    loop {
+        match parent(at) {
+            Some(above) if above == own => return true,
+            // Whose parent is not in this namespace has 0.
+            Some(above) if above.as_raw() > 1 => at = above,
+            None if at != pid => at = pid,
+            Some(_) | None => return false,
+        }
+    }
+}
+
 /// Every descendant of this process but these children and theirs, zombies included. Only as true as the moment: who ends
-/// meanwhile leaves his own children to whoever adopts them.
-///
-/// # Errors
-/// `/proc` cannot be read.
-pub fn descendants_but(spared: &BTreeSet<Pid>) -> io::Result<BTreeSet<Pid>> {
+/// meanwhile leaves his own children to whoever adopts them, where they may be missed.
+fn descendants_but(spared: &BTreeSet<Pid>) -> io::Result<BTreeSet<Pid>> {
     let others: Vec<Pid> = self::children()?.into_iter().filter(|pid| !spared.contains(pid)).collect();
     let below = if has_lists(getpid()) { by_children(others.clone()) } else { by_parents(others.clone())? };
     Ok(below.into_iter().chain(others).collect())
@@ -84,6 +97,8 @@ fn freeze_and_kill_found(look: impl Fn() -> io::Result<BTreeSet<Pid>>) -> io::Re
         }
         found = look()?;
     }
+    // Whoever's parent has ended since was looked for where he was no more.
+    found.extend(stopped.iter().copied().filter(|pid| is_descendant(*pid)));
     for pid in &found {
         send(*pid, Signal::SIGKILL);
     }
@@ -224,6 +239,19 @@ mod tests {
             format!("{} {} {}", found.len(), left.len(), status == WaitStatus::Exited(spared, 7))
         });
         assert_eq!(text, "3 1 true");
+    }
+
+    #[test]
+    fn a_descendant_is_one_wherever_it_hangs_and_nobody_else_is() {
+        let text = in_a_process("descends", || {
+            chain_of_sessions(3);
+            let below = by_children(vec![getpid()]);
+            let all = below.iter().all(|pid| is_descendant(*pid));
+            let others = [getpid(), getppid(), Pid::from_raw(1), Pid::from_raw(i32::MAX)];
+            freeze_and_kill().unwrap();
+            format!("{} {all} {}", below.len(), others.into_iter().any(is_descendant))
+        });
+        assert_eq!(text, "3 true false");
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub(crate) mod openmetrics;
 pub(crate) mod openssl;
 pub(crate) mod pki;
 pub(crate) mod process;
+pub(crate) mod reluctant;
 pub(crate) mod site;
 pub(crate) mod terminal;
 pub(crate) mod tls;
