@@ -109,6 +109,13 @@ impl Capability {
         DANGEROUS.iter().find(|(name, _)| *name == self.name).map(|(_, cost)| *cost)
     }
 
+    /// What granting it costs a profile with `network = no`, if it undoes that.
+    #[must_use]
+    pub fn network_cost(self) -> Option<&'static str> {
+        let (name, cost) = NETWORK;
+        (self.name == name).then_some(cost)
+    }
+
     /// Whether it gives a script the host that may write to the host's files, being all that is needed for that.
     #[must_use]
     pub fn is_wide(self) -> bool {
@@ -137,11 +144,10 @@ const NETWORK: (&str, &str) =
 pub(super) fn capability(dangerous: bool, network: bool) -> impl Fn(&str) -> Result<Capability, Complaint> {
     move |text| {
         let capability = known(text)?;
-        let (name, cost) = NETWORK;
-        let undone = match capability.cost() {
-            Some(cost) => format!("{capability} undoes the confinement: {cost}"),
-            None if !network && capability.name == name => format!("{capability} undoes 'network = no': {cost}"),
-            None => return Ok(capability),
+        let undone = match (capability.cost(), capability.network_cost()) {
+            (Some(cost), _) => format!("{capability} undoes the confinement: {cost}"),
+            (None, Some(cost)) if !network => format!("{capability} undoes 'network = no': {cost}"),
+            (None, _) => return Ok(capability),
         };
         if dangerous {
             return Ok(capability);

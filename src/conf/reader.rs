@@ -32,6 +32,12 @@ impl<T> Placed<T> {
         Self { value, line: None }
     }
 
+    /// Another value that counts in place of this one.
+    #[must_use]
+    pub fn instead(self, value: T) -> Self {
+        Self { value, ..self }
+    }
+
     /// The value alone.
     pub fn into_inner(self) -> T {
         self.value

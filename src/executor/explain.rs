@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::confinement::Confinement;
 use super::decide::{Gate, Plan, decide_telling};
 use super::environment::{environment, environment_of, passed_on};
+use super::ground;
 use super::host::{HostFacts, Person};
 use super::kind;
 use super::limits;
@@ -22,6 +23,7 @@ use crate::conf::agent::{Loaded, Profile, Syscalls};
 use crate::conf::scripts::Entry;
 use crate::sys::file::{Led, Resolved, TrustError};
 use crate::sys::mounts::Elsewhere;
+use crate::sys::seccomp::List;
 use crate::sys::user::Uid;
 use crate::wire::explanation::{Confined, Limit, Line, Means, Surroundings};
 use crate::wire::hex;
@@ -93,6 +95,22 @@ pub fn explain(order: &Order, files: Files<'_>, facts: &dyn HostFacts, offer: &O
     gates.push(plan.as_ref().map_or(Line::not_reached(MEANS), |plan| about.means(plan, offer)));
     let surroundings = plan.as_ref().map(|plan| surroundings(plan, about.entry, facts, offer));
     Explained { gates, surroundings, plan }
+}
+
+/// The gate behind an explanation's others: whether the steps of the run would find what they need.
+///
+/// **Invariant:** the caller has one thread: whether the script's account may execute it is tried by a child.
+#[must_use]
+pub fn start(plan: &Plan, order: &Order, files: Files<'_>) -> Line {
+    let (line, key) = ground::look(plan);
+    let entry = files.loaded.allowlist.get(order.script());
+    let profile = entry.and_then(|entry| files.loaded.settings.profiles.get(entry.profile()));
+    let place = match (profile.zip(key), entry) {
+        (Some((profile, key)), _) => files.loaded.settings.place_in(profile, key),
+        (None, Some(entry)) => files.loaded.allowlist.place(entry),
+        (None, None) => return line,
+    };
+    line.at(place)
 }
 
 /// Facts that remember what could not be looked at for want of rights, and at which gate that was first.
@@ -209,13 +227,21 @@ impl About<'_> {
     fn passing_confinement(&self) -> String {
         let account = self.profile().and_then(|profile| profile.run_as.as_ref());
         match (&self.files.policy.confinements, account) {
-            (Some(_), Some(account)) => {
-                let but = if self.owns_the_host { format!(", but {OWNS_THE_HOST}") } else { String::new() };
-                format!("runs as '{}'; the agent's own places are out of its reach{but}", **account)
-            }
+            (Some(_), Some(account)) => format!("runs as '{}'{}", **account, self.reach()),
             (Some(_), None) => String::new(),
             (None, _) => "none: without a root executor, the script has the agent's own rights".to_owned(),
         }
+    }
+
+    /// What the agent's own places and the host are to the script.
+    fn reach(&self) -> String {
+        let undoing = self.profile().map(Profile::undoing).unwrap_or_default();
+        if !undoing.is_empty() {
+            return format!(", and may undo what it is confined to: {}", undoing.join("; "));
+        }
+        let but = if self.owns_the_host { format!(", but {OWNS_THE_HOST}") } else { String::new() };
+        let network = self.profile().and_then(Profile::undoing_network).map(|cost| format!("; {cost}"));
+        format!("; the agent's own places are out of its reach{but}{}", network.unwrap_or_default())
     }
 
     /// The line that decides: of the gate, or where it refused, of what it refused.
@@ -300,6 +326,13 @@ fn confined(confinement: &Confinement, offer: &Offer) -> Confined {
             Syscalls::Default => "default",
             Syscalls::Off => "off",
         },
+        filter: match confinement.calls().list {
+            List::Whole => "list",
+            List::Bounds => "bounds",
+            List::Nothing => "none",
+        },
+        undone: profile.undoing(),
+        network_undone: profile.undoing_network(),
         limits: limits_of(confinement, offer),
     }
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use super::confinement::Confinement;
 use super::decide::Plan;
 use super::interpreter::{self, Head};
+use super::unstarted;
 use super::view::{DENIED, View};
 use crate::sys::process::NOT_A_PROGRAM;
 use crate::sys::trial::{self, Somebody};
@@ -21,39 +22,73 @@ const GATE: &str = "start";
 const ENTERING: [u8; 2] = [1, 2];
 
 /// A step of the run that would fail.
-struct Failed {
+pub(super) struct Failed {
     /// `not-confined` or `not-started`.
-    code: &'static str,
+    pub(super) code: &'static str,
     step: &'static str,
     reason: String,
+    /// Of exec about the program itself, or of the working directory: what the run would hear.
+    error: Option<io::Error>,
+}
+
+impl Failed {
+    /// In short, with its step.
+    pub(super) fn text(&self) -> String {
+        format!("{}: {}", self.step, self.reason)
+    }
+
+    /// As the run tells it.
+    fn told(&self, plan: &Plan) -> String {
+        let reason = match &self.error {
+            Some(error) if self.step == DIRECTORY => unstarted::unentered(&self.reason, error.kind(), plan),
+            Some(error) => unstarted::unexecuted(error, plan),
+            None => self.reason.clone(),
+        };
+        format!("{}: {reason}", self.step)
+    }
+
+    /// The key of the profile that names what is missing; nothing where it is the script.
+    pub(super) fn key(&self) -> Option<&'static str> {
+        match self.step {
+            DIRECTORY => Some("working_directory"),
+            "exec" => None,
+            step => Some(step),
+        }
+    }
 }
 
 /// How much was tried of what did not fail.
-enum Tried {
+pub(super) enum Tried {
     All,
     /// Not this.
     Not(&'static str),
 }
 
-/// The last gate: whether the steps of the run would find what they need.
+/// Whether the steps of the run would find what they need.
 ///
 /// **Invariant:** the caller has one thread: whether the script's account may execute it is tried by a child.
-#[must_use]
-pub fn look(plan: &Plan) -> Line {
+pub(super) fn found(plan: &Plan) -> Result<Tried, Failed> {
     let program = file::path_of(plan.program());
-    let found = match plan.confinement() {
+    match plan.confinement() {
         Some(confinement) => {
             let view = View::new(confinement, program);
             named_places(view).and_then(|()| directory(view)).and_then(|()| confined(view, program))
         }
         None => unconfined(program),
-    };
-    match found {
+    }
+}
+
+/// The same as the last gate; and the key of the profile that refuses, if one does.
+///
+/// **Invariant:** as [`found`].
+pub(super) fn look(plan: &Plan) -> (Line, Option<&'static str>) {
+    match found(plan) {
         Ok(Tried::All) => {
-            Line::passes(GATE, "the script, its interpreter and what its profile names are there, for its account too")
+            let text = "the script, its interpreter and what its profile names are there, for its account too";
+            (Line::passes(GATE, text), None)
         }
-        Ok(Tried::Not(why)) => Line::not_judged(GATE, why),
-        Err(Failed { code, step, reason }) => Line::refuses(GATE, &Refusal::new(code, format!("{step}: {reason}"))),
+        Ok(Tried::Not(why)) => (Line::not_judged(GATE, why), None),
+        Err(failed) => (Line::refuses(GATE, &Refusal::new(failed.code, failed.told(plan))), failed.key()),
     }
 }
 
@@ -77,15 +112,15 @@ pub fn unstartable(program: &Path, directory: &Path) -> Option<String> {
     Some(reason + remedy)
 }
 
-/// Whether what the profile names is there for a script at `program`; else which key it is, and why not.
+/// Whether what the profile names is there for a script at `program`; else its outcome, and which key it is, and why not.
 ///
-/// **Invariant:** as [`look`].
-pub(super) fn places(confinement: &Confinement, program: &Path) -> Result<(), String> {
+/// **Invariant:** as [`found`].
+pub(super) fn places(confinement: &Confinement, program: &Path) -> Result<(), (&'static str, String)> {
     let view = View::new(confinement, program);
     let found = named_places(view).and_then(|()| directory(view));
-    found.map_err(|Failed { step, reason, .. }| {
-        let key = if step == DIRECTORY { "working_directory" } else { step };
-        format!("{key}: {reason}")
+    found.map_err(|failed| {
+        let key = failed.key().unwrap_or(failed.step);
+        (failed.code, format!("{key}: {}", failed.reason))
     })
 }
 
@@ -100,7 +135,7 @@ fn named_places(view: View<'_>) -> Result<(), Failed> {
             _ => "",
         };
         let reason = format!("{}{why}: {}", path.display(), words(&error));
-        Failed { code: "not-confined", step, reason }
+        Failed { code: "not-confined", step, reason, error: None }
     };
     let confinement = view.confinement();
     for path in confinement.writable().into_iter().flatten() {
@@ -121,8 +156,8 @@ fn named_places(view: View<'_>) -> Result<(), Failed> {
 fn executable(program: &Path) -> Result<(), Failed> {
     match std::fs::metadata(program) {
         Ok(facts) if facts.is_file() => Ok(()),
-        Ok(_) => Err(no_start("exec", words(&io::Error::from_raw_os_error(DENIED)))),
-        Err(error) => Err(no_start("exec", words(&error))),
+        Ok(_) => Err(no_exec(io::Error::from_raw_os_error(DENIED))),
+        Err(error) => Err(no_exec(error)),
     }
 }
 
@@ -133,7 +168,7 @@ fn unconfined(program: &Path) -> Result<Tried, Failed> {
         let denied = || Err(io::Error::from_raw_os_error(DENIED));
         if std::fs::metadata(path)?.is_file() && file::is_executable(path) { Ok(()) } else { denied() }
     };
-    may(program).map_err(|error| no_start("exec", words(&error)))?;
+    may(program).map_err(no_exec)?;
     interpreted(program, Path::new("/"), &may)
 }
 
@@ -143,7 +178,7 @@ fn confined(view: View<'_>, program: &Path) -> Result<Tried, Failed> {
     if !user::is_root() {
         return Ok(Tried::Not("only root can try whether the script's account may execute it"));
     }
-    tried(view.confinement(), program).map_err(|error| no_start("exec", words(&error)))?;
+    tried(view.confinement(), program).map_err(no_exec)?;
     let may = |path: &Path| {
         view.shows(path)?;
         if !std::fs::metadata(path)?.is_file() || !view.may_execute(path) {
@@ -168,8 +203,8 @@ fn interpreted(program: &Path, directory: &Path, may: &dyn Fn(&Path) -> io::Resu
     match chain.end {
         Some(Head::Nothing) => {
             let error = io::Error::from_raw_os_error(NOT_A_PROGRAM);
-            let which = chain.files.last().map(|(what, path)| format!("{what} {}: ", path.display()));
-            Err(no_start("exec", format!("{}{}", which.unwrap_or_default(), words(&error))))
+            let Some((what, path)) = chain.files.last() else { return Err(no_exec(error)) };
+            Err(no_start("exec", format!("{what} {}: {}", path.display(), words(&error))))
         }
         Some(Head::Foreign) => {
             Ok(Tried::Not("it is for another kind of machine, or for a handler that is registered here"))
@@ -188,7 +223,10 @@ fn directory(view: View<'_>) -> Result<(), Failed> {
         view.shows(directory)?;
         if user::is_root() { tried(view.confinement(), directory) } else { Ok(()) }
     };
-    entered().map_err(|error| no_start(DIRECTORY, format!("{}: {}", directory.display(), words(&error))))
+    entered().map_err(|error| {
+        let failed = no_start(DIRECTORY, format!("{}: {}", directory.display(), words(&error)));
+        Failed { error: Some(error), ..failed }
+    })
 }
 
 /// Has the script's account try it.
@@ -202,7 +240,13 @@ fn tried(confinement: &Confinement, path: &Path) -> io::Result<()> {
 }
 
 const fn no_start(step: &'static str, reason: String) -> Failed {
-    Failed { code: "not-started", step, reason }
+    Failed { code: "not-started", step, reason, error: None }
+}
+
+/// Exec's own word about the program.
+fn no_exec(error: io::Error) -> Failed {
+    let failed = no_start("exec", words(&error));
+    Failed { error: Some(error), ..failed }
 }
 
 /// The system's words without its number.

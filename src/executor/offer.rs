@@ -92,12 +92,14 @@ pub(super) fn applicable(confinement: &Confinement, offer: &Offer) -> Result<Mea
     Ok(means)
 }
 
-/// Every profile whose scripts gain the host in the end: [`Confinement::owns_the_host`].
+/// Every profile whose scripts gain the host in the end: [`Confinement::owns_the_host`]. Not those that may undo themselves, of
+/// which there is more to say.
 #[must_use]
 pub fn owners(policy: &Policy, facts: &dyn HostFacts) -> Vec<String> {
     let Some(confinements) = &policy.confinements else { return Vec::new() };
     let owns = |name: &&String| {
-        confinements.of(name, Path::new("/"), facts).is_ok_and(|confinement| confinement.owns_the_host())
+        let found = confinements.of(name, Path::new("/"), facts);
+        found.is_ok_and(|confinement| confinement.owns_the_host() && confinement.profile().undoing().is_empty())
     };
     policy.profiles.keys().filter(owns).cloned().collect()
 }
@@ -152,14 +154,14 @@ pub fn shared(policy: &Policy, facts: &dyn HostFacts) -> Vec<Shared> {
 /// What keeps every script of a profile from starting, if something does. Where a script lies is a place that it sees.
 fn groundless(confinement: &Confinement, policy: &Policy, profile: &str) -> Option<String> {
     let mut of_profile = policy.scripts.values().filter(|script| script.profile == profile).map(|script| &*script.path);
-    let first = ground::places(confinement, of_profile.next().unwrap_or(Path::new("/"))).err()?;
+    let (_, first) = ground::places(confinement, of_profile.next().unwrap_or(Path::new("/"))).err()?;
     of_profile.all(|script| ground::places(confinement, script).is_err()).then_some(first)
 }
 
 /// Every profile whose runs would be refused on this host whatever the script is, with its key or the refusal's code, and
 /// why. What an executor makes at its start is no reason.
 ///
-/// **Invariant:** as [`look`](super::look), the caller has one thread.
+/// **Invariant:** as [`start`](super::start), the caller has one thread.
 #[must_use]
 pub fn lacking(policy: &Policy, facts: &dyn HostFacts, offer: &Offer) -> Vec<(String, String)> {
     let Some(confinements) = policy.confinements.as_ref().map(Confinements::once_served) else { return Vec::new() };

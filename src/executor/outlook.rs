@@ -3,12 +3,11 @@
 use std::path::Path;
 
 use super::decide::{Plan, decide};
-use super::ground;
+use super::ground::{self, Tried};
 use super::host::HostFacts;
 use super::offer::{self, Offer};
 use super::policy::Policy;
 use crate::sys::file;
-use crate::wire::explanation::Verdict;
 use crate::wire::name::{RequestId, ScriptName};
 use crate::wire::order::{Mode, Order};
 use crate::wire::refusal::Refusal;
@@ -23,20 +22,21 @@ pub(super) fn decided(name: ScriptName, policy: &Policy, facts: &dyn HostFacts) 
     order.and_then(|order| decide(&order, policy, facts))
 }
 
-/// Why this host refuses every run of the plan's profile, if it does: the key that cannot be applied, and why not.
+/// Why this host refuses every run of the plan's profile, if it does: how such a run ends, and the key that cannot be applied,
+/// and why not.
 ///
-/// **Invariant:** as [`look`](super::look), the caller has one thread.
-pub(super) fn refused_here(plan: &Plan, offer: &Offer) -> Option<String> {
+/// **Invariant:** as [`found`](ground::found), the caller has one thread.
+pub(super) fn refused_here(plan: &Plan, offer: &Offer) -> Option<(&'static str, String)> {
     let confinement = plan.confinement()?;
-    let lacking =
-        offer::applicable(confinement, offer).err().map(|lacking| format!("{}: {}", lacking.key, lacking.why));
+    let lacking = offer::applicable(confinement, offer).err();
+    let lacking = lacking.map(|lacking| ("not-confined", format!("{}: {}", lacking.key, lacking.why)));
     lacking.or_else(|| ground::places(confinement, file::path_of(plan.program())).err())
 }
 
 /// Whether a call of this script would start it, as an explanation judges it: by the decision, by what the host can apply, and
 /// by what stands on its disks. `None`: this user cannot find out.
 ///
-/// **Invariant:** as [`look`](super::look), the caller has one thread.
+/// **Invariant:** as [`found`](ground::found), the caller has one thread.
 ///
 /// # Errors
 /// What would stop it.
@@ -45,17 +45,17 @@ pub fn starts(name: &ScriptName, policy: &Policy, facts: &dyn HostFacts, offer: 
         Ok(plan) => plan,
         Err(refusal) => return Some(Err(refusal.text().to_owned())),
     };
-    if let Some(why) = refused_here(&plan, offer) {
+    if let Some((_, why)) = refused_here(&plan, offer) {
         return Some(Err(why));
     }
-    let line = ground::look(&plan);
-    match line.verdict {
-        Verdict::Passes => Some(Ok(())),
-        Verdict::Refuses { .. } => {
-            let hint = if line.text.ends_with("Permission denied") { outside(&plan) } else { "" };
-            Some(Err(line.text + hint))
+    match ground::found(&plan) {
+        Ok(Tried::All) => Some(Ok(())),
+        Ok(Tried::Not(_)) => None,
+        Err(failed) => {
+            let text = failed.text();
+            let hint = if text.ends_with("Permission denied") { outside(&plan) } else { "" };
+            Some(Err(text + hint))
         }
-        Verdict::NotJudged | Verdict::Unseen | Verdict::NotReached => None,
     }
 }
 

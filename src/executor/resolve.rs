@@ -24,7 +24,7 @@ const LIMIT: usize = 2 * 1024 * 1024;
 /// It asks the very decision that a run asks, with what the service asks of every profile before. Unlike the service it reads
 /// files that are not root's alone, so that a configuration can be tried before it is put in place, and a profile that is not
 /// defined is an answer and no fault. Asked by root, it is `DENY not-confined` too where this host refuses every run under the
-/// profile.
+/// profile, and `DENY not-started` where none under it starts.
 ///
 /// # Errors
 /// Every fault of either file with its place, for people; a profile that may write where the agent's own files are, or that
@@ -63,9 +63,10 @@ pub fn resolve(config: &Path, allowlist: &Path, root: &Root, name: &str) -> Resu
 /// Where this host refuses every run under the profile, which the decision leaves to the run.
 fn refused(plan: &Plan, profile: &Profile) -> Option<(String, Option<String>)> {
     // Another user has not the means of an executor, and cannot say what it has.
-    let why = user::is_root().then(|| refused_here(plan, &Offer::look(None)))??;
-    let reason = format!("profile '{}': every run is refused on this host: {why}", profile.name);
-    Some(("DENY not-confined".to_owned(), Some(reason)))
+    let (code, why) = user::is_root().then(|| refused_here(plan, &Offer::look(None)))??;
+    let what = if code == "not-confined" { "every run is refused" } else { "no script starts" };
+    let reason = format!("profile '{}': {what} on this host: {why}", profile.name);
+    Some((format!("DENY {code}"), Some(reason)))
 }
 
 /// A refusal's code in the words that the original had for it.

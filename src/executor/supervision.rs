@@ -10,9 +10,10 @@ use super::event::{Audit, ExecEvent};
 use super::household::Household;
 use super::printed::Printed;
 use super::report;
+use super::unstarted;
 use super::watch::{Action, Watch};
 use crate::sys::process::{self, End, Failure, Pid, Rest, Signal, Signals, Spawned};
-use crate::sys::{fdpass, poll, user};
+use crate::sys::{fdpass, poll};
 use crate::wire::frame;
 use crate::wire::order::{Command, Mode, Order, Report};
 use crate::wire::outcome::Outcome;
@@ -323,33 +324,12 @@ pub(super) fn not_started(step: &str, error: &std::io::Error) -> Outcome {
 
 /// The system's reason, and where that is known to mislead, what it means.
 fn explain(failure: &Failure, plan: &Plan) -> String {
-    let reason = failure.reason();
-    let exists = || std::fs::metadata(crate::sys::file::path_of(plan.program())).is_ok();
-    match (failure.step(), reason.kind()) {
-        ("identity", _) => "the file was replaced while it was being started: try again".to_owned(),
-        ("directory", kind) => {
-            let entered =
-                if kind == std::io::ErrorKind::PermissionDenied { ", which its account may not enter" } else { "" };
-            format!("{failure}: it is the working_directory of profile '{}'{entered}", plan.profile())
-        }
+    match failure.step() {
+        "identity" => "the file was replaced while it was being started: try again".to_owned(),
+        "directory" => unstarted::unentered(&failure.to_string(), failure.reason().kind(), plan),
+        "exec" => unstarted::unexecuted(&failure.reason(), plan),
         // What is known of the program explains no other step.
-        (step, _) if step != "exec" => failure.to_string(),
-        (_, std::io::ErrorKind::NotFound) if exists() => {
-            format!("{reason}: the file is there, so the program that its '#!' line names is not")
-        }
-        _ if reason.raw_os_error() == Some(process::NOT_A_PROGRAM) => {
-            format!("{reason}: a script needs a '#!' line, a program must be made for this kind of machine")
-        }
-        (_, std::io::ErrorKind::PermissionDenied) => {
-            let confinement = plan.confinement();
-            let uid = confinement.map_or(user::current().0, |confinement| confinement.person().uid);
-            let readable = confinement.is_some_and(|confinement| confinement.profile().readable.is_some());
-            let trees =
-                if readable { ", or it needs a program or library outside of its profile's 'readable'" } else { "" };
-            let why = "may not execute the file or enter a directory above it, or it is mounted noexec";
-            format!("{reason}: uid {uid} {why}{trees}")
-        }
-        _ => reason.to_string(),
+        _ => failure.to_string(),
     }
 }
 

@@ -186,6 +186,13 @@ pub struct Confined {
     pub network: bool,
     /// `default` or `off`.
     pub syscalls: &'static str,
+    /// Which of the listed system calls are refused: the whole `list`, those that leave the `bounds` of the run, or `none`.
+    pub filter: &'static str,
+    /// Why nothing of this need hold once the script runs: what of its profile may undo it. Empty if it holds.
+    pub undone: Vec<String>,
+    /// Likewise of the missing network alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_undone: Option<String>,
     /// Its limits.
     pub limits: Vec<Limit>,
 }

@@ -4,7 +4,7 @@ use super::pairing_status::Untold;
 use super::{Globals, pairing_status, remedy};
 use crate::cli::out;
 use crate::conf::agent::{Loaded, Settings};
-use crate::sys::file::{self, Guarded};
+use crate::sys::file::{self, Guarded, Unguarded};
 
 /// Whether this host could serve with its certificate now; what ends soon is told and no fault.
 pub(super) fn certificates(globals: &Globals, loaded: &Loaded) -> bool {
@@ -19,7 +19,7 @@ pub(super) fn certificates(globals: &Globals, loaded: &Loaded) -> bool {
             return false;
         }
         Err(Untold::NoCa(error)) => {
-            out::line(format!("  CA: {}", remedy::advised(error, &globals.places())));
+            out::line(format!("  CA: {}", remedy::told(error, &globals.places())));
             return false;
         }
     };
@@ -35,18 +35,22 @@ pub(super) fn certificates(globals: &Globals, loaded: &Loaded) -> bool {
     true
 }
 
-/// Whether nobody but root and the agent can have read the key, or written key or trust map.
-pub(super) fn guarded(settings: &Settings) -> bool {
+/// Whether nobody but root and the agent can have read the key, or written key or trust map. `eyes` says that this process
+/// has the account of the agent in question. Nothing where another cannot tell.
+pub(super) fn guarded(settings: &Settings, eyes: bool) -> Option<bool> {
     let files = [
         ("Private key", settings.key.as_path(), Guarded::Secret),
         ("Trust", settings.trusted_dispatchers_path.as_path(), Guarded::Unchanged),
     ];
-    let mut good = true;
+    let mut found = Some(true);
     for (what, path, guarded) in files {
-        if let Some(doubt) = file::doubt(path, guarded) {
-            good = false;
-            out::line(format!("  {what}: {doubt}"));
-        }
+        let Some(Unguarded { what: doubt, cure, own }) = file::doubt(path, guarded) else { continue };
+        // What would mend it for this account could take the file from the agent's.
+        let ours = own || remedy::is_agent(settings);
+        let rest =
+            if ours { format!("({cure})") } else { format!("as this user sees it ({})", remedy::elsewhere(settings)) };
+        out::line(format!("  {what}: {doubt} {rest}"));
+        found = if ours || eyes { Some(false) } else { found.filter(|good| !good) };
     }
-    good
+    found
 }

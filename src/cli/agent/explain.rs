@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::explain_text::{self, Explanation};
-use super::whose::{self, Known};
+use super::whose::{self, Known, Whose};
 use super::{Globals, kernel_check, remedy, self_check};
 use crate::agent::explain::{self as front_end, Asked, Files};
 use crate::agent::explain_peer::{List, Lists, Who};
@@ -79,24 +79,26 @@ fn verb(name: &str) -> Result<Verb, String> {
 pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     let asked = asked(args, globals)?;
     let places = globals.places();
-    let loaded = snapshot::configuration(&places).map_err(|error| broken(error, &places))?;
-    let kinship = Kinship::of(&loaded.settings, args.unprivileged);
-    if kinship == Kinship::Private {
+    let mut loaded = snapshot::configuration(&places).map_err(|error| broken(error, &places))?;
+    // With the rights that are given up next.
+    let whose = whose::look(&loaded.settings, &places.config, args.unprivileged);
+    whose.settle(&mut loaded.settings);
+    let kinship = &whose.kinship;
+    if *kinship == Kinship::Private {
         // Its executor sees no more than the agent's account does.
         agents_eyes(&loaded)?;
     }
-    let known = whose::look(&kinship, &loaded.settings, args.unprivileged);
-    if (asked.verb, known) == (Verb::Run, Known::Not) {
-        let unknown = std::io::Error::other(whose::unknown(&loaded.settings));
-        return Err(Failure::new(Exit::Permission, unknown).hint(whose::HINT));
+    if let (Verb::Run, Known::Not(doubt)) = (asked.verb, &whose.known) {
+        let unknown = std::io::Error::other(doubt.text.clone());
+        return Err(Failure::new(Exit::Permission, unknown).hint(doubt.hint));
     }
     let (executor, process) = match asked.verb {
-        Verb::Run => executor_text(&kinship, known),
+        Verb::Run => executor_text(&whose),
         _ => (None, None),
     };
     let offer = Offer::look(process);
     let eyes = || agents_eyes(&loaded);
-    let host = Host { places: &places, loaded: &loaded, kinship: &kinship, offer: &offer, eyes: &eyes };
+    let host = Host { places: &places, loaded: &loaded, kinship, offer: &offer, eyes: &eyes };
     let explanation = Explanation { executor, ..explain(&asked, &host)? };
     let summary = summary(&explanation);
     if args.json {
@@ -214,7 +216,8 @@ fn behind(asked: &Asked, host: &Host<'_>) -> Result<(Vec<Line>, Option<Surroundi
         Ok(order) => {
             let files = executor::Files { policy: &policy, loaded };
             let mut explained = executor::explain(&order, files, &OnDisk, offer);
-            explained.gates.push(explained.plan.as_ref().map_or(Line::not_reached("start"), executor::look));
+            let start = explained.plan.as_ref().map(|plan| executor::start(plan, &order, files));
+            explained.gates.push(start.unwrap_or(Line::not_reached("start")));
             explained.gates.insert(0, room(&loaded.settings));
             (explained.gates, explained.surroundings)
         }
@@ -251,21 +254,14 @@ fn agents_eyes(loaded: &Loaded) -> Result<bool, Failure> {
 }
 
 /// In words, and which process it is, if it runs and says so.
-fn executor_text(kinship: &Kinship, known: Known) -> (Option<String>, Option<i32>) {
-    let (text, process) = match kinship {
-        Kinship::Private if known == Known::IfStartedHere => {
-            let text = "private, of an agent that this user starts: scripts have its own rights and no profile is applied \
-                        (one that root starts has a root executor, which applies them: ask as root)";
-            (text.to_owned(), None)
-        }
-        Kinship::Private => ("private: scripts have the agent's own rights and no profile is applied".to_owned(), None),
-        Kinship::Own => ("the agent's own, as root".to_owned(), None),
-        Kinship::System(path) => match kernel_check::executor(kinship) {
-            Ok(process) => (format!("the system's, at {}", path.display()), process),
-            Err(reason) => (format!("the system's, which does not answer now: {reason}"), None),
-        },
-    };
-    (Some(text), process)
+fn executor_text(whose: &Whose) -> (Option<String>, Option<i32>) {
+    if !matches!(whose.kinship, Kinship::System(_)) {
+        return (Some(whose.text()), None);
+    }
+    match kernel_check::executor(&whose.kinship) {
+        Ok(process) => (Some(whose.text()), process),
+        Err(reason) => (Some(format!("the system's, which does not answer now: {reason}")), None),
+    }
 }
 
 /// How a list is looked at.

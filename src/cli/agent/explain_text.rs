@@ -103,18 +103,37 @@ fn rights(c: &Confined) -> Vec<String> {
         row("user", &format!("{name} (uid {}, gid {}, groups {})", c.uid, c.gid, groups.join(" "))),
         row("capabilities", &list(&c.caps)),
         row("new privileges", if c.no_new_privileges { "none, by no program" } else { "from set-user-ID programs" }),
+    ];
+    if !c.undone.is_empty() {
+        lines.push(row("at its start", "what follows, which the script may undo:"));
+        lines.extend(c.undone.iter().map(|why| row("", why)));
+    }
+    lines.extend([
         row("writable", &listed(&c.writable, "whatever its account may write to")),
         row("readable", &(listed(&c.readable, "whatever its account may read") + unexecuted(c))),
         row("private and empty", &list(&c.private)),
         row("hidden", &list(&c.hidden)),
-        row("network", if c.network { "the host's" } else { "none" }),
-        row(
-            "system calls",
-            if c.syscalls == "off" { "all that stay within the run" } else { "all but those that undo a confinement" },
-        ),
-    ];
+        row("network", &network(c)),
+        row("system calls", filtered(c)),
+    ]);
     lines.extend(c.limits.iter().map(limited));
     lines
+}
+
+fn network(c: &Confined) -> String {
+    match (c.network, &c.network_undone) {
+        (true, _) => "the host's".to_owned(),
+        (false, None) => "none".to_owned(),
+        (false, Some(cost)) => format!("none of its own; {cost}"),
+    }
+}
+
+fn filtered(c: &Confined) -> &'static str {
+    match c.filter {
+        "list" => "all but those that undo a confinement",
+        "bounds" => "all that stay within the run",
+        _ => "all, also those that leave the run",
+    }
 }
 
 /// What is read besides what is `readable`.

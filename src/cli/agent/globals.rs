@@ -1,6 +1,6 @@
 //! Options that stand anywhere on the agent's command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::agent::snapshot::Places;
 use crate::conf::Root;
@@ -30,19 +30,24 @@ impl Globals {
     /// The prefix of default paths.
     #[must_use]
     pub fn root(&self) -> Root {
-        Root::new(self.root.clone())
+        Root::new(self.root.as_deref().map(from_here))
     }
 
     /// `agent.conf`.
     #[must_use]
     pub fn config(&self) -> PathBuf {
-        self.config.clone().unwrap_or_else(|| self.root().path(Settings::DEFAULT_PATH))
+        from_here(&self.named_config())
+    }
+
+    /// The same, as it is named: a relative path, if it was given as one.
+    pub(super) fn named_config(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| Root::new(self.root.clone()).path(Settings::DEFAULT_PATH))
     }
 
     /// `scripts.conf`.
     #[must_use]
     pub fn allowlist(&self) -> PathBuf {
-        self.allowlist.clone().unwrap_or_else(|| self.root().path(Settings::DEFAULT_SCRIPTS_PATH))
+        self.allowlist.as_deref().map_or_else(|| self.root().path(Settings::DEFAULT_SCRIPTS_PATH), from_here)
     }
 
     /// Where the two files are.
@@ -50,4 +55,10 @@ impl Globals {
     pub fn places(&self) -> Places {
         Places { config: self.config(), allowlist: self.allowlist(), root: self.root() }
     }
+}
+
+/// A path that means the same wherever a process is: a root executor reads no file that it finds by where it was started.
+/// Where the current directory is gone, it stays as it is, and so fails with its name.
+fn from_here(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

@@ -9,21 +9,21 @@ use crate::executor::{Named, OWNS_THE_HOST, Offer, OnDisk, Policy, Rights, Share
 use crate::executor::{lacking, linked, named, of_two_names, owners, shared};
 use crate::wire::causes;
 
-/// Whether every profile can be applied here; says what there is to apply them with.
-pub(super) fn kernel(kinship: &Kinship, places: &Places) -> bool {
+/// The profiles that cannot be applied here; says so, and what there is to apply them with.
+pub(super) fn kernel(kinship: &Kinship, places: &Places) -> Vec<String> {
     let offer = offer(kinship);
     out::line(format!("  Kernel: {}", kernel_text(&offer)));
     out::line(format!("  Control groups: {}", groups_text(&offer)));
     let Ok(policy) = policy(kinship, places) else {
         // What is wrong with the files, or with what they say, is told by the checks of either.
-        return true;
+        return Vec::new();
     };
     warnings(&policy);
     let lacking = lacking(&policy, &OnDisk, &offer);
     for (profile, why) in &lacking {
         out::line(format!("  Profile '{profile}': every run is refused here: {why}"));
     }
-    lacking.is_empty()
+    lacking.into_iter().map(|(profile, _)| profile).collect()
 }
 
 /// What the executor of this kinship has to confine with, or this host.

@@ -29,7 +29,7 @@ fn trust(settings: &Settings, places: &Places) -> Option<(TrustMap, bool)> {
     let map = match snapshot::trust(settings, &doubts.log()) {
         Ok(map) => map,
         Err(error) => {
-            out::line(format!("  Trust: {}", remedy::advised(error, places)));
+            out::line(format!("  Trust: {}", remedy::told(error, places)));
             return None;
         }
     };
@@ -60,7 +60,7 @@ fn revoked(settings: &Settings, places: &Places) -> Option<(RevocationList, bool
     let list = match snapshot::revoked(settings, &doubts.log()) {
         Ok((list, _)) => list,
         Err(error) => {
-            out::line(format!("  Revocation: {}", remedy::advised(error, places)));
+            out::line(format!("  Revocation: {}", remedy::told(error, places)));
             return None;
         }
     };

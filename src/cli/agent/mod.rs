@@ -19,6 +19,7 @@ mod script_check;
 pub mod self_check;
 pub mod self_ping;
 pub mod serve;
+mod serving;
 mod state_check;
 mod unconfined;
 mod whose;

@@ -7,7 +7,7 @@ use crate::cli::out;
 use crate::conf::agent::{Loaded, Profile};
 use crate::executor::{OnDisk, Policy, meanings};
 
-/// Whether a root executor would take the profiles; and what each dangerous capability costs, which is no fault where
+/// Whether a root executor would take the profiles; and what may undo a profile costs, which is no fault where
 /// the profile says that it is meant.
 pub(super) fn profiles(loaded: &Loaded, kinship: &Kinship, places: &Places) -> bool {
     loaded.settings.profiles.values().for_each(costs);
@@ -41,9 +41,7 @@ pub(super) fn passed(kinship: &Kinship) {
 }
 
 fn costs(profile: &Profile) {
-    for cap in &profile.caps {
-        if let Some(cost) = cap.cost() {
-            out::line(format!("  Profile '{}': {cap} undoes the confinement: {cost}", profile.name));
-        }
+    for cost in profile.undoing().into_iter().chain(profile.undoing_network()) {
+        out::line(format!("  Profile '{}': {cost}", profile.name));
     }
 }

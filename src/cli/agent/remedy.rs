@@ -50,6 +50,20 @@ pub fn is_denied(error: &SnapshotError) -> bool {
     )
 }
 
+/// A failure with what to do about it, whoever asks: another account than the agent's is to change nothing about a file that
+/// it may not look at.
+#[must_use]
+pub fn told(error: SnapshotError, places: &Places) -> Failure {
+    if is_denied(&error) { denied(error, places) } else { advised(error, places) }
+}
+
+/// Who can say what this process cannot.
+#[must_use]
+pub fn elsewhere(settings: &Settings) -> String {
+    let agent = format!("as '{}', the agent's account", *settings.user);
+    if user::is_root() { format!("check {agent}") } else { format!("check as root, with sudo, or {agent}") }
+}
+
 /// How a verb ends that may not look at a file. Another user might; where it is the agent who may not, no other will do.
 #[must_use]
 pub fn denied(error: SnapshotError, places: &Places) -> Failure {

@@ -38,12 +38,16 @@ fn an_instance_runs(answer: &[u8]) -> bool {
 /// The processes that serve with the configuration at `config`, as far as this one may see them.
 pub(super) fn processes(config: &Path) -> Vec<u32> {
     let (Ok(config), Some(own)) = (fs::metadata(config), Program::of("self")) else { return Vec::new() };
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let serves = |pid: &u32| *pid != std::process::id() && serves(&pid.to_string(), &own, &config).unwrap_or(false);
-    let mut found: Vec<u32> = numbers.filter(serves).collect();
+    let mut found: Vec<u32> = numbers().filter(serves).collect();
     found.sort_unstable();
     found
+}
+
+/// All processes.
+pub(super) fn numbers() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// The file that a process runs.
@@ -97,11 +101,11 @@ fn configuration(argv: &[OsString], environment: &[OsString]) -> Option<PathBuf>
         let value = values.find_map(|rest| rest.strip_prefix(b"="));
         globals.root = value.map(|path| PathBuf::from(OsStr::from_bytes(path)));
     }
-    matches!(verb, Some(Verb::Serve(serving)) if !serving.is_a_check()).then(|| globals.config())
+    matches!(verb, Some(Verb::Serve(serving)) if !serving.is_a_check()).then(|| globals.named_config())
 }
 
 /// What the kernel keeps of a process's words: each with a NUL behind it.
-fn strings(bytes: &[u8]) -> Vec<OsString> {
+pub(super) fn strings(bytes: &[u8]) -> Vec<OsString> {
     let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
     bytes.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect()
 }

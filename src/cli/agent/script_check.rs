@@ -25,6 +25,15 @@ pub(super) struct Scripts {
     hindered: Vec<(String, String)>,
 }
 
+/// What was told of the executor before.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// It refuses the configuration.
+    pub(super) refused: bool,
+    /// The profiles that it cannot apply here.
+    pub(super) lacking: Vec<String>,
+}
+
 /// What the executor says of a script: see [`executor::starts`].
 type Word = Option<Result<(), String>>;
 
@@ -33,15 +42,19 @@ impl Scripts {
     /// cannot say what they will find.
     ///
     /// **Invariant:** this process has one thread, as [`executor::starts`] wants it.
-    pub(super) fn look(kinship: &Kinship, loaded: &Loaded, places: &Places) -> Self {
+    pub(super) fn look(kinship: &Kinship, loaded: &Loaded, places: &Places, mut told: Told) -> Self {
         let asked = kinship.applies_profiles() && user::is_root();
         let policy = asked.then(|| kernel_check::policy(kinship, places).ok()).flatten();
+        told.refused |= asked && policy.is_none();
         let policy = policy.map(Policy::whatever_the_arguments);
         let offer = kernel_check::offer(kinship);
         let word = |entry: &Entry| executor::starts(entry.name(), policy.as_ref()?, &OnDisk, &offer);
         let words: Vec<(&Entry, Word)> = loaded.allowlist.iter().map(|entry| (entry, word(entry))).collect();
-        let marks = words.iter().map(|(entry, word)| mark(entry, word.as_ref(), kinship, loaded)).collect();
-        Self { marks, hindered: hindered(&words, loaded) }
+        let mark = |(entry, word): &(&Entry, Word)| mark(entry, word.as_ref(), kinship, loaded, &told);
+        let marks = words.iter().map(mark).collect();
+        let mut hindered = hindered(&words, loaded);
+        hindered.retain(|(profile, _)| !told.lacking.contains(profile));
+        Self { marks, hindered }
     }
 
     /// Whether every profile with a script has one that starts under it, unless it is the scripts that do not.
@@ -67,7 +80,13 @@ impl Scripts {
     }
 }
 
-fn mark(entry: &Entry, word: Option<&Result<(), String>>, kinship: &Kinship, loaded: &Loaded) -> (bool, String) {
+fn mark(
+    entry: &Entry,
+    word: Option<&Result<(), String>>,
+    kinship: &Kinship,
+    loaded: &Loaded,
+    told: &Told,
+) -> (bool, String) {
     let settings = &loaded.settings;
     let bad = |mark: &str| (false, mark.to_owned());
     if word == Some(&Ok(())) {
@@ -82,7 +101,11 @@ fn mark(entry: &Entry, word: Option<&Result<(), String>>, kinship: &Kinship, loa
         (false, format!("NOT TRUSTED: {}", causes::on_one_line(&why)))
     } else if changed(entry) {
         bad("CHANGED: not the file that sha256= pins")
+    } else if told.refused {
+        bad("REFUSED: with this configuration the executor runs none, as told above")
     } else if let Some(Err(why)) = word {
+        let told = told.lacking.iter().any(|profile| profile == entry.profile().as_str());
+        let why = if told { "its profile is refused here, as told above" } else { why };
         (false, format!("CANNOT START: {why}"))
     } else {
         (true, "ok".to_owned())

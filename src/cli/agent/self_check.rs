@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::Path;
 
 use super::port_check::Port;
-use super::script_check::Scripts;
-use super::whose::{self, Known};
+use super::script_check::{Scripts, Told};
+use super::whose::{self, Known, Whose};
 use super::{
     Globals, certificate_check, kernel_check, list_check, profile_check, remedy, script_check, state_check, unconfined,
 };
@@ -32,7 +32,7 @@ pub struct Args {
 }
 
 /// Checks; 1 if serving would fail, a script cannot be executed, or nobody is trusted; else 77 if this user cannot find out
-/// which executor the agent has.
+/// which executor the agent has, or what that one's account finds.
 ///
 /// **Invariant:** it looks with the eyes of the agent. Started as root it becomes the agent's account, as `serve` does,
 /// or a file that only root can read would seem to be in order; and its last check is the very function that serving
@@ -40,45 +40,52 @@ pub struct Args {
 pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     out::line("Checking config...");
     let places = globals.places();
-    let loaded = snapshot::configuration(&places).map_err(|error| broken(error, &places))?;
+    let mut loaded = snapshot::configuration(&places).map_err(|error| broken(error, &places))?;
     if !loaded.warnings.is_empty() {
         out::error(loaded.warnings.to_string());
     }
     out::line(format!("  Config OK (port {})", *loaded.settings.port));
     out::line(format!("  Allowlist OK ({} scripts)", loaded.allowlist.len()));
     // Asked before the account is taken, since it depends on who starts the agent.
-    let kinship = Kinship::of(&loaded.settings, args.unprivileged);
-    let known = whose::look(&kinship, &loaded.settings, args.unprivileged);
-    let mut good = profile_check::profiles(&loaded, &kinship, &places);
-    good &= kernel_check::kernel(&kinship, &places);
+    let whose = whose::look(&loaded.settings, &places.config, args.unprivileged);
+    whose.settle(&mut loaded.settings);
+    let kinship = &whose.kinship;
+    let mut good = profile_check::profiles(&loaded, kinship, &places);
+    let told = Told { refused: !good, lacking: kernel_check::kernel(kinship, &places) };
+    good &= told.lacking.is_empty();
     // Likewise: what it is that scripts will find.
-    let as_executor = kinship.applies_profiles().then(|| Scripts::look(&kinship, &loaded, &places));
+    let as_executor = kinship.applies_profiles().then(|| Scripts::look(kinship, &loaded, &places, told));
     good &= as_executor.as_ref().is_none_or(|scripts| !scripts.hindered());
     if good {
-        profile_check::passed(&kinship);
+        profile_check::passed(kinship);
     }
     // Likewise: who holds a socket is not everybody's to see.
     let port = Port::look(&loaded.settings, &places.config);
     good &= account(&loaded);
     good &= port.check(&loaded.settings);
     good &= certificate_check::certificates(globals, &loaded);
-    good &= certificate_check::guarded(&loaded.settings);
+    // What another account sees is not what the agent finds.
+    let eyes = remedy::is_agent(&loaded.settings) || !user::is_root() && whose.known == Known::IfStartedHere;
+    let guarded = certificate_check::guarded(&loaded.settings, eyes);
+    good &= guarded != Some(false);
     good &= list_check::lists(&loaded, &places);
-    good &= state_check::places(&loaded.settings);
+    let state = state_check::places(&loaded.settings, eyes);
+    good &= state != Some(false);
     good &= state_check::staged(globals, &loaded);
-    good &= executor(&kinship, known, &loaded);
+    good &= executor(&whose, &loaded);
     good &= hook(&loaded);
     good &= metrics(&loaded);
     // A private executor sees what the agent sees.
-    let scripts = as_executor.unwrap_or_else(|| Scripts::look(&kinship, &loaded, &places));
-    good &= scripts.tell(&kinship, &loaded);
+    let scripts = as_executor.unwrap_or_else(|| Scripts::look(kinship, &loaded, &places, Told::default()));
+    good &= scripts.tell(kinship, &loaded);
     good &= script_check::contracts(&loaded, &to_stderr());
     good = good && everything(&places);
     out::line("Self-check complete.");
-    Ok(match (good, known) {
+    let told = guarded.is_some() && state.is_some() && !matches!(whose.known, Known::Not(_));
+    Ok(match (good, told) {
         (false, _) => Exit::Failed,
-        (true, Known::Not) => Exit::Permission,
-        (true, Known::Sure | Known::IfStartedHere) => Exit::Success,
+        (true, false) => Exit::Permission,
+        (true, true) => Exit::Success,
     })
 }
 
@@ -144,7 +151,7 @@ fn everything(places: &Places) -> bool {
     match Snapshot::load(places, "localhost", &log) {
         Ok(_) => true,
         Err(error) => {
-            out::line(format!("  Serving: {}", remedy::advised(error, places)));
+            out::line(format!("  Serving: {}", remedy::told(error, places)));
             false
         }
     }
@@ -155,29 +162,25 @@ fn to_stderr() -> Logger {
 }
 
 /// Whether there is one, and whether it would take this configuration.
-fn executor(kinship: &Kinship, known: Known, loaded: &Loaded) -> bool {
+fn executor(whose: &Whose, loaded: &Loaded) -> bool {
     let mut good = true;
-    match kinship {
-        Kinship::Private if known == Known::Not => {
-            out::line(format!("  Executor: {}; {}", whose::unknown(&loaded.settings), whose::HINT));
-            return true;
-        }
-        Kinship::Private => {
-            let whose = if known == Known::Sure { "" } else { ", if this user starts the agent and not root" };
-            out::line(format!("  Executor: private{whose}; scripts run with the agent's own rights"));
-            for line in unconfined::warning(loaded) {
-                out::line(format!("  Warning: {line}"));
-            }
-            return true;
-        }
-        Kinship::Own => out::line("  Executor: the agent's own, as root; started with the agent"),
-        Kinship::System(path) => match kernel_check::greet(path) {
+    match &whose.kinship {
+        Kinship::System(path) if !matches!(whose.known, Known::Not(_)) => match kernel_check::greet(path) {
             Ok(_) => out::line(format!("  Executor OK ({} answers)", path.display())),
             Err(reason) => {
                 good = false;
                 out::line(format!("  Executor: {reason}: is ctrl-exec-exec running?"));
             }
         },
+        _ => out::line(format!("  Executor: {}", whose.checked())),
+    }
+    if !whose.kinship.applies_profiles() {
+        if !matches!(whose.known, Known::Not(_)) {
+            for line in unconfined::warning(loaded) {
+                out::line(format!("  Warning: {line}"));
+            }
+        }
+        return true;
     }
     for path in [loaded.settings.file.as_path(), loaded.allowlist.file()] {
         if let Err(error) = file::resolve_trusted(path) {

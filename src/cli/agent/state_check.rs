@@ -4,7 +4,7 @@ use std::path::Path;
 
 use time::OffsetDateTime;
 
-use super::Globals;
+use super::{Globals, remedy};
 use crate::agent::pairing::places::Places;
 use crate::agent::promote;
 use crate::cli::out;
@@ -13,8 +13,9 @@ use crate::store::jobs::Jobs;
 use crate::sys::file::{self, FileError};
 use crate::wire::causes;
 
-/// Whether this process can keep there what an agent keeps: jobs, a renewed certificate, trust.
-pub(super) fn places(settings: &Settings) -> bool {
+/// Whether this process can keep there what an agent keeps: jobs, a renewed certificate, trust. `eyes` says that it has the
+/// account of the agent in question. Nothing where another cannot tell.
+pub(super) fn places(settings: &Settings, eyes: bool) -> Option<bool> {
     let jobs = Jobs::new(settings.async_runs_dir.to_path_buf(), settings.max_output).check();
     let jobs = jobs.map_err(|error| causes::on_one_line(&error));
     let beside = |file: &Path| in_place(file.parent().unwrap_or(file)).map_err(|error| causes::on_one_line(&error));
@@ -31,13 +32,16 @@ pub(super) fn places(settings: &Settings) -> bool {
     for (key, found, cost) in all {
         if let Err(reason) = found {
             good = false;
+            let elsewhere = || format!("as this user sees it ({})", remedy::elsewhere(settings));
+            let cost = if eyes { cost.to_owned() } else { elsewhere() };
             out::line(format!("  State: {reason}: {cost} ({})", settings.place(key)));
         }
     }
     if good {
-        out::line("  State OK (the agent may write to its directories)");
+        let rest = if eyes { "the agent may write to its directories" } else { "for this user" };
+        out::line(format!("  State OK ({rest})"));
     }
-    good
+    eyes.then_some(good)
 }
 
 /// Whether files can be put into a directory that nobody would make.

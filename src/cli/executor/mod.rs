@@ -77,7 +77,12 @@ pub fn service(words: &[OsString]) -> Exit {
 }
 
 fn root() -> Root {
-    Root::new(std::env::var_os(Root::ENV).map(PathBuf::from))
+    Root::new(std::env::var_os(Root::ENV).map(|prefix| from_here(Path::new(&prefix))))
+}
+
+/// A path that means the same wherever a process is: no file is trusted that is found by where the service was started.
+fn from_here(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn resolve(config: &Path, allowlist: &Path, name: &str) -> Exit {
@@ -97,7 +102,7 @@ fn resolve(config: &Path, allowlist: &Path, name: &str) -> Exit {
 }
 
 fn serve(socket: &Path, config: &Path, allowlist: &Path, user: Option<&str>) -> Exit {
-    run(socket, config, allowlist, user).map_or_else(
+    run(socket, &from_here(config), &from_here(allowlist), user).map_or_else(
         |failure| {
             out::error(format!("Error: {failure}"));
             failure.exit()

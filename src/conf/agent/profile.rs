@@ -48,6 +48,10 @@ const CPU: RangeInclusive<u32> = 1..=100_000;
 /// What `files_max` can be: a shell needs a handful; the most is the kernel's `fs.nr_open`, `proc_sys_fs(5)`.
 const FILES: RangeInclusive<u64> = 16..=1_048_576;
 
+/// What a profile costs that lifts the filter and may undo itself.
+const UNFILTERED: &str = "undoes the confinement, also without a capability: it can make namespaces and mounts of its own \
+    and take descriptors from other processes of its account; as root it can move what lies above the agent's own places";
+
 /// Which system calls a script may make.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Syscalls {
@@ -165,6 +169,22 @@ impl Profile {
             top.contains(&key).then(|| format!("'{key}' is a setting of the agent: it belongs above the first section"))
         });
         profile
+    }
+
+    /// What of it lets its scripts undo the confinement, each with its cost. It says so itself: `allow_dangerous_caps`.
+    #[must_use]
+    pub fn undoing(&self) -> Vec<String> {
+        let caps = self.caps.iter().filter_map(|cap| Some(format!("{cap} undoes the confinement: {}", cap.cost()?)));
+        let unfiltered = self.syscalls == Syscalls::Off && self.allow_dangerous_caps;
+        let calls = unfiltered.then(|| format!("'syscalls = off' beside 'allow_dangerous_caps = yes' {UNFILTERED}"));
+        caps.chain(calls).collect()
+    }
+
+    /// What of it undoes its `network = no`, with the cost.
+    #[must_use]
+    pub fn undoing_network(&self) -> Option<String> {
+        let cost = self.caps.iter().filter(|_| !self.network).find_map(|cap| Some((cap, cap.network_cost()?)));
+        cost.map(|(cap, cost)| format!("{cap} undoes 'network = no': {cost}"))
     }
 
     /// The keys that are set and that only a root executor applies, in the order of the manual.

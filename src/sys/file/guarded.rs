@@ -16,22 +16,34 @@ pub enum Guarded {
     Unchanged,
 }
 
+/// What is wrong with a file, as this process's account sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unguarded {
+    /// What is the matter.
+    pub what: String,
+    /// The command that mends it, if this account is whom the file is for. For another it would take the file away.
+    pub cure: String,
+    /// Whether it is a file of this account's.
+    pub own: bool,
+}
+
 /// What is wrong with who owns the file at `path` and who may do what with it, and how to mend it. A file that does not
 /// exist, or that this process may not look at, is in nobody's hands.
 #[must_use]
-pub fn doubt(path: &Path, guarded: Guarded) -> Option<String> {
+pub fn doubt(path: &Path, guarded: Guarded) -> Option<Unguarded> {
     let (owner, group, mode) = owner(path).ok()?;
     let (own, own_group) = current();
     let groups = Account::by_uid(own).ok().flatten().and_then(|account| account.groups().ok());
     let mut groups = groups.unwrap_or_default();
     groups.extend([own_group, Gid::from_raw(0)]);
     let path = path.display();
+    let found = |what, cure| Some(Unguarded { what, cure, own: own == owner });
     if !of_root_or(own, owner) {
-        return Some(format!("{path} belongs to uid {owner} (chown root {path})"));
+        return found(format!("{path} belongs to uid {owner}"), format!("chown root {path}"));
     }
     let cure = cure(mode, groups.contains(&group), guarded)?;
     let what = if guarded == Guarded::Secret { "read or write" } else { "write" };
-    Some(format!("{path} has mode {mode:04o}, so that others may {what} it (chmod {cure} {path})"))
+    found(format!("{path} has mode {mode:04o}, so that others may {what} it"), format!("chmod {cure} {path}"))
 }
 
 fn of_root_or(own: Uid, owner: Uid) -> bool {
@@ -84,9 +96,10 @@ mod tests {
         assert_eq!(doubt(&path, Guarded::Secret), None);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         let said = doubt(&path, Guarded::Secret).unwrap();
-        assert!(said.contains(" has mode 0644, ") && said.contains("chmod g-w,o= "), "{said}");
+        assert!(said.what.contains(" has mode 0644, ") && said.cure.contains("chmod g-w,o= ") && said.own, "{said:?}");
         assert_eq!(doubt(&path, Guarded::Unchanged), None);
         chown(&path, Some(12_345), None).unwrap();
-        assert!(doubt(&path, Guarded::Unchanged).unwrap().contains(" belongs to uid 12345 (chown root "));
+        let said = doubt(&path, Guarded::Unchanged).unwrap();
+        assert!(said.what.ends_with(" belongs to uid 12345") && said.cure.starts_with("chown root ") && !said.own);
     }
 }

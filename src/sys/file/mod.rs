@@ -25,7 +25,7 @@ pub use facts::{
     Facts, age, could_fill_dir, create_dir, facts, give, is_executable, is_writable_dir, make_device, sweep,
 };
 pub use fifo::{make_fifo, nudge};
-pub use guarded::{Guarded, doubt};
+pub use guarded::{Guarded, Unguarded, doubt};
 pub use identity::{Identity, Resolved, path_of, resolve};
 pub use links::{Led, is_plainly_missing, led_by_links_of_root, resolve_by_links_of_root};
 pub use lock::{LockGuard, is_locked, lock_directory, lock_exclusive, lock_shared, try_lock_exclusive};
