@@ -18,6 +18,7 @@
 //! Both end with their monitor, and a spare when it is older than [`AGE`].
 
 use std::cell::{Cell, RefCell};
+use std::fmt::Display;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -34,6 +35,7 @@ use crate::sys::locks::Model;
 use crate::sys::mount::{Changes, OwnProcesses};
 use crate::sys::poll;
 use crate::sys::process::{self, Failure, Fork, Pid, Rest, Signal, Signals};
+use crate::sys::shortage;
 use crate::sys::spaces::Spaces;
 use crate::wire::outcome::Outcome;
 
@@ -105,7 +107,7 @@ impl Builder {
         }
         let outcome = Failure::from_bytes(words).map_or_else(
             || fail("init", "the first process of the run's namespace ended before it was ready".to_owned()),
-            |failure| fail(failure.step(), failure.to_string()),
+            |failure| fail(failure.step(), why(&failure)),
         );
         Err((pid, outcome))
     }
@@ -249,8 +251,9 @@ impl Household {
     /// # Errors
     /// As [`Household::init`].
     pub(super) fn new_init(&self, processes: &OwnProcesses, kind: Kind) -> Result<Init, Outcome> {
-        let builder =
-            self.build(processes, kind, false).map_err(|error| fail("process-namespace", error.to_string()))?;
+        let builder = self
+            .build(processes, kind, false)
+            .map_err(|error| fail("process-namespace", with(&error, shortage::of_processes(&error))))?;
         let made = builder.finish().map_err(|(pid, outcome)| {
             self.see_out(pid);
             outcome
@@ -389,6 +392,23 @@ impl Household {
 /// The kernel's list of the children of a process with one thread.
 fn children_of(pid: Pid) -> Option<File> {
     File::open(format!("/proc/{pid}/task/{pid}/children")).ok()
+}
+
+/// Why a step of a confinement failed, with what there is too little of, where it is that.
+pub(super) fn why(failure: &Failure) -> String {
+    let reason = failure.reason();
+    let short = match failure.step() {
+        // The process is there, and its time limit needs a signal to wait.
+        "process-namespace" => shortage::of_signals(&reason),
+        "namespaces" | "locked" => shortage::of_namespaces(&reason),
+        _ => None,
+    };
+    with(failure, short)
+}
+
+/// A reason, and what there is too little of.
+pub(super) fn with(reason: &dyn Display, short: Option<String>) -> String {
+    short.map_or_else(|| reason.to_string(), |why| format!("{reason}: {why}"))
 }
 
 pub(super) fn fail(step: &str, reason: String) -> Outcome {

@@ -31,6 +31,7 @@ mod kind;
 mod ledger;
 mod limits;
 mod monitor;
+mod needs;
 mod offer;
 mod outlook;
 mod own;
@@ -61,12 +62,13 @@ pub use ground::{look, unstartable};
 pub use host::{HostFacts, OnDisk, Person};
 pub use intake::{Asked, Intake, Job, take as take_order};
 pub use monitor::busy;
+pub use needs::incapable;
 pub use offer::{Offer, Shared, lacking, linked, owners, shared};
 pub use outlook::{is_fit, starts};
 pub use pins::{Content, Pins};
 pub use policy::{Paths, Policy, ProfileLimits, Rights, Script, doubt};
 pub use resolve::resolve;
-pub use serve::{Door, Load, ServeError, serve_own, serve_private, serve_socket};
+pub use serve::{Door, Load, ServeError, able, serve_own, serve_private, serve_socket};
 pub use succession::{Succession, asked};
 
 #[cfg(test)]

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use super::confine::Space;
 use super::decide::Plan;
 use super::event::{Audit, ExecEvent};
-use super::household::Household;
+use super::household::{Household, why, with};
 use super::printed::Printed;
 use super::report;
 use super::watch::{Action, Watch};
 use crate::sys::process::{self, End, Failure, Pid, Rest, Signal, Signals, Spawned};
-use crate::sys::{fdpass, poll, user};
+use crate::sys::{fdpass, poll, shortage, user};
 use crate::wire::frame;
 use crate::wire::order::{Command, Mode, Order, Report};
 use crate::wire::outcome::Outcome;
@@ -167,7 +167,7 @@ impl<'a> Supervision<'a> {
         };
         let step = failure.step().to_owned();
         if failure.is_confinement() {
-            return Some(Outcome::NotConfined { step, reason: failure.to_string() });
+            return Some(Outcome::NotConfined { step, reason: why(&failure) });
         }
         Some(Outcome::NotStarted { step, reason: explain(&failure, self.plan) })
     }
@@ -321,6 +321,11 @@ pub(super) fn not_started(step: &str, error: &std::io::Error) -> Outcome {
     Outcome::NotStarted { step: step.to_owned(), reason: error.to_string() }
 }
 
+/// Not even a process was there for it.
+pub(super) fn no_process(error: &std::io::Error) -> Outcome {
+    Outcome::NotStarted { step: "fork".to_owned(), reason: with(error, shortage::of_processes(error)) }
+}
+
 /// The system's reason, and where that is known to mislead, what it means.
 fn explain(failure: &Failure, plan: &Plan) -> String {
     let reason = failure.reason();
@@ -332,6 +337,7 @@ fn explain(failure: &Failure, plan: &Plan) -> String {
                 if kind == std::io::ErrorKind::PermissionDenied { ", which its account may not enter" } else { "" };
             format!("{failure}: it is the working_directory of profile '{}'{entered}", plan.profile())
         }
+        ("timer", _) => with(failure, shortage::of_signals(&reason)),
         // What is known of the program explains no other step.
         (step, _) if step != "exec" => failure.to_string(),
         (_, std::io::ErrorKind::NotFound) if exists() => {

@@ -34,6 +34,7 @@ mod harness;
 mod hook;
 mod hostile;
 mod identity;
+mod incapable;
 mod inherited;
 mod jobs;
 mod kept;

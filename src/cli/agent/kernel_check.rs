@@ -6,7 +6,7 @@ use crate::agent::orders::{self, Kinship};
 use crate::agent::snapshot::Places;
 use crate::cli::out;
 use crate::executor::{OWNS_THE_HOST, Offer, OnDisk, Policy, Rights, Shared};
-use crate::executor::{lacking, linked, of_two_names, owners, shared};
+use crate::executor::{incapable, lacking, linked, of_two_names, owners, shared};
 use crate::wire::causes;
 
 /// Whether every profile can be applied here; says what there is to apply them with.
@@ -19,6 +19,11 @@ pub(super) fn kernel(kinship: &Kinship, places: &Places) -> bool {
         return true;
     };
     warnings(&policy);
+    // It is so for each profile, and not for what it says.
+    if let Some(why) = incapable(&offer).filter(|_| kinship.applies_profiles()) {
+        out::line(format!("  Executor: every run is refused here: {why}"));
+        return false;
+    }
     let lacking = lacking(&policy, &OnDisk, &offer);
     for (profile, why) in &lacking {
         out::line(format!("  Profile '{profile}': every run is refused here: {why}"));

@@ -143,6 +143,9 @@ fn failed(error: ServeError, places: &Places) -> Failure {
             Some("the socket unit of the agent has one or more 'ListenStream=PORT' and nothing else".to_owned())
         }
         ServeError::Executor(ExecutorError::Lost) => Some("start the agent again".to_owned()),
+        ServeError::Executor(ExecutorError::Unable(_)) => {
+            Some("or do without profiles: 'serve --unprivileged' runs scripts with the agent's own rights".to_owned())
+        }
         ServeError::Executor(_) | ServeError::Drop(_) | ServeError::Start(_) => None,
     };
     let exit = match &error {
