@@ -56,9 +56,10 @@ use std::time::{Duration, Instant};
 
 use super::confinement::Confinement;
 use super::fence::Fence;
-use super::household::{Household, Init, fail, with};
+use super::household::{Household, Init, fail};
 use super::kind::Kind;
 use super::limits::{Means, means};
+use super::reasons::with;
 use super::{needs, offer, rights, tree};
 use crate::sys::cgroup::{self, Controllers, Delegation, Group};
 use crate::sys::mount::OwnProcesses;

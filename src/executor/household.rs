@@ -18,7 +18,6 @@
 //! Both end with their monitor, and a spare when it is older than [`AGE`].
 
 use std::cell::{Cell, RefCell};
-use std::fmt::Display;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,6 +28,7 @@ use std::time::{Duration, Instant};
 use super::fence::Fence;
 use super::init::{self, Wanted};
 use super::kind::Kind;
+use super::reasons::{why, with};
 use super::workshop::Blinds;
 use crate::sys::fdpass::{self, Kind as Line};
 use crate::sys::locks::Model;
@@ -392,23 +392,6 @@ impl Household {
 /// The kernel's list of the children of a process with one thread.
 fn children_of(pid: Pid) -> Option<File> {
     File::open(format!("/proc/{pid}/task/{pid}/children")).ok()
-}
-
-/// Why a step of a confinement failed, with what there is too little of, where it is that.
-pub(super) fn why(failure: &Failure) -> String {
-    let reason = failure.reason();
-    let short = match failure.step() {
-        // The process is there, and its time limit needs a signal to wait.
-        "process-namespace" => shortage::of_signals(&reason),
-        "namespaces" | "locked" => shortage::of_namespaces(&reason),
-        _ => None,
-    };
-    with(failure, short)
-}
-
-/// A reason, and what there is too little of.
-pub(super) fn with(reason: &dyn Display, short: Option<String>) -> String {
-    short.map_or_else(|| reason.to_string(), |why| format!("{reason}: {why}"))
 }
 
 pub(super) fn fail(step: &str, reason: String) -> Outcome {

@@ -172,11 +172,7 @@ fn serve(turn: &Next, means: &Means<'_>, kept: Kept<'_>) -> bool {
             let mut supervision = Supervision::new(&plan, &order, (spawned, started), (kept.signals, kept.household));
             (supervision.space, supervision.cancel, supervision.printed) = (space, cancel, printed);
             let Ended { outcome, space, printed, start } = supervision.until_the_end(connection, audit);
-            ending.short = printed.as_ref().is_some_and(Printed::was_short_of_room);
-            if let (Outcome::OutputLimit { .. }, Some(printed)) = (&outcome, printed) {
-                // What cannot be cut is removed with the job's other files, as ever.
-                drop(printed.cut());
-            }
+            ending.short = printed.is_some_and(|printed| printed.settle(&outcome));
             (ending.start, ending.stays) = (start, kept.stays(&order, space.as_ref()));
             let stays = ending.tell(&outcome);
             drop(noted);

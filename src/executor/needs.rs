@@ -3,7 +3,6 @@
 
 use super::confinement::Confinement;
 use super::limits::Unenforceable;
-use super::offer::Offer;
 use crate::sys::capability::Set;
 
 /// A capability (capabilities(7)), the step of a run that fails first without it, and what that is about.
@@ -55,12 +54,6 @@ fn judged(held: Set, needs: &[Need]) -> Result<(), Unenforceable> {
     Err(Unenforceable { key, why })
 }
 
-/// Why an executor that has no more than this would refuse every run, whatever its profile.
-#[must_use]
-pub fn incapable(offer: &Offer) -> Option<String> {
-    met(offer.caps).err().map(|lacking| lacking.why)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,8 +61,8 @@ mod tests {
     #[test]
     fn with_private_places_one_of_two_more_is_needed() {
         use crate::executor::confinement::tests::confinement;
-        let (plain, private) = ["", "writable = /srv"].map(|line| confinement(&format!("run_as = backup\n{line}"))).into();
-        let (plain, private) = (plain.unwrap(), private.unwrap());
+        let [plain, private] =
+            ["", "writable = /srv"].map(|line| confinement(&format!("run_as = backup\n{line}")).unwrap());
         let six = NEEDS.iter().fold(Set::default(), |set, Need(number, ..)| set.with(*number));
         assert_eq!(met_for(&plain, six), Ok(()));
         assert!(met_for(&private, six).unwrap_err().why.contains("it has no CAP_DAC_OVERRIDE ("));

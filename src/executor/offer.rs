@@ -81,6 +81,12 @@ pub(super) fn caps(confinement: &Confinement, available: Set) -> Result<(), Unen
     Err(Unenforceable { key: "caps", why: format!("{} cannot be given: {why}", names.join(", ")) })
 }
 
+/// Why an executor that has no more than this would refuse every run, whatever its profile.
+#[must_use]
+pub fn incapable(offer: &Offer) -> Option<String> {
+    needs::met(offer.caps).err().map(|lacking| lacking.why)
+}
+
 /// The first step of a confined run that this host does not allow, in the order of the steps.
 pub(super) fn applicable(confinement: &Confinement, offer: &Offer) -> Result<Means, Unenforceable> {
     caps(confinement, offer.caps)?;

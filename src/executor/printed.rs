@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::watch::Excess;
 use crate::sys::file;
+use crate::wire::outcome::Outcome;
 
 /// Bytes that a job may print beyond its limit while it ends in order.
 const FAREWELL: u64 = 1 << 20;
@@ -60,16 +61,21 @@ impl Printed {
         Some(Excess { limit: self.most, far: over > FAREWELL })
     }
 
-    /// Whether there was a moment in which the disk had no room for what the job was printing. Asked at its end.
-    pub(super) fn was_short_of_room(&self) -> bool {
-        self.short || self.files.iter().any(file::ends_with_its_disk)
+    /// A job is gone, with this outcome. Whether there was a moment in which the disk had no room for what it was printing.
+    pub(super) fn settle(&self, outcome: &Outcome) -> bool {
+        let short = self.short || self.files.iter().any(file::ends_with_its_disk);
+        if matches!(outcome, Outcome::OutputLimit { .. }) {
+            // What cannot be cut is removed with the job's other files, as ever.
+            drop(self.cut());
+        }
+        short
     }
 
     /// Cuts the files of a job that is gone.
     ///
     /// # Errors
     /// The disk's.
-    pub(super) fn cut(&self) -> io::Result<()> {
+    fn cut(&self) -> io::Result<()> {
         let sizes = self.files.each_ref().map(size);
         for (file, most) in self.files.iter().zip(kept(sizes, self.most)) {
             if holds(file).is_some() {
