@@ -20,7 +20,7 @@ use crate::store::StoreError;
 use crate::store::jobs::{Adviser, JobRecord, Jobs, Key, Witness};
 use crate::sys::file::FileError;
 use crate::wire::causes;
-use crate::wire::outcome::{OUTCOME_UNKNOWN, Outcome};
+use crate::wire::outcome::{Noted, OUTCOME_UNKNOWN};
 use crate::wire::stream::Channel;
 use crate::wire::trace::TraceParent;
 
@@ -48,8 +48,12 @@ pub(super) fn store(agent: &Arc<Agent>, snapshot: &Snapshot) -> Jobs {
             failing.log().emit(event.field("REQID", &record.reqid));
         }
     };
-    let ended = move |record: &JobRecord, outcome: Option<&Outcome>| {
+    let ended = move |record: &JobRecord, noted: Option<&Noted>| {
         agent.unrecorded.forget(record);
+        let outcome = noted.map(|noted| &noted.outcome);
+        if noted.is_some_and(|noted| noted.short_of_room) {
+            agent.log().emit(cut(record));
+        }
         if outcome.is_none() {
             agent.log().emit(lost(record));
         }
@@ -67,6 +71,13 @@ pub(super) fn store(agent: &Arc<Agent>, snapshot: &Snapshot) -> Jobs {
 fn lost(record: &JobRecord) -> Event {
     let event = Event::new(Level::Error, "run-async-lost").field("DISPATCHER", &record.owner);
     event.field("REASON", OUTCOME_UNKNOWN).field("REQID", &record.reqid).field("SCRIPT", &record.script)
+}
+
+/// The line about a job that has printed more than there was room for.
+fn cut(record: &JobRecord) -> Event {
+    let event = Event::new(Level::Warning, "output-cut").field("DISPATCHER", &record.owner);
+    let event = event.field("ERROR", "the disk of async_runs_dir had no room for all that it printed");
+    event.field("REQID", &record.reqid).field("SCRIPT", &record.script)
 }
 
 /// How long a job took by its record. None where the clock was set back meanwhile.

@@ -146,8 +146,11 @@ impl Call {
             }
         };
         guard.over();
-        let reply = self.reply(finished, stdout, stderr);
-        (Reply { body: ear.advise(reply.body), ..reply }, printed)
+        // Who follows no stream may be the original's dispatcher, which knows no `reason`.
+        let said = finished.as_ref().ok().and_then(|finished| finished.outcome.on_stderr());
+        let Reply { body, verdict } = self.reply(finished, stdout, stderr);
+        let body = RunReply { stderr: said.or(body.stderr), ..body };
+        (Reply { body: ear.advise(body), verdict }, printed)
     }
 
     /// The answer to a run that has printed much.

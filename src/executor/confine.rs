@@ -14,7 +14,8 @@
 //! The monitor (root, the host's namespaces; before its first confined run it takes out of the bounding set, for good, what
 //! no profile of its policy has, and closes itself to other processes):
 //!
-//! 4. sees that every listed capability is there to be given, and chooses the means for each limit (`limits`);
+//! 4. sees that every listed capability is there to be given, and those that its own work takes (`needs`), and chooses the
+//!    means for each limit (`limits`);
 //! 5. makes the control group, if a limit needs one, and the pipe; takes the spare init, or has one made;
 //! 6. forks the script's process into that init's process namespace.
 //!
@@ -58,13 +59,14 @@ use super::fence::Fence;
 use super::household::{Household, Init, fail};
 use super::kind::Kind;
 use super::limits::{Means, means};
-use super::{offer, rights, tree};
+use super::reasons::with;
+use super::{needs, offer, rights, tree};
 use crate::sys::cgroup::{self, Controllers, Delegation, Group};
 use crate::sys::mount::OwnProcesses;
 use crate::sys::network::HostNetwork;
 use crate::sys::process::{self, End, Fault, Fork, Pid, Signals, Spawn, Spawned};
 use crate::sys::seccomp::{Filter, Filters};
-use crate::sys::{capability, descriptors, pipe, spaces};
+use crate::sys::{capability, descriptors, pipe, shortage, spaces};
 use crate::wire::outcome::Outcome;
 
 /// Called once by a root executor before its first order: makes limits on memory, processes and CPU time enforceable,
@@ -136,6 +138,8 @@ pub(super) struct Lasting {
     processes: OwnProcesses,
     /// The capabilities that it can give.
     available: capability::Set,
+    /// Those that it has for its own work.
+    held: capability::Set,
     /// The filters of system calls. One that there is none of fails the run that wants it.
     filters: Filters,
 }
@@ -154,12 +158,18 @@ impl Lasting {
         process::let_nobody_look().map_err(failed("parent-death-signal"))?;
         let available = capability::available().map_err(failed("caps"))?;
         let processes = OwnProcesses::find().map_err(failed("process-namespace"))?;
-        Ok(Self { processes, available, filters: Filters::default() })
+        let held = capability::held().map_err(failed("caps"))?;
+        Ok(Self { processes, available, held, filters: Filters::default() })
     }
 }
 
 fn failed(step: &'static str) -> impl Fn(io::Error) -> Outcome {
     move |error| fail(step, error.to_string())
+}
+
+/// The script's process was not.
+fn unmade(error: &io::Error) -> Outcome {
+    fail("fork", with(error, shortage::of_processes(error)))
 }
 
 /// Starts a plan's script in its confinement. `guard` hears of the first process of its namespace before the script's is in that.
@@ -173,8 +183,9 @@ pub(super) fn start(
     household: &Household,
     guard: &dyn Fn(Pid),
 ) -> Result<(Spawned, Space), Outcome> {
-    let Lasting { processes, available, filters } = outside.lasting()?;
-    offer::caps(confinement, *available).map_err(|lacking| fail(lacking.key, lacking.why))?;
+    let Lasting { processes, available, held, filters } = outside.lasting()?;
+    let able = offer::caps(confinement, *available).and_then(|()| needs::met_for(confinement, *held));
+    able.map_err(|lacking| fail(lacking.key, lacking.why))?;
     let delegated = || Delegation::find().and_then(|here| here.controllers()).unwrap_or_default();
     // What cannot be known is tried, and the kernel says so then.
     let most_files = || descriptors::most().unwrap_or(u64::MAX);
@@ -206,11 +217,11 @@ pub(super) fn start(
             let init = household.new_init(processes, kind)?;
             guard(init.pid);
             let launched = launch(&work, &init, processes).inspect_err(|_| household.see_out(init.pid));
-            (launched.map_err(failed("fork"))?, init)
+            (launched.map_err(|error| unmade(&error))?, init)
         }
         Err(error) => {
             household.see_out(init.pid);
-            return Err(failed("fork")(error));
+            return Err(unmade(&error));
         }
     };
     let (spawned, late) = spawned;

@@ -28,12 +28,14 @@ use std::time::{Duration, Instant};
 use super::fence::Fence;
 use super::init::{self, Wanted};
 use super::kind::Kind;
+use super::reasons::{why, with};
 use super::workshop::Blinds;
 use crate::sys::fdpass::{self, Kind as Line};
 use crate::sys::locks::Model;
 use crate::sys::mount::{Changes, OwnProcesses};
 use crate::sys::poll;
 use crate::sys::process::{self, Failure, Fork, Pid, Rest, Signal, Signals};
+use crate::sys::shortage;
 use crate::sys::spaces::Spaces;
 use crate::wire::outcome::Outcome;
 
@@ -109,7 +111,7 @@ impl Builder {
         }
         let outcome = Failure::from_bytes(words).map_or_else(
             || fail("init", "the first process of the run's namespace ended before it was ready".to_owned()),
-            |failure| fail(failure.step(), failure.to_string()),
+            |failure| fail(failure.step(), why(&failure)),
         );
         Err((pid, outcome))
     }
@@ -253,8 +255,9 @@ impl Household {
     /// # Errors
     /// As [`Household::init`].
     pub(super) fn new_init(&self, processes: &OwnProcesses, kind: Kind) -> Result<Init, Outcome> {
-        let builder =
-            self.build(processes, kind, false).map_err(|error| fail("process-namespace", error.to_string()))?;
+        let builder = self
+            .build(processes, kind, false)
+            .map_err(|error| fail("process-namespace", with(&error, shortage::of_processes(&error))))?;
         let made = builder.finish().map_err(|(pid, outcome)| {
             self.see_out(pid);
             outcome

@@ -30,13 +30,13 @@ use super::post::{self, Next, Post};
 use super::printed::Printed;
 use super::report;
 use super::streams::Null;
-use super::supervision::{Ended, Supervision, not_started};
+use super::supervision::{Ended, Supervision, no_process, not_started};
 use crate::sys::network::HostNetwork;
 use crate::sys::process::{self, Pid, Signal, Signals, Spawn, Spawned};
 use crate::sys::{clock, descriptors, fdpass, user};
 use crate::wire::control::{Control, Reloaded};
 use crate::wire::order::{Mode, Order, Report};
-use crate::wire::outcome::Outcome;
+use crate::wire::outcome::{Noted, Outcome};
 use crate::wire::refusal::Refusal;
 
 /// How long a front-end may take to send its order.
@@ -165,10 +165,7 @@ fn serve(turn: &Next, means: &Means<'_>, kept: Kept<'_>) -> bool {
             let mut supervision = Supervision::new(&plan, &order, (spawned, started), (kept.signals, kept.household));
             (supervision.space, supervision.cancel, supervision.printed) = (space, cancel, printed);
             let Ended { outcome, space, printed, start } = supervision.until_the_end(connection, audit);
-            if let (Outcome::OutputLimit { .. }, Some(printed)) = (&outcome, printed) {
-                // What cannot be cut is removed with the job's other files, as ever.
-                drop(printed.cut());
-            }
+            ending.short = printed.is_some_and(|printed| printed.settle(&outcome));
             (ending.start, ending.stays) = (start, kept.stays(&order, space.as_ref()));
             let stays = ending.tell(&outcome);
             drop(noted);
@@ -259,7 +256,7 @@ fn start(
         // Who is confined falls to the first process of its namespace, and to nobody outside.
         process::adopt_orphans().map_err(|error| not_started("monitor", &error))?;
         guard(None);
-        let (spawned, late) = spawn.start(patience).map_err(|error| not_started("fork", &error))?;
+        let (spawned, late) = spawn.start(patience).map_err(|error| no_process(&error))?;
         if late {
             kept.household.spoil();
         }
@@ -292,6 +289,8 @@ struct Ending<'a> {
     stays: bool,
     status: Option<OwnedFd>,
     lock: Option<OwnedFd>,
+    /// The disk had no room for all that a job printed.
+    short: bool,
 }
 
 impl<'a> Ending<'a> {
@@ -307,6 +306,7 @@ impl<'a> Ending<'a> {
             stays: false,
             status: None,
             lock: None,
+            short: false,
         }
     }
 
@@ -321,7 +321,8 @@ impl<'a> Ending<'a> {
     /// last to be let go) may start the script anew, since this monitor counts no longer as one at work. Whether the
     /// connection is kept.
     fn tell(self, outcome: &Outcome) -> bool {
-        let written = self.status.as_ref().map_or(Ok(()), |status| report::write_status(status, outcome));
+        let noted = Noted { outcome: outcome.clone(), short_of_room: self.short };
+        let written = self.status.as_ref().map_or(Ok(()), |status| report::write_status(status, &noted));
         self.place.into_iter().for_each(Place::is_done);
         // Whoever is forked at this moment has them too, until it closes everything.
         for held in [self.lock, self.status].into_iter().flatten().map(std::fs::File::from) {

@@ -7,11 +7,13 @@ use super::confinement::{Confinement, Confinements};
 use super::ground;
 use super::host::HostFacts;
 use super::limits::{self, Means, Unenforceable};
+use super::needs;
 use super::policy::Policy;
 use crate::sys::capability::{self, Set};
 use crate::sys::cgroup::{Controllers, Delegation};
 use crate::sys::descriptors;
 use crate::sys::kernel::{self, Kernel};
+use crate::sys::user;
 
 /// What there is, asked once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +43,9 @@ impl Offer {
         };
         executor.and_then(|process| of(process).ok()).unwrap_or_else(|| {
             let controllers = Delegation::find().and_then(|group| group.offered()).unwrap_or_default();
-            let (caps, files) = (capability::available().unwrap_or_default(), descriptors::most().unwrap_or(u64::MAX));
+            // Somebody else than root has none, which says nothing of an executor.
+            let caps = if user::is_root() { capability::available().unwrap_or_default() } else { Set::ALL };
+            let files = descriptors::most().unwrap_or(u64::MAX);
             Self { kernel, controllers, caps, files, running: false }
         })
     }
@@ -50,6 +54,10 @@ impl Offer {
 /// What is missing where there are no user namespaces.
 pub(super) const USER_NAMESPACES: &str = "mounts are locked to their places with a user namespace, in which no script ever is: \
     the kernel must have them, and sysctl user.max_user_namespaces must allow some, such as 1000";
+
+/// What is the matter where one is not permitted to who has the capabilities for it (`needs`).
+pub(super) const NO_USER_NAMESPACE: &str = "mounts are locked to their places with a user namespace, and a filter of system \
+    calls or a security module of this host keeps the executor from making one";
 
 /// The version of Landlock to use for a run; none if the kernel has none and the profile can do without.
 pub(super) fn landlock(confinement: &Confinement, version: Option<u32>) -> Result<Option<u32>, Unenforceable> {
@@ -73,9 +81,16 @@ pub(super) fn caps(confinement: &Confinement, available: Set) -> Result<(), Unen
     Err(Unenforceable { key: "caps", why: format!("{} cannot be given: {why}", names.join(", ")) })
 }
 
+/// Why an executor that has no more than this would refuse every run, whatever its profile.
+#[must_use]
+pub fn incapable(offer: &Offer) -> Option<String> {
+    needs::met(offer.caps).err().map(|lacking| lacking.why)
+}
+
 /// The first step of a confined run that this host does not allow, in the order of the steps.
 pub(super) fn applicable(confinement: &Confinement, offer: &Offer) -> Result<Means, Unenforceable> {
     caps(confinement, offer.caps)?;
+    needs::met_for(confinement, offer.caps)?;
     let means = limits::means(confinement, || offer.files, || offer.controllers)?;
     if !offer.kernel.mount_setattr {
         let why = "this kernel has no mount_setattr (5.12 or later), or a filter of system calls keeps it away";

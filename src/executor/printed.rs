@@ -15,6 +15,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
 use super::watch::Excess;
+use crate::sys::file;
+use crate::wire::outcome::Outcome;
 
 /// Bytes that a job may print beyond its limit while it ends in order.
 const FAREWELL: u64 = 1 << 20;
@@ -29,6 +31,8 @@ pub(super) struct Printed {
     files: [File; 2],
     most: u64,
     next: Instant,
+    /// There was no room for more when somebody looked.
+    short: bool,
 }
 
 impl Printed {
@@ -37,7 +41,7 @@ impl Printed {
     /// # Errors
     /// Out of descriptors.
     pub(super) fn new([_, output, error]: &[OwnedFd; 3], most: u64, now: Instant) -> io::Result<Self> {
-        Ok(Self { files: [output.try_clone()?.into(), error.try_clone()?.into()], most, next: now })
+        Ok(Self { files: [output.try_clone()?.into(), error.try_clone()?.into()], most, next: now, short: false })
     }
 
     /// When to look next.
@@ -50,17 +54,28 @@ impl Printed {
         if now < self.next {
             return None;
         }
+        self.short |= self.files.iter().any(file::ends_with_its_disk);
         let printed = self.files.iter().map(weight).fold(0, u64::saturating_add);
         self.next = now.checked_add(pause(self.most.saturating_sub(printed)))?;
         let over = printed.checked_sub(self.most).filter(|over| *over > 0)?;
         Some(Excess { limit: self.most, far: over > FAREWELL })
     }
 
+    /// A job is gone, with this outcome. Whether there was a moment in which the disk had no room for what it was printing.
+    pub(super) fn settle(&self, outcome: &Outcome) -> bool {
+        let short = self.short || self.files.iter().any(file::ends_with_its_disk);
+        if matches!(outcome, Outcome::OutputLimit { .. }) {
+            // What cannot be cut is removed with the job's other files, as ever.
+            drop(self.cut());
+        }
+        short
+    }
+
     /// Cuts the files of a job that is gone.
     ///
     /// # Errors
     /// The disk's.
-    pub(super) fn cut(&self) -> io::Result<()> {
+    fn cut(&self) -> io::Result<()> {
         let sizes = self.files.each_ref().map(size);
         for (file, most) in self.files.iter().zip(kept(sizes, self.most)) {
             if holds(file).is_some() {

@@ -10,7 +10,7 @@ use crate::wire::control::{self, Contents, Reloaded};
 use crate::wire::frame;
 use crate::wire::limits;
 use crate::wire::order::Report;
-use crate::wire::outcome::Outcome;
+use crate::wire::outcome::Noted;
 
 /// How long a front-end that does not read may hold up a report. An idle socket takes both reports of an order at
 /// once, so this passes only where something is wrong.
@@ -77,8 +77,8 @@ pub(super) fn write_all(socket: &OwnedFd, mut bytes: &[u8], patience: Duration) 
 ///
 /// # Errors
 /// The file cannot be written. A reader sees then that the line is missing or not whole.
-pub(super) fn write_status(status: &OwnedFd, outcome: &Outcome) -> io::Result<()> {
-    let mut line = serde_json::to_vec(outcome)?;
+pub(super) fn write_status(status: &OwnedFd, noted: &Noted) -> io::Result<()> {
+    let mut line = serde_json::to_vec(noted)?;
     line.push(b'\n');
     let mut file = File::from(status.try_clone()?);
     file.write_all(&line)?;
@@ -88,6 +88,7 @@ pub(super) fn write_status(status: &OwnedFd, outcome: &Outcome) -> io::Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::outcome::Outcome;
 
     #[test]
     fn a_front_end_that_never_reads_does_not_hold_the_report_for_ever() {

@@ -9,11 +9,12 @@ use super::decide::Plan;
 use super::event::{Audit, ExecEvent};
 use super::household::Household;
 use super::printed::Printed;
+use super::reasons::{why, with};
 use super::report;
 use super::unstarted;
 use super::watch::{Action, Watch};
 use crate::sys::process::{self, End, Failure, Pid, Rest, Signal, Signals, Spawned};
-use crate::sys::{fdpass, poll};
+use crate::sys::{fdpass, poll, shortage};
 use crate::wire::frame;
 use crate::wire::order::{Command, Mode, Order, Report};
 use crate::wire::outcome::Outcome;
@@ -168,7 +169,7 @@ impl<'a> Supervision<'a> {
         };
         let step = failure.step().to_owned();
         if failure.is_confinement() {
-            return Some(Outcome::NotConfined { step, reason: failure.to_string() });
+            return Some(Outcome::NotConfined { step, reason: why(&failure) });
         }
         Some(Outcome::NotStarted { step, reason: explain(&failure, self.plan) })
     }
@@ -322,12 +323,18 @@ pub(super) fn not_started(step: &str, error: &std::io::Error) -> Outcome {
     Outcome::NotStarted { step: step.to_owned(), reason: error.to_string() }
 }
 
+/// Not even a process was there for it.
+pub(super) fn no_process(error: &std::io::Error) -> Outcome {
+    Outcome::NotStarted { step: "fork".to_owned(), reason: with(error, shortage::of_processes(error)) }
+}
+
 /// The system's reason, and where that is known to mislead, what it means.
 fn explain(failure: &Failure, plan: &Plan) -> String {
     match failure.step() {
         "identity" => "the file was replaced while it was being started: try again".to_owned(),
         "directory" => unstarted::unentered(&failure.to_string(), failure.reason().kind(), plan),
         "exec" => unstarted::unexecuted(&failure.reason(), plan),
+        "timer" => with(failure, shortage::of_signals(&failure.reason())),
         // What is known of the program explains no other step.
         _ => failure.to_string(),
     }

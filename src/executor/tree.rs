@@ -71,7 +71,7 @@ use std::path::{Path, PathBuf};
 use super::confinement::Confinement;
 use super::fence::{self, Fence};
 use super::kind::{Kind, PRIVATE, Piece};
-use super::offer::USER_NAMESPACES;
+use super::offer::{NO_USER_NAMESPACE, USER_NAMESPACES};
 use super::workshop::{self, Blinds, Shared};
 use crate::sys::file::Identity;
 use crate::sys::locks::{Locked, Model};
@@ -179,7 +179,8 @@ fn lock_all() -> io::Result<()> {
 }
 
 fn locking(error: io::Error) -> Fault {
-    Fault::confining("locked")(error).about(USER_NAMESPACES)
+    let kept = error.kind() == io::ErrorKind::PermissionDenied;
+    Fault::confining("locked")(error).about(if kept { NO_USER_NAMESPACE } else { USER_NAMESPACES })
 }
 
 /// The writable paths, parents before what lies below them.

@@ -11,6 +11,9 @@ use super::call::{Numbers, call};
 pub struct Set(u64);
 
 impl Set {
+    /// Every one that there can be.
+    pub const ALL: Self = Self(u64::MAX);
+
     /// This capability and those of the set. Numbers of 64 and more do not exist.
     #[must_use]
     pub const fn with(self, number: u8) -> Self {
@@ -72,8 +75,16 @@ pub fn available() -> io::Result<Set> {
 /// # Errors
 /// Not expected of the kernel.
 pub fn is_in_force(number: u8) -> io::Result<bool> {
+    Ok(held()?.has(number))
+}
+
+/// What this process may use now.
+///
+/// # Errors
+/// Not expected of the kernel.
+pub fn held() -> io::Result<Set> {
     let [effective, _, _] = sets()?;
-    Ok(effective.has(number))
+    Ok(effective)
 }
 
 /// As [`available`], of another process.

@@ -31,6 +31,7 @@ pub mod poll;
 pub mod process;
 pub mod random;
 pub mod seccomp;
+pub mod shortage;
 pub mod signal;
 pub mod socket;
 pub mod spaces;

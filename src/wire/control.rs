@@ -59,16 +59,30 @@ pub enum Reloaded {
         /// Every error with its place.
         text: String,
     },
+    /// At the start alone: the executor cannot serve, whatever the configuration.
+    Unable {
+        /// Why not, and what to do about it.
+        text: String,
+    },
 }
 
 impl Reloaded {
     /// A failure whose text is cut so that it fits an answer even if each of its bytes needs six in JSON.
     #[must_use]
     pub fn failed(text: &str) -> Self {
-        const MOST: usize = LIMIT / 6 - 64;
-        let text = text.get(..text.floor_char_boundary(MOST)).unwrap_or(text);
-        Self::Failed { text: text.to_owned() }
+        Self::Failed { text: fitting(text) }
     }
+
+    /// The same for one that cannot serve.
+    #[must_use]
+    pub fn unable(text: &str) -> Self {
+        Self::Unable { text: fitting(text) }
+    }
+}
+
+fn fitting(text: &str) -> String {
+    const MOST: usize = LIMIT / 6 - 64;
+    text.get(..text.floor_char_boundary(MOST)).unwrap_or(text).to_owned()
 }
 
 #[cfg(test)]

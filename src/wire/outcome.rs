@@ -54,6 +54,17 @@ pub enum Outcome {
     },
 }
 
+/// How a detached job ended, as its monitor notes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Noted {
+    /// Its outcome.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// The disk had no room for all that it printed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub short_of_room: bool,
+}
+
 /// `exit` of a run that never started or whose end is unknown.
 pub const EXIT_NOTHING_RAN: i32 = -1;
 /// `reason` of a run that may have started and whose end nobody told: not of one of which nothing ran.
@@ -96,6 +107,13 @@ impl Outcome {
         }
     }
 
+    /// What the original had on standard error of a script whose program never ran: there alone its callers find why.
+    #[must_use]
+    pub fn on_stderr(&self) -> Option<String> {
+        let reason = self.reason().filter(|_| matches!(self, Self::NotStarted { .. } | Self::NotConfined { .. }))?;
+        Some(format!("executor: {reason}\n"))
+    }
+
     /// Whether the script's program ever ran.
     #[must_use]
     pub const fn started(&self) -> bool {
@@ -116,12 +134,31 @@ mod tests {
         let unconfined = Outcome::NotConfined { step: "caps".into(), reason: "x".into() };
         assert_eq!((unconfined.exit(), unconfined.started()), (126, false));
         assert_eq!(unconfined.reason().unwrap(), "could not confine: caps: x");
+        assert_eq!(unconfined.on_stderr().unwrap(), "executor: could not confine: caps: x\n");
+        for silent in [Outcome::Exited { code: 126 }, Outcome::Cancelled, Outcome::Refused(Refusal::new("a", "b"))] {
+            assert_eq!(silent.on_stderr(), None);
+        }
         let memory = Outcome::OutOfMemory { limit: 5 };
         assert_eq!((memory.exit(), memory.started()), (126, true));
         assert!(memory.reason().unwrap().contains("out of memory"));
         let output = Outcome::OutputLimit { limit: 5 };
         assert_eq!((output.exit(), output.started()), (126, true));
         assert_eq!(output.reason().unwrap(), "output limit of 5 bytes passed");
+    }
+
+    #[test]
+    fn what_is_noted_of_a_job_is_its_outcome_and_what_earlier_versions_noted_is_understood() {
+        let outcome = Outcome::Exited { code: 3 };
+        let text = serde_json::to_string(&outcome).unwrap();
+        let noted = Noted { outcome: outcome.clone(), short_of_room: false };
+        assert_eq!(serde_json::to_string(&noted).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Noted>(&text).unwrap(), noted);
+        let short = serde_json::to_string(&Noted { short_of_room: true, ..noted }).unwrap();
+        assert!(serde_json::from_str::<Noted>(&short).unwrap().short_of_room, "{short}");
+        assert_eq!(serde_json::from_str::<Outcome>(&short).unwrap(), outcome);
+        let refused = Noted { outcome: Outcome::Refused(Refusal::new("a", "b")), short_of_room: true };
+        let text = serde_json::to_string(&refused).unwrap();
+        assert_eq!(serde_json::from_str::<Noted>(&text).unwrap(), refused);
     }
 
     #[test]

@@ -37,6 +37,7 @@ mod homes;
 mod hook;
 mod hostile;
 mod identity;
+mod incapable;
 mod inherited;
 mod jobs;
 mod kept;

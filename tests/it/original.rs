@@ -5,11 +5,12 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
+use crate::harness::executor::Mode;
 use crate::harness::impostor::Impostor;
 use crate::harness::openssl::Openssl;
 use crate::harness::pki::Credentials;
 use crate::harness::process::finish;
-use crate::harness::{Site, pki};
+use crate::harness::{Site, eventually, pki, tls};
 
 /// Made once for all tests: the original's RSA-4096 CA with a dispatcher's key as PKCS#8 and an agent's as PKCS#1.
 fn made() -> &'static BTreeMap<&'static str, String> {
@@ -193,4 +194,52 @@ fn s_server(files: &Openssl, version: &str) -> (Child, u16) {
     server.stdout = Some(out.into_inner());
     let port = line.trim().rsplit(':').next().unwrap().parse().unwrap();
     (server, port)
+}
+
+/// A request on a connection of its own, as the original's dispatcher makes them: it knows no `reason`.
+fn asked(site: &Site, request: String) -> serde_json::Value {
+    let mut http = tls::connect(site.agent().address(), &site.authority(), &site.dispatcher());
+    http.send(request);
+    http.answer().unwrap().json()
+}
+
+/// There, the script's standard error said so.
+#[test]
+fn why_a_script_did_not_start_is_on_standard_error_for_who_knows_no_other_place() {
+    for mode in Mode::ALL {
+        let mut builder = Site::builder().executor(mode).sh("ok", "exit 127").sh("broken", "true");
+        let mut cases = vec![("broken", 127, "could not start: exec: ")];
+        if mode != Mode::Private {
+            builder = builder.section("[profile nowhere]\nrun_as = daemon\nwritable = /no/such\n");
+            builder = builder.allow("closed = {scripts}/ok profile=nowhere");
+            cases.push(("closed", 126, "could not confine: writable: /no/such: No such file or directory"));
+        }
+        let site = builder.start();
+        std::fs::write(site.agent().root.join("scripts/broken"), "#!/no/such/interpreter\n").unwrap();
+        for (script, exit, reason) in cases {
+            let is_told = |told: &serde_json::Value| {
+                assert_eq!((&told["exit"], &told["stdout"]), (&exit.into(), &"".into()), "{mode:?}: {told}");
+                let stderr = told["stderr"].as_str().unwrap();
+                assert!(
+                    stderr.starts_with(&format!("executor: {reason}")) && stderr.ends_with('\n'),
+                    "{mode:?}: {told}"
+                );
+                assert_eq!(format!("executor: {}\n", told["reason"].as_str().unwrap()), stderr, "{mode:?}");
+            };
+            is_told(&asked(&site, lwp("/run", &format!(r#"{{"script":"{script}","reqid":"a1","args":[]}}"#))));
+            let body = format!(r#"{{"script":"{script}","reqid":"{script}1","args":[],"async":true}}"#);
+            assert_eq!(asked(&site, lwp("/run", &body))["status"], "accepted", "{mode:?}");
+            let question = format!("GET /result/{script}1 HTTP/1.1\r\nHost: x\r\n\r\n");
+            is_told(&eventually("its end", || {
+                Some(asked(&site, question.clone())).filter(|told| told["status"] == "done")
+            }));
+            // What a stream says, the reader of one reads in its place.
+            let streamed = site.control(&["run", "--json-lines", "agent1", script]).exits(1);
+            let last: serde_json::Value = serde_json::from_str(streamed.stdout.lines().last().unwrap()).unwrap();
+            assert!(last["reason"].as_str().unwrap().starts_with(reason), "{last}");
+        }
+        // A script that ends so of itself has said what it has said.
+        let own = asked(&site, lwp("/run", r#"{"script":"ok","reqid":"a2","args":[]}"#));
+        assert_eq!((&own["exit"], &own["stderr"]), (&127.into(), &"".into()), "{mode:?}: {own}");
+    }
 }

@@ -15,6 +15,8 @@ mod kill;
 mod layers;
 mod place;
 mod probe;
+#[cfg(test)]
+mod refusals;
 mod run;
 mod test;
 mod tidy;

@@ -119,6 +119,9 @@ pub enum ExecutorError {
     /// It reads the same files and found them broken.
     #[error("the executor cannot use the configuration: {0}")]
     Configuration(String),
+    /// It cannot serve, whatever the configuration.
+    #[error("the executor cannot serve: {0}")]
+    Unable(String),
     /// It answered nothing in time.
     #[error("the executor did not answer within {} seconds", PATIENCE.as_secs())]
     Silent,
@@ -383,6 +386,7 @@ fn judge(text: &[u8]) -> Result<(), ExecutorError> {
     match serde_json::from_slice(text) {
         Ok(Reloaded::Done) => Ok(()),
         Ok(Reloaded::Failed { text }) => Err(ExecutorError::Configuration(text)),
+        Ok(Reloaded::Unable { text }) => Err(ExecutorError::Unable(text)),
         Err(error) => Err(ExecutorError::Start(error.into())),
     }
 }

@@ -247,7 +247,14 @@ fn room(settings: &Settings) -> Line {
 fn agents_eyes(loaded: &Loaded) -> Result<bool, Failure> {
     let settings = &loaded.settings;
     if user::is_root() {
-        serve::drop_root(settings).map_err(|error| Failure::new(Exit::Config, error))?;
+        serve::drop_root(settings).map_err(|error| {
+            let failure = Failure::new(Exit::Config, error);
+            // Nor could a root executor do its work then.
+            match executor::able() {
+                Err(unable) => failure.hint(causes::on_one_line(&unable)),
+                Ok(()) => failure,
+            }
+        })?;
         return Ok(true);
     }
     Ok(remedy::is_agent(settings))

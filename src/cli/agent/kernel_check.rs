@@ -6,24 +6,29 @@ use crate::agent::orders::{self, Kinship};
 use crate::agent::snapshot::Places;
 use crate::cli::out;
 use crate::executor::{Named, OWNS_THE_HOST, Offer, OnDisk, Policy, Rights, Shared};
-use crate::executor::{lacking, linked, named, of_two_names, owners, shared};
+use crate::executor::{incapable, lacking, linked, named, of_two_names, owners, shared};
 use crate::wire::causes;
 
-/// The profiles that cannot be applied here; says so, and what there is to apply them with.
-pub(super) fn kernel(kinship: &Kinship, places: &Places) -> Vec<String> {
+/// The profiles that cannot be applied here, or nothing where that is all of them, whatever they say; says so, and what there is
+/// to apply them with.
+pub(super) fn kernel(kinship: &Kinship, places: &Places) -> Option<Vec<String>> {
     let offer = offer(kinship);
     out::line(format!("  Kernel: {}", kernel_text(&offer)));
     out::line(format!("  Control groups: {}", groups_text(&offer)));
     let Ok(policy) = policy(kinship, places) else {
         // What is wrong with the files, or with what they say, is told by the checks of either.
-        return Vec::new();
+        return Some(Vec::new());
     };
     warnings(&policy);
+    if let Some(why) = incapable(&offer).filter(|_| kinship.applies_profiles()) {
+        out::line(format!("  Executor: every run is refused here: {why}"));
+        return None;
+    }
     let lacking = lacking(&policy, &OnDisk, &offer);
     for (profile, why) in &lacking {
         out::line(format!("  Profile '{profile}': every run is refused here: {why}"));
     }
-    lacking.into_iter().map(|(profile, _)| profile).collect()
+    Some(lacking.into_iter().map(|(profile, _)| profile).collect())
 }
 
 /// What the executor of this kinship has to confine with, or this host.

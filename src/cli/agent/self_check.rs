@@ -51,8 +51,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     whose.settle(&mut loaded.settings);
     let kinship = &whose.kinship;
     let mut good = profile_check::profiles(&loaded, kinship, &places);
-    let told = Told { refused: !good, lacking: kernel_check::kernel(kinship, &places) };
-    good &= told.lacking.is_empty();
+    let lacking = kernel_check::kernel(kinship, &places);
+    let told = Told { refused: !good || lacking.is_none(), lacking: lacking.unwrap_or_default() };
+    good &= !told.refused && told.lacking.is_empty();
     // Likewise: what it is that scripts will find.
     let as_executor = kinship.applies_profiles().then(|| Scripts::look(kinship, &loaded, &places, told));
     good &= as_executor.as_ref().is_none_or(|scripts| !scripts.hindered());

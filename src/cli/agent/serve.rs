@@ -11,10 +11,12 @@ use crate::agent::snapshot::Places;
 use crate::cli::out;
 use crate::conf::Warnings;
 use crate::conf::agent::Loaded;
+use crate::executor;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::net::local::LocalError;
 use crate::sys::host;
+use crate::wire::causes;
 
 /// How long the resolver may take to tell the host's own name.
 const NAME: Duration = Duration::from_secs(2);
@@ -58,6 +60,10 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
         (Kinship::Private, Some(_)) => Kinship::Own,
         (kinship, _) => kinship,
     };
+    if kinship == Kinship::Own && executor.is_none() {
+        // It would say so itself, but for an agent that lacks what it needs to give up root.
+        able().map_err(fail)?;
+    }
     // With the rights that are given up on the next line.
     let orders = serve::executor(&places, &kinship, &footing, executor).map_err(fail)?;
     serve::drop_root(&loaded.settings).map_err(fail)?;
@@ -70,11 +76,17 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
+/// Whether this process could start a root executor.
+fn able() -> Result<(), ServeError> {
+    Ok(executor::able().map_err(|error| ExecutorError::Unable(causes::on_one_line(&error)))?)
+}
+
 /// Whether the executor that this process would start takes the configuration: without it there is no agent. One that
 /// runs already is asked itself before the agent becomes another program.
 fn own_executor(args: &Args, places: &Places) -> Result<(), ServeError> {
     let kinship = Kinship::of(&serve::configuration(places)?.settings, args.unprivileged);
     if kinship == Kinship::Own {
+        able()?;
         kernel_check::policy(&kinship, places).map_err(ExecutorError::Configuration)?;
     }
     Ok(())
@@ -143,6 +155,9 @@ fn failed(error: ServeError, places: &Places) -> Failure {
             Some("the socket unit of the agent has one or more 'ListenStream=PORT' and nothing else".to_owned())
         }
         ServeError::Executor(ExecutorError::Lost) => Some("start the agent again".to_owned()),
+        ServeError::Executor(ExecutorError::Unable(_)) => {
+            Some("or do without profiles: 'serve --unprivileged' runs scripts with the agent's own rights".to_owned())
+        }
         ServeError::Executor(_) | ServeError::Drop(_) | ServeError::Start(_) => None,
     };
     let exit = match &error {

@@ -30,6 +30,10 @@ pub fn private(words: &[OsString]) -> Exit {
 #[must_use]
 pub fn own(words: &[OsString]) -> Exit {
     if let Some(ready) = executor::asked(words) {
+        // It would have what this process has, and nobody looks again.
+        if let Err(error) = executor::able() {
+            return told(&failed(error));
+        }
         out::line(ready);
         return Exit::Success;
     }
@@ -37,10 +41,12 @@ pub fn own(words: &[OsString]) -> Exit {
 }
 
 fn run(words: &[OsString], privileged: bool) -> Exit {
-    serve(words, privileged).unwrap_or_else(|failure| {
-        out::error(format!("Error: {failure}"));
-        failure.exit()
-    })
+    serve(words, privileged).unwrap_or_else(|failure| told(&failure))
+}
+
+fn told(failure: &Failure) -> Exit {
+    out::error(format!("Error: {failure}"));
+    failure.exit()
 }
 
 fn serve(words: &[OsString], privileged: bool) -> Result<Exit, Failure> {
@@ -62,5 +68,10 @@ fn serve(words: &[OsString], privileged: bool) -> Result<Exit, Failure> {
     } else {
         executor::serve_private(control, || load(Rights::FrontEnd), &log)
     };
-    served.map(|()| Exit::Success).map_err(failed)
+    match served {
+        Ok(()) => Ok(Exit::Success),
+        // The agent says why.
+        Err(error @ ServeError::Told(_)) => Ok(failed(error).exit()),
+        Err(error) => Err(failed(error)),
+    }
 }

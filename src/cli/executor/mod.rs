@@ -165,12 +165,25 @@ fn front_end(config: &Path, root: &Root, user: Option<&str>) -> Result<Account, 
 
 /// How a service ends that does not serve.
 fn failed(error: ServeError) -> Failure {
-    let (exit, hint) = match &error {
-        ServeError::Root | ServeError::Policy(_) => (Exit::Config, None),
+    let (exit, hint) = ending(&error);
+    let failure = Failure::new(exit, error);
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+/// With which status, and what to do about it.
+fn ending(error: &ServeError) -> (Exit, Option<&'static str>) {
+    match error {
+        ServeError::Told(error) => ending(error),
+        // Another start would end the same way.
+        ServeError::Root | ServeError::Policy(_) | ServeError::Incapable(_) => (Exit::Config, None),
         ServeError::NotRoot => (Exit::Permission, None),
-        ServeError::Network(_) => {
-            (Exit::Permission, Some("in a container, give it CAP_SYS_ADMIN (--cap-add SYS_ADMIN)"))
-        }
+        ServeError::Network(_) => (
+            Exit::Permission,
+            Some("a filter of system calls, or a security module, may keep it from that: unshare(2)"),
+        ),
         ServeError::Listen(BindError::InUse(_)) => {
             (Exit::Unavailable, Some("another executor serves this host already: stop it first"))
         }
@@ -181,10 +194,5 @@ fn failed(error: ServeError) -> Failure {
             (Exit::Unavailable, Some("the executor's socket unit has one line ListenStream= with a path"))
         }
         ServeError::Listen(_) | ServeError::Control(_) => (Exit::Unavailable, None),
-    };
-    let failure = Failure::new(exit, error);
-    match hint {
-        Some(hint) => failure.hint(hint),
-        None => failure,
     }
 }

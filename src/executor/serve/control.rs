@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use super::{Audit, Crew, ExecEvent, Load, SIGNALS, ServeError, Server, Way, put_in_force, start_afresh};
+use super::{Audit, Crew, ExecEvent, Load, SIGNALS, ServeError, Server, Way, able, put_in_force, start_afresh};
 use crate::audit::FAREWELL;
 use crate::executor::confine;
 use crate::executor::event::Trail;
@@ -16,6 +16,7 @@ use crate::executor::succession::Succession;
 use crate::sys::network::HostNetwork;
 use crate::sys::process::{self, Signals};
 use crate::sys::{fdpass, memory, poll, user};
+use crate::wire::causes;
 use crate::wire::control::{self, Control, Reloaded};
 
 /// How long the front-end may take to read an answer.
@@ -27,12 +28,22 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// **Invariant:** called in a process with one thread.
 ///
 /// # Errors
-/// Running as root, a configuration that is broken at the start, or a socket that fails.
+/// Running as root, a configuration that is broken at the start, or a socket that fails. Until it serves, the front-end is told
+/// ([`ServeError::Told`]).
 pub fn serve_private(
     control: OwnedFd,
     load: impl Fn() -> Result<Policy, String>,
     audit: &impl Trail,
 ) -> Result<(), ServeError> {
+    let begun = begin_private(&load).map_err(|error| told(&control, error))?;
+    let (policy, signals, ledger) = begun;
+    if !hears(&control)? {
+        return Ok(());
+    }
+    serve(control, signals, Ok(policy), Part { load: &load, audit, network: None, ledger: &ledger })
+}
+
+fn begin_private(load: Load<'_>) -> Result<(Policy, Signals, Ledger), ServeError> {
     if user::is_root() {
         return Err(ServeError::Root);
     }
@@ -40,11 +51,9 @@ pub fn serve_private(
     user::clear_capabilities().map_err(ServeError::Control)?;
     // Which the agent does without.
     memory::allow_huge_pages(true);
-    let policy = first(&control, &load)?;
+    let policy = load().map_err(ServeError::Policy)?;
     let signals = Signals::collect(&SIGNALS).map_err(ServeError::Control)?;
-    answer(&control, &Reloaded::Done).map_err(ServeError::Control)?;
-    let ledger = Ledger::new().map_err(ServeError::Control)?;
-    serve(control, signals, Ok(policy), Part { load: &load, audit, network: None, ledger: &ledger })
+    Ok((policy, signals, Ledger::new().map_err(ServeError::Control)?))
 }
 
 /// As [`serve_private`] with root's rights: the executor that a front-end started before it gave up its own. The
@@ -54,36 +63,23 @@ pub fn serve_private(
 /// **Invariant:** as [`serve_private`].
 ///
 /// # Errors
-/// Not running as root, a network that cannot be left, a configuration that is broken at the start, or a socket that
-/// fails.
+/// Not running as root or without what confining takes, a network that cannot be left, a configuration that is broken at the
+/// start, or a socket that fails; as [`serve_private`].
 pub fn serve_own(
     control: OwnedFd,
     load: impl Fn() -> Result<Policy, String>,
     audit: &impl Trail,
     succession: &Succession,
 ) -> Result<(), ServeError> {
-    if !user::is_root() {
-        return Err(ServeError::NotRoot);
-    }
-    start_afresh(audit);
-    let network = HostNetwork::leave().map_err(|error| {
-        let text = format!(
-            "it cannot leave the host's network: {error}: a root executor needs CAP_SYS_ADMIN (in a container: --cap-add \
-             SYS_ADMIN); without one, 'serve --unprivileged' runs scripts with the agent's own rights"
-        );
-        drop(answer(&control, &Reloaded::failed(&text)));
-        ServeError::Network(error)
-    })?;
-    // One that has taken over keeps its place, whatever has become of the configuration.
-    let mut policy = if succession.taken_over() { again(&load, audit) } else { Ok(first(&control, &load)?) };
-    // Without it, profiles with limits on memory or CPU time are refused, with the reason.
-    drop(confine::prepare());
-    let ledger = Ledger::new().map_err(ServeError::Control)?;
+    let begun = begin_own(&load, audit, succession).map_err(|error| told(&control, error))?;
+    let (mut policy, network, ledger) = begun;
     let part = Part { load: &load, audit, network: Some(&network), ledger: &ledger };
     if succession.taken_over() {
         audit.tell(&ExecEvent::Upgraded { failure: None });
     }
-    answer(&control, &Reloaded::Done).map_err(ServeError::Control)?;
+    if !hears(&control)? {
+        return Ok(());
+    }
     loop {
         let killed = |pid, signal| ledger.bury(pid, signal, audit);
         match keeper::keep(&control, &killed).map_err(ServeError::Control)? {
@@ -106,6 +102,44 @@ pub fn serve_own(
     }
 }
 
+type Begun = (Result<Policy, String>, HostNetwork, Ledger);
+
+fn begin_own(load: Load<'_>, audit: Audit<'_>, succession: &Succession) -> Result<Begun, ServeError> {
+    if !user::is_root() {
+        return Err(ServeError::NotRoot);
+    }
+    // One that has taken over keeps its place in any case: it was tried before.
+    if !succession.taken_over() {
+        able()?;
+    }
+    start_afresh(audit);
+    let network = HostNetwork::leave().map_err(ServeError::Network)?;
+    // And whatever has become of the configuration.
+    let policy = if succession.taken_over() { again(load, audit) } else { Ok(load().map_err(ServeError::Policy)?) };
+    // Without it, profiles with limits on memory or CPU time are refused, with the reason.
+    drop(confine::prepare());
+    Ok((policy, network, Ledger::new().map_err(ServeError::Control)?))
+}
+
+/// Tells the front-end why nobody serves it. One that is gone has had a reason of its own, and has said so.
+fn told(control: &OwnedFd, error: ServeError) -> ServeError {
+    let answered = match &error {
+        ServeError::Policy(text) => Reloaded::failed(text),
+        other => Reloaded::unable(&causes::on_one_line(other)),
+    };
+    drop(answer(control, &answered));
+    ServeError::Told(Box::new(error))
+}
+
+/// Says that it serves. Whether the front-end is still there to hear it: where it could not start itself, it is gone, which is
+/// no failure of the executor's.
+fn hears(control: &OwnedFd) -> Result<bool, ServeError> {
+    match answer(control, &Reloaded::Done) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(false),
+        answered => answered.map(|()| true).map_err(ServeError::Control),
+    }
+}
+
 /// Another reading of the configuration, by one that serves in any case.
 fn again(load: Load<'_>, audit: Audit<'_>) -> Result<Policy, String> {
     load().inspect_err(|text| audit.tell(&ExecEvent::ReloadFailed { text }))
@@ -119,15 +153,6 @@ struct Part<'a> {
     network: Option<&'a HostNetwork>,
     /// Shared with the services before, whose monitors may still be at work.
     ledger: &'a Ledger,
-}
-
-/// The first reading of the configuration. The front-end hears of a broken one.
-fn first(control: &OwnedFd, load: Load<'_>) -> Result<Policy, ServeError> {
-    load().map_err(|text| {
-        // If the front-end is gone as well, our own status says the same.
-        drop(answer(control, &Reloaded::failed(&text)));
-        ServeError::Policy(text)
-    })
 }
 
 fn serve(control: OwnedFd, signals: Signals, policy: Result<Policy, String>, part: Part<'_>) -> Result<(), ServeError> {

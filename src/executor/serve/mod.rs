@@ -34,8 +34,11 @@ pub use socket::{Door, serve_socket};
 use super::confinement::Confinements;
 use super::event::{Audit, ExecEvent};
 use super::monitor::{self, Means};
+use super::needs;
 use super::policy::Policy;
 use super::report;
+use super::supervision::no_process;
+use crate::sys::capability;
 use crate::sys::inherited;
 use crate::sys::listener::BindError;
 use crate::sys::memory;
@@ -74,7 +77,10 @@ pub enum ServeError {
     /// A root executor has to be one.
     #[error("the executor must run as root: it applies profiles")]
     NotRoot,
-    /// The configuration is broken, which the front-end has been told too.
+    /// A root executor that could confine no run.
+    #[error("{0}")]
+    Incapable(String),
+    /// The configuration is broken.
     #[error("the executor cannot use the configuration: {0}")]
     Policy(String),
     /// The host's network cannot be left.
@@ -89,6 +95,19 @@ pub enum ServeError {
     /// The socket to the front-end, or waiting for it, failed.
     #[error("the executor lost its socket to the agent")]
     Control(#[source] io::Error),
+    /// The front-end that has started it knows why, and says so.
+    #[error(transparent)]
+    Told(Box<Self>),
+}
+
+/// Whether an executor with the rights of this process could confine a run: what it lacks it never gets back, so that none serves
+/// without.
+///
+/// # Errors
+/// It could not.
+pub fn able() -> Result<(), ServeError> {
+    let held = capability::held().map_err(ServeError::Control)?;
+    needs::met(held).map_err(|lacking| ServeError::Incapable(lacking.why))
 }
 
 /// A service that is up. `D` is what connections come through.
@@ -199,8 +218,7 @@ impl<D: Way> Server<'_, D> {
             Ok(Fork::Parent(pid)) => self.crew.add(pid, ours, posting),
             Err(error) => {
                 self.crew.give_back(posting);
-                let (step, reason) = ("fork".to_owned(), error.to_string());
-                self.turn_away(&connection, &Outcome::NotStarted { step, reason });
+                self.turn_away(&connection, &no_process(&error));
             }
         }
         self

@@ -11,7 +11,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Crew, ExecEvent, SIGNALS, ServeError, Server, Way, put_in_force, start_afresh};
+use super::{Crew, ExecEvent, SIGNALS, ServeError, Server, Way, able, put_in_force, start_afresh};
 use crate::executor::confine;
 use crate::executor::event::Trail;
 use crate::executor::ledger::Ledger;
@@ -82,6 +82,7 @@ pub fn serve_socket(
         return Err(ServeError::NotRoot);
     }
     let given = handover::unix_listener().map_err(ServeError::Given)?;
+    able()?;
     start_afresh(audit);
     // An abstract address is one of the host's network.
     let notifier = Notifier::from_env().map_err(ServeError::Control)?;

@@ -137,6 +137,7 @@ fn having_a_dangerous_capability(line: &str) -> Came {
     let executor = Executor::spawn_root(&[], &format!("run_as = nobody\ncaps = CAP_SYS_ADMIN\n{line}"));
     match executor.answer() {
         Reloaded::Failed { text } => told(&text, "allow_dangerous_caps", "CapEff"),
+        Reloaded::Unable { text } => panic!("{text}"),
         Reloaded::Done => told(&executor.says("grep CapEff /proc/self/status"), "000000000000\n", "0000000000200000"),
     }
 }

@@ -118,6 +118,63 @@ fn a_capability_that_the_executor_lacks_is_refused_by_name() {
 }
 
 #[test]
+fn nothing_runs_where_the_executor_lacks_a_capability_for_its_own_work_and_the_refusal_names_it() {
+    for (missing, names) in [
+        ("sys_admin", &["SYS_ADMIN"][..]),
+        ("sys_chroot", &["SYS_CHROOT"]),
+        ("setpcap", &["SETPCAP"]),
+        ("setuid", &["SETUID"]),
+        ("setgid", &["SETGID"]),
+        ("kill", &["KILL"]),
+        ("sys_chroot,-kill", &["SYS_CHROOT", "KILL"]),
+    ] {
+        let executor = Executor::root_under(&["setpriv", &format!("--bounding-set=-{missing}")], "run_as = nobody");
+        // Also of a run that the monitor makes after another.
+        for _ in 0..2 {
+            let (outcome, out, _) = executor.shell("echo ran", &[]).finish();
+            let Outcome::NotConfined { reason, .. } = outcome else { panic!("{missing}: {outcome:?}") };
+            let all = names.iter().map(|name| format!("CAP_{name}")).collect::<Vec<_>>().join(", ");
+            let told = reason.starts_with("the executor is not permitted to ") && out.is_empty();
+            assert!(told && reason.contains(&format!(": it has no {all} (")), "{missing}: {reason}");
+            let remedy = names.iter().map(|name| format!("--cap-add {name}")).collect::<Vec<_>>().join(" ");
+            assert!(reason.contains("CapabilityBoundingSet=") && reason.contains(&remedy), "{missing}: {reason}");
+        }
+    }
+}
+
+/// Those that [`nothing_runs_where_the_executor_lacks_a_capability_for_its_own_work_and_the_refusal_names_it`] takes away one by
+/// one are all that it takes.
+#[test]
+fn an_executor_with_the_capabilities_for_its_own_work_and_no_other_runs_scripts_and_ends_what_they_leave() {
+    let few = "--bounding-set=-all,+sys_admin,+sys_chroot,+setpcap,+setuid,+setgid,+kill";
+    for (more, profile) in [
+        ("", "run_as = nobody"),
+        ("", "run_as = root"),
+        ("", "run_as = games\nreadable = /usr:/bin:/lib:/lib64:/etc\nnetwork = no\nfiles_max = 64"),
+        (",+dac_override", "run_as = games\nwritable = {}/open"),
+        (",+dac_read_search", "run_as = games\nwritable = {}/open"),
+    ] {
+        let executor = Executor::root_under(&["setpriv", &format!("{few}{more}")], profile);
+        let (outcome, out, _) = executor.shell("sleep 1000 & echo ran", &[]).finish();
+        assert_eq!((outcome, &*out), (Outcome::Exited { code: 0 }, "ran\n"), "{profile}");
+    }
+    let executor = Executor::root_under(&["setpriv", few], "run_as = games\nwritable = {}/open");
+    let Outcome::NotConfined { reason, .. } = executor.shell("echo ran", &[]).outcome() else { panic!("it ran") };
+    assert!(reason.contains("it has no CAP_DAC_OVERRIDE (") && reason.contains("--cap-add DAC_OVERRIDE)"), "{reason}");
+}
+
+#[test]
+fn a_run_for_which_no_signal_may_wait_says_so_and_what_to_do() {
+    let executor = Executor::root_under(&["prlimit", "--sigpending=0:0"], "run_as = nobody");
+    let Outcome::NotConfined { step, reason } = executor.shell("echo ran", &[]).outcome() else { panic!("it ran") };
+    assert_eq!(step, "process-namespace", "{reason}");
+    assert!(
+        reason.contains("signals wait for processes of uid 0 as may (") && reason.contains("LimitSIGPENDING="),
+        "{reason}"
+    );
+}
+
+#[test]
 fn nothing_runs_where_the_groups_of_its_account_cannot_be_set() {
     let profile = "run_as = games";
     let executor = Executor::root_under(&["setpriv", "--bounding-set=-setgid"], profile);

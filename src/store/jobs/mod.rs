@@ -42,7 +42,7 @@ use self::settle::Settled;
 use super::StoreError;
 use crate::sys::file::{self, Access, FileError, Identity, LockGuard};
 use crate::wire::name::{DispatcherId, RequestId, ScriptName};
-use crate::wire::outcome::Outcome;
+use crate::wire::outcome::Noted;
 use crate::wire::stream::Channel;
 
 /// Results may hold secrets: the agent's account and its group.
@@ -80,13 +80,13 @@ pub struct Witness {
     unrecorded: Arc<TellFault>,
 }
 
-type TellEnd = dyn Fn(&JobRecord, Option<&Outcome>) + Send + Sync;
+type TellEnd = dyn Fn(&JobRecord, Option<&Noted>) + Send + Sync;
 type TellFault = dyn Fn(&JobRecord, &StoreError) + Send + Sync;
 
 impl Witness {
-    /// One that does this. No outcome: how the job ended nobody will ever know.
+    /// One that does this. Without what its monitor noted: how the job ended nobody will ever know.
     pub fn new(
-        ended: impl Fn(&JobRecord, Option<&Outcome>) + Send + Sync + 'static,
+        ended: impl Fn(&JobRecord, Option<&Noted>) + Send + Sync + 'static,
         unrecorded: impl Fn(&JobRecord, &StoreError) + Send + Sync + 'static,
     ) -> Self {
         Self { ended: Arc::new(ended), unrecorded: Arc::new(unrecorded) }

@@ -9,7 +9,7 @@ use super::{Adviser, JobRecord, JobStatus, Jobs, Key, MODE, Part, StoreError, TA
 use crate::sys::file::{self, Access, FileError};
 use crate::wire::limits;
 use crate::wire::name::ScriptName;
-use crate::wire::outcome::Outcome;
+use crate::wire::outcome::{Noted, Outcome};
 use crate::wire::run::Output;
 use crate::wire::spelt::{Exact, Text};
 use crate::wire::stamp;
@@ -30,8 +30,8 @@ pub enum Kept {
 /// A job that was looked at under the store's lock.
 pub(super) struct Settled {
     pub(super) record: JobRecord,
-    /// It has ended, which could not be put on record: its outcome, and as [`Kept::Beside`].
-    pub(super) unrecorded: Option<(Option<Outcome>, [u64; 2])>,
+    /// It has ended, which could not be put on record: what its monitor noted, and as [`Kept::Beside`].
+    pub(super) unrecorded: Option<(Option<Noted>, [u64; 2])>,
 }
 
 impl Jobs {
@@ -63,33 +63,39 @@ impl Jobs {
         if record.status != JobStatus::Running || self.is_alive(key)? || self.is_alive_original(key, &record)? {
             return Ok(Some(Settled { record, unrecorded: None }));
         }
-        let outcome = self.outcome(key)?;
-        let finished = match (&outcome, file::facts(&self.path(key, Part::Status))?) {
+        let noted = self.outcome(key)?;
+        let finished = match (&noted, file::facts(&self.path(key, Part::Status))?) {
             (Some(_), Some(facts)) => facts.modified,
             _ => now,
         };
-        // Its monitor has cut both then, wherever the limit fell.
-        let cut = matches!(outcome, Some(Outcome::OutputLimit { .. }));
+        // Its monitor has cut both then, wherever the limit fell; or its disk has.
+        let cut = noted
+            .as_ref()
+            .is_some_and(|noted| noted.short_of_room || matches!(noted.outcome, Outcome::OutputLimit { .. }));
         let (stdout, stderr) = (self.head(key, Channel::Stdout, cut)?, self.head(key, Channel::Stderr, cut)?);
-        let record = record.ended(outcome.as_ref(), utc(finished), stdout.mark(), stderr.mark()).without_output();
+        let record = record
+            .ended(noted.as_ref().map(|noted| &noted.outcome), utc(finished), stdout.mark(), stderr.mark())
+            .without_output();
         let record = JobRecord { hint: self.advice(key, &record)?, ..record };
         let lengths = [stdout.length, stderr.length];
+        let said = noted.as_ref().and_then(|noted| noted.outcome.on_stderr());
+        let stderr = Head { added: said.unwrap_or_default().into_bytes(), ..stderr };
         self.mark_end(key, finished);
         if let Err(error) = self.write_end(key, &record, [stdout, stderr]) {
             if let Some(witness) = &self.witness {
                 (witness.unrecorded)(&record, &error);
             }
-            return Ok(Some(Settled { record, unrecorded: Some((outcome, lengths)) }));
+            return Ok(Some(Settled { record, unrecorded: Some((noted, lengths)) }));
         }
         self.remove_unfinished(key)?;
-        self.witness(&record, outcome.as_ref());
+        self.witness(&record, noted.as_ref());
         Ok(Some(Settled { record, unrecorded: None }))
     }
 
     /// Tells of a job's end.
-    pub(super) fn witness(&self, record: &JobRecord, outcome: Option<&Outcome>) {
+    pub(super) fn witness(&self, record: &JobRecord, noted: Option<&Noted>) {
         if let Some(witness) = &self.witness {
-            (witness.ended)(record, outcome);
+            (witness.ended)(record, noted);
         }
     }
 
@@ -109,7 +115,7 @@ impl Jobs {
     }
 
     /// What the monitor wrote, if it came to that. A line that is not whole is none.
-    fn outcome(&self, key: &Key) -> Result<Option<Outcome>, StoreError> {
+    fn outcome(&self, key: &Key) -> Result<Option<Noted>, StoreError> {
         match file::read_bounded(&self.path(key, Part::Status), limits::REPORT) {
             Ok(bytes) => {
                 // Behind it is what was reserved and not needed.

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::*;
-use crate::wire::outcome::Outcome;
+use crate::wire::outcome::{Noted, Outcome};
 use crate::wire::run::Output;
 
 const LIMITS: Limits = Limits { age: RETENTION, bytes: 1 << 20 };
@@ -276,8 +276,8 @@ fn a_census_counts_who_runs_and_who_has_ended_and_each_end_is_told_once() {
     let told = Arc::new(std::sync::Mutex::new(Vec::new()));
     let ends = Arc::clone(&told);
     let jobs = jobs.witnessed(Witness::new(
-        move |record, outcome| {
-            ends.lock().unwrap().push((record.script.clone(), outcome.cloned()));
+        move |record, noted| {
+            ends.lock().unwrap().push((record.script.clone(), noted.map(|noted| noted.outcome.clone())));
         },
         |record, error| panic!("{record:?}: {error:?}"),
     ));
@@ -303,8 +303,8 @@ fn a_job_that_is_replaced_before_anybody_asked_has_its_end_told() {
     let (_dir, jobs) = store();
     let told = Arc::new(std::sync::Mutex::new(Vec::new()));
     let ends = Arc::clone(&told);
-    let ended = move |record: &JobRecord, outcome: Option<&Outcome>| {
-        ends.lock().unwrap().push((record.script.clone(), outcome.cloned()));
+    let ended = move |record: &JobRecord, noted: Option<&Noted>| {
+        ends.lock().unwrap().push((record.script.clone(), noted.map(|noted| noted.outcome.clone())));
     };
     let jobs = jobs.witnessed(Witness::new(ended, |_, error| panic!("{error}")));
     let outcome = Outcome::Exited { code: 7 };

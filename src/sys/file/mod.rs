@@ -31,7 +31,7 @@ pub use links::{Led, is_plainly_missing, led_by_links_of_root, resolve_by_links_
 pub use lock::{LockGuard, is_locked, lock_directory, lock_exclusive, lock_shared, try_lock_exclusive};
 pub use nameless::nameless;
 pub use private::PrivateDir;
-pub use reserve::reserve;
+pub use reserve::{ends_with_its_disk, reserve};
 pub use trusted::{TrustError, check_own, check_trusted_directory, open_trusted, resolve_kept_by, resolve_trusted};
 pub use unfollowed::{is_of_this_user, owner, read_unfollowed};
 pub use write::{Access, append_new, overwrite, write_atomic, write_atomic_by, write_new, write_soon};

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::statvfs::fstatvfs;
 
 use super::FileError;
 
@@ -31,6 +32,21 @@ fn fill(file: impl AsFd, bytes: u32) -> io::Result<()> {
     let file = File::from(file.as_fd().try_clone_to_owned()?);
     // The place at which the next one writes stays where it is.
     file.write_all_at(&vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)], 0)
+}
+
+/// Whether a file ends where its disk did, with the last block that there was: the kernel tells nobody but who writes. One that
+/// happens to end with a block, as one of thousands does, counts as well while there is no room. What is neither a file nor holds
+/// anything never does.
+#[must_use]
+pub fn ends_with_its_disk(file: &File) -> bool {
+    let found = file.metadata().ok().filter(|found| found.is_file() && found.len() > 0);
+    found.is_some_and(|found| {
+        // What is kept for root alone (statvfs(3)) is not for everybody.
+        fstatvfs(file).is_ok_and(|disk| {
+            let block = disk.fragment_size();
+            block > 0 && found.len().is_multiple_of(block) && disk.blocks_available() == 0
+        })
+    })
 }
 
 #[cfg(test)]

@@ -74,6 +74,7 @@ fn a_job_that_fills_the_disk_keeps_its_outcome_and_is_put_on_record_when_there_i
             assert_eq!(head, (&json!("done"), &json!(3), None, None), "{mode:?}: {told}");
             let stdout = told["stdout"].as_str().unwrap();
             assert!(stdout.starts_with("begin\ny\ny\n") && stdout.len() > 50_000, "{}", stdout.len());
+            assert_eq!(told["truncated"], true, "{mode:?}: what it printed is not all there");
             assert!(told["finished"].is_string() && told["stderr"] == "", "{told}");
         };
         let shown = site.control(&["wait", id]).exits(1);
@@ -107,8 +108,13 @@ fn a_job_that_fills_the_disk_keeps_its_outcome_and_is_put_on_record_when_there_i
         });
         let on_file: Value = serde_json::from_slice(&std::fs::read(file(&site, id, "json")).unwrap()).unwrap();
         is_told(&on_file);
+        let line = site.agent().line("output-cut");
+        line.is(&["ACTION=output-cut", "DISPATCHER=control-1", "ERROR=*", &format!("REQID={id}"), "SCRIPT=fill"]);
+        assert!(line.get("ERROR").unwrap().contains("no room"), "{line:?}");
         Caller::of(&site).accepted("ok", "r3");
-        assert_eq!(Caller::of(&site).ended("r3")["exit"], 0);
+        let whole = Caller::of(&site).ended("r3");
+        assert_eq!((&whole["exit"], whole.get("truncated")), (&json!(0), None), "{mode:?}: {whole}");
+        assert_eq!(site.agent().lines("output-cut").len(), 1);
     }
 }
 

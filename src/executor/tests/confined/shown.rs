@@ -10,6 +10,7 @@ fn fault(starter: &str, profile: &str) -> Option<String> {
     let executor = Executor::spawn_root(&starter.each_ref().map(String::as_str), profile);
     match executor.answer() {
         Reloaded::Failed { text } => Some(text),
+        Reloaded::Unable { text } => panic!("{text}"),
         Reloaded::Done => None,
     }
 }
