@@ -10,6 +10,7 @@ mod advice;
 pub mod answer;
 pub mod call;
 pub mod cancel;
+mod bereft;
 mod canonical;
 pub mod capabilities;
 pub mod collect;

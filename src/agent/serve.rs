@@ -5,6 +5,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use super::signals::{Signals, Wish};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
 use super::state::Agent;
 use super::upgrade::{self, Fit, Footing, UpgradeError};
-use super::{own_certificate, rest, sweep, unapplied};
+use super::{bereft, own_certificate, rest, sweep, unapplied};
 use crate::audit::{Event, FAREWELL, Ident, Level, Logger, Sockets};
 use crate::conf::agent::{Loaded, Settings};
 use crate::conf::{Account as Configured, Warnings};
@@ -24,7 +26,7 @@ use crate::net::local::LocalError;
 use crate::sys::handover;
 use crate::sys::handover::{Given, Giver, Left};
 use crate::sys::notify::Notifier;
-use crate::sys::process::{self, Held, Program, Signal};
+use crate::sys::process::{self, Family, Held, Program, Signal};
 use crate::sys::user::{self, Account, DropError, Uid};
 use crate::wire::causes;
 
@@ -87,15 +89,18 @@ pub fn drop_root(settings: &Settings) -> Result<(), ServeError> {
     Ok(user::drop_to(&account)?)
 }
 
-/// The way to the agent's executor, which is started here where it needs the rights that are given up next. Must run
+/// The way to the executor of the agent whose jobs are in `runs`, which is started here where it needs the rights that are given up next. Must run
 /// before [`drop_root`] and before a second thread exists.
 pub fn executor(
     places: &Places,
-    kinship: &Kinship,
+    (kinship, runs): (&Kinship, &Path),
     footing: &Footing,
     executor: Option<OwnedFd>,
 ) -> Result<Orders, ServeError> {
-    let beginning = Beginning { descriptors: footing.limit(), file: footing.path(), executor };
+    // It may have been started by a script of its own, whose monitor is not this process's.
+    process::leave_family().map_err(ServeError::Start)?;
+    let family = Family::of(runs.as_os_str().as_bytes());
+    let beginning = Beginning { descriptors: footing.limit(), file: footing.path(), family, executor };
     Ok(Orders::new(kinship, places, beginning)?)
 }
 
@@ -189,6 +194,7 @@ pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), Ser
         tokio::spawn(sweep::sweep(Arc::clone(&agent))),
         tokio::spawn(sweep::end_stalled(Arc::clone(&agent))),
         tokio::spawn(rest::rest(Arc::clone(&agent))),
+        tokio::spawn(bereft::look_after(Arc::clone(&agent))),
     ];
     let door = Door::open(Arc::clone(&agent), listener);
     let mut serving = Serving { agent, notifier, door, exporter, signals, footing, appointed, holding_up: None };

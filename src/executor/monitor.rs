@@ -31,7 +31,7 @@ use super::report;
 use super::streams;
 use super::supervision::{Ended, Supervision, not_started};
 use crate::sys::network::HostNetwork;
-use crate::sys::process::{self, Pid, Signal, Signals, Spawn, Spawned};
+use crate::sys::process::{self, Family, Pid, Run, Signal, Signals, Spawn, Spawned};
 use crate::sys::{clock, descriptors, fdpass, user};
 use crate::wire::control::{Control, Reloaded};
 use crate::wire::order::{Mode, Order, Report};
@@ -76,9 +76,11 @@ pub(super) fn run(connection: OwnedFd, means: &Means<'_>, post: Option<&Post>) {
     let household = Household::new(spares);
     let granted = means.policy.confinements.as_ref().map(Confinements::granted).unwrap_or_default();
     let outside = Outside { network: means.network, lasting: &lasting, granted, patience: confine::PATIENCE };
+    let family = if means.policy.confinements.is_none() { Family::own() } else { None };
+    mark(family, None);
     let mut turn = Next::Given(connection);
     loop {
-        let kept = Kept { signals: &signals, outside, people: &people, household: &household, post };
+        let kept = Kept { signals: &signals, outside, people: &people, household: &household, post, family };
         let stays = serve(&turn, means, kept);
         let (Next::Given(connection) | Next::Kept(connection)) = turn;
         let connection = stays.then_some(connection);
@@ -105,6 +107,8 @@ struct Kept<'a> {
     people: &'a Remembered,
     household: &'a Household,
     post: Option<&'a Post>,
+    /// Whose runs are marked so that what is left of them can be found; those that are not confined.
+    family: Option<Family>,
 }
 
 impl Kept<'_> {
@@ -164,6 +168,7 @@ fn serve(turn: &Next, means: &Means<'_>, kept: Kept<'_>) -> bool {
         Err(error) => return ending.tell(&not_started("output", &error)),
     };
     let started = Instant::now();
+    mark(kept.family, Some(Run::of(order.request().as_str().as_bytes())));
     match start(&plan, stdio, kept) {
         Err(outcome) => ending.tell(&outcome),
         Ok((spawned, space)) => {
@@ -175,6 +180,10 @@ fn serve(turn: &Next, means: &Means<'_>, kept: Kept<'_>) -> bool {
             if let (Outcome::OutputLimit { .. }, Some(printed)) = (&outcome, printed) {
                 // What cannot be cut is removed with the job's other files, as ever.
                 drop(printed.cut());
+            }
+            if kept.family.is_some() && process::has_children() {
+                // Its script has ended by itself, or nobody would be left.
+                drop(process::free_others());
             }
             (ending.start, ending.stays) = (start, kept.stays(&order, space.as_ref()));
             let stays = ending.tell(&outcome);
@@ -221,6 +230,11 @@ fn only_an_order(connection: &OwnedFd, means: &Means<'_>, asked: Asked) -> Resul
         Control::Versions | Control::Digests => return Err(intake::malformed("it is a root executor that knows them")),
     }
     Ok(None)
+}
+
+/// Marks this process and what it starts, where runs are marked. One that cannot be is told of by the service.
+fn mark(family: Option<Family>, run: Option<Run>) {
+    family.into_iter().for_each(|family| drop(family.mark_monitor(run)));
 }
 
 /// Leaves everything that could end this process by accident.

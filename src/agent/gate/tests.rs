@@ -18,6 +18,7 @@ use crate::agent::capabilities::Discovery;
 use crate::agent::explain::{self, Files};
 use crate::agent::explain_peer::{List, Lists, Who};
 use crate::agent::orders::{Beginning, Kinship, Orders};
+use crate::sys::process::Family;
 use crate::agent::sidecar::Sidecars;
 use crate::agent::snapshot::{self, Places};
 use crate::agent::{cancel, ping, renew, result};
@@ -130,7 +131,12 @@ impl Site {
         let places = self.places();
         let (snapshot, _) = Snapshot::load(&places, "here", &log).unwrap();
         let proof = Arc::new(snapshot.tls.prove(&self.shown, UnixTime::now()).unwrap());
-        let beginning = Beginning { descriptors: 1024, file: "/proc/self/exe".into(), executor: None };
+        let beginning = Beginning {
+            descriptors: 1024,
+            file: "/proc/self/exe".into(),
+            family: Family::of(b"tests"),
+            executor: None,
+        };
         let orders = Orders::new(&Kinship::of(&snapshot.settings, false), &places, beginning).unwrap();
         let serial = Serial::parse_hex(SERIAL).unwrap();
         let peer = Peer { address: ADDRESS, proof, serial, session: Session::Full };

@@ -7,6 +7,9 @@
 //! Room for that one outcome is set aside before the job may print anything: a job that fills the disk costs its record, until
 //! there is room again, and not its end.
 //!
+//! A job whose script is not confined goes on, as far as anybody here is concerned, while a process of its run is there
+//! ([`Family`]), also when nobody has its locks any more.
+//!
 //! So nobody has to be there when a job ends. Whoever asks next finds the lock free and makes the final record of what
 //! the status file says; or, where it says nothing, of the fact that nobody will ever know.
 //!
@@ -22,6 +25,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, Read as _};
@@ -40,6 +44,7 @@ use serde::de::IgnoredAny;
 use self::settle::Settled;
 use super::StoreError;
 use crate::sys::file::{self, Access, FileError, Identity, LockGuard};
+use crate::sys::process::{Family, Run};
 use crate::wire::name::{DispatcherId, RequestId, ScriptName};
 use crate::wire::outcome::Outcome;
 use crate::wire::stream::Channel;
@@ -68,6 +73,7 @@ pub struct Jobs {
     dir: PathBuf,
     /// Bytes of each output stream that a record keeps.
     most: u64,
+    family: Option<Family>,
     witness: Option<Witness>,
     adviser: Option<Adviser>,
 }
@@ -193,7 +199,13 @@ impl Jobs {
     /// The jobs in this directory, which need not exist yet. A record keeps `most` bytes of each output stream.
     #[must_use]
     pub const fn new(dir: PathBuf, most: u64) -> Self {
-        Self { dir, most, witness: None, adviser: None }
+        Self { dir, most, family: None, witness: None, adviser: None }
+    }
+
+    /// The same, where the processes of runs are known by their marks.
+    #[must_use]
+    pub fn marked(self, family: Option<Family>) -> Self {
+        Self { family, ..self }
     }
 
     /// The same, with somebody to tell of each job's end.
@@ -227,15 +239,18 @@ impl Jobs {
         let (store, lock) = loop {
             let store = self.lock()?;
             file::create_dir(&self.dir.join(key.owner.as_str()), DIR_MODE)?;
-            if file::is_locked(&self.path(key, Part::Status))? == Some(true) {
+            if self.is_alive(key)? {
                 return Ok(Submission::InUse);
             }
-            if let Some(lock) = file::try_lock_exclusive(&self.script_lock(script.as_str()), MODE)? {
+            let lock = file::try_lock_exclusive(&self.script_lock(script.as_str()), MODE)?;
+            // It may be free, and processes of the run be there.
+            let runs = if lock.is_none() || !self.members().is_empty() { self.runs(script.as_str())? } else { false };
+            if let Some(lock) = lock.filter(|_| !runs) {
                 break (store, lock);
             }
             // Who has heard of a job's end may submit the next one before the last process has let go of the lock that the
             // job's monitor was killed with, or that was forked with it.
-            if self.runs(script.as_str())? || Instant::now() >= until {
+            if runs || Instant::now() >= until {
                 return Ok(Submission::Busy);
             }
             drop(store);
@@ -300,9 +315,19 @@ impl Jobs {
         Ok(file::nudge(&self.path(key, Part::Cancel))?)
     }
 
-    /// Whether the job's monitor lives.
+    /// Whether the job's monitor lives, or somebody of its run when that was killed.
     pub fn is_alive(&self, key: &Key) -> Result<bool, StoreError> {
-        Ok(file::is_locked(&self.path(key, Part::Status))? == Some(true))
+        match file::is_locked(&self.path(key, Part::Status))? {
+            None => Ok(false),
+            Some(true) => Ok(true),
+            Some(false) => Ok(self.outcome(key)?.is_none() && self.members().contains(&Run::of(key.id.as_str().as_bytes()))),
+        }
+    }
+
+    /// The runs of which there are processes.
+    fn members(&self) -> BTreeSet<Run> {
+        // Without /proc nobody can be found.
+        self.family.and_then(|family| family.runs().ok()).unwrap_or_default()
     }
 
     /// What the script has printed so far, to be read at any place; `None` where that is not, or no longer, on file.

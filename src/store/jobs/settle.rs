@@ -109,7 +109,7 @@ impl Jobs {
     }
 
     /// What the monitor wrote, if it came to that. A line that is not whole is none.
-    fn outcome(&self, key: &Key) -> Result<Option<Outcome>, StoreError> {
+    pub(super) fn outcome(&self, key: &Key) -> Result<Option<Outcome>, StoreError> {
         match file::read_bounded(&self.path(key, Part::Status), limits::REPORT) {
             Ok(bytes) => {
                 // Behind it is what was reserved and not needed.

@@ -2,6 +2,7 @@
 
 mod detached;
 mod fault;
+mod mark;
 mod patience;
 mod private;
 mod program;
@@ -15,7 +16,7 @@ use std::sync::OnceLock;
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{kill, killpg};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::{self, ForkResult};
 
 use crate::sys::call::{Numbers, call};
@@ -23,6 +24,7 @@ use crate::sys::capability;
 
 pub use detached::{Launch, launch, report_ready};
 pub use fault::{Failure, Fault};
+pub use mark::{Family, Outlook, Run, free_others, leave_family};
 pub use nix::sys::signal::Signal;
 pub use nix::unistd::Pid;
 pub use patience::end_unless_program_within;
@@ -319,6 +321,13 @@ pub fn reap_some(mut each: impl FnMut(Pid, End)) -> io::Result<Rest> {
         }
     }
     Ok(Rest::More)
+}
+
+/// Whether this process has any child that was not waited for. After [`adopt_orphans`]: any descendant.
+#[must_use]
+pub fn has_children() -> bool {
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    waitid(Id::All, look) != Err(Errno::ECHILD)
 }
 
 enum Waited {
