@@ -9,7 +9,9 @@
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,13 +22,23 @@ use tokio::time::sleep;
 
 use super::state::Agent;
 use crate::audit::{Event, Level};
-use crate::sys::process::{Family, Outlook};
+use crate::sys::process::{self, Family, Outlook};
 
 /// Bounds of the time between two looks while somebody is being ended; it doubles.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
+/// Whose the runs are of the agent whose jobs are here. This process is none of them, though a script of its own may have
+/// started it: the monitor of that is not this process's.
+///
+/// # Errors
+/// Not expected of the kernel.
+pub(super) fn family(jobs: &Path) -> io::Result<Family> {
+    process::leave_family()?;
+    Ok(Family::of(jobs.as_os_str().as_bytes()))
+}
+
 /// Ends whoever is left, again and again, and tells of private executors that have ended.
-pub async fn look_after(agent: Arc<Agent>) -> Infallible {
+pub(super) async fn look_after(agent: Arc<Agent>) -> Infallible {
     let Some(family) = agent.orders().family() else { return std::future::pending().await };
     let (mut pause, mut told) = (PAUSES.0, 0);
     loop {

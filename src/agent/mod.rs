@@ -8,9 +8,9 @@
 
 mod advice;
 pub mod answer;
+mod bereft;
 pub mod call;
 pub mod cancel;
-mod bereft;
 mod canonical;
 pub mod capabilities;
 pub mod collect;

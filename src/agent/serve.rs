@@ -5,8 +5,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,10 +21,9 @@ use crate::conf::agent::{Loaded, Settings};
 use crate::conf::{Account as Configured, Warnings};
 use crate::net::listen::{ListenError, Listener};
 use crate::net::local::LocalError;
-use crate::sys::handover;
-use crate::sys::handover::{Given, Giver, Left};
+use crate::sys::handover::{self, Given, Giver, Left};
 use crate::sys::notify::Notifier;
-use crate::sys::process::{self, Family, Held, Program, Signal};
+use crate::sys::process::{self, Held, Program, Signal};
 use crate::sys::user::{self, Account, DropError, Uid};
 use crate::wire::causes;
 
@@ -89,17 +86,15 @@ pub fn drop_root(settings: &Settings) -> Result<(), ServeError> {
     Ok(user::drop_to(&account)?)
 }
 
-/// The way to the executor of the agent whose jobs are in `runs`, which is started here where it needs the rights that are given up next. Must run
+/// The way to the agent's executor, which is started here where it needs the rights that are given up next. Must run
 /// before [`drop_root`] and before a second thread exists.
 pub fn executor(
     places: &Places,
-    (kinship, runs): (&Kinship, &Path),
+    (kinship, settings): (&Kinship, &Settings),
     footing: &Footing,
     executor: Option<OwnedFd>,
 ) -> Result<Orders, ServeError> {
-    // It may have been started by a script of its own, whose monitor is not this process's.
-    process::leave_family().map_err(ServeError::Start)?;
-    let family = Family::of(runs.as_os_str().as_bytes());
+    let family = bereft::family(&settings.async_runs_dir).map_err(ServeError::Start)?;
     let beginning = Beginning { descriptors: footing.limit(), file: footing.path(), family, executor };
     Ok(Orders::new(kinship, places, beginning)?)
 }

@@ -161,7 +161,7 @@ fn serve(turn: &Next, means: &Means<'_>, kept: Kept<'_>) -> bool {
         Ok(plan) => plan,
         Err(refusal) => return ending.tell(&refused(refusal)),
     };
-    ending.profile = Some(plan.profile());
+    (ending.profile, ending.unconfined) = (Some(plan.profile()), plan.confinement().is_none());
     let printed = cancel.as_ref().map(|_| Printed::new(&stdio, policy.output_max, Instant::now()));
     let printed = match printed.transpose() {
         Ok(printed) => printed,
@@ -234,7 +234,9 @@ fn only_an_order(connection: &OwnedFd, means: &Means<'_>, asked: Asked) -> Resul
 
 /// Marks this process and what it starts, where runs are marked. One that cannot be is told of by the service.
 fn mark(family: Option<Family>, run: Option<Run>) {
-    family.into_iter().for_each(|family| drop(family.mark_monitor(run)));
+    if let Some(family) = family {
+        drop(family.mark_monitor(run));
+    }
 }
 
 /// Leaves everything that could end this process by accident.
@@ -298,6 +300,7 @@ struct Ending<'a> {
     place: Option<&'a Place>,
     order: Option<&'a Order>,
     profile: Option<&'a str>,
+    unconfined: bool,
     pid: Option<Pid>,
     /// The start, if it was not told yet: it is then told with the end.
     start: Option<Report>,
@@ -315,6 +318,7 @@ impl<'a> Ending<'a> {
             place: means.place.as_ref(),
             order: None,
             profile: None,
+            unconfined: false,
             pid: None,
             start: None,
             stays: false,
@@ -340,8 +344,9 @@ impl<'a> Ending<'a> {
         let last = if self.stays { Report::Free } else { Report::Ended };
         let reports: Vec<Report> = self.start.into_iter().chain([last(outcome.clone())]).collect();
         let stays = report::send(self.connection, &reports).is_ok() && self.stays;
+        let Self { order, profile, unconfined, .. } = self;
         let pid = self.pid.map(Pid::as_raw);
-        self.audit.tell(&ExecEvent::Ended { order: self.order, profile: self.profile, pid, outcome });
+        self.audit.tell(&ExecEvent::Ended { order, profile, unconfined, pid, outcome });
         stays
     }
 }

@@ -89,7 +89,7 @@ fn nothing_of_a_run_outlives_a_monitor_that_is_killed_after_its_executor() {
     Caller::of(&site).accepted("family", "first");
     let family_of_job = family(&site);
     kill_executor(&site);
-    site.agent().line("exec-restart").is(&["SIGNAL=9"]);
+    site.agent().line("exec-restart").is(&["ACTION=exec-restart", "SIGNAL=9"]);
     bereave(&site, "first", family_of_job);
     site.agent().line("exec-orphans");
     // Nobody has to ask for it.
@@ -126,7 +126,9 @@ fn an_agent_ends_what_is_left_where_it_was_killed_with_executor_and_monitor() {
         let (kin, monitor) = family(&site);
         let executor = site.agent().executor();
         site.agent_mut().kill();
-        [executor, monitor].into_iter().for_each(|pid| host::kill(pid, Signal::SIGKILL));
+        for pid in [executor, monitor] {
+            host::kill(pid, Signal::SIGKILL);
+        }
         [executor, monitor].into_iter().for_each(dead);
         // There is nobody to end them.
         assert_eq!(of(&site, "kin").len(), kin.len());
@@ -145,7 +147,9 @@ fn who_was_left_behind_on_purpose_outlives_executor_agent_and_monitors() {
     let (kin, monitor) = family(&site);
     let executor = site.agent().executor();
     site.agent_mut().kill();
-    [executor, monitor].into_iter().for_each(|pid| host::kill(pid, Signal::SIGKILL));
+    for pid in [executor, monitor] {
+        host::kill(pid, Signal::SIGKILL);
+    }
     site.start(0);
     kin.iter().copied().for_each(dead);
     assert_eq!(Caller::of(&site).ended("first")["status"], "lost");
@@ -160,5 +164,7 @@ fn who_was_left_behind_on_purpose_outlives_executor_agent_and_monitors() {
     kin.iter().copied().for_each(dead);
     assert!(host::alive(daemon));
     let all: Vec<u32> = host::children(daemon).into_iter().chain([daemon]).collect();
-    all.into_iter().for_each(|pid| host::kill(pid, Signal::SIGKILL));
+    for pid in all {
+        host::kill(pid, Signal::SIGKILL);
+    }
 }

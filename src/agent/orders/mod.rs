@@ -21,7 +21,6 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -35,7 +34,7 @@ use self::private::Private;
 use super::snapshot::Places;
 use crate::conf::agent::Settings;
 use crate::sys::fdpass::{self, Kind};
-use crate::sys::process::{Family, Pid};
+use crate::sys::process::Family;
 use crate::sys::user;
 use crate::wire::control::{Control, Reloaded};
 
@@ -345,24 +344,6 @@ impl Orders {
         Err(ExecutorError::Lost)
     }
 
-    /// Whose the runs of a private executor are; of another's, the kernel sees to it that nobody is left.
-    #[must_use]
-    pub const fn family(&self) -> Option<Family> {
-        if let Way::Private(private) = &self.way { Some(private.family) } else { None }
-    }
-
-    /// The process of a private executor, if there is one now.
-    pub async fn service(&self) -> Option<Pid> {
-        let Way::Private(private) = &self.way else { return None };
-        private.line.lock().await.as_ref().and_then(Line::process)
-    }
-
-    /// Waits until a private executor has ended that nobody has asked to. How it has, if that is known.
-    pub async fn service_ends(&self) -> Option<ExitStatus> {
-        let Way::Private(private) = &self.way else { return std::future::pending().await };
-        private.ends().await
-    }
-
     /// A socket without another end has lost both the executor and its keeper.
     fn note<T>(&self, own: &mut Own, said: io::Result<T>) -> io::Result<T> {
         let gone = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionRefused, io::ErrorKind::ConnectionReset];
@@ -391,7 +372,6 @@ impl Orders {
 pub async fn greet(path: &Path) -> Result<i32, ExecutorError> {
     system::ask(path, Control::Hello).await
 }
-
 
 fn arguments(role: &str, places: &Places, descriptors: u64) -> Vec<OsString> {
     let limit = OsString::from(descriptors.to_string());

@@ -6,9 +6,9 @@ use std::sync::PoisonError;
 
 use tokio::sync::{Mutex, Notify};
 
-use super::ExecutorError;
 use super::line::{Fresh, Line};
-use crate::sys::process::Family;
+use super::{ExecutorError, Orders, Way};
+use crate::sys::process::{Family, Pid};
 
 /// One after the other.
 #[derive(Debug)]
@@ -65,5 +65,25 @@ impl Private {
                 self.lose(&mut line).await;
             }
         }
+    }
+}
+
+impl Orders {
+    /// Whose the runs of a private executor are; of another's, the kernel sees to it that nobody is left.
+    #[must_use]
+    pub const fn family(&self) -> Option<Family> {
+        if let Way::Private(private) = &self.way { Some(private.family) } else { None }
+    }
+
+    /// The process of a private executor, if there is one now.
+    pub async fn service(&self) -> Option<Pid> {
+        let Way::Private(private) = &self.way else { return None };
+        private.line.lock().await.as_ref().and_then(Line::process)
+    }
+
+    /// Waits until a private executor has ended that nobody has asked to. How it has, if that is known.
+    pub async fn service_ends(&self) -> Option<ExitStatus> {
+        let Way::Private(private) = &self.way else { return std::future::pending().await };
+        private.ends().await
     }
 }

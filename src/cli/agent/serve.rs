@@ -59,8 +59,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
         (kinship, _) => kinship,
     };
     // With the rights that are given up on the next line.
-    let runs = &loaded.settings.async_runs_dir;
-    let orders = serve::executor(&places, (&kinship, runs), &footing, executor).map_err(fail)?;
+    let orders = serve::executor(&places, (&kinship, &loaded.settings), &footing, executor).map_err(fail)?;
     serve::drop_root(&loaded.settings).map_err(fail)?;
     remind(&kinship, &loaded);
     let host = host::fqdn(NAME);

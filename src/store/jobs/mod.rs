@@ -7,9 +7,6 @@
 //! Room for that one outcome is set aside before the job may print anything: a job that fills the disk costs its record, until
 //! there is room again, and not its end.
 //!
-//! A job whose script is not confined goes on, as far as anybody here is concerned, while a process of its run is there
-//! ([`Family`]), also when nobody has its locks any more.
-//!
 //! So nobody has to be there when a job ends. Whoever asks next finds the lock free and makes the final record of what
 //! the status file says; or, where it says nothing, of the fact that nobody will ever know.
 //!
@@ -17,6 +14,7 @@
 //! `.status`. A record that says `running` is on the disk before the order for its job is given; so that whatever is
 //! killed at whatever moment, there is either no record and no job, or a record that becomes `done` or `lost`.
 
+mod alive;
 mod census;
 mod record;
 mod settle;
@@ -25,7 +23,6 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, Read as _};
@@ -44,7 +41,7 @@ use serde::de::IgnoredAny;
 use self::settle::Settled;
 use super::StoreError;
 use crate::sys::file::{self, Access, FileError, Identity, LockGuard};
-use crate::sys::process::{Family, Run};
+use crate::sys::process::Family;
 use crate::wire::name::{DispatcherId, RequestId, ScriptName};
 use crate::wire::outcome::Outcome;
 use crate::wire::stream::Channel;
@@ -313,21 +310,6 @@ impl Jobs {
     /// Asks a job to end; whether anybody heard it. One that nobody hears has ended.
     pub fn cancel(&self, key: &Key) -> Result<bool, StoreError> {
         Ok(file::nudge(&self.path(key, Part::Cancel))?)
-    }
-
-    /// Whether the job's monitor lives, or somebody of its run when that was killed.
-    pub fn is_alive(&self, key: &Key) -> Result<bool, StoreError> {
-        match file::is_locked(&self.path(key, Part::Status))? {
-            None => Ok(false),
-            Some(true) => Ok(true),
-            Some(false) => Ok(self.outcome(key)?.is_none() && self.members().contains(&Run::of(key.id.as_str().as_bytes()))),
-        }
-    }
-
-    /// The runs of which there are processes.
-    fn members(&self) -> BTreeSet<Run> {
-        // Without /proc nobody can be found.
-        self.family.and_then(|family| family.runs().ok()).unwrap_or_default()
     }
 
     /// What the script has printed so far, to be read at any place; `None` where that is not, or no longer, on file.

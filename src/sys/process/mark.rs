@@ -312,9 +312,8 @@ fn has_ended(pid: Pid) -> bool {
 /// A name in few bits (FNV-1a, folded): what a newer version of this program makes of it has to be the same.
 fn short(parts: &[&[u8]]) -> u64 {
     let bytes = parts.iter().flat_map(|part| part.iter().chain(&[0]));
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = bytes
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
     (hash ^ hash >> NAME ^ hash >> (2 * NAME) ^ hash >> (3 * NAME)) & ((1 << NAME) - 1)
 }
 
@@ -412,7 +411,8 @@ mod tests {
         let text = in_a_process("service", || {
             let family = family("service");
             let monitor = monitor(family, Run::of(b"run"), 1);
-            let [of_it, of_all] = [Some(getpid()), None].map(|service| family.end_bereft(service).unwrap().monitors.len());
+            let [of_it, of_all] =
+                [Some(getpid()), None].map(|service| family.end_bereft(service).unwrap().monitors.len());
             end_it(monitor);
             ended(family);
             format!("{of_it} {of_all}")
