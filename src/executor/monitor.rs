@@ -112,6 +112,20 @@ struct Kept<'a> {
 }
 
 impl Kept<'_> {
+    /// Marks what is started from now on as this order's. The time of that.
+    fn begin(self, order: &Order) -> Instant {
+        mark(self.family, Some(Run::of(order.request().as_str().as_bytes())));
+        Instant::now()
+    }
+
+    /// An order is over. If anybody is left, its script has ended by itself, and they are left alone.
+    fn leave_others(self) {
+        if self.family.is_some() && process::has_children() {
+            // Without /proc nobody can be found, now or later.
+            drop(process::free_others());
+        }
+    }
+
     /// Whether a connection can be kept behind the end of this order: not where something is to be cleared away first, which
     /// a fresh monitor would not wait for.
     fn stays(self, order: &Order, space: Option<&Space>) -> bool {
@@ -156,10 +170,9 @@ fn serve(turn: &Next, means: &Means<'_>, kept: Kept<'_>) -> bool {
         kept.guard(&lock, policy);
         (ending.status, ending.lock, cancel) = (Some(status), Some(lock), Some(fifo));
     }
-    let refused = |refusal| Outcome::Refused(refusal);
     let plan = match full.map_or_else(|| decide(&order, policy, kept.people), |most| Err(busy(most))) {
         Ok(plan) => plan,
-        Err(refusal) => return ending.tell(&refused(refusal)),
+        Err(refusal) => return ending.tell(&Outcome::Refused(refusal)),
     };
     (ending.profile, ending.unconfined) = (Some(plan.profile()), plan.confinement().is_none());
     let printed = cancel.as_ref().map(|_| Printed::new(&stdio, policy.output_max, Instant::now()));
@@ -167,8 +180,7 @@ fn serve(turn: &Next, means: &Means<'_>, kept: Kept<'_>) -> bool {
         Ok(printed) => printed,
         Err(error) => return ending.tell(&not_started("output", &error)),
     };
-    let started = Instant::now();
-    mark(kept.family, Some(Run::of(order.request().as_str().as_bytes())));
+    let started = kept.begin(&order);
     match start(&plan, stdio, kept) {
         Err(outcome) => ending.tell(&outcome),
         Ok((spawned, space)) => {
@@ -181,10 +193,7 @@ fn serve(turn: &Next, means: &Means<'_>, kept: Kept<'_>) -> bool {
                 // What cannot be cut is removed with the job's other files, as ever.
                 drop(printed.cut());
             }
-            if kept.family.is_some() && process::has_children() {
-                // Its script has ended by itself, or nobody would be left.
-                drop(process::free_others());
-            }
+            kept.leave_others();
             (ending.start, ending.stays) = (start, kept.stays(&order, space.as_ref()));
             let stays = ending.tell(&outcome);
             drop(noted);
