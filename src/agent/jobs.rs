@@ -39,7 +39,7 @@ pub(super) fn unreadable(agent: &Agent, key: &Key, trace: Option<&TraceParent>, 
 pub(super) fn store(agent: &Arc<Agent>, snapshot: &Snapshot) -> Jobs {
     let jobs = Jobs::new(agent.runs().to_path_buf(), snapshot.settings.max_output);
     let (agent, advising, failing) = (Arc::clone(agent), Arc::clone(agent), Arc::clone(agent));
-    let jobs = jobs.advised(Adviser::new(move |script, tail| {
+    let jobs = jobs.marked(agent.orders().family()).advised(Adviser::new(move |script, tail| {
         advice::about_job(advising.orders(), &advising.snapshot(), script, tail)
     }));
     let unrecorded = move |record: &JobRecord, error: &StoreError| {

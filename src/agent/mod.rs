@@ -8,6 +8,7 @@
 
 mod advice;
 pub mod answer;
+mod bereft;
 pub mod call;
 pub mod cancel;
 mod canonical;

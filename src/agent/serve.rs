@@ -15,14 +15,13 @@ use super::signals::{Signals, Wish};
 use super::snapshot::{self, Places, Snapshot, SnapshotError};
 use super::state::Agent;
 use super::upgrade::{self, Fit, Footing, UpgradeError};
-use super::{own_certificate, rest, sweep, unapplied};
+use super::{bereft, own_certificate, rest, sweep, unapplied};
 use crate::audit::{Event, FAREWELL, Ident, Level, Logger, Sockets};
 use crate::conf::agent::{Loaded, Settings};
 use crate::conf::{Account as Configured, Warnings};
 use crate::net::listen::{ListenError, Listener};
 use crate::net::local::LocalError;
-use crate::sys::handover;
-use crate::sys::handover::{Given, Giver, Left};
+use crate::sys::handover::{self, Given, Giver, Left};
 use crate::sys::notify::Notifier;
 use crate::sys::process::{self, Held, Program, Signal};
 use crate::sys::user::{self, Account, DropError, Uid};
@@ -91,11 +90,12 @@ pub fn drop_root(settings: &Settings) -> Result<(), ServeError> {
 /// before [`drop_root`] and before a second thread exists.
 pub fn executor(
     places: &Places,
-    kinship: &Kinship,
+    (kinship, settings): (&Kinship, &Settings),
     footing: &Footing,
     executor: Option<OwnedFd>,
 ) -> Result<Orders, ServeError> {
-    let beginning = Beginning { descriptors: footing.limit(), file: footing.path(), executor };
+    let family = bereft::family(&settings.async_runs_dir).map_err(ServeError::Start)?;
+    let beginning = Beginning { descriptors: footing.limit(), file: footing.path(), family, executor };
     Ok(Orders::new(kinship, places, beginning)?)
 }
 
@@ -189,6 +189,7 @@ pub async fn serve(start: Start, host: String, warn: Warn<'_>) -> Result<(), Ser
         tokio::spawn(sweep::sweep(Arc::clone(&agent))),
         tokio::spawn(sweep::end_stalled(Arc::clone(&agent))),
         tokio::spawn(rest::rest(Arc::clone(&agent))),
+        tokio::spawn(bereft::look_after(Arc::clone(&agent))),
     ];
     let door = Door::open(Arc::clone(&agent), listener);
     let mut serving = Serving { agent, notifier, door, exporter, signals, footing, appointed, holding_up: None };

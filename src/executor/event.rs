@@ -20,6 +20,8 @@ pub enum ExecEvent<'a> {
         order: Option<&'a Order>,
         /// The script's profile, once decided.
         profile: Option<&'a str>,
+        /// Of that only its times count, since there are no rights to apply more of it with.
+        unconfined: bool,
         /// The script's process id, if a process was made.
         pid: Option<i32>,
         /// How it ended.
@@ -146,8 +148,9 @@ impl ExecEvent<'_> {
     pub fn line(&self) -> Event {
         let about = |level, action, request: &RequestId| Event::new(level, action).field("REQID", request);
         match self {
-            Self::Ended { order, profile, pid, outcome } => {
-                ended(*order, outcome).maybe("PROFILE", *profile).maybe("PID", *pid)
+            Self::Ended { order, profile, unconfined, pid, outcome } => {
+                let ended = ended(*order, outcome).maybe("CONFINED", unconfined.then_some("no"));
+                ended.maybe("PROFILE", *profile).maybe("PID", *pid)
             }
             Self::Lost { request, script, trace, monitor, signal } => {
                 let event = about(Level::Error, "exec", request).field("EXIT", EXIT_NOTHING_RAN);
@@ -225,10 +228,12 @@ mod tests {
         let order = Order::new(ScriptName::parse("disk").unwrap(), vec!["secret".into()], request, Mode::Attached);
         let order = order.unwrap();
         let outcome = Outcome::TimedOut { limit_ms: 5 };
-        let event = ExecEvent::Ended { order: Some(&order), profile: Some("default"), pid: Some(7), outcome: &outcome };
+        let (order, profile, pid) = (Some(&order), Some("default"), Some(7));
+        let event = |unconfined| ExecEvent::Ended { order, profile, unconfined, pid, outcome: &outcome };
         let line = "ACTION=exec EXIT=126 OUTCOME=timed-out PID=7 PROFILE=default \
             REASON=\"time limit of 5 ms passed\" REQID=0101010101010101 SCRIPT=disk";
-        assert_eq!(event.line().line(), line);
+        assert_eq!(event(false).line().line(), line);
+        assert_eq!(event(true).line().line(), line.replace("EXIT", "CONFINED=no EXIT"));
     }
 
     #[test]

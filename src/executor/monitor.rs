@@ -32,7 +32,7 @@ use super::report;
 use super::streams::Null;
 use super::supervision::{Ended, Supervision, no_process, not_started};
 use crate::sys::network::HostNetwork;
-use crate::sys::process::{self, Pid, Signal, Signals, Spawn, Spawned};
+use crate::sys::process::{self, Family, Pid, Run, Signal, Signals, Spawn, Spawned};
 use crate::sys::{clock, descriptors, fdpass, user};
 use crate::wire::control::{Control, Reloaded};
 use crate::wire::order::{Mode, Order, Report};
@@ -77,9 +77,12 @@ pub(super) fn run(connection: OwnedFd, means: &Means<'_>, post: Option<&Post>) {
     let (household, null) = (Household::new(spares), Null::default());
     let granted = means.policy.confinements.as_ref().map(Confinements::granted).unwrap_or_default();
     let outside = Outside { network: means.network, lasting: &lasting, granted, patience: confine::PATIENCE };
+    let family = if means.policy.confinements.is_none() { Family::own() } else { None };
+    mark(family, None);
     let mut turn = Next::Given(connection);
     loop {
-        let kept = Kept { signals: &signals, outside, people: &people, household: &household, null: &null, post };
+        let kept =
+            Kept { signals: &signals, outside, people: &people, household: &household, null: &null, post, family };
         let stays = serve(&turn, means, kept);
         let (Next::Given(connection) | Next::Kept(connection)) = turn;
         let connection = stays.then_some(connection);
@@ -107,9 +110,25 @@ struct Kept<'a> {
     household: &'a Household,
     null: &'a Null,
     post: Option<&'a Post>,
+    /// Whose runs are marked so that what is left of them can be found; those that are not confined.
+    family: Option<Family>,
 }
 
 impl Kept<'_> {
+    /// Marks what is started from now on as this order's. The time of that.
+    fn begin(self, order: &Order) -> Instant {
+        mark(self.family, Some(Run::of(order.request().as_str().as_bytes())));
+        Instant::now()
+    }
+
+    /// An order is over. If anybody is left, its script has ended by itself, and they are left alone.
+    fn leave_others(self) {
+        if self.family.is_some() && process::has_children() {
+            // Without /proc nobody can be found, now or later.
+            drop(process::free_others());
+        }
+    }
+
     /// Whether a connection can be kept behind the end of this order: not where something is to be cleared away first, which
     /// a fresh monitor would not wait for.
     fn stays(self, order: &Order, space: Option<&Space>) -> bool {
@@ -145,18 +164,17 @@ fn serve(turn: &Next, means: &Means<'_>, kept: Kept<'_>) -> bool {
     if let Some(Job { status, lock, cancel: fifo }) = job {
         (ending.status, ending.lock, cancel) = (Some(status), Some(lock), Some(fifo));
     }
-    let refused = |refusal| Outcome::Refused(refusal);
     let plan = match full.map_or_else(|| decide(&order, policy, kept.people), |most| Err(busy(most))) {
         Ok(plan) => plan,
-        Err(refusal) => return ending.tell(&refused(refusal)),
+        Err(refusal) => return ending.tell(&Outcome::Refused(refusal)),
     };
-    ending.profile = Some(plan.profile());
+    (ending.profile, ending.unconfined) = (Some(plan.profile()), plan.confinement().is_none());
     let printed = cancel.as_ref().map(|_| Printed::new(&stdio, policy.output_max, Instant::now()));
     let printed = match printed.transpose() {
         Ok(printed) => printed,
         Err(error) => return ending.tell(&not_started("output", &error)),
     };
-    let started = Instant::now();
+    let started = kept.begin(&order);
     match start(&plan, stdio, kept, &|init| ending.guard(kept.post, init)) {
         Err(outcome) => ending.tell(&outcome),
         Ok((spawned, space)) => {
@@ -166,6 +184,7 @@ fn serve(turn: &Next, means: &Means<'_>, kept: Kept<'_>) -> bool {
             (supervision.space, supervision.cancel, supervision.printed) = (space, cancel, printed);
             let Ended { outcome, space, printed, start } = supervision.until_the_end(connection, audit);
             ending.short = printed.is_some_and(|printed| printed.settle(&outcome));
+            kept.leave_others();
             (ending.start, ending.stays) = (start, kept.stays(&order, space.as_ref()));
             let stays = ending.tell(&outcome);
             drop(noted);
@@ -211,6 +230,13 @@ fn only_an_order(connection: &OwnedFd, means: &Means<'_>, asked: Asked) -> Resul
         Control::Versions | Control::Digests => return Err(intake::malformed("it is a root executor that knows them")),
     }
     Ok(None)
+}
+
+/// Marks this process and what it starts, where runs are marked. One that cannot be is told of by the service.
+fn mark(family: Option<Family>, run: Option<Run>) {
+    if let Some(family) = family {
+        drop(family.mark_monitor(run));
+    }
 }
 
 /// Leaves everything that could end this process by accident.
@@ -282,6 +308,7 @@ struct Ending<'a> {
     place: Option<&'a Place>,
     order: Option<&'a Order>,
     profile: Option<&'a str>,
+    unconfined: bool,
     pid: Option<Pid>,
     /// The start, if it was not told yet: it is then told with the end.
     start: Option<Report>,
@@ -301,6 +328,7 @@ impl<'a> Ending<'a> {
             place: means.place.as_ref(),
             order: None,
             profile: None,
+            unconfined: false,
             pid: None,
             start: None,
             stays: false,
@@ -335,8 +363,9 @@ impl<'a> Ending<'a> {
         let last = if self.stays { Report::Free } else { Report::Ended };
         let reports: Vec<Report> = self.start.into_iter().chain([last(outcome.clone())]).collect();
         let stays = report::send(self.connection, &reports).is_ok() && self.stays;
+        let Self { order, profile, unconfined, .. } = self;
         let pid = self.pid.map(Pid::as_raw);
-        self.audit.tell(&ExecEvent::Ended { order: self.order, profile: self.profile, pid, outcome });
+        self.audit.tell(&ExecEvent::Ended { order, profile, unconfined, pid, outcome });
         stays
     }
 }

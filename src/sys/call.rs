@@ -61,6 +61,20 @@ pub(super) enum Numbers {
         /// `SCHED_*`.
         policy: i32,
     },
+    /// `prlimit(2)` of a process's `RLIMIT_LOCKS`: the soft limit and the hard one.
+    FileLocks {
+        /// Which.
+        process: i32,
+        /// As `struct rlimit64` has them.
+        limits: [u64; 2],
+    },
+    /// `pidfd_send_signal(2)`, as by kill(2).
+    SignalOpened {
+        /// What [`Opening::Process`] gave.
+        process: i32,
+        /// Its number; 0 only asks whether one could be sent.
+        signal: i32,
+    },
     /// `ioprio_set(2)` of this process, to that which its niceness gives.
     NoIoPriority,
     /// `set_mempolicy(2)`, to the default.
@@ -83,10 +97,15 @@ fn text(constant: &'static CStr) -> i64 {
     i64::try_from(constant.as_ptr().expose_provenance()).unwrap_or_default()
 }
 
+/// Where something is that outlives the call, as a number.
+fn address<T>(what: &T) -> i64 {
+    i64::try_from((&raw const *what).expose_provenance()).unwrap_or_default()
+}
+
 /// `struct sched_param` with the priority 0, as a number.
 fn nothing() -> i64 {
     static PRIORITY: libc::c_int = 0;
-    i64::try_from((&raw const PRIORITY).expose_provenance()).unwrap_or_default()
+    address(&PRIORITY)
 }
 
 /// Of `ioprio_set(2)`, which no library exports.
@@ -105,6 +124,13 @@ pub(super) fn call(call: Numbers) -> io::Result<i64> {
     let prctl = |option: i32, argument: i64| (libc::SYS_prctl, [i64::from(option), argument, 0, 0, 0]);
     let ambient = |what: i32, cap: u8| (libc::SYS_prctl, [libc::PR_CAP_AMBIENT.into(), what.into(), cap.into(), 0, 0]);
     let (number, words) = match call {
+        Numbers::FileLocks { process, ref limits } => {
+            let resource = i64::from(libc::RLIMIT_LOCKS);
+            (libc::SYS_prlimit64, [process.into(), resource, address(limits), 0, 0])
+        }
+        Numbers::SignalOpened { process, signal } => {
+            (libc::SYS_pidfd_send_signal, [process.into(), signal.into(), 0, 0, 0])
+        }
         Numbers::CloseRange { first, last } => (libc::SYS_close_range, [first.into(), last.into(), 0, 0, 0]),
         Numbers::BoundingHas(cap) => prctl(libc::PR_CAPBSET_READ, cap.into()),
         Numbers::BoundingDrop(cap) => prctl(libc::PR_CAPBSET_DROP, cap.into()),
@@ -138,8 +164,8 @@ pub(super) fn call(call: Numbers) -> io::Result<i64> {
         }
     };
     let [first, second, third, fourth, fifth] = words;
-    // SAFETY: every call of the list above takes numbers, or a pointer to a constant that it only reads, and touches none
-    // of our memory; closing descriptors and forgetting pages is sound under
+    // SAFETY: every call of the list above takes numbers, or a pointer to a constant or to a part of `call` that it only reads,
+    // and touches none of our memory; closing descriptors and forgetting pages is sound under
     // the invariants of those variants.
     let result = unsafe { libc::syscall(number, first, second, third, fourth, fifth) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -155,6 +181,8 @@ pub(super) enum Opening {
         /// With the mounts below.
         below: bool,
     },
+    /// `pidfd_open(2)`.
+    Process(i32),
     /// `fsopen(2)` of `proc`.
     NewProcesses,
     /// `fsmount(2)`: a mount that is attached nowhere.
@@ -177,6 +205,7 @@ pub(super) fn open(opening: Opening) -> io::Result<OwnedFd> {
             let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH.cast_unsigned() | below;
             (libc::SYS_open_tree, [from.into(), text(c""), i64::from(flags)])
         }
+        Opening::Process(pid) => (libc::SYS_pidfd_open, [pid.into(), 0, 0]),
         Opening::NewProcesses => (libc::SYS_fsopen, [text(c"proc"), CLOSED_ON_EXEC, 0]),
         Opening::Mount { from, attributes } => {
             (libc::SYS_fsmount, [from.into(), CLOSED_ON_EXEC, attributes.cast_signed()])

@@ -97,7 +97,12 @@ impl Ground {
     fn agent(&self) -> (Arc<Agent>, Log) {
         std::fs::write(self.snapshot.settings.trusted_dispatchers_path.as_path(), TRUST).unwrap();
         let places = places(&self.dir);
-        let beginning = Beginning { descriptors: 1024, file: "/proc/self/exe".into(), executor: None };
+        let beginning = Beginning {
+            descriptors: 1024,
+            file: "/proc/self/exe".into(),
+            family: ctrl_exec::sys::process::Family::of(b"fuzz"),
+            executor: None,
+        };
         let orders = Orders::new(&Kinship::of(&self.snapshot.settings, false), &places, beginning).unwrap();
         let log = Log::default();
         let logger = Logger::to_writer(Ident::Agent, Box::new(log.clone()));

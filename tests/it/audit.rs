@@ -1,6 +1,7 @@
 //! What is logged where. The fields of refusals are tested where the refusals are.
 
 use crate::harness::audit::Line;
+use crate::harness::executor::Mode;
 use crate::harness::log::Log;
 use crate::harness::{Site, tls};
 
@@ -23,12 +24,21 @@ fn an_agent_s_lines_have_the_documented_fields_in_their_order() {
 
 #[test]
 fn the_executor_has_its_own_line_about_each_run() {
-    let site = Site::builder().sh("ok", "exit 3").start();
+    for mode in Mode::ALL {
+        has_its_own_line(mode);
+    }
+}
+
+fn has_its_own_line(mode: Mode) {
+    let site = Site::builder().executor(mode).sh("ok", "exit 3").start();
     let result = site.result("ok", &["--secret"]);
     let line = site.agent().line("exec");
     assert_eq!(line.ident, "ctrl-exec-exec");
     let reqid = format!("REQID={}", result["reqid"].as_str().unwrap());
-    line.is(&["ACTION=exec", "EXIT=3", "OUTCOME=exited", "PID=*", "PROFILE=default", &reqid, "SCRIPT=ok"]);
+    // Nobody is to read a confinement into the name of a profile.
+    let confined = if mode == Mode::Private { &["CONFINED=no"][..] } else { &[] };
+    let rest = ["EXIT=3", "OUTCOME=exited", "PID=*", "PROFILE=default", &reqid, "SCRIPT=ok"];
+    line.is(&[&["ACTION=exec"], confined, &rest].concat());
     assert!(!site.agent().stderr().contains("--secret"), "arguments are in no log");
 }
 

@@ -18,6 +18,7 @@ mod contract;
 mod crash;
 mod deadlines;
 mod demo;
+mod deserted;
 mod durable;
 mod examples;
 mod executor;

@@ -27,6 +27,7 @@ use crate::hook::Fault;
 use crate::pki::csr::{self, ExpectedName};
 use crate::pki::{key, serial};
 use crate::sys::file::{Access, write_atomic};
+use crate::sys::process::Family;
 use crate::tls::testing::new_ca;
 use crate::wire::explanation::{Line, Summary, Verdict};
 use crate::wire::name::AgentName;
@@ -130,7 +131,12 @@ impl Site {
         let places = self.places();
         let (snapshot, _) = Snapshot::load(&places, "here", &log).unwrap();
         let proof = Arc::new(snapshot.tls.prove(&self.shown, UnixTime::now()).unwrap());
-        let beginning = Beginning { descriptors: 1024, file: "/proc/self/exe".into(), executor: None };
+        let beginning = Beginning {
+            descriptors: 1024,
+            file: "/proc/self/exe".into(),
+            family: Family::of(b"tests"),
+            executor: None,
+        };
         let orders = Orders::new(&Kinship::of(&snapshot.settings, false), &places, beginning).unwrap();
         let serial = Serial::parse_hex(SERIAL).unwrap();
         let peer = Peer { address: ADDRESS, proof, serial, session: Session::Full };

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::Child;
+use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +14,12 @@ use tokio::time::timeout;
 
 use super::{ExecutorError, PATIENCE, judge};
 use crate::sys::fdpass::{self, Kind};
+use crate::sys::process::Pid;
 use crate::sys::{pipe, poll, process};
 use crate::wire::control::{Control, LIMIT};
+
+/// How long an executor may take to end whose socket is closed.
+const ENDING: Duration = Duration::from_secs(1);
 
 /// An executor's process that was just started, and our end of the socket to it.
 #[derive(Debug)]
@@ -67,6 +71,31 @@ impl Line {
             Some(child) => matches!(child.try_wait(), Ok(None)),
             None => poll::closed(self.control.as_fd(), Duration::ZERO).is_ok_and(|closed| !closed),
         }
+    }
+
+    /// Whether nobody has the other end of the socket any more.
+    pub(super) fn is_over(&self) -> bool {
+        poll::closed(self.control.as_fd(), Duration::ZERO).unwrap_or(true)
+    }
+
+    /// Its process, if this program has started it.
+    pub(super) fn process(&self) -> Option<Pid> {
+        let id = self.child.as_ref().map(Child::id)?;
+        i32::try_from(id).ok().map(Pid::from_raw)
+    }
+
+    /// How its process ends, which it does now that nothing is to be had of it any more; unless it does not.
+    pub(super) async fn status(mut self) -> Option<ExitStatus> {
+        self.hang_up();
+        let mut child = self.child.take()?;
+        let ended = tokio::task::spawn_blocking(move || child.wait());
+        timeout(ENDING, ended).await.ok()?.ok()?.ok()
+    }
+
+    /// Closes the socket for everyone who has this end of it.
+    fn hang_up(&self) {
+        // One that is closed already needs nothing.
+        drop(fdpass::close_door(self.control.as_fd()));
     }
 
     /// What hears of the end of everybody who has the other end of the socket.
@@ -150,7 +179,7 @@ impl Line {
     /// Ends the executor, and waits for it.
     pub(super) async fn close(mut self) {
         let Some(mut child) = self.child.take() else { return };
-        drop(self);
+        self.hang_up();
         let ended = tokio::task::spawn_blocking(move || child.wait());
         // One that does not end is a zombie in the end, and no more.
         drop(timeout(PATIENCE, ended).await);
@@ -162,6 +191,7 @@ impl Drop for Line {
     /// zombie as long as this process lives.
     fn drop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
+        self.hang_up();
         if !matches!(child.try_wait(), Ok(Some(_))) {
             // Without a thread the zombie stays; there is nobody to tell.
             let _ = std::thread::Builder::new().name("reaper".to_owned()).spawn(move || child.wait());

@@ -14,6 +14,7 @@
 mod contents;
 pub mod kept;
 mod line;
+mod private;
 mod system;
 
 use std::ffi::{OsStr, OsString};
@@ -29,9 +30,11 @@ use tokio::time::timeout;
 
 use self::kept::Kept;
 use self::line::{End, Fresh, Line};
+use self::private::Private;
 use super::snapshot::Places;
 use crate::conf::agent::Settings;
 use crate::sys::fdpass::{self, Kind};
+use crate::sys::process::Family;
 use crate::sys::user;
 use crate::wire::control::{Control, Reloaded};
 
@@ -55,7 +58,7 @@ pub struct Orders {
 
 #[derive(Debug)]
 enum Way {
-    Private { arguments: Vec<OsString>, line: Mutex<Option<Line>> },
+    Private(Private),
     Own(Mutex<Own>),
     System(PathBuf),
 }
@@ -106,6 +109,8 @@ pub struct Beginning {
     pub descriptors: u64,
     /// Where this program's file is, or another version of it will be.
     pub file: PathBuf,
+    /// Whose the runs of a private executor are.
+    pub family: Family,
     /// The socket to the root executor that this process started when it ran another program.
     pub executor: Option<OwnedFd>,
 }
@@ -158,11 +163,13 @@ impl Orders {
     /// # Errors
     /// Out of processes or descriptors.
     pub fn new(kinship: &Kinship, places: &Places, beginning: Beginning) -> Result<Self, ExecutorError> {
-        let Beginning { descriptors, file, executor } = beginning;
+        let Beginning { descriptors, file, family, executor } = beginning;
         let way = match kinship {
             Kinship::System(path) => Way::System(path.clone()),
             Kinship::Private => {
-                Way::Private { arguments: arguments("serve-private", places, descriptors), line: Mutex::default() }
+                let mut words = arguments("serve-private", places, descriptors);
+                words.push(family.word().into());
+                Way::Private(Private::new(words, family))
             }
             Kinship::Own => {
                 let mut words = arguments("serve-own", places, descriptors);
@@ -184,7 +191,7 @@ impl Orders {
     /// the moment of an order.
     pub async fn start(&self) -> Result<(), ExecutorError> {
         match &self.way {
-            Way::Private { arguments, line } => *line.lock().await = Some(private(arguments).await?),
+            Way::Private(private) => private.start(&mut *private.line.lock().await).await?,
             Way::Own(own) => {
                 let mut own = own.lock().await;
                 if let Own::Fresh(fresh) = std::mem::replace(&mut *own, Own::Gone) {
@@ -203,7 +210,7 @@ impl Orders {
     pub async fn answers(&self) -> bool {
         match &self.way {
             Way::System(path) => timeout(GLANCE, greet(path)).await.is_ok_and(|greeted| greeted.is_ok()),
-            Way::Private { line, .. } => {
+            Way::Private(Private { line, .. }) => {
                 line.try_lock().map_or(true, |mut line| line.as_mut().is_some_and(Line::is_alive))
             }
             Way::Own(own) => {
@@ -222,7 +229,7 @@ impl Orders {
     /// Whether its executor applies profiles. A private one has the agent's own rights and no others to give.
     #[must_use]
     pub const fn applies_profiles(&self) -> bool {
-        !matches!(self.way, Way::Private { .. })
+        !matches!(self.way, Way::Private(_))
     }
 
     /// Makes ready for another program of this process. A private executor ends, since that program would not know it. An
@@ -235,7 +242,7 @@ impl Orders {
         self.kept.renew();
         match &self.way {
             Way::System(_) => {}
-            Way::Private { line, .. } => {
+            Way::Private(Private { line, .. }) => {
                 if let Some(line) = line.lock().await.take() {
                     line.close().await;
                 }
@@ -269,23 +276,22 @@ impl Orders {
         if self.behind.load(Ordering::SeqCst) {
             self.reload().await.map_err(ExecutorError::into_io)?;
         }
-        let (line, arguments) = match &self.way {
+        let private = match &self.way {
             Way::System(path) => return system::open(path).await,
             Way::Own(own) => return self.open_own(&mut *own.lock().await).await,
-            Way::Private { line, arguments } => (line, arguments),
+            Way::Private(private) => private,
         };
         let (ours, theirs) = fdpass::pair(Kind::Stream)?;
-        let mut line = line.lock().await;
+        let mut line = private.line.lock().await;
         if let Some(open) = line.as_ref()
             && open.order(&theirs).await.is_ok()
         {
             return Ok(ours);
         }
-        *line = None;
-        let fresh = private(arguments).await.map_err(ExecutorError::into_io)?;
-        let said = fresh.order(&theirs).await;
-        *line = Some(fresh);
-        said.map(|()| ours)
+        private.lose(&mut line).await;
+        private.start(&mut line).await.map_err(ExecutorError::into_io)?;
+        let fresh = line.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        fresh.order(&theirs).await.map(|()| ours)
     }
 
     async fn open_own(&self, own: &mut Own) -> io::Result<OwnedFd> {
@@ -312,24 +318,23 @@ impl Orders {
     }
 
     async fn tell_to_reload(&self) -> Result<(), ExecutorError> {
-        let (line, arguments) = match &self.way {
+        let private = match &self.way {
             Way::System(path) => return system::ask(path, Control::Reload).await.map(drop),
             Way::Own(own) => return self.reload_own(&mut *own.lock().await).await,
-            Way::Private { line, arguments } => (line, arguments),
+            Way::Private(private) => private,
         };
-        let mut line = line.lock().await;
+        let mut line = private.line.lock().await;
         if let Some(open) = line.as_ref()
             && open.reload().await.is_ok()
         {
             let answer = open.answer().await;
             if !matches!(answer, Ok(()) | Err(ExecutorError::Configuration(_))) {
-                *line = None;
+                private.lose(&mut line).await;
             }
             return answer;
         }
-        *line = None;
-        *line = Some(private(arguments).await?);
-        Ok(())
+        private.lose(&mut line).await;
+        private.start(&mut line).await
     }
 
     async fn reload_own(&self, own: &mut Own) -> Result<(), ExecutorError> {
@@ -369,10 +374,6 @@ impl Orders {
 /// Why it does not.
 pub async fn greet(path: &Path) -> Result<i32, ExecutorError> {
     system::ask(path, Control::Hello).await
-}
-
-async fn private(arguments: &[OsString]) -> Result<Line, ExecutorError> {
-    Fresh::start(arguments).map_err(ExecutorError::Start)?.ready().await
 }
 
 fn arguments(role: &str, places: &Places, descriptors: u64) -> Vec<OsString> {

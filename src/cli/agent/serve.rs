@@ -65,7 +65,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
         able().map_err(fail)?;
     }
     // With the rights that are given up on the next line.
-    let orders = serve::executor(&places, &kinship, &footing, executor).map_err(fail)?;
+    let orders = serve::executor(&places, (&kinship, &loaded.settings), &footing, executor).map_err(fail)?;
     serve::drop_root(&loaded.settings).map_err(fail)?;
     remind(&kinship, &loaded);
     let host = host::fqdn(NAME);

@@ -6,12 +6,13 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use super::failed;
-use crate::audit::{Ident, Logger, Sockets};
+use crate::audit::{Event, Ident, Level, Logger, Sockets};
 use crate::cli::out;
 use crate::conf::Root;
 use crate::executor::{self, Policy, Rights, ServeError, Succession};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::sys::process::Family;
 use crate::sys::{descriptors, process};
 
 /// The role of [`own`].
@@ -19,8 +20,8 @@ const OWN: &str = "serve-own";
 /// What it needs to know. Behind it stand the path of its file and what a successor is told.
 const WORDS: usize = 4;
 
-/// An executor with the agent's own rights: both configuration files, the prefix, and the limit on descriptors that
-/// the agent was started with.
+/// An executor with the agent's own rights: both configuration files, the prefix, the limit on descriptors that the agent was
+/// started with, and whose its runs are.
 #[must_use]
 pub fn private(words: &[OsString]) -> Exit {
     run(words, false)
@@ -66,6 +67,7 @@ fn serve(words: &[OsString], privileged: bool) -> Result<Exit, Failure> {
         let succession = Succession::new(OWN, words, WORDS);
         executor::serve_own(control, || load(Rights::Root { front_end: None, socket: None }), &log, &succession)
     } else {
+        mark(words.get(WORDS), &log);
         executor::serve_private(control, || load(Rights::FrontEnd), &log)
     };
     match served {
@@ -73,5 +75,13 @@ fn serve(words: &[OsString], privileged: bool) -> Result<Exit, Failure> {
         // The agent says why.
         Err(error @ ServeError::Told(_)) => Ok(failed(error).exit()),
         Err(error) => Err(failed(error)),
+    }
+}
+
+/// Marks this process and so what its scripts will start, by which the agent finds whoever is left of them when nobody else does.
+fn mark(word: Option<&OsString>, log: &Logger) {
+    let family = word.and_then(|word| word.to_str()).and_then(Family::parse);
+    if let Err(error) = family.map_or_else(process::leave_family, Family::mark_service) {
+        log.emit(Event::new(Level::Warning, "exec-unmarked").field("REASON", error));
     }
 }

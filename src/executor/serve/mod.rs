@@ -266,7 +266,7 @@ impl<D: Way> Server<'_, D> {
         let report = Report::Ended(outcome.clone());
         // A front-end that has gone away does not miss it.
         drop(report::send_now(connection, &report));
-        self.audit.tell(&ExecEvent::Ended { order: None, profile: None, pid: None, outcome });
+        self.audit.tell(&ExecEvent::Ended { order: None, profile: None, unconfined: false, pid: None, outcome });
     }
 
     /// All of the new configuration or all of the old.

@@ -5,10 +5,13 @@
 //! reads its first frame. An order it carries out; a greeting it answers; and a wish for a reload it hands, with the
 //! connection, to the executor, over a socket pair that only they have.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Crew, ExecEvent, SIGNALS, ServeError, Server, Way, able, put_in_force, start_afresh};
@@ -51,6 +54,14 @@ impl Ear {
             Self::Given(listener) => listener,
             Self::Ours(bound) => bound.listener(),
         }
+    }
+
+    /// Where one that was handed over is, whatever was expected; an abstract name as `@` and the name (unix(7)).
+    fn place(&self) -> Option<PathBuf> {
+        let Self::Given(listener) = self else { return None };
+        let address = listener.local_addr().ok()?;
+        let name = |name: &[u8]| PathBuf::from(OsString::from_vec([b"@", name].concat()));
+        address.as_pathname().map(Path::to_owned).or_else(|| address.as_abstract_name().map(name))
     }
 }
 
@@ -96,7 +107,8 @@ pub fn serve_socket(
     let handed_over = given.is_some();
     let ours = || Bound::new(&path, front_end.uid(), front_end.gid()).map(Ear::Ours);
     let ear = given.map(Ear::Given).map_or_else(ours, Ok).map_err(ServeError::Listen)?;
-    audit.tell(&ExecEvent::Listening { path: &path, handed_over });
+    let place = ear.place().unwrap_or(path);
+    audit.tell(&ExecEvent::Listening { path: &place, handed_over });
     put_in_force(&policy, audit);
     let door = Entrance { ear, told, teller, front_end, notifier };
     let policy = Ok(policy);

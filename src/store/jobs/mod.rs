@@ -15,6 +15,7 @@
 //! `.status`. A record that says `running` is on the disk before the order for its job is given; so that whatever is
 //! killed at whatever moment, there is either no record and no job, or a record that becomes `done` or `lost`.
 
+mod alive;
 mod census;
 mod record;
 mod settle;
@@ -41,6 +42,7 @@ use serde::de::IgnoredAny;
 use self::settle::Settled;
 use super::StoreError;
 use crate::sys::file::{self, Access, FileError, Identity, LockGuard};
+use crate::sys::process::Family;
 use crate::wire::name::{DispatcherId, RequestId, ScriptName};
 use crate::wire::outcome::Noted;
 use crate::wire::stream::Channel;
@@ -69,6 +71,7 @@ pub struct Jobs {
     dir: PathBuf,
     /// Bytes of each output stream that a record keeps.
     most: u64,
+    family: Option<Family>,
     witness: Option<Witness>,
     adviser: Option<Adviser>,
 }
@@ -194,7 +197,13 @@ impl Jobs {
     /// The jobs in this directory, which need not exist yet. A record keeps `most` bytes of each output stream.
     #[must_use]
     pub const fn new(dir: PathBuf, most: u64) -> Self {
-        Self { dir, most, witness: None, adviser: None }
+        Self { dir, most, family: None, witness: None, adviser: None }
+    }
+
+    /// The same, where the processes of runs are known by their marks.
+    #[must_use]
+    pub fn marked(self, family: Option<Family>) -> Self {
+        Self { family, ..self }
     }
 
     /// The same, with somebody to tell of each job's end.
@@ -228,15 +237,18 @@ impl Jobs {
         let (store, lock) = loop {
             let store = self.lock()?;
             file::create_dir(&self.dir.join(key.owner.as_str()), DIR_MODE)?;
-            if file::is_locked(&self.path(key, Part::Status))? == Some(true) {
+            if self.is_alive(key)? {
                 return Ok(Submission::InUse);
             }
-            if let Some(lock) = file::try_lock_exclusive(&self.script_lock(script.as_str()), MODE)? {
+            let lock = file::try_lock_exclusive(&self.script_lock(script.as_str()), MODE)?;
+            // It may be free, and processes of the run be there.
+            let runs = if lock.is_none() || !self.members().is_empty() { self.runs(script.as_str())? } else { false };
+            if let Some(lock) = lock.filter(|_| !runs) {
                 break (store, lock);
             }
             // Who has heard of a job's end may submit the next one before the last process has let go of the lock that the
             // job's monitor was killed with, or that was forked with it.
-            if self.runs(script.as_str())? || Instant::now() >= until {
+            if runs || Instant::now() >= until {
                 return Ok(Submission::Busy);
             }
             drop(store);
@@ -299,11 +311,6 @@ impl Jobs {
     /// Asks a job to end; whether anybody heard it. One that nobody hears has ended.
     pub fn cancel(&self, key: &Key) -> Result<bool, StoreError> {
         Ok(file::nudge(&self.path(key, Part::Cancel))?)
-    }
-
-    /// Whether the job's monitor lives, or anything that it has started is still there.
-    pub fn is_alive(&self, key: &Key) -> Result<bool, StoreError> {
-        Ok(file::is_locked(&self.path(key, Part::Status))? == Some(true))
     }
 
     /// What the script has printed so far, to be read at any place; `None` where that is not, or no longer, on file.

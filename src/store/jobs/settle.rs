@@ -8,7 +8,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::{Adviser, JobRecord, JobStatus, Jobs, Key, MODE, Part, StoreError, TAIL};
 use crate::sys::file::{self, Access, FileError};
 use crate::wire::limits;
-use crate::wire::name::ScriptName;
 use crate::wire::outcome::{Noted, Outcome};
 use crate::wire::run::Output;
 use crate::wire::spelt::{Exact, Text};
@@ -115,7 +114,7 @@ impl Jobs {
     }
 
     /// What the monitor wrote, if it came to that. A line that is not whole is none.
-    fn outcome(&self, key: &Key) -> Result<Option<Noted>, StoreError> {
+    pub(super) fn outcome(&self, key: &Key) -> Result<Option<Noted>, StoreError> {
         match file::read_bounded(&self.path(key, Part::Status), limits::REPORT) {
             Ok(bytes) => {
                 // Behind it is what was reserved and not needed.
@@ -185,30 +184,6 @@ impl Jobs {
             out.flush()
         };
         Ok(file::write_atomic_by(&path, Access::mode(MODE), fill)?)
-    }
-
-    /// Whether the original's process of a job without a status file lives: it holds its script's lock, unless that is
-    /// held by a job of ours.
-    fn is_alive_original(&self, key: &Key, record: &JobRecord) -> Result<bool, StoreError> {
-        let ours = file::facts(&self.path(key, Part::Status))?.is_some();
-        if ours || ScriptName::parse(&record.script).is_err() {
-            return Ok(false);
-        }
-        let held = file::is_locked(&self.script_lock(&record.script))? == Some(true);
-        Ok(held && !self.runs(&record.script)?)
-    }
-
-    /// Whether a job of ours runs this script.
-    pub(super) fn runs(&self, script: &str) -> Result<bool, StoreError> {
-        for (key, parts) in self.entries()? {
-            if parts.contains(&Part::Status)
-                && self.is_alive(&key)?
-                && self.read(&key)?.is_some_and(|record| record.script == script)
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 }
 

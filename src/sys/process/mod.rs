@@ -2,6 +2,7 @@
 
 mod detached;
 mod fault;
+mod mark;
 mod patience;
 mod private;
 mod program;
@@ -23,6 +24,7 @@ use crate::sys::capability;
 
 pub use detached::{Launch, launch, report_ready};
 pub use fault::{Failure, Fault};
+pub use mark::{Family, Outlook, Run, free_others, leave_family};
 pub use nix::sys::signal::Signal;
 pub use nix::unistd::Pid;
 pub use patience::end_unless_program_within;
@@ -336,6 +338,13 @@ pub fn has_ended(child: Pid) -> bool {
 /// Does not wait for a child that has ended. How it has ended may be something that the binding has no word for.
 fn look_at(pid: Pid) -> Result<WaitStatus, Errno> {
     waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT)
+}
+
+/// Whether this process has any child that was not waited for. After [`adopt_orphans`]: any descendant.
+#[must_use]
+pub fn has_children() -> bool {
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    waitid(Id::All, look) != Err(Errno::ECHILD)
 }
 
 enum Waited {

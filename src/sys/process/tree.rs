@@ -172,21 +172,34 @@ fn children_by_parents(above: Pid) -> io::Result<Vec<Pid>> {
 
 /// Every process with its parent.
 fn parents() -> io::Result<Vec<(Pid, Pid)>> {
-    let mut parents = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(number) else { continue };
-        parents.extend(parent(pid).map(|parent| (pid, parent)));
-    }
-    Ok(parents)
+    Ok(everyone()?.into_iter().filter_map(|pid| Some((pid, parent(pid)?))).collect())
 }
 
-/// The fourth field of `/proc/PID/stat`; the second, the name, may itself hold blanks and brackets.
-fn parent(pid: Pid) -> Option<Pid> {
+/// Every process that shows.
+pub(super) fn everyone() -> io::Result<Vec<Pid>> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        all.extend(entry?.file_name().to_str().and_then(number));
+    }
+    Ok(all)
+}
+
+/// Which state a process is in, by its letter.
+pub(super) fn state(pid: Pid) -> Option<char> {
+    field(pid, 0)?.chars().next()
+}
+
+/// Whose child a process is.
+pub(super) fn parent(pid: Pid) -> Option<Pid> {
+    number(&field(pid, 1)?)
+}
+
+/// A field of `/proc/PID/stat` behind the second, the name, which may itself hold blanks and brackets.
+fn field(pid: Pid, place: usize) -> Option<String> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let text = String::from_utf8_lossy(&stat);
     let (_, behind_name) = text.rsplit_once(") ")?;
-    number(behind_name.split_ascii_whitespace().nth(1)?)
+    Some(behind_name.split_ascii_whitespace().nth(place)?.to_owned())
 }
 
 fn number(text: &str) -> Option<Pid> {

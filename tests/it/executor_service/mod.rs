@@ -237,6 +237,8 @@ fn a_socket_that_the_init_system_made_is_used() {
     assert!(!site.agent().root.join("nowhere.sock").exists());
     let lines = audit::lines(&std::fs::read_to_string(&log).unwrap());
     assert!(lines.iter().any(|line| line.action() == "exec-start" && line.get("MADE_BY") == Some("init")), "{lines:?}");
+    let start = lines.iter().find(|line| line.action() == "exec-start").unwrap();
+    assert_eq!(start.get("SOCKET"), path.to_str(), "where it is, and not where it was expected");
     host::kill(child.id(), Signal::SIGTERM);
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert!(path.exists(), "it is the init system's to remove");

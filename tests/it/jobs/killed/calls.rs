@@ -11,8 +11,13 @@ use crate::harness::http::{Answer, Http};
 use crate::harness::{DEADLINE, Site, eventually, tls};
 use crate::jobs::Caller;
 
-/// Says that it runs, works for a while, prints, and ends with a status of the caller's choice.
-pub(super) const SCRIPT: &str = "echo $1 >> {work}/started; sleep $2; echo out of $1; echo $1 >> {work}/ended; exit $3";
+/// Says that it runs, works for a while, prints, and ends with a status of the caller's choice. Meanwhile it has somebody else in
+/// a session of his own, and somebody who has nothing else of it any more, both deaf to requests to end. They live for an hour
+/// unless it comes to its end, or somebody sees to theirs.
+pub(super) const SCRIPT: &str = "echo $1 >> {work}/started
+(trap '' TERM HUP; exec setsid sleep 360$2 < /dev/null > /dev/null 2>&1) & kin=$!
+orphan=$( (trap '' TERM HUP; exec env -i setsid sleep 360$2 < /dev/null > /dev/null 2>&1) & echo $!)
+sleep $2; echo out of $1; echo $1 >> {work}/ended; kill -9 $kin $orphan; exit $3";
 
 /// What those who ask share with the one who kills.
 pub(super) struct Way {

@@ -35,9 +35,12 @@ pub(super) fn program(site: &Site) -> Vec<u32> {
     host::with_words(|words| words.contains("serve-") && words.contains(&config))
 }
 
-/// A monitor leads a session of its own; what it has forked and is no script yet is in it.
+/// A monitor leads a session of its own; so does what it has forked and is no script yet. Where nothing confines that, it is not
+/// to be killed in the monitor's place: it may be a script by then, and whomever one leaves that is killed is left alone.
 fn monitors(site: &Site) -> Vec<u32> {
-    program(site).into_iter().filter(|pid| host::leads_session(*pid)).collect()
+    let leaders: Vec<u32> = program(site).into_iter().filter(|pid| host::leads_session(*pid)).collect();
+    let is_forked = |pid: u32| host::parent_of(pid).is_none_or(|above| leaders.contains(&above));
+    leaders.iter().copied().filter(|pid| site.agent().mode != Mode::Private || !is_forked(*pid)).collect()
 }
 
 /// Whose parent is gone, or is another than they are. The executor is a child of the agent, of the keeper, or of the
