@@ -130,7 +130,9 @@ fn serve(turn: &Next, means: &Means<'_>, kept: Kept<'_>) -> bool {
     let Means { policy, audit, full, place, .. } = means;
     let audit = *audit;
     let (Next::Given(connection) | Next::Kept(connection)) = turn;
-    let asked = intake::take(connection, Instant::now() + INTAKE);
+    // A front-end that hands over connections instead of making them chooses who is at their other end.
+    let agent = policy.confinements.as_ref().and_then(Confinements::agent).filter(|_| means.control.is_none());
+    let asked = intake::take(connection, agent, Instant::now() + INTAKE);
     let intake = match asked.and_then(|asked| only_an_order(connection, means, asked)) {
         Ok(Some(intake)) => intake,
         Ok(None) => return false,
@@ -247,6 +249,7 @@ fn start(plan: &Plan, stdio: [OwnedFd; 3], kept: Kept<'_>) -> Result<(Spawned, O
         expected: plan.expected(),
         // A script without its monitor is one that nobody can end and whose end nobody learns.
         dies_with_parent: true,
+        without_keys: false,
         directory: "/".into(),
         umask: 0o022,
     };
@@ -269,6 +272,7 @@ fn start(plan: &Plan, stdio: [OwnedFd; 3], kept: Kept<'_>) -> Result<(Spawned, O
         environment: traced(environment_of(confinement), plan.trace()),
         // Its namespace ends with its init, and that with this process.
         dies_with_parent: false,
+        without_keys: confinement.calls().keeps_from_keys(),
         directory: confinement.profile().working_directory.clone(),
         umask: confinement.profile().umask,
         ..spawn

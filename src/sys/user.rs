@@ -255,6 +255,22 @@ pub fn is_exactly(uid: Uid, gid: Gid, groups: &[Gid]) -> io::Result<bool> {
     Ok(ids && sorted(&unistd::getgroups()?) == sorted(groups))
 }
 
+/// From now on nobody without `CAP_SYS_RESOURCE` changes this process's limits: who did would have to be of its group, its
+/// effective and its saved one at the same time (prlimit(2)), and the last is another than those now. It gives nobody a right
+/// over this process.
+///
+/// # Errors
+/// No `CAP_SETGID`; or this process is in that group; or the user namespace has one group alone.
+pub fn keep_limits() -> io::Result<()> {
+    const UNCHANGED: Gid = Gid::from_raw(u32::MAX);
+    /// That of the daemons: any but the one that it has would do.
+    const ANOTHER: Gid = Gid::from_raw(1);
+    if unistd::getgid() == ANOTHER {
+        return Err(Errno::EINVAL.into());
+    }
+    Ok(unistd::setresgid(UNCHANGED, UNCHANGED, ANOTHER)?)
+}
+
 /// Exec gives nothing more from now on: no set-user-ID, no file capabilities (`PR_SET_NO_NEW_PRIVS`, prctl(2)).
 ///
 /// # Errors
