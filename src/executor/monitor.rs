@@ -32,6 +32,7 @@ use super::streams;
 use super::supervision::{Ended, Supervision, not_started};
 use crate::sys::network::HostNetwork;
 use crate::sys::process::{self, Pid, Signal, Signals, Spawn, Spawned};
+use crate::sys::user::Uid;
 use crate::sys::{clock, descriptors, fdpass, user};
 use crate::wire::control::{Control, Reloaded};
 use crate::wire::order::{Mode, Order, Report};
@@ -59,6 +60,14 @@ pub(super) struct Means<'a> {
     pub(super) full: Option<usize>,
     /// Where it notes what it is busy with, if that is to be had.
     pub(super) place: Option<Place>,
+}
+
+impl Means<'_> {
+    /// Whose orders they are, where a connection's own word does not count: a front-end that hands connections over instead of
+    /// making them chooses who is at their other end.
+    fn front_end(&self) -> Option<Uid> {
+        self.policy.confinements.as_ref().filter(|_| self.control.is_none()).and_then(Confinements::agent)
+    }
 }
 
 /// Does what a connection asks for, and then what those ask for that `post` brings. The process ends afterwards.
@@ -130,9 +139,7 @@ fn serve(turn: &Next, means: &Means<'_>, kept: Kept<'_>) -> bool {
     let Means { policy, audit, full, place, .. } = means;
     let audit = *audit;
     let (Next::Given(connection) | Next::Kept(connection)) = turn;
-    // A front-end that hands over connections instead of making them chooses who is at their other end.
-    let agent = policy.confinements.as_ref().and_then(Confinements::agent).filter(|_| means.control.is_none());
-    let asked = intake::take(connection, agent, Instant::now() + INTAKE);
+    let asked = intake::take(connection, means.front_end(), Instant::now() + INTAKE);
     let intake = match asked.and_then(|asked| only_an_order(connection, means, asked)) {
         Ok(Some(intake)) => intake,
         Ok(None) => return false,

@@ -91,7 +91,7 @@ fn root_is_whole(confinement: &Confinement) -> Result<(), Unenforceable> {
         Ok(true) => "the executor itself was started in a chroot".to_owned(),
         Err(error) => format!("whether the executor itself was started in a chroot cannot be found out ({error})"),
     };
-    let cost = "CAP_SYS_CHROOT undoes the confinement there: it can leave both, chroot(2)";
+    let cost = "with CAP_SYS_CHROOT a script leaves that, and the confinement with it, chroot(2)";
     let help = "take it out; or, if the script must have it, add the line 'allow_dangerous_caps = yes'";
     Err(Unenforceable { key: "caps", why: format!("{why}, and {cost}; {help}") })
 }
