@@ -469,6 +469,7 @@ pub(super) mod tests {
             ("run_as = backup", SetIds::NoUser),
             ("run_as = backup\ncaps = CAP_KILL\nsyscalls = off", SetIds::NoUser),
             ("run_as = backup\ncaps = CAP_FSETID", SetIds::Neither),
+            ("run_as = backup\nno_new_privileges = no", SetIds::Neither),
             ("run_as = backup\ncaps = CAP_SETFCAP\nallow_dangerous_caps = yes", SetIds::Neither),
             ("run_as = root\nwritable = /srv\nsyscalls = off", SetIds::Neither),
             ("run_as = root", SetIds::Free),
