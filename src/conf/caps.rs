@@ -54,7 +54,8 @@ const NAMES: [&str; 41] = [
 /// Capabilities that undo a profile's confinement, with what each costs.
 ///
 /// A capability that does only what it says, however far that goes (`CAP_KILL`, `CAP_NET_ADMIN`, `CAP_SYS_TIME`), is not
-/// here, nor is one that works only within what the profile leaves (`CAP_SYS_CHROOT` stays in its mount namespace). Those of
+/// here, nor is one that works only within what the profile leaves (`CAP_SYS_CHROOT` stays in its mount namespace; an executor that
+/// sees a part of that only, in a chroot, judges by itself). Those of
 /// [`WIDE`] are not here either: where the profile has `writable`, they meet the read-only file system and the filter of
 /// system calls, and without it they still do not reach the agent's own places, although much else.
 const DANGEROUS: [(&str, &str); 12] = [

@@ -93,6 +93,11 @@ impl Confinements {
         self.own.keep(&earlier.own);
     }
 
+    /// Who the front-end is, if that account exists.
+    pub(super) const fn agent(&self) -> Option<Uid> {
+        self.agent
+    }
+
     /// The confinement of a run of `program` under a profile.
     ///
     /// # Errors
@@ -232,10 +237,12 @@ pub fn meanings(path: &Path, facts: &dyn HostFacts) -> Vec<PathBuf> {
     meant.unwrap_or_default()
 }
 
-/// Whether a script may read or change files that are not its account's, or become somebody who may. Of any other the modes
-/// of the agent's files keep it away, by whatever name.
+/// Whether a script may read or change files that are not its account's, or become somebody who may, also by a set-user-ID program
+/// of the host's. Of any other the modes of the agent's files keep it away, by whatever name.
 fn reaches_others(profile: &Profile, person: &Person) -> bool {
-    person.uid.is_root() || profile.caps.iter().any(|cap| cap.is_wide() || cap.is_dangerous())
+    person.uid.is_root()
+        || !profile.no_new_privileges
+        || profile.caps.iter().any(|cap| cap.is_wide() || cap.is_dangerous())
 }
 
 /// What is wrong with a file of the agent's own that has another name.
@@ -342,7 +349,7 @@ impl Confinement {
         let anothers = |cap: &Capability| cap.is_wide() || cap.is_dangerous() || cap.number() == KEEPS_SET_IDS;
         let set_ids = if list == List::Nothing || root && self.writable().is_none() {
             SetIds::Free
-        } else if root || profile.caps.iter().any(anothers) {
+        } else if root || !profile.no_new_privileges || profile.caps.iter().any(anothers) {
             SetIds::Neither
         } else {
             // The groups of an ordinary account's files are its own, and directories that it shares need the other bit.
@@ -502,6 +509,7 @@ pub(super) mod tests {
             ("run_as = backup", SetIds::NoUser),
             ("run_as = backup\ncaps = CAP_KILL\nsyscalls = off", SetIds::NoUser),
             ("run_as = backup\ncaps = CAP_FSETID", SetIds::Neither),
+            ("run_as = backup\nno_new_privileges = no", SetIds::Neither),
             ("run_as = backup\ncaps = CAP_SETFCAP\nallow_dangerous_caps = yes", SetIds::Neither),
             ("run_as = root\nwritable = /srv\nsyscalls = off", SetIds::Neither),
             ("run_as = root", SetIds::Free),

@@ -11,7 +11,7 @@ use super::tree;
 use crate::sys::locks::Model;
 use crate::sys::process::{self, Fault, Rest, Signal, Signals};
 use crate::sys::spaces::{self, Listing, Spaces};
-use crate::sys::{fdpass, mount, poll};
+use crate::sys::{fdpass, inherited, mount, poll, user};
 
 /// Status of an init that could not do its work. The monitor learns the reason over the line instead.
 const FAILED: i32 = 127;
@@ -37,10 +37,8 @@ pub(super) struct Wanted<'a> {
 ///
 /// **Invariant:** called in the first process of its namespace, which has one thread.
 pub(super) fn run(wanted: Wanted<'_>, line: &OwnedFd) -> ! {
-    match prepare(wanted, line).and_then(|()| Signals::collect(&SIGNALS).map_err(Fault::confining("init"))) {
-        Ok(signals) => {
-            stand_by(&signals, line);
-        }
+    match prepare(wanted, line) {
+        Ok(signals) => stand_by(&signals, line),
         Err(fault) => fault.report(line),
     }
     process::end(FAILED)
@@ -48,13 +46,21 @@ pub(super) fn run(wanted: Wanted<'_>, line: &OwnedFd) -> ! {
 
 const SIGNALS: [Signal; 2] = [Signal::SIGCHLD, Signal::SIGTERM];
 
-fn prepare(wanted: Wanted<'_>, line: &OwnedFd) -> Result<(), Fault> {
+/// Up to the word that everything is made.
+///
+/// **Invariant:** from then on, when a script can send some, no signals wait here but one of each of [`SIGNALS`]. What waits counts
+/// against the account of this process, which is root's, and so keeps others of root's from what they need, monitors among them.
+fn prepare(wanted: Wanted<'_>, line: &OwnedFd) -> Result<Signals, Fault> {
     let Wanted { kind, model, ahead, .. } = wanted;
     process::die_with_parent().map_err(Fault::confining("parent-death-signal"))?;
+    inherited::leave_all_signals().map_err(Fault::confining("init"))?;
+    // Who changes its limits nevertheless, with a capability of the profile's, ends it, and so the run.
+    drop(user::keep_limits());
     // Before it waits for anything: an order's lock or connection must not stay open here. And while the monitor's end of the
     // line is open here, its end would not show.
     let kept = [line.as_fd()].into_iter().chain(model.into_iter().flat_map(Model::descriptors)).collect::<Vec<_>>();
     process::keep_only(&kept).map_err(Fault::confining("close-descriptors"))?;
+    let signals = Signals::collect_only(&SIGNALS).map_err(Fault::confining("init"))?;
     // It may have ended just before it was to take this one along; then nobody listens.
     let [ready] =
         poll::readable([Some(line.as_fd())], Some(Duration::ZERO)).map_err(Fault::confining("parent-death-signal"))?;
@@ -77,7 +83,8 @@ fn prepare(wanted: Wanted<'_>, line: &OwnedFd) -> Result<(), Fault> {
     let shared = model.descriptors();
     let shared = if word == SHARED { &shared[..] } else { &[] };
     let all = [shared, &blinds.descriptors(), &spaces.descriptors()].concat();
-    fdpass::send(line, &[word], &all).map(drop).map_err(Fault::confining("namespaces"))
+    fdpass::send(line, &[word], &all).map_err(Fault::confining("namespaces"))?;
+    Ok(signals)
 }
 
 /// In a namespace of mounts of its own, which this process leaves again.
@@ -86,14 +93,14 @@ fn share(wanted: Wanted<'_>, listing: &Listing) -> Result<Model, Fault> {
     tree::share(wanted.kind, wanted.fence, (wanted.ahead, listing))
 }
 
-/// Until the monitor ends, or wants everyone to. Only the monitor is obeyed, which is outside of the namespace and so has no
-/// number here.
+/// Until the monitor ends, or wants everyone to; or this process can wait no more, for want of memory or because somebody in the
+/// run may change its limits and has: then the kernel ends everyone. Only the monitor is obeyed, which is outside of the
+/// namespace and so has no number here.
 fn stand_by(signals: &Signals, line: &OwnedFd) {
     let mut behind = false;
     loop {
-        // It fails only without memory for two entries; then we come round again.
         let sources = [Some(signals.as_fd()), Some(line.as_fd())];
-        let [_, asked] = poll::readable(sources, behind.then_some(Duration::ZERO)).unwrap_or_default();
+        let Ok([_, asked]) = poll::readable(sources, behind.then_some(Duration::ZERO)) else { return };
         // One at a time, and of the dead only some: nobody keeps this process from its monitor by sending it more.
         if let Ok(Some((Signal::SIGTERM, 0))) = signals.next_from() {
             process::signal_everyone(Signal::SIGTERM);
@@ -132,8 +139,33 @@ fn bury_everyone(signals: &Signals) {
         };
         process::signal_everyone(Signal::SIGKILL);
         if !behind {
-            drop(poll::readable([Some(signals.as_fd())], None));
+            if poll::readable([Some(signals.as_fd())], None).is_err() {
+                process::end(FAILED);
+            }
             drop(signals.next());
         }
+    }
+}
+
+#[cfg(test)]
+mod unit_tests {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+    use super::*;
+    use crate::sys::process::tests::in_a_process;
+
+    #[test]
+    fn one_that_can_wait_no_more_ends_instead_of_asking_for_ever() {
+        let text = in_a_process("init", || {
+            let (_monitor, line) = fdpass::pair(fdpass::Kind::Messages).unwrap();
+            let signals = Signals::collect(&SIGNALS).unwrap();
+            let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+            // As with prlimit(2): fewer than it waits for (poll(2)).
+            setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
+            stand_by(&signals, &line);
+            setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+            "ended".to_owned()
+        });
+        assert_eq!(text, "ended");
     }
 }

@@ -8,6 +8,7 @@ use super::streams;
 use crate::sys::fdpass;
 use crate::sys::pipe::{self, Kind, Thing};
 use crate::sys::poll;
+use crate::sys::user::Uid;
 use crate::wire::control::Control;
 use crate::wire::frame::{self, FrameError};
 use crate::wire::limits;
@@ -45,11 +46,12 @@ pub enum Asked {
     Control(Control),
 }
 
-/// Reads what a connection asks for.
+/// Reads what a connection asks for. `front_end` is the account that it comes from, if that is known without the connection's
+/// own word.
 ///
 /// # Errors
 /// The refusal that tells the front-end what is wrong with what it sent.
-pub fn take(connection: &OwnedFd, deadline: Instant) -> Result<Asked, Refusal> {
+pub fn take(connection: &OwnedFd, front_end: Option<Uid>, deadline: Instant) -> Result<Asked, Refusal> {
     let mut reader = Reader { connection, deadline, descriptors: None };
     let prefix = reader.exactly(frame::PREFIX)?.try_into().map_err(|_| malformed("there is no length"))?;
     let size = frame::announced(prefix, limits::ORDER).map_err(|error| refusal(&error))?;
@@ -65,8 +67,9 @@ pub fn take(connection: &OwnedFd, deadline: Instant) -> Result<Asked, Refusal> {
     let order: Order = frame::decode(&body).map_err(|error| refusal(&error))?;
     let intake = sort(order, descriptors)?;
     // Noted by the kernel when the connection was made.
-    let front_end = fdpass::peer(connection).map_err(|error| malformed(&format!("nobody has sent it: {error}")))?;
-    streams::judge(&intake.stdio, front_end.uid)?;
+    let noted = || fdpass::peer(connection).map(|peer| peer.uid);
+    let front_end = front_end.map_or_else(noted, Ok);
+    streams::judge(&intake.stdio, front_end.map_err(|error| malformed(&format!("nobody has sent it: {error}")))?)?;
     Ok(Asked::Order(intake))
 }
 
@@ -188,7 +191,7 @@ mod tests {
         fdpass::send(&ours, bytes, descriptors).unwrap();
         let ours = stall.then_some(ours);
         let patience = if stall { Duration::from_millis(30) } else { Duration::from_mins(1) };
-        let result = take(&theirs, Instant::now() + patience).map_err(|refusal| refusal.code().to_owned());
+        let result = take(&theirs, None, Instant::now() + patience).map_err(|refusal| refusal.code().to_owned());
         drop(ours);
         result.map(|asked| match asked {
             Asked::Order(intake) => intake,
@@ -270,6 +273,20 @@ mod tests {
     }
 
     #[test]
+    fn a_front_end_that_is_known_gives_away_what_is_its_own_whoever_is_at_the_other_end() {
+        let (file, null, order) = (tempfile::tempfile().unwrap(), null(), bytes(Mode::Attached));
+        let given = |front_end: u32| {
+            let (ours, theirs) = fdpass::pair(fdpass::Kind::Stream).unwrap();
+            fdpass::send(&ours, &order, &[file.as_fd(), null.as_fd(), null.as_fd()]).unwrap();
+            let taken = take(&theirs, Some(Uid::from_raw(front_end)), Instant::now() + Duration::from_mins(1));
+            taken.map(drop).map_err(|refusal| refusal.code().to_owned())
+        };
+        // The file is root's, and root has made both ends.
+        assert_eq!(given(1).unwrap_err(), "order-foreign-file");
+        assert_eq!(given(0), Ok(()));
+    }
+
+    #[test]
     fn what_is_not_an_order_is_refused() {
         assert_eq!(taken(b"GET / HTTP/1.1\r\n\r\n", &[], false).unwrap_err(), "order-too-large");
         assert_eq!(taken(&[0, 0, 0, 2, b'{', b'}'], &[], false).unwrap_err(), "order-malformed");
@@ -285,7 +302,7 @@ mod tests {
         assert_eq!(taken(&word, &[null.as_fd()], false).unwrap_err(), "order-descriptors");
         let (ours, theirs) = fdpass::pair(fdpass::Kind::Stream).unwrap();
         fdpass::send(&ours, &word, &[]).unwrap();
-        let asked = take(&theirs, Instant::now() + Duration::from_mins(1)).unwrap();
+        let asked = take(&theirs, None, Instant::now() + Duration::from_mins(1)).unwrap();
         assert!(matches!(asked, Asked::Control(Control::Hello)), "{asked:?}");
     }
 
@@ -302,7 +319,7 @@ mod tests {
         let (order, null) = (bytes(Mode::Attached), null());
         fdpass::send(&ours, &order[..9], &[null.as_fd(); 3]).unwrap();
         fdpass::send(&ours, &order[9..], &[null.as_fd()]).unwrap();
-        let refusal = take(&theirs, Instant::now() + Duration::from_mins(1)).unwrap_err();
+        let refusal = take(&theirs, None, Instant::now() + Duration::from_mins(1)).unwrap_err();
         assert_eq!(refusal.code(), "order-descriptors");
     }
 
@@ -313,7 +330,7 @@ mod tests {
         let mut two = bytes(Mode::Attached);
         two.extend_from_slice(b"more");
         fdpass::send(&ours, &two, &[null.as_fd(); 3]).unwrap();
-        take(&theirs, Instant::now() + Duration::from_mins(1)).unwrap();
+        take(&theirs, None, Instant::now() + Duration::from_mins(1)).unwrap();
         let mut rest = [0; 9];
         assert_eq!(fdpass::receive(&theirs, &mut rest, 0).unwrap().size, 4);
     }

@@ -33,6 +33,7 @@ use super::streams::Null;
 use super::supervision::{Ended, Supervision, no_process, not_started};
 use crate::sys::network::HostNetwork;
 use crate::sys::process::{self, Family, Pid, Run, Signal, Signals, Spawn, Spawned};
+use crate::sys::user::Uid;
 use crate::sys::{clock, descriptors, fdpass, user};
 use crate::wire::control::{Control, Reloaded};
 use crate::wire::order::{Mode, Order, Report};
@@ -60,6 +61,14 @@ pub(super) struct Means<'a> {
     pub(super) full: Option<usize>,
     /// Where it notes what it is busy with, if that is to be had.
     pub(super) place: Option<Place>,
+}
+
+impl Means<'_> {
+    /// Whose orders they are, where a connection's own word does not count: a front-end that hands connections over instead of
+    /// making them chooses who is at their other end.
+    fn front_end(&self) -> Option<Uid> {
+        self.policy.confinements.as_ref().filter(|_| self.control.is_none()).and_then(Confinements::agent)
+    }
 }
 
 /// Does what a connection asks for, and then what those ask for that `post` brings. The process ends afterwards.
@@ -143,7 +152,7 @@ fn serve(turn: &Next, means: &Means<'_>, kept: Kept<'_>) -> bool {
     let Means { policy, audit, full, place, .. } = means;
     let audit = *audit;
     let (Next::Given(connection) | Next::Kept(connection)) = turn;
-    let asked = intake::take(connection, Instant::now() + INTAKE);
+    let asked = intake::take(connection, means.front_end(), Instant::now() + INTAKE);
     let intake = match asked.and_then(|asked| only_an_order(connection, means, asked)) {
         Ok(Some(intake)) => intake,
         Ok(None) => return false,
@@ -269,6 +278,7 @@ fn start(
         expected: plan.expected(),
         // A script without its monitor is one that nobody can end and whose end nobody learns.
         dies_with_parent: true,
+        without_keys: false,
         directory: "/".into(),
         umask: 0o022,
     };
@@ -292,6 +302,7 @@ fn start(
         environment: traced(environment_of(confinement), plan.trace()),
         // Its namespace ends with its init, and that with this process.
         dies_with_parent: false,
+        without_keys: confinement.calls().keeps_from_keys(),
         directory: confinement.profile().working_directory.clone(),
         umask: confinement.profile().umask,
         ..spawn

@@ -13,7 +13,7 @@ use crate::sys::capability::{self, Set};
 use crate::sys::cgroup::{Controllers, Delegation};
 use crate::sys::descriptors;
 use crate::sys::kernel::{self, Kernel};
-use crate::sys::user;
+use crate::sys::{locks, user};
 
 /// What there is, asked once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,10 +70,12 @@ pub(super) fn landlock(confinement: &Confinement, version: Option<u32>) -> Resul
 }
 
 /// Whether the profile's capabilities can be given.
+///
+/// **Invariant:** as [`look`](super::look), the caller has one thread.
 pub(super) fn caps(confinement: &Confinement, available: Set) -> Result<(), Unenforceable> {
     let missing = confinement.caps().without(available);
     if missing.is_empty() {
-        return Ok(());
+        return root_is_whole(confinement);
     }
     let listed = confinement.profile().caps.iter().filter(|cap| missing.has(cap.number()));
     let names: Vec<&str> = listed.map(|cap| cap.name()).collect();
@@ -85,6 +87,26 @@ pub(super) fn caps(confinement: &Confinement, available: Set) -> Result<(), Unen
 #[must_use]
 pub fn incapable(offer: &Offer) -> Option<String> {
     needs::met(offer.caps).err().map(|lacking| lacking.why)
+}
+
+/// `CAP_SYS_CHROOT`, with which a script stays in what it sees of the tree of mounts, unless there is more above that.
+const CHANGES_ROOT: u8 = 18;
+
+/// Whether a script that may change its root directory would not leave the executor's own by it, where nothing is hidden.
+fn root_is_whole(confinement: &Confinement) -> Result<(), Unenforceable> {
+    if !confinement.caps().has(CHANGES_ROOT) || confinement.profile().allow_dangerous_caps {
+        return Ok(());
+    }
+    let why = match locks::is_in_a_part_of_the_tree() {
+        Ok(false) => return Ok(()),
+        // The executor finds out.
+        Err(_) if !user::is_root() => return Ok(()),
+        Ok(true) => "the executor itself was started in a chroot".to_owned(),
+        Err(error) => format!("whether the executor itself was started in a chroot cannot be found out ({error})"),
+    };
+    let cost = "with CAP_SYS_CHROOT a script leaves that, and the confinement with it, chroot(2)";
+    let help = "take it out; or, if the script must have it, add the line 'allow_dangerous_caps = yes'";
+    Err(Unenforceable { key: "caps", why: format!("{why}, and {cost}; {help}") })
 }
 
 /// The first step of a confined run that this host does not allow, in the order of the steps.

@@ -104,7 +104,8 @@ pub(super) fn share(kind: Kind) -> io::Result<Shared> {
     Ok(Shared { blinds, workshop, lent })
 }
 
-/// Without `CAP_MKNOD`, as in some containers, a run has the host's own devices.
+/// Without `CAP_MKNOD`, as in some containers, a run has the host's own devices. They can be written on a read-only mount all the
+/// same, and their modes and owners, which are the host's, cannot be changed there.
 fn lend(place: &Path) -> io::Result<Vec<Piece>> {
     make_directory(place, 0o755)?;
     let lend = |(name, major, minor): (&str, u64, u64)| {
@@ -112,7 +113,7 @@ fn lend(place: &Path) -> io::Result<Vec<Piece>> {
         match make_device(&place, major, minor, 0o666) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 File::create_new(&place)?;
-                Piece::of(mount::open(&Path::new("/dev").join(name))?, place, Attributes::NONE).map(Some)
+                Piece::of(mount::open(&Path::new("/dev").join(name))?, place, Attributes::READ_ONLY).map(Some)
             }
             made => made.map(|()| None),
         }

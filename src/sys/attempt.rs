@@ -22,14 +22,21 @@ use super::process::{self, Fork, Signal};
 pub(crate) const REFUSED: [&str; 7] =
     ["ptrace", "add_key", "keyctl", "bpf", "io_uring_setup", "userfaultfd", "unshare"];
 
+/// Names of those that make a copy of a part of a file system, here of one that has none to give: `ENOTTY`.
+pub(crate) const SNAPSHOTS: [&str; 4] =
+    ["btrfs-snapshot", "btrfs-snapshot-v2", "bcachefs-snapshot", "bcachefs-snapshot-v2"];
+
 /// Names of those that leave the bounds of a run, and what each answers where it is refused.
-pub(crate) const BOUNDS: [(&str, &str); 6] = [
+pub(crate) const BOUNDS: [(&str, &str); 9] = [
     ("unshare", "EPERM"),
     ("clone3", "ENOSYS"),
     ("setns", "EPERM"),
     ("pidfd_getfd", "EPERM"),
     ("namespace-of-pidfd", "EPERM"),
     ("lease", "EPERM"),
+    ("add_key", "EPERM"),
+    ("keyctl", "EPERM"),
+    ("keyring-to-parent", "EPERM"),
 ];
 
 /// Further names, of calls that leave a file `set-id` in the working directory behind that has the bits of set-user-ID and
@@ -63,6 +70,12 @@ const KEYS: i64 = -2;
 pub(crate) fn refused(name: &str) -> io::Result<()> {
     match name {
         "ptrace" => return take_over_a_child(),
+        // Of nothing: `EFAULT`, or `EINVAL` where the kernel does not know it. `F_SETDELEG`, Linux 6.19.
+        "delegation" => return of_a_directory("/", libc::SYS_fcntl, 1040),
+        "btrfs-snapshot" => return of_a_directory("/dev/shm", libc::SYS_ioctl, 0x5000_9401),
+        "btrfs-snapshot-v2" => return of_a_directory("/dev/shm", libc::SYS_ioctl, 0x5000_9417),
+        "bcachefs-snapshot" => return of_a_directory("/dev/shm", libc::SYS_ioctl, 0x4020_bc10),
+        "bcachefs-snapshot-v2" => return of_a_directory("/dev/shm", libc::SYS_ioctl, 0x4030_bc1d),
         "unshare" => return leave_the_users(),
         _ => {}
     }
@@ -97,6 +110,8 @@ pub(crate) fn refused(name: &str) -> io::Result<()> {
             kept = File::open("/proc/self/exe")?;
             (libc::SYS_fcntl, [kept.as_raw_fd().into(), 1024, libc::F_RDLCK.into(), 0, 0])
         }
+        // `KEYCTL_SESSION_TO_PARENT`, whose parent is of another account or has the same one where it is a test's.
+        "keyring-to-parent" => (libc::SYS_keyctl, [18, 0, 0, 0, 0]),
         "add_key" => (libc::SYS_add_key, [text(c"user"), text(c"name"), text(c"x"), 1, KEYS]),
         // `KEYCTL_GET_KEYRING_ID`, which makes it.
         "keyctl" => (libc::SYS_keyctl, [0, KEYS, 1, 0, 0]),
@@ -124,6 +139,11 @@ pub(crate) fn refused(name: &str) -> io::Result<()> {
     ask(number, words).map(drop)
 }
 
+/// A request of fcntl(2) or ioctl(2), without an argument.
+fn of_a_directory(path: &str, call: libc::c_long, request: i64) -> io::Result<()> {
+    ask(call, [File::open(path)?.as_raw_fd().into(), request, 0, 0, 0]).map(drop)
+}
+
 fn ask(number: libc::c_long, [first, second, third, fourth, fifth]: [i64; 5]) -> io::Result<i64> {
     // SAFETY: each text that `refused` passes ends with NUL and is only read, and each pointer among the words is to a buffer of
     // its own that is as large as the kernel is told or knows; a ring, which it writes to, is written by nobody else and never
@@ -132,13 +152,37 @@ fn ask(number: libc::c_long, [first, second, third, fourth, fifth]: [i64; 5]) ->
     answer(made).map(|()| made)
 }
 
+/// Queues a signal to the first process of this process namespace (`rt_sigqueueinfo(2)`).
+///
+/// # Errors
+/// The call's own: `EAGAIN` where no more may wait.
+pub(crate) fn queue_to_init(number: i32) -> io::Result<()> {
+    // `siginfo_t` with `SI_QUEUE`, its fields and 128 bytes in all.
+    let mut words = [0_i32; 32];
+    (words[0], words[2], words[4]) = (number, libc::SI_QUEUE, std::process::id().cast_signed());
+    let place = i64::try_from(words.as_ptr().expose_provenance()).unwrap();
+    ask(libc::SYS_rt_sigqueueinfo, [1, number.into(), place, 0, 0]).map(drop)
+}
+
 /// Puts a key of this name on the session keyring.
 ///
 /// # Errors
 /// The call's own.
 pub(crate) fn hold_key(name: &str) -> io::Result<()> {
     // `KEY_SPEC_SESSION_KEYRING`.
-    let (kind, name, ring) = (c"user", CString::new(name)?, -3_i64);
+    hold_key_on(-3, name)
+}
+
+/// Puts so many keys on the keyring of this process that its account may have no more.
+///
+/// # Errors
+/// The call's own: `EDQUOT` at the end, or nothing if there seems to be none.
+pub(crate) fn hold_keys_until_there_is_no_room() -> io::Result<()> {
+    (0..100_000).try_for_each(|number| hold_key_on(KEYS, &format!("number-{number}")))
+}
+
+fn hold_key_on(ring: i64, name: &str) -> io::Result<()> {
+    let (kind, name) = (c"user", CString::new(name)?);
     // SAFETY: type, name and content are constants or end with NUL, outlive the call, and the kernel only reads them.
     answer(unsafe { libc::syscall(libc::SYS_add_key, kind.as_ptr(), name.as_ptr(), c"x".as_ptr(), 1, ring) })
 }

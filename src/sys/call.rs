@@ -47,6 +47,10 @@ pub(super) enum Numbers {
     },
     /// keyctl(2) with `KEYCTL_JOIN_SESSION_KEYRING` and no name.
     JoinNewSessionKeyring,
+    /// keyctl(2) with `KEYCTL_READ` of the session keyring, without a buffer: how many bytes the list of its keys has.
+    SizeOfSessionKeyring,
+    /// setresgid(2) of the saved group alone: the library's own call makes some more.
+    SavedGroup(u32),
     /// setpriority(2) of a process; 0 is this one.
     Niceness {
         /// Which.
@@ -148,6 +152,10 @@ pub(super) fn call(call: Numbers) -> io::Result<i64> {
             (libc::SYS_madvise, [start, size, libc::MADV_DONTNEED.into(), 0, 0])
         }
         Numbers::JoinNewSessionKeyring => (libc::SYS_keyctl, [libc::KEYCTL_JOIN_SESSION_KEYRING.into(), 0, 0, 0, 0]),
+        Numbers::SizeOfSessionKeyring => {
+            (libc::SYS_keyctl, [libc::KEYCTL_READ.into(), libc::KEY_SPEC_SESSION_KEYRING.into(), 0, 0, 0])
+        }
+        Numbers::SavedGroup(group) => (libc::SYS_setresgid, [u32::MAX.into(), u32::MAX.into(), group.into(), 0, 0]),
         Numbers::Niceness { process, value } => {
             (libc::SYS_setpriority, [libc::PRIO_PROCESS.into(), process.into(), value.into(), 0, 0])
         }

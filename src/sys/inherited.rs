@@ -22,7 +22,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 
 use super::call::{Numbers, call};
-use super::memory;
+use super::{memory, process};
 
 /// `TIMER_SLACK` of the kernel's first process (`PR_SET_TIMERSLACK`, prctl(2)), in nanoseconds.
 const TIMER_SLACK: u64 = 50_000;
@@ -86,6 +86,8 @@ pub fn put_right() -> Vec<String> {
     memory::allow_huge_pages(true);
     left.unless("processors", processors());
     left.unless("oom_score_adj", weight_without_memory());
+    // Where every run has its own, whoever can have none for want of room has this one, on which no key is.
+    left.unless("session keyring", process::own_keyring());
     // A kernel without cores has no such file.
     drop(fs_write("coredump_filter", CORE_FILTER));
     for limit in &LIMITS {
@@ -108,6 +110,15 @@ pub fn leave_half_of_the_signals() -> io::Result<()> {
     // Of no limit nothing is taken from anybody.
     let half = if hard == RLIM_INFINITY { hard } else { hard / 2 };
     Ok(setrlimit(Resource::RLIMIT_SIGPENDING, half, half)?)
+}
+
+/// From now on no signal waits for this process that somebody queues (sigqueue(3)), real-time signals least of all. What
+/// kill(2) sends and the kernel does arrives all the same, one of each.
+///
+/// # Errors
+/// Not expected of the kernel.
+pub fn leave_all_signals() -> io::Result<()> {
+    Ok(setrlimit(Resource::RLIMIT_SIGPENDING, 0, 0)?)
 }
 
 /// What is not as it should be.

@@ -19,6 +19,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{Uid, chroot, fchdir, setresuid};
 
 use super::call::{Numbers, call};
+use super::file::Identity;
+use super::mounts;
 use super::process;
 use super::spaces::{self, Listing};
 
@@ -119,6 +121,23 @@ impl Locked {
     pub fn enter(&self) -> io::Result<()> {
         spaces::enter(&self.mounts, &self.root)
     }
+}
+
+/// Whether this process has another root directory than that of its mounts (chroot(2)). Whoever may change his root directory leaves
+/// such a one, and what is mounted in it, behind.
+///
+/// **Invariant:** as [`process::fork`], the caller has one thread.
+///
+/// # Errors
+/// Neither `CAP_SYS_ADMIN` nor `CAP_SYS_CHROOT`, or there is no `/proc`.
+pub fn is_in_a_part_of_the_tree() -> io::Result<bool> {
+    let mounts = Listing::open()?.own("mnt")?;
+    let whole = process::aside(|| {
+        setns(&mounts, CloneFlags::CLONE_NEWNS)?;
+        spaces::directory("/")
+    })?;
+    let place = |root: &OwnedFd| Ok::<_, io::Error>((mounts::number(root)?, Identity::of_opened(root)?));
+    Ok(place(&spaces::directory("/")?)? != place(&whole)?)
 }
 
 /// Whether what is mounted at `place` is locked there. It is unmounted if not.

@@ -297,7 +297,7 @@ pub enum Fresh {
     /// Files in memory, at most a tenth of the host's and one for each 16 KiB of that (tmpfs(5)); the root directory has mode
     /// 0755 and is root's.
     Memory,
-    /// Pseudo-terminals of its own (devpts(5)).
+    /// Pseudo-terminals of its own (devpts(5)), at most 64: the host has a few thousand for everybody (`kernel.pty.max`).
     Terminals,
 }
 
@@ -308,7 +308,7 @@ pub enum Fresh {
 pub fn fresh(kind: Fresh, path: &Path, attributes: Attributes) -> io::Result<()> {
     let (name, options) = match kind {
         Fresh::Memory => ("tmpfs", format!("mode=0755,size=10%,nr_inodes={}", most_files()?)),
-        Fresh::Terminals => ("devpts", "newinstance,ptmxmode=0666,mode=0620,gid=5".to_owned()),
+        Fresh::Terminals => ("devpts", "newinstance,ptmxmode=0666,mode=0620,gid=5,max=64".to_owned()),
     };
     Ok(mount(Some(name), path, Some(name), attributes.flags(), Some(options.as_str()))?)
 }

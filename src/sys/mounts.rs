@@ -136,8 +136,7 @@ impl Table {
 
     /// The mount that an opened file is in.
     fn holding(&self, opened: &OwnedFd) -> io::Result<&Mount> {
-        let facts = fs::read_to_string(format!("/proc/self/fdinfo/{}", opened.as_raw_fd()))?;
-        let id = facts.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+        let id = number(opened)?;
         let mount = self.0.iter().find(|mount| Some(mount.id) == id);
         mount.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it was mounted just now: try again"))
     }
@@ -213,6 +212,15 @@ fn path(word: &[u8]) -> PathBuf {
         rest = behind;
     }
     PathBuf::from(OsStr::from_bytes(&bytes))
+}
+
+/// The number of the mount that an opened file is in, by which a namespace knows it; nothing if the kernel tells none.
+///
+/// # Errors
+/// There is no `/proc`.
+pub(super) fn number(opened: &OwnedFd) -> io::Result<Option<u64>> {
+    let facts = fs::read_to_string(format!("/proc/self/fdinfo/{}", opened.as_raw_fd()))?;
+    Ok(facts.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok()))
 }
 
 #[cfg(test)]

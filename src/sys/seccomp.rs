@@ -4,7 +4,8 @@
 //! The filter is written here and not by a library, for two reasons. One filter of a library's has one way to refuse, and
 //! here there are two: clone3(2), whose flags a filter cannot see, must look unknown (`ENOSYS`), so that programs fall
 //! back to clone(2), whose flags it can. And the kernel tries a new filter on every system call to learn which are
-//! always allowed, so that a search by halves is installed in a fraction of the time that a list takes.
+//! always allowed, so that a search by halves is installed in a fraction of the time that a list takes. Numbers that lie next to
+//! each other and end alike are looked for as one.
 //!
 //! The list has two parts: what leaves the bounds of a run, and what attacks the kernel or other processes of the run's own.
 //!
@@ -21,7 +22,7 @@ use std::io;
 use libc::sock_filter;
 
 use self::lists::{
-    BOUNDS, F_SETLEASE, HELD, IOCTLS, MAKES, MODES, NAMESPACES, NAMESPACES_OF, OPENS, REFUSED, RINGS, SIBLING,
+    BOUNDS, HELD, HOLDS_UP, IOCTLS, IOCTLS_OF_BOUNDS, MAKES, MODES, NAMESPACES, OPENS, REFUSED, RINGS, SIBLING,
     TIME_NAMESPACE,
 };
 use super::call::{Numbers, call};
@@ -42,8 +43,8 @@ pub struct Wanted {
 pub enum List {
     /// Nothing of it.
     Nothing,
-    /// What leaves the bounds of a run: other mounts and namespaces, other processes' descriptors and groups, parents of another
-    /// process, and leases, by which others' files are held up.
+    /// What leaves the bounds of a run: other mounts and namespaces, copies of a file system, other processes' descriptors and
+    /// groups, parents of another process, keys, and leases, by which others' files are held up.
     Bounds,
     /// All of it.
     Whole,
@@ -75,6 +76,12 @@ impl Wanted {
     #[must_use]
     pub const fn is_nothing(self) -> bool {
         matches!(self.list, List::Nothing) && !self.guards()
+    }
+
+    /// Whether every call that uses keys is refused (keyrings(7)).
+    #[must_use]
+    pub const fn keeps_from_keys(self) -> bool {
+        !matches!(self.list, List::Nothing)
     }
 
     const fn guards(self) -> bool {
@@ -126,11 +133,43 @@ enum Fate {
     FailsWithBits(u32, u32),
     /// It fails with `EPERM` if the argument at this place has one of the first bits and the next argument one of the second.
     FailsWithBoth(u32, u32, u32),
-    /// It fails with the error if the argument at this place is one of these values.
-    FailsWithValues(u32, &'static [u32], i32),
+    /// It fails with `EPERM` if the argument at this place is in one of these ranges, which are sorted.
+    FailsWithValues(u32, &'static [Values]),
     /// It fails with the error unless the argument at this place is one of these values.
     FailsBut(u32, &'static [u32], i32),
 }
+
+/// The first and the last of values that lie next to each other.
+type Values = (u32, u32);
+
+/// What becomes of whatever lies in a range.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    first: u32,
+    last: u32,
+    fate: Fate,
+}
+
+impl Piece {
+    /// Each value's fate, which are sorted, with those in one that lie next to each other and end alike.
+    fn all(fates: &[(u32, Fate)]) -> Vec<Self> {
+        let mut pieces: Vec<Self> = Vec::with_capacity(fates.len());
+        for (value, fate) in fates {
+            match pieces.last_mut() {
+                Some(piece) if piece.fate == *fate && piece.last.checked_add(1) == Some(*value) => piece.last = *value,
+                _ => pieces.push(Self { first: *value, last: *value, fate: *fate }),
+            }
+        }
+        pieces
+    }
+}
+
+/// The numbers of the x32 interface, from `__X32_SYSCALL_BIT` on.
+const X32: Option<Piece> = if cfg!(target_arch = "x86_64") {
+    Some(Piece { first: 0x4000_0000, last: u32::MAX, fate: Fate::Fails(libc::ENOSYS) })
+} else {
+    None
+};
 
 /// Whether there are filters for this kind of machine.
 #[must_use]
@@ -157,11 +196,8 @@ impl Filter {
             answer(libc::SECCOMP_RET_KILL_PROCESS),
             load(NUMBER),
         ];
-        if cfg!(target_arch = "x86_64") {
-            // The numbers of the x32 interface, `__X32_SYSCALL_BIT`.
-            program.extend([jump(libc::BPF_JGE, 0x4000_0000, 0, 1), fails(libc::ENOSYS)]);
-        }
-        program.extend(search(&fates, 0)?);
+        let pieces: Vec<Piece> = Piece::all(&fates).into_iter().chain(X32).collect();
+        program.extend(search(&pieces, false, 0)?);
         program.push(answer(libc::SECCOMP_RET_ALLOW));
         program.extend(ANSWERS.map(fails));
         Ok(Self(program))
@@ -187,10 +223,10 @@ impl Filter {
 }
 
 fn fates(wanted: Wanted) -> impl Iterator<Item = (u32, Fate)> {
-    let (bounds, rest, answers): (_, _, &[u32]) = match wanted.list {
+    let (bounds, rest, answers): (_, _, &[Values]) = match wanted.list {
         List::Nothing => (&[][..], &[][..], &[]),
-        List::Bounds => (BOUNDS, &[][..], &NAMESPACES_OF),
-        List::Whole => (BOUNDS, REFUSED, &IOCTLS),
+        List::Bounds => (BOUNDS, &[][..], IOCTLS_OF_BOUNDS),
+        List::Whole => (BOUNDS, REFUSED, IOCTLS),
     };
     let rings = if wanted.is_nothing() { &[][..] } else { &RINGS };
     let refused = bounds.iter().chain(rest).chain(rings).map(|number| (*number, Fate::Fails(libc::EPERM)));
@@ -198,8 +234,8 @@ fn fates(wanted: Wanted) -> impl Iterator<Item = (u32, Fate)> {
         (libc::SYS_clone3, Fate::Fails(libc::ENOSYS)),
         (libc::SYS_clone, Fate::FailsWithBits(0, NAMESPACES | SIBLING)),
         (libc::SYS_unshare, Fate::FailsWithBits(0, NAMESPACES | TIME_NAMESPACE)),
-        (libc::SYS_fcntl, Fate::FailsWithValues(1, &[F_SETLEASE], libc::EPERM)),
-        (libc::SYS_ioctl, Fate::FailsWithValues(1, answers, libc::EPERM)),
+        (libc::SYS_fcntl, Fate::FailsWithValues(1, HOLDS_UP)),
+        (libc::SYS_ioctl, Fate::FailsWithValues(1, answers)),
     ];
     let judged = judged.into_iter().filter(move |_| wanted.list != List::Nothing);
     let sockets = wanted.no_network.then_some((libc::SYS_socket, Fate::FailsBut(0, HELD, libc::EAFNOSUPPORT)));
@@ -216,28 +252,40 @@ fn fates(wanted: Wanted) -> impl Iterator<Item = (u32, Fate)> {
         .filter_map(|(number, fate)| Some((u32::try_from(number).ok()?, fate)))
 }
 
-/// Code that finds the loaded number among `fates`, which are sorted, by halves.
+/// Code that finds the loaded value among `pieces`, which are sorted, by halves. `reached` is when it is known to be no less than
+/// the first of them.
 ///
 /// Everything ends in one of the answers behind it; `after` is how many instructions follow this piece before those.
-fn search(fates: &[(u32, Fate)], after: usize) -> io::Result<Vec<sock_filter>> {
-    let (low, high) = fates.split_at(fates.len() / 2);
+fn search(pieces: &[Piece], reached: bool, after: usize) -> io::Result<Vec<sock_filter>> {
+    let (low, high) = pieces.split_at(pieces.len() / 2);
     match (low, high) {
         (_, []) => Ok(vec![jump(libc::BPF_JGE, 0, over(after + ALLOW)?, 0)]),
-        ([], [(number, fate), ..]) => {
-            let judged = judge(*fate, after)?;
-            let rest = after + judged.len();
-            let one = match fate {
-                Fate::Fails(errno) => jump(libc::BPF_JEQ, *number, over(rest + fails_at(*errno))?, over(rest + ALLOW)?),
-                _ => jump(libc::BPF_JEQ, *number, 0, over(rest + ALLOW)?),
-            };
-            Ok([&[one], judged.as_slice()].concat())
-        }
-        (_, [(least, _), ..]) => {
-            let high = search(high, after)?;
-            let low = search(low, after + high.len())?;
-            Ok([&[jump(libc::BPF_JGE, *least, over(low.len())?, 0)], low.as_slice(), &high].concat())
+        ([], [piece, ..]) => found(*piece, reached, after),
+        (_, [least, ..]) => {
+            let high = search(high, true, after)?;
+            let low = search(low, reached, after + high.len())?;
+            Ok([&[jump(libc::BPF_JGE, least.first, over(low.len())?, 0)], low.as_slice(), &high].concat())
         }
     }
+}
+
+/// Code that tells whether the loaded value is in this piece, and what becomes of it then.
+fn found(piece: Piece, reached: bool, after: usize) -> io::Result<Vec<sock_filter>> {
+    let Piece { first, last, fate } = piece;
+    let judged = judge(fate, after)?;
+    let rest = after + judged.len();
+    let inside = match fate {
+        Fate::Fails(errno) => over(rest + fails_at(errno))?,
+        _ => 0,
+    };
+    let outside = over(rest + ALLOW)?;
+    let tests = match (first == last, last == u32::MAX, reached) {
+        (true, ..) => vec![jump(libc::BPF_JEQ, first, inside, outside)],
+        (_, true, _) => vec![jump(libc::BPF_JGE, first, inside, outside)],
+        (_, _, true) => vec![jump(libc::BPF_JGT, last, outside, inside)],
+        _ => vec![jump(libc::BPF_JGE, first, 0, over(rest + 1 + ALLOW)?), jump(libc::BPF_JGT, last, outside, inside)],
+    };
+    Ok([tests, judged].concat())
 }
 
 /// What follows where the number alone does not decide.
@@ -264,15 +312,10 @@ fn judge(fate: Fate, after: usize) -> io::Result<Vec<sock_filter>> {
             judged.push(jump(libc::BPF_JEQ, *last, allow, over(after + fails_at(errno))?));
             judged
         }
-        Fate::FailsWithValues(place, values, errno) => {
-            let (last, others) = values.split_last().ok_or(io::ErrorKind::InvalidInput)?;
-            let mut judged = vec![load(argument(place))];
-            for (number, value) in others.iter().enumerate() {
-                let rest = others.len() - number;
-                judged.push(jump(libc::BPF_JEQ, *value, over(after + rest + fails_at(errno))?, 0));
-            }
-            judged.push(jump(libc::BPF_JEQ, *last, over(after + fails_at(errno))?, allow));
-            judged
+        Fate::FailsWithValues(place, values) => {
+            let piece = |(first, last): &Values| Piece { first: *first, last: *last, fate: Fate::Fails(libc::EPERM) };
+            let pieces: Vec<Piece> = values.iter().map(piece).collect();
+            [vec![load(argument(place))], search(&pieces, false, after)?].concat()
         }
     })
 }

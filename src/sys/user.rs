@@ -10,6 +10,7 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{self, User};
 
+use super::call::{Numbers, call};
 use super::capability;
 
 pub use nix::unistd::{Gid, Uid};
@@ -265,6 +266,18 @@ pub fn is_exactly(uid: Uid, gid: Gid, groups: &[Gid]) -> io::Result<bool> {
         [uids.real, uids.effective, uids.saved] == [uid; 3] && [gids.real, gids.effective, gids.saved] == [gid; 3];
     let sorted = |groups: &[Gid]| groups.iter().map(|group| group.as_raw()).collect::<std::collections::BTreeSet<_>>();
     Ok(ids && sorted(&unistd::getgroups()?) == sorted(groups))
+}
+
+/// From now on nobody without `CAP_SYS_RESOURCE` changes this process's limits: who did would have to be of its group, its
+/// effective and its saved one at the same time (prlimit(2)), and the last is another now, unless all are that of the daemons. It
+/// gives nobody a right over this process.
+///
+/// # Errors
+/// No `CAP_SETGID`, or the user namespace has one group alone.
+pub fn keep_limits() -> io::Result<()> {
+    /// That of the daemons: any but the one that it has would do.
+    const ANOTHER: u32 = 1;
+    call(Numbers::SavedGroup(ANOTHER)).map(drop)
 }
 
 /// Exec gives nothing more from now on: no set-user-ID, no file capabilities (`PR_SET_NO_NEW_PRIVS`, prctl(2)).

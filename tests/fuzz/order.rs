@@ -80,7 +80,7 @@ fn taken(message: &[u8], things: &[BorrowedFd<'_>], cut: usize) -> Result<String
         fdpass::send(&ours, second, &[]).unwrap();
     }
     drop(ours);
-    match take_order(&theirs, Instant::now() + PATIENCE) {
+    match take_order(&theirs, None, Instant::now() + PATIENCE) {
         Err(refusal) => {
             assert_ne!(refusal.code(), "order-late");
             Err(format!("{} {}", refusal.code(), refusal.text()))

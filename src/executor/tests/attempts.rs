@@ -47,14 +47,13 @@ fn attempt(words: &[&str]) -> io::Result<()> {
         ["sibling"] => attempt::sibling(),
         ["flood", whose, seconds] => flood(whose, Duration::from_secs(seconds.parse().unwrap())),
         ["timers"] => {
-            let mut made = 0;
-            while timer().is_ok() {
-                made += 1;
-            }
-            println!("\nTIMERS {made}");
+            println!("\nTIMERS {}", std::iter::repeat_with(timer).take_while(Result::is_ok).count());
             Ok(())
         }
         ["timers", some] => (0..some.parse().unwrap()).try_for_each(|_| timer()),
+        ["queue-to-init", signal, count] => queue_to_init(signal.parse().unwrap(), count.parse().unwrap()),
+        ["terminals", most] => terminals(most.parse().unwrap()),
+        ["leave-root", directory, file] => leave_root(directory, file),
         ["wait"] => loop {
             nix::unistd::pause();
         },
@@ -109,6 +108,30 @@ fn timer() -> io::Result<()> {
     let event = SigEvent::new(SigevNotify::SigevSignal { signal: Signal::SIGUSR1, si_value: 0 });
     std::mem::forget(Timer::new(ClockId::CLOCK_MONOTONIC, event)?);
     Ok(())
+}
+
+/// Queues so many signals to the first process here, and says so.
+fn queue_to_init(signal: i32, count: usize) -> io::Result<()> {
+    (0..count).try_for_each(|_| attempt::queue_to_init(signal))?;
+    println!("\nQUEUED");
+    Ok(())
+}
+
+/// Has so many terminals at the same time.
+fn terminals(most: usize) -> io::Result<()> {
+    let open = |_| OpenOptions::new().read(true).write(true).open("/dev/ptmx");
+    (0..most).map(open).collect::<io::Result<Vec<_>>>().map(drop)
+}
+
+/// Reads a file behind the root directory that this process has, by making another one its own.
+fn leave_root(directory: &str, file: &str) -> io::Result<()> {
+    let root = File::open("/")?;
+    nix::unistd::chroot(directory)?;
+    nix::unistd::fchdir(&root)?;
+    for _ in 0..32 {
+        nix::unistd::chdir("..")?;
+    }
+    File::open(file).map(drop)
 }
 
 /// Makes processes faster than anybody buries them, and goes on while others do so.

@@ -7,6 +7,9 @@ mod leader;
 mod reach;
 mod shown;
 
+use std::os::unix::fs::MetadataExt as _;
+
+use super::attempts::tries;
 use super::harness::{Executor, order};
 use crate::wire::control::Reloaded;
 use crate::wire::order::Mode;
@@ -197,6 +200,30 @@ fn private_devices_are_lent_where_none_can_be_made() {
     let executor = Executor::root_under(&["setpriv", "--bounding-set=-mknod"], "run_as = nobody\nwritable = {}/open");
     let said = executor.says("head -c 4 /dev/zero | wc -c; echo x > /dev/null && echo null; ls /dev | tr '\\n' ' '");
     assert!(said.starts_with("4\nnull\n") && !said.contains("kmsg"), "{said}");
+}
+
+#[test]
+fn devices_that_are_lent_are_not_changed_by_a_script_of_roots() {
+    let facts = || std::fs::metadata("/dev/full").map(|facts| (facts.mode(), facts.uid())).unwrap();
+    let before = facts();
+    let profile = "run_as = root\ncaps = CAP_CHOWN\nwritable = {}/open";
+    let lent = Executor::root_under(&["setpriv", "--bounding-set=-mknod"], profile);
+    let text = "chmod 640 /dev/full; chown 1 /dev/full; stat -c %a /dev/full; echo x > /dev/full || echo full; \
+        head -c 4 /dev/urandom | wc -c; echo x > /dev/null && echo null";
+    let said = lent.says(text);
+    assert_eq!(facts(), before, "{said}");
+    assert_eq!(said.matches("Read-only file system").count(), 2, "{said}");
+    assert!(said.contains("\nfull\n") && said.ends_with("4\nnull\n"), "{said}");
+    // The twin: those that are the run's own are its own to change.
+    let said = Executor::root(profile).says(text);
+    assert!(said.starts_with("640\n") && said.ends_with("4\nnull\n"), "{said}");
+    assert_eq!(facts(), before);
+}
+
+#[test]
+fn one_run_has_some_terminals_and_leaves_the_rest_to_others() {
+    let executor = Executor::root("run_as = nobody\nwritable = {}/open");
+    assert_eq!(tries(&executor, &["terminals 64", "terminals 65", "terminals 10"]), ["done", "ENOSPC", "done"]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 
 use serde_json::json;
 
@@ -87,13 +87,15 @@ fn with_input(executor: &Executor, input: &File, text: &str) -> (Outcome, String
 fn a_script_changes_no_file_of_another_account_that_its_front_end_has_opened() {
     for profile in ["run_as = root", "run_as = root\nwritable = {}/open"] {
         let executor = Executor::root(profile);
-        for (owner, name) in [(Some(2), "other/theirs"), (None, "other/own")] {
+        // The agent's account is `daemon`, whoever is at the other end of its connections: root has made those here.
+        for (owner, name) in [(2, "other/theirs"), (0, "other/roots"), (1, "other/own")] {
             executor.write(name, "as it was\n");
-            std::os::unix::fs::chown(executor.path(name), owner, None).unwrap();
+            std::fs::set_permissions(executor.path(name), PermissionsExt::from_mode(0o666)).unwrap();
+            std::os::unix::fs::chown(executor.path(name), Some(owner), None).unwrap();
             let input = File::open(executor.path(name)).unwrap();
             let (outcome, said) = with_input(&executor, &input, "cat; echo changed >> /dev/stdin");
             let now = std::fs::read_to_string(executor.path(name)).unwrap();
-            if owner.is_some() {
+            if owner != 1 {
                 assert_eq!(refused(outcome), "order-foreign-file", "{profile}");
                 assert_eq!((said.as_str(), now.as_str()), ("", "as it was\n"), "{profile}");
                 continue;

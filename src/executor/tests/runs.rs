@@ -121,7 +121,7 @@ fn a_program_that_cannot_be_executed_is_told_with_its_reason() {
         Outcome::NotStarted { step, reason } if step == "exec" => reason,
         other => panic!("{other:?}"),
     };
-    assert!(reason("none").starts_with("No such file"));
+    assert!(reason("none").starts_with("/no/such/file: No such file"));
     assert!(reason("data").contains("may not execute"));
     assert!(reason("dir").contains("may not execute"));
     assert!(reason("plain").contains("needs a '#!' line"));

@@ -158,6 +158,18 @@ pub fn own_keyring() -> io::Result<()> {
     }
 }
 
+/// As [`own_keyring`], for a program that will be kept from all calls that use keys: where the user has too many of them, the
+/// session keyring that this process has will do, if no key is on it.
+///
+/// # Errors
+/// As [`own_keyring`].
+pub fn own_or_empty_keyring() -> io::Result<()> {
+    match own_keyring() {
+        Err(error) if error.raw_os_error() == Some(libc::EDQUOT) && call(Numbers::SizeOfSessionKeyring)? == 0 => Ok(()),
+        joined => joined,
+    }
+}
+
 /// Becomes the parent of every descendant whose own parent ends (`PR_SET_CHILD_SUBREAPER`, prctl(2)).
 ///
 /// # Errors

@@ -25,6 +25,17 @@ impl Signals {
         Ok(Self { source: SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)? })
     }
 
+    /// As [`Signals::collect`], and lets through all others that may have been blocked: those that this process neither collects
+    /// nor handles never wait for it. In the first process of a namespace the kernel drops them (`pid_namespaces(7)`).
+    ///
+    /// # Errors
+    /// As [`Signals::collect`].
+    pub fn collect_only(wanted: &[Signal]) -> io::Result<Self> {
+        let mask: SigSet = wanted.iter().copied().collect();
+        mask.thread_set_mask()?;
+        Ok(Self { source: SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)? })
+    }
+
     /// The next signal that has arrived, if any. Equal ones may have been merged (signal(7)).
     ///
     /// # Errors

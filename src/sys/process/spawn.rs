@@ -20,7 +20,7 @@ use nix::unistd::{self, Pid};
 use super::fault::Fault;
 use super::patience::end_unless_program_within;
 use super::signals::reset_for_exec;
-use super::{fork_for_exec, own_keyring, own_session};
+use super::{fork_for_exec, own_keyring, own_or_empty_keyring, own_session};
 use crate::sys::call::{Numbers, call};
 use crate::sys::file::{self, Identity, Version};
 use crate::sys::pipe;
@@ -41,6 +41,8 @@ pub struct Spawn {
     /// Whether the kernel kills the program when this process ends (`PR_SET_PDEATHSIG`). It is lost by a program
     /// with file capabilities or a set-user-ID bit, and is not inherited.
     pub dies_with_parent: bool,
+    /// Whether what is done besides keeps the program from every call that uses keys.
+    pub without_keys: bool,
     /// Where the program starts.
     pub directory: PathBuf,
     /// Permissions that files it makes do not get.
@@ -107,7 +109,8 @@ impl Spawn {
         rights: impl FnOnce() -> Result<(), Fault>,
     ) -> Result<std::convert::Infallible, Fault> {
         own_session().map_err(Fault::at("session"))?;
-        own_keyring().map_err(Fault::at("keyring"))?;
+        let keyring = if self.without_keys { own_or_empty_keyring() } else { own_keyring() };
+        keyring.map_err(Fault::at("keyring"))?;
         if self.dies_with_parent {
             prctl::set_pdeathsig(Signal::SIGKILL).map_err(Fault::at("parent-death-signal"))?;
             // The parent may have ended just before that.

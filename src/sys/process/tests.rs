@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
 use super::*;
+use crate::sys::attempt;
 use crate::sys::file::{Access, Identity, Version, overwrite, write_atomic};
 
 /// Longer than any program here takes to be started, on any machine.
@@ -92,6 +93,7 @@ fn shell(script: &str, output: OwnedFd) -> Spawn {
         stdio: [null(), output, null()],
         expected: Expected::Anything,
         dies_with_parent: false,
+        without_keys: false,
         directory: "/".into(),
         umask: 0o022,
     }
@@ -365,4 +367,30 @@ fn a_child_is_one_until_it_is_waited_for_and_has_ended_before() {
         format!("{alive:?} {ended:?} {} {buried:?}", found == Reaped::Child(child, End::Signalled(9)))
     });
     assert_eq!(text, "(true, false) (true, true) true (false, true)");
+}
+
+/// As an account that has no key besides: what one has counts against it on the whole host.
+fn keyring_without_room(account: u32, holds_a_key: bool) -> String {
+    in_a_process(&format!("keys-{account}"), || {
+        nix::unistd::setuid(nix::unistd::Uid::from_raw(account)).unwrap();
+        own_keyring().unwrap();
+        if holds_a_key {
+            attempt::hold_key("mine").unwrap();
+        }
+        let word = |done: std::io::Result<()>| {
+            done.map_or_else(
+                |error| format!("{:?}", Errno::from_raw(error.raw_os_error().unwrap())),
+                |()| "done".into(),
+            )
+        };
+        let room = word(attempt::hold_keys_until_there_is_no_room());
+        format!("{room} {} {}", word(own_keyring()), word(own_or_empty_keyring()))
+    })
+}
+
+#[test]
+fn where_there_is_no_room_for_a_keyring_an_empty_one_will_do_and_no_other() {
+    assert!(crate::sys::user::is_root(), "another account's room is used up");
+    assert_eq!(keyring_without_room(61_242, false), "EDQUOT EDQUOT done");
+    assert_eq!(keyring_without_room(61_243, true), "EDQUOT EDQUOT EDQUOT");
 }

@@ -1,5 +1,7 @@
 //! Which system calls, and which of their arguments, a filter looks at.
 
+use super::Values;
+
 /// The families of sockets that are held by a network namespace, or that reach processes of this host alone (`AF_UNIX`,
 /// `AF_INET`, `AF_NETLINK`, `AF_PACKET`, `AF_INET6`); others reach the host of a virtual machine (vsock(7)), a radio, or a
 /// processor next to this one.
@@ -24,6 +26,11 @@ pub(super) const BOUNDS: &[libc::c_long] = &[
     libc::SYS_open_by_handle_at,
     // Descriptors of whoever is at the other end of a socket (`SO_PEERPIDFD`, unix(7)), in whatever namespace.
     libc::SYS_pidfd_getfd,
+    // Keys of the kernel, which know no namespaces: they outlast a run, count against its account on the whole host, and can be
+    // given to the parent of its first process.
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
 ];
 
 /// The rest of the list.
@@ -38,10 +45,6 @@ pub(super) const REFUSED: &[libc::c_long] = &[
     libc::SYS_process_vm_writev,
     libc::SYS_move_pages,
     libc::SYS_migrate_pages,
-    // Keys of the kernel, which know no namespaces.
-    libc::SYS_add_key,
-    libc::SYS_request_key,
-    libc::SYS_keyctl,
     // The kernel itself.
     libc::SYS_init_module,
     libc::SYS_finit_module,
@@ -114,15 +117,26 @@ pub(super) const SIBLING: u32 = libc::CLONE_PARENT.cast_unsigned();
 pub(super) const TIME_NAMESPACE: u32 = 0x80;
 
 /// `TIOCSTI` and `TIOCLINUX`, the same on both machines: typing into a terminal that somebody else reads.
-pub(super) const TIOCSTI: u32 = 0x5412;
-pub(super) const TIOCLINUX: u32 = 0x541c;
+const TIOCSTI: u32 = 0x5412;
+const TIOCLINUX: u32 = 0x541c;
 /// `PIDFD_GET_*_NAMESPACE` of `linux/pidfd.h`, which need no more than a descriptor of the process.
-pub(super) const NAMESPACES_OF: [u32; 10] =
-    [0xff01, 0xff02, 0xff03, 0xff04, 0xff05, 0xff06, 0xff07, 0xff08, 0xff09, 0xff0a];
-/// All of them.
-pub(super) const IOCTLS: [u32; 12] = {
-    let [a, b, c, d, e, f, g, h, i, j] = NAMESPACES_OF;
-    [TIOCSTI, TIOCLINUX, a, b, c, d, e, f, g, h, i, j]
+const NAMESPACES_OF: Values = (0xff01, 0xff0a);
+/// A copy of a whole subvolume, of which a descriptor is enough: none of the mounts that hide or keep parts of it is in the copy.
+/// `BTRFS_IOC_SNAP_CREATE` and `_V2` of `linux/btrfs.h`; `BCH_IOCTL_SUBVOLUME_CREATE` and `_v2` of bcachefs, which are also for
+/// an empty one.
+const SNAPSHOTS: [u32; 4] = [0x4020_bc10, 0x4030_bc1d, 0x5000_9401, 0x5000_9417];
+const fn one(value: u32) -> Values {
+    (value, value)
+}
+/// Those that leave the bounds of a run, sorted.
+pub(super) const IOCTLS_OF_BOUNDS: &[Values] = &{
+    let [a, b, c, d] = SNAPSHOTS;
+    [NAMESPACES_OF, one(a), one(b), one(c), one(d)]
 };
-/// `F_SETLEASE` of fcntl(2), the same on both machines.
-pub(super) const F_SETLEASE: u32 = 1024;
+/// All of them, sorted.
+pub(super) const IOCTLS: &[Values] = &{
+    let [a, b, c, d] = SNAPSHOTS;
+    [one(TIOCSTI), one(TIOCLINUX), NAMESPACES_OF, one(a), one(b), one(c), one(d)]
+};
+/// `F_SETLEASE` of fcntl(2), and `F_SETDELEG` of Linux 6.19, which is one on a directory too; the same on both machines.
+pub(super) const HOLDS_UP: &[Values] = &[one(1024), one(1040)];

@@ -1,7 +1,8 @@
 //! What the filters answer, asked of the filters and of the kernel.
 
-use super::lists::TIOCSTI;
 use super::*;
+
+const TIOCSTI: u32 = 0x5412;
 
 /// Runs the program as the kernel does; what it answers to a call with these arguments.
 fn run(filter: &Filter, architecture: u32, number: u32, arguments: [u32; 4]) -> u32 {
@@ -23,6 +24,7 @@ fn run(filter: &Filter, architecture: u32, number: u32, arguments: [u32; 4]) -> 
             }
             libc::BPF_JEQ => accumulator == step.k,
             libc::BPF_JGE => accumulator >= step.k,
+            libc::BPF_JGT => accumulator > step.k,
             libc::BPF_JSET => accumulator & step.k != 0,
             other => panic!("{other}"),
         };
@@ -90,8 +92,19 @@ fn arguments_are_judged_where_they_matter() {
         for (request, expected) in [(0xff04, expected), (0xff0a, expected), (0xff0b, ALLOWED), (0xff00, ALLOWED)] {
             assert_eq!(answer_to(wanted, libc::SYS_ioctl, [0, request, 0, 0]), expected, "{request:x}");
         }
-        // A lease; its reading and a lock are everybody's.
-        for (command, expected) in [(1024, expected), (1025, ALLOWED), (6, ALLOWED)] {
+        // A copy of a subvolume; an empty one, and a file's blocks shared with another, are everybody's, and their neighbours.
+        for snapshot in [0x5000_9401, 0x5000_9417, 0x4020_bc10, 0x4030_bc1d] {
+            assert_eq!(answer_to(wanted, libc::SYS_ioctl, [0, snapshot, 0, 0]), expected, "{snapshot:x}");
+            for near in [snapshot - 1, snapshot + 1, snapshot & 0xffff] {
+                assert_eq!(answer_to(wanted, libc::SYS_ioctl, [0, near, 0, 0]), ALLOWED, "{near:x}");
+            }
+        }
+        for request in [0x5000_940e, 0x4004_9409, u32::MAX, 0] {
+            assert_eq!(answer_to(wanted, libc::SYS_ioctl, [0, request, 0, 0]), ALLOWED, "{request:x}");
+        }
+        // A lease, and one on a directory; their reading and a lock are everybody's.
+        for (command, expected) in [(1024, expected), (1040, expected), (1025, ALLOWED), (1039, ALLOWED), (6, ALLOWED)]
+        {
             assert_eq!(answer_to(wanted, libc::SYS_fcntl, [0, command, 0, 0]), expected, "{command}");
         }
         assert_eq!(answer_to(wanted, libc::SYS_clone, [0x8011, 0, 0, 0]), expected, "a sibling");
@@ -166,7 +179,10 @@ fn calls_in_another_machines_numbers_are_not_let_through() {
         let filter = Filter::new(wanted).unwrap();
         assert_eq!(run(&filter, 0x4000_0003, 20, [0; 4]), libc::SECCOMP_RET_KILL_PROCESS);
         if cfg!(target_arch = "x86_64") {
-            assert_eq!(run(&filter, MACHINE.unwrap(), 0x4000_0001, [0; 4]), refusal(libc::ENOSYS));
+            for call in [0x4000_0000, 0x4000_0001, u32::MAX] {
+                assert_eq!(run(&filter, MACHINE.unwrap(), call, [0; 4]), refusal(libc::ENOSYS));
+            }
+            assert_eq!(run(&filter, MACHINE.unwrap(), 0x3fff_ffff, [0; 4]), ALLOWED);
         }
     }
 }

@@ -8,11 +8,11 @@ use super::cpio::Archive;
 use crate::Outcome;
 use crate::run::Run;
 
-const NAMES: [&str; 45] = [
-    "cat", "chmod", "chroot", "cmp", "cp", "cut", "dash", "echo", "env", "false", "find", "grep", "head", "hostname",
-    "id", "install", "ipcs", "kill", "ln", "ls", "mkdir", "mknod", "mount", "mv", "nsenter", "perl", "prlimit",
-    "readlink", "renice", "rm", "rmdir", "sed", "setpriv", "setsid", "sleep", "sort", "stat", "tail", "timeout",
-    "touch", "tr", "true", "umount", "unshare", "wc",
+const NAMES: [&str; 46] = [
+    "cat", "chmod", "chown", "chroot", "cmp", "cp", "cut", "dash", "echo", "env", "false", "find", "grep", "head",
+    "hostname", "id", "install", "ipcs", "kill", "ln", "ls", "mkdir", "mknod", "mount", "mv", "nsenter", "perl",
+    "prlimit", "readlink", "renice", "rm", "rmdir", "sed", "setpriv", "setsid", "sleep", "sort", "stat", "tail",
+    "timeout", "touch", "tr", "true", "umount", "unshare", "wc",
 ];
 
 /// Has Perl say which files the modules are that tests use, those of others that these need among them.

@@ -149,7 +149,10 @@ fn a_writable_path_that_shows_what_is_hidden_is_refused() {
 #[test]
 fn a_file_of_the_agents_own_with_another_name_refuses_scripts_that_could_come_to_it_there() {
     let one = &STRONG[..1];
-    for (own, profiles) in [("key", &STRONG[..]), ("agent.conf", one), ("scripts.conf", one), ("crt", one), ("ca", one)]
+    // A set-user-ID program of the host's is root for it.
+    let becoming = &["run_as = bin\nno_new_privileges = no"][..];
+    for (own, profiles) in
+        [("key", &STRONG[..]), ("key", becoming), ("agent.conf", one), ("scripts.conf", one), ("crt", one), ("ca", one)]
     {
         let linked = mounting(&format!("umask 077; echo '# x' >> $D/conf/{own}; ln $D/conf/{own} $D/other/name"));
         let linked = linked.each_ref().map(String::as_str);

@@ -82,6 +82,56 @@ fn a_script_that_stops_as_one_that_is_traced_has_not_ended() {
     }
 }
 
+/// A signal that is queued to somebody counts against the account that receives it, and init is root's.
+#[test]
+fn a_script_fills_no_init_with_signals_that_others_would_want() {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let now = status.lines().find_map(|line| line.strip_prefix("SigQ:")).and_then(|text| text.trim().split('/').next());
+    // So few that the host's own are not touched, and the script comes to the end of them.
+    let most = now.unwrap().parse::<usize>().unwrap() + 2000;
+    let limit = format!("--sigpending={most}:{most}");
+    for profile in ["run_as = root", "run_as = root\nwritable = {}/open", "run_as = nobody\ncaps = CAP_KILL"] {
+        let executor = Executor::root_under(&["prlimit", &limit], profile);
+        let words = ["queue-to-init 37 5000", "queue-to-init 10 5000", "queue-to-init 15 100", "queue-to-init 17 5000"];
+        let tried = format!("trap '' TERM; {}", become_one(&[&words[..], &["wait"]].concat()));
+        let mut run = executor.shell(&tried, &[]);
+        for _ in words {
+            std::iter::repeat_with(|| run.line()).find(|line| line == "QUEUED").unwrap();
+        }
+        // Nothing of it waits: real-time signals are not held up, and the two that init reads need no place.
+        assert_eq!(executor.says("echo ran"), "ran\n", "{profile}");
+        run.cancel();
+        assert_eq!(run.outcome(), Outcome::Cancelled, "{profile}");
+        // `SIGTERM` and `SIGCHLD`.
+        let said = executor.says("sed -n 's/^SigBlk:[^0]*//p' /proc/1/status; grep pending /proc/1/limits");
+        let words: Vec<&str> = said.split_whitespace().collect();
+        assert_eq!([words[0], words[4], words[5]], ["0000000000014000", "0", "0"], "{said}");
+        // The twin: a script has signals of its own, and init still passes on and buries.
+        assert_eq!(executor.says("trap 'echo heard' USR1; kill -USR1 $$"), "heard\n");
+    }
+}
+
+#[test]
+fn a_script_of_inits_account_changes_nothing_about_it() {
+    let text = "for one in nofile=0 cpu=1 as=1 data=1 fsize=0 memlock=0 stack=1 nproc=0 sigpending=9 nice=1; do \
+        prlimit --pid 1 --$one && echo changed; done; renice -n 5 -p 1 && echo changed; \
+        echo 999 > /proc/1/oom_score_adj && echo changed; kill -9 1; kill -STOP 1; \
+        (sleep 0 &); sleep 0; prlimit --pid $$ --nofile=100:100 && ulimit -n";
+    for profile in ["run_as = root", "run_as = root\nwritable = {}/open\nsyscalls = off"] {
+        let executor = Executor::root(profile);
+        let (outcome, out, errors) = executor.shell(text, &[]).finish();
+        assert_eq!((outcome, out.as_str()), (Outcome::Exited { code: 0 }, "100\n"), "{errors}");
+    }
+    // One that has a capability for it takes its own run along, and holds up nobody.
+    let text = "prlimit --pid 1 --nofile=0 || exit 9; (sleep 0 &); while :; do sleep 1; done";
+    let executor = Executor::root("run_as = root\ncaps = CAP_SYS_RESOURCE\ntimeout = 600");
+    match executor.shell(text, &[]).outcome() {
+        // Where the executor itself lacks it.
+        Outcome::NotConfined { step, .. } => assert_eq!(step, "caps"),
+        outcome => assert_eq!(outcome, Outcome::Signalled { signal: 9 }),
+    }
+}
+
 #[test]
 fn few_descriptors_are_enough_for_a_script_with_rules() {
     let executor = Executor::root("run_as = nobody\nfiles_max = 16\nwritable = {}/open\nreadable = /");
@@ -103,4 +153,28 @@ fn an_executor_in_a_part_of_the_tree_confines_in_that_part_alone() {
         }
         assert_eq!(mounts(), before);
     }
+}
+
+#[test]
+fn a_script_that_could_leave_the_executors_own_chroot_is_refused_unless_the_profile_may_undo_itself() {
+    let jail = tempfile::tempdir_in("/var/tmp").unwrap();
+    let place = jail.path().display();
+    let words = format!("mount --rbind / {place} && mount --make-rslave {place} && exec chroot {place} \"$@\"");
+    let starter = ["unshare", "--mount", "sh", "-c", &words, "sh"];
+    let profile = "run_as = nobody\ncaps = CAP_SYS_CHROOT\nwritable = {}/open";
+    let outside = format!("leave-root /proc .{place}/etc/passwd");
+    match Executor::root_under(&starter, profile).shell("echo ran", &[]).outcome() {
+        Outcome::NotConfined { step, reason } => {
+            assert!(step == "caps" && reason.contains("allow_dangerous_caps") && reason.contains("chroot"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    // Without the capability nobody leaves, and with that line it is what the profile wants.
+    let none = Executor::root_under(&starter, "run_as = nobody\nwritable = {}/open");
+    assert_eq!(tries(&none, &[&outside]), ["EPERM"]);
+    let may = Executor::root_under(&starter, &format!("{profile}\nallow_dangerous_caps = yes"));
+    assert_eq!(tries(&may, &[&outside]), ["done"]);
+    // The twin: an executor that sees all that there is gives it, and nothing is behind its root directory.
+    let twin = Executor::root(profile);
+    assert_eq!(tries(&twin, &["leave-root /proc ./etc/passwd", &outside]), ["done", "ENOENT"]);
 }
