@@ -49,7 +49,11 @@ fn try_on(connection: &UnixStream, order: &Order) -> Option<Fate> {
         Ok(sent) => assert_eq!(sent, bytes.len()),
         Err(error) => {
             assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
-            return Some(Fate::Unwritten);
+            // Who has no place for it may have said so already, and closed.
+            return Some(match report(connection) {
+                Some(Report::Ended(Outcome::Refused(refusal))) => Fate::Refused(refusal.code().to_owned()),
+                _ => Fate::Unwritten,
+            });
         }
     }
     drop(write);
