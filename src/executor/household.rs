@@ -13,6 +13,7 @@
 //!   places (`kind`): one that was renamed has taken what covered it along;
 //! - if nothing was mounted, unmounted or changed on the host since before it was made. A monitor that waits gives up both
 //!   at such a change, so that nothing is kept busy by them;
+//! - if nothing was mounted or taken off in its own namespace since it was made (`models`);
 //! - if it lives. Without one that can be used, an order has its own made, in the same way.
 //!
 //! Both end with their monitor, and a spare when it is older than [`AGE`].
@@ -25,9 +26,10 @@ use std::os::unix::fs::FileExt as _;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::fence::Fence;
+use super::fence::{self, Fence};
 use super::init::{self, Wanted};
 use super::kind::Kind;
+use super::models::Models;
 use super::workshop::Blinds;
 use crate::sys::fdpass::{self, Kind as Line};
 use crate::sys::locks::Model;
@@ -60,6 +62,8 @@ pub(super) struct Init {
     pub(super) kind: Kind,
     pub(super) spaces: Spaces,
     pub(super) blinds: Blinds,
+    /// In its namespace of mounts, since it stands by.
+    pub(super) changes: Changes,
     line: OwnedFd,
     children: Option<File>,
 }
@@ -97,10 +101,11 @@ impl Builder {
         if words == [init::READY] || words == [init::SHARED] {
             let mut each = message.descriptors.into_iter();
             let model = if words == [init::SHARED] { several(&mut each).map(Model::received) } else { None };
-            if let Some(blinds) = several(&mut each).map(Blinds::received)
+            if let Some(changes) = each.next().map(Changes::from)
+                && let Some(blinds) = several(&mut each).map(Blinds::received)
                 && let Some(spaces) = Spaces::received(each.collect())
             {
-                return Ok((Init { pid, kind, spaces, blinds, line, children }, model));
+                return Ok((Init { pid, kind, spaces, blinds, changes, line, children }, model));
             }
         }
         let outcome = Failure::from_bytes(words).map_or_else(
@@ -158,14 +163,6 @@ struct Spare {
     until: Instant,
 }
 
-/// What runs of one kind and fence share.
-#[derive(Debug)]
-struct Shared {
-    model: Model,
-    kind: Kind,
-    fence: Rc<Fence>,
-}
-
 /// Everyone whom a monitor that confines has started, but for its run's own two.
 ///
 /// **Invariant:** a monitor that confines has no other children than those: the script's process, the run's init, the inits of
@@ -174,8 +171,7 @@ struct Shared {
 pub(super) struct Household {
     leaving: RefCell<Vec<Pid>>,
     spare: RefCell<Option<Spare>>,
-    /// The latest first.
-    shared: RefCell<Vec<Shared>>,
+    shared: RefCell<Models>,
     /// Of the last order.
     kind: Cell<Option<Kind>>,
     /// What it was kept from.
@@ -190,9 +186,6 @@ pub(super) struct Household {
 impl Household {
     /// With so many on their way, a monitor waits for one before it goes on. It takes a host that is busy beyond measure.
     const MOST: usize = 4;
-
-    /// For so many kinds of runs a monitor keeps what those share.
-    const KINDS: usize = 4;
 
     /// One that makes spares, where the host's table of mounts can be watched; or one that makes none.
     pub(super) fn new(spares: bool) -> Self {
@@ -236,7 +229,7 @@ impl Household {
         if let Some(spare) = self.spare.take() {
             let pid = spare.builder.pid;
             let fits = spare.builder.kind == kind && spare.fence == *self.fence.borrow();
-            if let Some(init) = self.take_in(spare, fits) {
+            if let Some(init) = self.take_in(spare, fits).filter(|init| self.is_whole(init)) {
                 return Ok((init, true));
             }
             self.see_out(pid);
@@ -255,14 +248,22 @@ impl Household {
             self.see_out(pid);
             outcome
         });
-        made.map(|(init, _)| init)
+        let (init, _) = made?;
+        if self.is_whole(&init) {
+            return Ok(init);
+        }
+        self.see_out(init.pid);
+        Err(fail("hidden", fence::moved().to_string()))
+    }
+
+    /// Whether nothing was taken off in its namespace, nor in what it was made from.
+    fn is_whole(&self, init: &Init) -> bool {
+        self.shared.borrow_mut().is_whole(init, &self.fence.borrow())
     }
 
     fn build(&self, processes: &OwnProcesses, kind: Kind, ahead: bool) -> io::Result<Builder> {
         let (fence, shared) = (self.fence.borrow(), self.shared.borrow());
-        let fits = |shared: &&Shared| shared.kind == kind && shared.fence == *fence;
-        let model = shared.iter().find(fits).map(|shared| &shared.model);
-        Builder::start(processes, Wanted { kind, fence: &fence, model, ahead })
+        Builder::start(processes, Wanted { kind, fence: &fence, model: shared.of(kind, &fence), ahead })
     }
 
     /// What a spare has made: itself if that is wanted, and what others may share.
@@ -277,9 +278,7 @@ impl Household {
         }
         let (init, model) = builder.finish().ok()?;
         if let Some(model) = model {
-            let mut shared = self.shared.borrow_mut();
-            shared.truncate(Self::KINDS - 1);
-            shared.insert(0, Shared { model, kind: init.kind, fence });
+            self.shared.borrow_mut().add(model, init.kind, fence);
         }
         wanted.then_some(init)
     }

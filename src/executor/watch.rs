@@ -82,6 +82,18 @@ impl Watch {
         self.kill(why, now)
     }
 
+    /// It is not confined any more: it is to be gone, and not asked. Whoever came first gives the reason.
+    pub(super) fn uncovered(&mut self, why: Outcome, now: Instant) -> Action {
+        match &self.phase {
+            Phase::Killing { .. } => Action::Wait,
+            Phase::Running { .. } => self.kill(why, now),
+            Phase::Asked { why, .. } => {
+                let why = why.clone();
+                self.kill(why, now)
+            }
+        }
+    }
+
     /// What the time of day says.
     pub(super) fn tick(&mut self, now: Instant) -> Action {
         if self.wakes().is_none_or(|at| now < at) {

@@ -45,7 +45,8 @@ pub enum Outcome {
         /// The operating system's reason.
         reason: String,
     },
-    /// The order was permitted and its profile's confinement could not be applied, so that nothing was started.
+    /// The order was permitted and its profile's confinement could not be applied, so that nothing was started; or it did not
+    /// last ([`UNCOVERED`]), so that the script was ended with its descendants.
     NotConfined {
         /// The step that failed, for example `writable`.
         step: String,
@@ -54,6 +55,8 @@ pub enum Outcome {
     },
 }
 
+/// The step of a run that was confined and did not stay so.
+pub const UNCOVERED: &str = "uncovered";
 /// `exit` of a run that never started or whose end is unknown.
 pub const EXIT_NOTHING_RAN: i32 = -1;
 /// `reason` of a run that may have started and whose end nobody told: not of one of which nothing ran.
@@ -92,14 +95,21 @@ impl Outcome {
             Self::OutputLimit { limit } => Some(format!("output limit of {limit} bytes passed")),
             Self::Refused(refusal) => Some(refusal.code().to_owned()),
             Self::NotStarted { step, reason } => Some(format!("could not start: {step}: {reason}")),
+            Self::NotConfined { step, reason } if step == UNCOVERED => {
+                Some(format!("ended, as not confined: {reason}"))
+            }
             Self::NotConfined { step, reason } => Some(format!("could not confine: {step}: {reason}")),
         }
     }
 
     /// Whether the script's program ever ran.
     #[must_use]
-    pub const fn started(&self) -> bool {
-        !matches!(self, Self::Refused(_) | Self::NotStarted { .. } | Self::NotConfined { .. })
+    pub fn started(&self) -> bool {
+        match self {
+            Self::Refused(_) | Self::NotStarted { .. } => false,
+            Self::NotConfined { step, .. } => step == UNCOVERED,
+            _ => true,
+        }
     }
 }
 

@@ -103,7 +103,7 @@ fn rights(c: &Confined) -> Vec<String> {
         row("user", &format!("{name} (uid {}, gid {}, groups {})", c.uid, c.gid, groups.join(" "))),
         row("capabilities", &list(&c.caps)),
         row("new privileges", if c.no_new_privileges { "none, by no program" } else { "from set-user-ID programs" }),
-        row("writable", &listed(&c.writable, "whatever its account may write to")),
+        row("writable", &(listed(&c.writable, "whatever its account may write to") + &unwritten(c))),
         row("readable", &(listed(&c.readable, "whatever its account may read") + unexecuted(c))),
         row("private and empty", &list(&c.private)),
         row("hidden", &list(&c.hidden)),
@@ -115,6 +115,14 @@ fn rights(c: &Confined) -> Vec<String> {
     ];
     lines.extend(c.limits.iter().map(limited));
     lines
+}
+
+/// What is not written to in what is `writable`.
+fn unwritten(c: &Confined) -> String {
+    if c.kept.is_empty() {
+        return String::new();
+    }
+    format!("; but not, as scripts of other profiles lie there: {}", list(&c.kept))
 }
 
 /// What is read besides what is `readable`.
