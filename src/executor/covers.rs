@@ -82,8 +82,8 @@ impl Covers {
     }
 
     /// Looks, if there is a reason to. The outcome of the run, if something is uncovered, or nobody can tell.
-    pub(super) fn lost(&mut self, changed: bool, now: Instant) -> Option<Outcome> {
-        if !changed && self.wakes().is_none_or(|at| now < at) {
+    pub(super) fn lost(&mut self, told: bool, now: Instant) -> Option<Outcome> {
+        if !told && self.wakes().is_none_or(|at| now < at) {
             return None;
         }
         let seen = match std::mem::replace(&mut self.state, State::Done) {

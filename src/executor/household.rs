@@ -258,7 +258,7 @@ impl Household {
 
     /// Whether nothing was taken off in its namespace, nor in what it was made from.
     fn is_whole(&self, init: &Init) -> bool {
-        self.shared.borrow_mut().is_whole(init, &self.fence.borrow())
+        self.shared.borrow_mut().is_whole(&init.changes, init.kind, &self.fence.borrow())
     }
 
     fn build(&self, processes: &OwnProcesses, kind: Kind, ahead: bool) -> io::Result<Builder> {

@@ -8,7 +8,6 @@
 use std::rc::Rc;
 
 use super::fence::Fence;
-use super::household::Init;
 use super::kind::Kind;
 use crate::sys::locks::Model;
 use crate::sys::mount::Changes;
@@ -52,17 +51,17 @@ impl Models {
         self.0.iter().position(|shared| shared.kind == kind && *shared.fence == *fence)
     }
 
-    /// Whether an init of this kind and fence has everything that was mounted for it. Else what it was made from is given up
-    /// too, since nobody can tell which of both has lost something first.
+    /// Whether an init of this kind and fence, in whose namespace those are the changes, has everything that was mounted for it.
+    /// Else what it was made from is given up too, since nobody can tell which of both has lost something first.
     ///
     /// **Invariant:** asked after it was made: what its model had lost by then, it never had.
-    pub(super) fn is_whole(&mut self, init: &Init, fence: &Fence) -> bool {
-        let at = self.place(init.kind, fence);
-        let changed = match at.and_then(|at| self.0.get(at)) {
-            Some(shared) => Changes::happened_in(&init.changes, shared.model.changes()),
-            None => init.changes.happened(),
+    pub(super) fn is_whole(&mut self, changes: &Changes, kind: Kind, fence: &Fence) -> bool {
+        let at = self.place(kind, fence);
+        let lost = match at.and_then(|at| self.0.get(at)) {
+            Some(shared) => Changes::happened_in(changes, shared.model.changes()),
+            None => changes.happened(),
         };
-        if matches!(changed, Ok(false)) {
+        if matches!(lost, Ok(false)) {
             return true;
         }
         at.map(|at| self.0.remove(at));

@@ -128,7 +128,7 @@ impl<'a> Supervision<'a> {
             let ear = burying.map(|space| space.init().ear());
             let sources = [verdict, Some(self.signals.as_fd()), peer, fifo, ear];
             let changes = self.covers.as_ref().and_then(Covers::changes);
-            let (ready, changed) = poll::readable_or_changed(sources, changes, limit).unwrap_or_default();
+            let (ready, taken_off) = poll::readable_or_changed(sources, changes, limit).unwrap_or_default();
             let [verdict, child, peer, fifo, told] = ready.map(|ready| ready.readable);
             let ended = if verdict { self.learn_verdict(connection) } else { None };
             let ended = ended.or_else(|| if told { self.learn_of_burial(connection) } else { None });
@@ -147,7 +147,7 @@ impl<'a> Supervision<'a> {
                 self.tell_start(connection);
             }
             self.household.drop_outdated(now);
-            let uncovered = self.covers.as_mut().and_then(|covers| covers.lost(changed, now));
+            let uncovered = self.covers.as_mut().and_then(|covers| covers.lost(taken_off, now));
             let judged = uncovered.map_or(Action::Wait, |why| self.watch.uncovered(why, now));
             self.act(judged, audit);
             let timed = self.watch.tick(now);

@@ -184,6 +184,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_uncovered_is_killed_at_once_and_the_first_reason_stays() {
+        let now = Instant::now();
+        let why = Outcome::NotConfined { step: "uncovered".into(), reason: "x".into() };
+        let mut watch = Watch::new(None, SECOND, now);
+        assert_eq!((watch.uncovered(why.clone(), now), watch.why()), (Action::Kill, Some(&why)));
+        assert_eq!(watch.uncovered(why.clone(), now), Action::Wait);
+        let mut watch = Watch::new(None, SECOND, now);
+        assert_eq!(watch.cancel(now), Action::Terminate);
+        assert_eq!((watch.uncovered(why, now), watch.why()), (Action::Kill, Some(&Outcome::Cancelled)));
+    }
+
+    #[test]
     fn a_job_that_prints_too_much_is_asked_to_end_and_killed_if_it_goes_on() {
         let now = Instant::now();
         let [little, much] = [false, true].map(|far| Excess { limit: 9, far });
