@@ -11,7 +11,8 @@ use crate::sys::file::{Led, is_plainly_missing};
 use crate::sys::mounts::Elsewhere;
 
 /// Directories that many programs share. A file of the agent's own in one of them is hidden alone; from any other
-/// place its whole directory is.
+/// place its whole directory is. Alone, it is hidden until it is replaced, and then whoever could read it is ended (`covers`):
+/// to cover the directory would take everybody's files from scripts.
 const SHARED: [&str; 31] = [
     "/",
     "/bin",
