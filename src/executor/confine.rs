@@ -56,7 +56,8 @@ use std::time::{Duration, Instant};
 
 use super::confinement::Confinement;
 use super::fence::Fence;
-use super::household::{Household, Init, fail};
+use super::household::Household;
+use super::inits::{Init, fail};
 use super::kind::Kind;
 use super::limits::{Means, means};
 use super::reasons::with;

@@ -318,6 +318,11 @@ impl Confinement {
         &self.person
     }
 
+    /// Whether it may read or change files that are not its account's, whatever their modes say, or become somebody who may.
+    pub(super) fn passes_modes(&self) -> bool {
+        reaches_others(&self.profile, &self.person)
+    }
+
     /// Files and directories that it cannot reach, whatever its rights.
     #[must_use]
     pub fn hidden(&self) -> &[PathBuf] {

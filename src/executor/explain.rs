@@ -317,6 +317,7 @@ fn confined(confinement: &Confinement, offer: &Offer) -> Confined {
         groups: person.groups.iter().map(|group| group.as_raw()).collect(),
         caps: profile.caps.iter().map(|cap| cap.name()).collect(),
         no_new_privileges: profile.no_new_privileges,
+        kept: writable.iter().flat_map(|_| confinement.kept()).map(|path| shown(path)).collect(),
         private: if writable.is_some() { kind::PRIVATE.to_vec() } else { Vec::new() },
         writable,
         hidden: confinement.hidden().iter().map(|path| shown(path)).collect(),

@@ -21,6 +21,7 @@ use super::kind::Piece;
 use super::workshop::{Blinds, WORKSHOP};
 use crate::sys::file::Identity;
 use crate::sys::mount::{self, Attributes, Tree};
+use crate::sys::mounts::Table;
 use crate::sys::process::Fault;
 
 /// What is to stay where it is.
@@ -59,38 +60,52 @@ impl Fence {
         &self.hidden
     }
 
-    /// Puts it up.
+    /// Puts it up. How many mounts of the workshop it is then.
     ///
     /// **Invariant:** called in the run's namespace, while nothing is covered and the workshop can still be reached.
-    pub(super) fn put_up(&self, blinds: &Blinds) -> Result<(), Fault> {
-        fix(&self.fixed, blinds).map_err(Fault::confining("hidden"))?;
+    pub(super) fn put_up(&self, blinds: &Blinds) -> Result<usize, Fault> {
+        let held = fix(&self.fixed, blinds).map_err(Fault::confining("hidden"))?;
         self.kept.iter().try_for_each(|(file, identity)| {
             let fault = |error| Fault::confining("hidden")(error).about(file.display());
             keep(file).map_err(fault)?;
             if Identity::of_itself(file).map_err(fault)? == *identity { Ok(()) } else { Err(fault(moved())) }
-        })
+        })?;
+        Ok(held)
+    }
+
+    /// Whether it stands in a namespace whose mounts these are, with so many in the workshop: what is replaced on the host before
+    /// somebody is told of changes there is told to nobody.
+    pub(super) fn stands(&self, mounts: &Table, held: usize) -> bool {
+        mounts.below(&hold()) >= held && self.kept.iter().all(|(file, _)| mounts.covers(file, None))
     }
 }
 
-/// Mounts a file on itself so that it can be read and executed there, and neither written nor replaced.
-pub(super) fn keep(file: &Path) -> io::Result<()> {
-    let Piece { tree, .. } = Piece::of(mount::open_exactly(file)?, file.to_owned(), Attributes::READ_ONLY)?;
-    tree.attach(mount::open_exactly(file)?)
+/// Mounts a file or a directory on itself so that it can be read and executed there, and neither written nor replaced.
+pub(super) fn keep(place: &Path) -> io::Result<()> {
+    let Piece { tree, .. } = Piece::of(mount::open_exactly(place)?, place.to_owned(), Attributes::READ_ONLY)?;
+    tree.attach(mount::open_exactly(place)?)
 }
 
 /// Copies of single mounts, each with the place of its root.
 struct Copies(Vec<(PathBuf, Tree)>);
 
-fn fix(fixed: &[(PathBuf, Identity)], blinds: &Blinds) -> io::Result<()> {
+fn fix(fixed: &[(PathBuf, Identity)], blinds: &Blinds) -> io::Result<usize> {
     let mut copies = Copies(Vec::new());
     // All are found before the first becomes a mount point, which would be in the way to those below.
     let found = fixed.iter().map(|(place, identity)| copies.find(place, *identity)).collect::<io::Result<Vec<_>>>()?;
     copies.attach()?;
+    let mut held = copies.0.len();
     for opened in found.into_iter().flatten() {
         let (blind, _) = blinds.of_kind(mount::is_directory(&opened)?)?;
         Tree::copy(blind)?.attach(opened)?;
+        held = held.saturating_add(1);
     }
-    Ok(())
+    Ok(held)
+}
+
+/// Where single mounts are attached in the workshop.
+fn hold() -> PathBuf {
+    Path::new(WORKSHOP).join("hold")
 }
 
 impl Copies {
@@ -120,7 +135,7 @@ impl Copies {
 
     /// A mount point counts only in a mount that is attached.
     fn attach(&self) -> io::Result<()> {
-        let hold = Path::new(WORKSHOP).join("hold");
+        let hold = hold();
         DirBuilder::new().create(&hold)?;
         for (number, (_, copy)) in self.0.iter().enumerate() {
             let here = hold.join(number.to_string());
@@ -135,6 +150,6 @@ fn identity_of(place: &Path) -> io::Result<Identity> {
     Identity::of_itself(place).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", place.display())))
 }
 
-fn moved() -> io::Error {
+pub(super) fn moved() -> io::Error {
     io::Error::other("it was moved, or a mount was made over it, just now: try again")
 }

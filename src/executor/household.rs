@@ -13,6 +13,7 @@
 //!   places (`kind`): one that was renamed has taken what covered it along;
 //! - if nothing was mounted, unmounted or changed on the host since before it was made. A monitor that waits gives up both
 //!   at such a change, so that nothing is kept busy by them;
+//! - if nothing was mounted or taken off in its own namespace since it was made (`models`);
 //! - if it lives. Without one that can be used, an order has its own made, in the same way.
 //!
 //! Both end with their monitor, and a spare when it is older than [`AGE`].
@@ -20,156 +21,30 @@
 use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::fence::Fence;
-use super::init::{self, Wanted};
+use super::fence::{self, Fence};
+use super::init::Wanted;
+use super::inits::{Builder, Init, MESSAGE, children_of, fail};
 use super::kind::Kind;
-use super::reasons::{why, with};
-use super::workshop::Blinds;
-use crate::sys::fdpass::{self, Kind as Line};
-use crate::sys::locks::Model;
+use super::models::Models;
+use super::reasons::with;
 use crate::sys::mount::{Changes, OwnProcesses};
 use crate::sys::poll;
-use crate::sys::process::{self, Failure, Fork, Pid, Rest, Signal, Signals};
+use crate::sys::process::{self, Pid, Rest, Signal, Signals};
 use crate::sys::shortage;
-use crate::sys::spaces::Spaces;
 use crate::wire::outcome::Outcome;
 
 /// How long a spare is kept for an order. A script that takes longer has its monitor make another when it has ended.
 const AGE: Duration = Duration::from_secs(2);
-/// How long an init may take to make what it makes, while its monitor hears nothing.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Longest message of an init, in bytes: as a pipe's.
-const MESSAGE: usize = 4096;
-
-/// An init that may still be at work on its namespaces.
-#[derive(Debug)]
-struct Builder {
-    pid: Pid,
-    kind: Kind,
-    line: OwnedFd,
-    children: Option<File>,
-}
-
-/// An init that stands by.
-#[derive(Debug)]
-pub(super) struct Init {
-    pub(super) pid: Pid,
-    pub(super) kind: Kind,
-    pub(super) spaces: Spaces,
-    pub(super) blinds: Blinds,
-    line: OwnedFd,
-    children: Option<File>,
-}
-
-impl Builder {
-    fn start(processes: &OwnProcesses, wanted: Wanted<'_>) -> io::Result<Self> {
-        let (line, theirs) = fdpass::pair(Line::Messages)?;
-        let Wanted { kind, ahead, .. } = wanted;
-        match processes.fork_into_new()? {
-            Fork::Child => init::run(wanted, &theirs),
-            Fork::Parent(pid) => {
-                if ahead {
-                    // Said here: a process that says so of itself keeps its processor until a tick. A saving may fail.
-                    drop(process::give_way(pid));
-                }
-                // Opened now, while nobody waits. A kernel without such lists (CONFIG_PROC_CHILDREN) has init look instead.
-                let children = children_of(pid);
-                Ok(Self { pid, kind, line, children })
-            }
-        }
-    }
-
-    /// Whether [`Builder::finish`] does not wait.
-    fn is_ready(&self) -> bool {
-        fdpass::has_word(&self.line).unwrap_or(true)
-    }
-
-    /// Waits until it stands by. What it has made for other runs too comes along, if it was to do so.
-    fn finish(self) -> Result<(Init, Option<Model>), (Pid, Outcome)> {
-        let Self { pid, kind, line, children } = self;
-        let mut buffer = [0; MESSAGE];
-        let lost = |error: &io::Error| (pid, fail("init", error.to_string()));
-        let [told] = poll::readable([Some(line.as_fd())], Some(PATIENCE)).map_err(|error| lost(&error))?;
-        if !told.readable && !told.closed {
-            return Err((pid, fail("init", "the namespaces of the run were not ready in time".to_owned())));
-        }
-        let message = fdpass::receive(&line, &mut buffer, fdpass::MOST).map_err(|error| lost(&error))?;
-        let words = buffer.get(..message.size).unwrap_or_default();
-        if words == [init::READY] || words == [init::SHARED] {
-            let mut each = message.descriptors.into_iter();
-            let model = if words == [init::SHARED] { several(&mut each).map(Model::received) } else { None };
-            if let Some(blinds) = several(&mut each).map(Blinds::received)
-                && let Some(spaces) = Spaces::received(each.collect())
-            {
-                return Ok((Init { pid, kind, spaces, blinds, line, children }, model));
-            }
-        }
-        let outcome = Failure::from_bytes(words).map_or_else(
-            || fail("init", "the first process of the run's namespace ended before it was ready".to_owned()),
-            |failure| fail(failure.step(), why(&failure)),
-        );
-        Err((pid, outcome))
-    }
-}
-
-impl Init {
-    /// Whether the list of the kernel's proves that nobody is in its process namespace but itself. **Invariant:** asked once the
-    /// script's process, which has its parent outside, is buried: everyone else's line of parents leads to this one.
-    pub(super) fn is_alone(&self) -> bool {
-        self.children.as_ref().is_some_and(|list| matches!(list.read_at(&mut [0], 0), Ok(0)))
-    }
-
-    /// Asks everyone else to end.
-    pub(super) fn terminate(&self) {
-        process::signal(self.pid, Signal::SIGTERM);
-    }
-
-    /// Ends everyone.
-    pub(super) fn kill(&self) {
-        process::signal(self.pid, Signal::SIGKILL);
-    }
-
-    /// Has it end everyone else; it tells when they are gone.
-    pub(super) fn bury(&self) {
-        // If it has ended, so has everyone.
-        drop(fdpass::send_now(&self.line, &[init::BURY]));
-    }
-
-    /// Readable when it tells that, or has ended.
-    pub(super) fn ear(&self) -> BorrowedFd<'_> {
-        self.line.as_fd()
-    }
-
-    /// Whether it tells that.
-    pub(super) fn tells_of_burial(&self) -> bool {
-        let mut word = [0];
-        fdpass::receive_now(&self.line, &mut word).is_ok_and(|size| size == 1) && word == [init::BURIED]
-    }
-}
-
-/// The next ones of a list.
-fn several<const N: usize>(list: &mut impl Iterator<Item = OwnedFd>) -> Option<[OwnedFd; N]> {
-    list.take(N).collect::<Vec<_>>().try_into().ok()
-}
-
 #[derive(Debug)]
 struct Spare {
     builder: Builder,
     fence: Rc<Fence>,
     until: Instant,
-}
-
-/// What runs of one kind and fence share.
-#[derive(Debug)]
-struct Shared {
-    model: Model,
-    kind: Kind,
-    fence: Rc<Fence>,
 }
 
 /// Everyone whom a monitor that confines has started, but for its run's own two.
@@ -180,8 +55,7 @@ struct Shared {
 pub(super) struct Household {
     leaving: RefCell<Vec<Pid>>,
     spare: RefCell<Option<Spare>>,
-    /// The latest first.
-    shared: RefCell<Vec<Shared>>,
+    shared: RefCell<Models>,
     /// Of the last order.
     kind: Cell<Option<Kind>>,
     /// What it was kept from.
@@ -196,9 +70,6 @@ pub(super) struct Household {
 impl Household {
     /// With so many on their way, a monitor waits for one before it goes on. It takes a host that is busy beyond measure.
     const MOST: usize = 4;
-
-    /// For so many kinds of runs a monitor keeps what those share.
-    const KINDS: usize = 4;
 
     /// One that makes spares, where the host's table of mounts can be watched; or one that makes none.
     pub(super) fn new(spares: bool) -> Self {
@@ -242,7 +113,7 @@ impl Household {
         if let Some(spare) = self.spare.take() {
             let pid = spare.builder.pid;
             let fits = spare.builder.kind == kind && spare.fence == *self.fence.borrow();
-            if let Some(init) = self.take_in(spare, fits) {
+            if let Some(init) = self.take_in(spare, fits).filter(|init| self.is_whole(init)) {
                 return Ok((init, true));
             }
             self.see_out(pid);
@@ -262,14 +133,22 @@ impl Household {
             self.see_out(pid);
             outcome
         });
-        made.map(|(init, _)| init)
+        let (init, _) = made?;
+        if self.is_whole(&init) {
+            return Ok(init);
+        }
+        self.see_out(init.pid);
+        Err(fail("hidden", fence::moved().to_string()))
+    }
+
+    /// Whether nothing was taken off in its namespace, nor in what it was made from.
+    fn is_whole(&self, init: &Init) -> bool {
+        self.shared.borrow_mut().is_whole(&init.changes, init.kind, &self.fence.borrow())
     }
 
     fn build(&self, processes: &OwnProcesses, kind: Kind, ahead: bool) -> io::Result<Builder> {
         let (fence, shared) = (self.fence.borrow(), self.shared.borrow());
-        let fits = |shared: &&Shared| shared.kind == kind && shared.fence == *fence;
-        let model = shared.iter().find(fits).map(|shared| &shared.model);
-        Builder::start(processes, Wanted { kind, fence: &fence, model, ahead })
+        Builder::start(processes, Wanted { kind, fence: &fence, model: shared.of(kind, &fence), ahead })
     }
 
     /// What a spare has made: itself if that is wanted, and what others may share.
@@ -284,9 +163,7 @@ impl Household {
         }
         let (init, model) = builder.finish().ok()?;
         if let Some(model) = model {
-            let mut shared = self.shared.borrow_mut();
-            shared.truncate(Self::KINDS - 1);
-            shared.insert(0, Shared { model, kind: init.kind, fence });
+            self.shared.borrow_mut().add(model, init.kind, fence);
         }
         wanted.then_some(init)
     }
@@ -391,13 +268,4 @@ impl Household {
             Ok(Rest::More) | Err(_) => false,
         }
     }
-}
-
-/// The kernel's list of the children of a process with one thread.
-fn children_of(pid: Pid) -> Option<File> {
-    File::open(format!("/proc/{pid}/task/{pid}/children")).ok()
-}
-
-pub(super) fn fail(step: &str, reason: String) -> Outcome {
-    Outcome::NotConfined { step: step.to_owned(), reason }
 }

@@ -5,10 +5,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use super::fence::Fence;
+use super::fence::{self, Fence};
 use super::kind::Kind;
 use super::tree;
 use crate::sys::locks::Model;
+use crate::sys::mount::Changes;
 use crate::sys::process::{self, Fault, Rest, Signal, Signals};
 use crate::sys::spaces::{self, Listing, Spaces};
 use crate::sys::{fdpass, inherited, mount, poll, user};
@@ -79,10 +80,17 @@ fn prepare(wanted: Wanted<'_>, line: &OwnedFd) -> Result<Signals, Fault> {
         (&made, if ahead { SHARED } else { READY })
     };
     let (tree, blinds) = tree::prepare(kind, model, &listing)?;
+    // Nothing more is mounted here until a run has it. What the model has lost by now, the copy may never have had: the monitor
+    // asks that of one that it has itself.
+    let changes = Changes::watch_by(&listing).map_err(spaces())?;
+    let nobody_elses = wanted.model.is_none() && !ahead;
+    if nobody_elses && model.changes().happened().unwrap_or(true) {
+        return Err(Fault::confining("hidden")(fence::moved()));
+    }
     let spaces = Spaces::own(&listing, !kind.network, (tree.mounts, tree.root)).map_err(spaces())?;
     let shared = model.descriptors();
     let shared = if word == SHARED { &shared[..] } else { &[] };
-    let all = [shared, &blinds.descriptors(), &spaces.descriptors()].concat();
+    let all = [shared, &[changes.as_fd()], &blinds.descriptors(), &spaces.descriptors()].concat();
     fdpass::send(line, &[word], &all).map_err(Fault::confining("namespaces"))?;
     Ok(signals)
 }

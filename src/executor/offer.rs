@@ -1,6 +1,8 @@
 //! What this host offers to a confined run, and what of a profile it therefore cannot apply. A run asks the same
 //! functions, each at its step.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::confinement::{Confinement, Confinements};
@@ -165,10 +167,22 @@ pub fn named(policy: &Policy, facts: &dyn HostFacts) -> Option<Named> {
     Some(Named { program: program.to_owned(), names, profiles: profiles.into_iter().map(str::to_owned).collect() })
 }
 
-/// A directory that scripts of a profile may write to, and in which one of another profile lies.
+/// Files of the agent's own that are hidden alone, as others have theirs in the same directory, from scripts that could read them
+/// otherwise: one that is put in the place of such a file shows to those that run (`covers`).
+#[must_use]
+pub fn alone(policy: &Policy, facts: &dyn HostFacts) -> Vec<PathBuf> {
+    let of = |confinements: &Confinements, name: &String| confinements.of(name, Path::new("/"), facts).ok();
+    let each = policy.confinements.iter().flat_map(|all| policy.profiles.keys().filter_map(move |name| of(all, name)));
+    let hidden = each.filter(Confinement::passes_modes).flat_map(|confinement| confinement.hidden().to_vec());
+    let files = hidden.filter(|place| fs::symlink_metadata(place).is_ok_and(|found| !found.is_dir()));
+    files.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// A directory in what scripts of a profile may write to, in which one of another profile lies, so that it is read-only for
+/// them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shared {
-    /// The profile that may write there.
+    /// The profile that may write around it.
     pub profile: String,
     /// The directory.
     pub directory: PathBuf,
@@ -176,7 +190,7 @@ pub struct Shared {
     pub script: (String, String),
 }
 
-/// Every such directory: what a script loads from there besides its own file, another profile's may have written.
+/// Every such directory: what a script loads from beside it, another profile's may have written.
 #[must_use]
 pub fn shared(policy: &Policy, facts: &dyn HostFacts) -> Vec<Shared> {
     let all = policy.confinements.iter().flat_map(|confinements| confinements.shared_directories(facts));

@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 use super::homes::Homes;
 use super::host::{HostFacts, PROGRAM, Person};
 use super::names;
-use super::reach::{Reach, unknown};
+use super::reach::{Open, Reach, unknown};
 use super::unmade::{self, Unmade};
 use crate::conf::agent::{Loaded, Settings, pairing_journal};
 use crate::sys::file::{Led, is_plainly_missing};
 use crate::sys::mounts::Elsewhere;
 
 /// Directories that many programs share. A file of the agent's own in one of them is hidden alone; from any other
-/// place its whole directory is.
+/// place its whole directory is. Alone, it is hidden until it is replaced, and then whoever could read it is ended (`covers`):
+/// to cover the directory would take everybody's files from scripts.
 const SHARED: [&str; 31] = [
     "/",
     "/bin",
@@ -150,13 +151,13 @@ impl Own {
         Some((program, names::unexpected(program, reached, facts))).filter(|(_, names)| *names > 0)
     }
 
-    /// The directories in what `profile` may write to where scripts of other profiles lie, each with the name and the profile
-    /// of the first.
+    /// The directories in what `profile` may write to that it may not write to since scripts of other profiles lie in them, each
+    /// with the name and the profile of the first. In one that is named itself none may lie.
     pub(super) fn shared_directories(&self, reach: &Reach<'_>, profile: &str) -> Vec<(&Path, &str, &str)> {
         let mut all: Vec<(&Path, &str, &str)> = Vec::new();
         for Listed { name, profile, led, .. } in self.others(profile) {
             let Some(directory) = led.place.parent() else { continue };
-            if reach.has(directory) && !all.iter().any(|(known, ..)| *known == directory) {
+            if reach.has(directory) && !reach.names(directory) && !all.iter().any(|(known, ..)| *known == directory) {
                 all.push((directory, name, profile));
             }
         }
@@ -232,11 +233,11 @@ impl Own {
         Ok((found, unmade::outside(&missing, hidden, facts)?))
     }
 
-    /// The scripts of other profiles than this, with their contracts, that lie in what it may write to: whoever could change
-    /// them would have the rights of those profiles.
+    /// What is to be kept from those who may write there, so that they change no script of other profiles than this, no contract
+    /// of one, and no link to either: whoever could would have the rights of those profiles.
     ///
     /// # Errors
-    /// Which is listed there and does not exist, or has no contract, so that one could be made.
+    /// Which is listed there and does not exist, or has no contract, so that one could be made; or cannot be kept.
     pub(super) fn scripts_within(
         &self,
         reach: &Reach<'_>,
@@ -245,6 +246,7 @@ impl Own {
     ) -> Result<Found, String> {
         let mut found = Found::default();
         for Listed { name, profile, led, contract } in self.others(profile) {
+            let guards = |path: &Path| reach.guards(path, facts).map_err(|why| not_kept((name, profile), path, why));
             if reach.has(&led.place) {
                 if facts.place(&led.place).is_err() {
                     let place = led.place.display();
@@ -252,21 +254,26 @@ impl Own {
                         "'{name}' of profile '{profile}' is to be {place}, where nothing is and it may put one"
                     ));
                 }
-                found.kept.extend(reach.places(&led.place, facts)?);
+                found.kept.extend(guards(&led.place)?);
             }
+            // By whatever path, it is the same link.
+            let links = led.passed.iter().chain(&contract.passed);
+            let mut passed: Vec<PathBuf> = links.filter(|path| reach.has(path)).cloned().collect();
             if reach.has(&contract.place) {
                 match facts.place(&contract.place) {
                     Ok(now) => {
-                        found.kept.extend(reach.places(&now.place, facts)?);
-                        found.passed.extend(now.passed);
+                        found.kept.extend(guards(&now.place)?);
+                        passed.extend(now.passed);
                     }
                     Err(_) if reach.passes_modes => return Err(no_contract(name, profile, &contract.place)),
                     Err(_) => {}
                 }
             }
-            // By whatever path, it is the same link.
-            let links = led.passed.iter().chain(&contract.passed);
-            found.passed.extend(links.filter(|path| reach.has(path)).cloned());
+            for link in &passed {
+                let guards = reach.guards_above(link, facts);
+                found.kept.extend(guards.map_err(|why| not_kept((name, profile), link, why))?);
+            }
+            found.passed.extend(passed);
         }
         Ok(found)
     }
@@ -303,6 +310,20 @@ fn contract(script: &Path, facts: &dyn HostFacts) -> Led {
     let mut name = script.file_name().unwrap_or_default().to_owned();
     name.push(SIDECAR);
     led(&directory.join(name), facts)
+}
+
+/// What is replaced in a directory that can be written to is not covered any more; and what can be written to as a whole cannot
+/// be shown read-only.
+fn not_kept((name, profile): (&str, &str), path: &Path, why: Open) -> String {
+    match why {
+        Open::Named(directory) => format!(
+            "'{name}' of profile '{profile}' lies ({}), as {} itself is in its 'writable': keep scripts in a directory of their \
+             own, elsewhere or below that one, or name other directories",
+            path.display(),
+            directory.display()
+        ),
+        Open::Unknown(error) => format!("'{name}' of profile '{profile}' lies: {error}"),
+    }
 }
 
 /// Whoever makes the contract decides what arguments another profile's script gets.

@@ -56,8 +56,57 @@ impl<'a> Reach<'a> {
         }
         let others = facts.elsewhere(path).map_err(|error| unknown(path, &error))?;
         let all = [path.to_owned()].into_iter().chain(others.all().cloned());
-        Ok(all.filter(|place| self.writable.iter().any(|above| place.starts_with(above))).collect())
+        Ok(all.filter(|place| self.holds(place)).collect())
     }
+
+    /// What has to be read-only for the scripts so that they change and replace nothing of what is at this path, nor of what
+    /// somebody puts in its place meanwhile: the directory that it lies in, wherever that shows. A file by itself is covered only
+    /// until it is replaced (`covers`); it does where a mount shows that one alone, and never the next.
+    ///
+    /// # Errors
+    /// Such a directory is one of the writable paths; or as [`Reach::places`].
+    pub(super) fn guards(&self, path: &Path, facts: &dyn HostFacts) -> Result<Vec<PathBuf>, Open> {
+        let places = self.places(path, facts).map_err(Open::Unknown)?;
+        let mut guards = if places.is_empty() { Vec::new() } else { self.guards_above(path, facts)? };
+        let alone = |place: &PathBuf| self.names(place) || !guards.iter().any(|above| place.parent() == Some(above));
+        let alone: Vec<PathBuf> = places.into_iter().filter(alone).collect();
+        guards.extend(alone);
+        Ok(guards)
+    }
+
+    /// The same of a link, which no mount shows alone.
+    ///
+    /// # Errors
+    /// As [`Reach::guards`].
+    pub(super) fn guards_above(&self, path: &Path, facts: &dyn HostFacts) -> Result<Vec<PathBuf>, Open> {
+        let Some(directory) = path.parent() else { return Ok(Vec::new()) };
+        let others = facts.elsewhere(directory).map_err(|error| Open::Unknown(unknown(directory, &error)))?;
+        let all = [directory.to_owned()].into_iter().chain(others.whole);
+        let shown: Vec<PathBuf> = all.filter(|place| self.holds(place)).collect();
+        match shown.iter().find(|place| self.names(place)) {
+            Some(named) => Err(Open::Named(named.clone())),
+            None => Ok(shown),
+        }
+    }
+
+    /// Whether a place is in a writable path.
+    fn holds(&self, place: &Path) -> bool {
+        self.writable.iter().any(|above| place.starts_with(above))
+    }
+
+    /// Whether a place is a writable path.
+    pub(super) fn names(&self, place: &Path) -> bool {
+        self.writable.iter().any(|path| path == place)
+    }
+}
+
+/// Why something cannot be kept from those who may write to these paths.
+#[derive(Debug)]
+pub(super) enum Open {
+    /// The directory that it lies in is named itself.
+    Named(PathBuf),
+    /// It cannot be found out about, and why.
+    Unknown(String),
 }
 
 /// What is wrong with a path that cannot be looked at.

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::confine::Space;
+use super::covers::Covers;
 use super::decide::Plan;
 use super::event::{Audit, ExecEvent};
 use super::household::Household;
@@ -37,6 +38,8 @@ pub(super) struct Supervision<'a> {
     /// Whether the namespace's init was asked to bury everyone, and has not answered.
     burying: bool,
     others: Others,
+    /// What is covered for the script, once it runs.
+    covers: Option<Covers>,
     signals: &'a Signals,
     household: &'a Household,
     /// Until exec has succeeded or failed.
@@ -93,6 +96,7 @@ impl<'a> Supervision<'a> {
             end: None,
             burying: false,
             others: Others::default(),
+            covers: None,
             signals,
             household,
             verdict,
@@ -112,7 +116,8 @@ impl<'a> Supervision<'a> {
         self.act(timed, audit);
         loop {
             let printed = self.printed.as_ref().map(Printed::wakes);
-            let wakes = [self.watch.wakes(), printed, self.untold, self.household.wakes()];
+            let covers = self.covers.as_ref().and_then(Covers::wakes);
+            let wakes = [self.watch.wakes(), printed, self.untold, self.household.wakes(), covers];
             let wakes = wakes.into_iter().flatten().min();
             let limit = wakes.map(|at| at.saturating_duration_since(Instant::now()));
             let limit = if self.others.behind { Some(Duration::ZERO) } else { limit };
@@ -124,8 +129,9 @@ impl<'a> Supervision<'a> {
             let burying = self.space.as_ref().filter(|_| self.burying && self.watch.why().is_none());
             let ear = burying.map(|space| space.init().ear());
             let sources = [verdict, Some(self.signals.as_fd()), peer, fifo, ear];
-            let [verdict, child, peer, fifo, told] =
-                poll::readable(sources, limit).unwrap_or_default().map(|ready| ready.readable);
+            let changes = self.covers.as_ref().and_then(Covers::changes);
+            let (ready, taken_off) = poll::readable_or_changed(sources, changes, limit).unwrap_or_default();
+            let [verdict, child, peer, fifo, told] = ready.map(|ready| ready.readable);
             let ended = if verdict { self.learn_verdict(connection) } else { None };
             let ended = ended.or_else(|| if told { self.learn_of_burial(connection) } else { None });
             if let Some(outcome) =
@@ -143,6 +149,9 @@ impl<'a> Supervision<'a> {
                 self.tell_start(connection);
             }
             self.household.drop_outdated(now);
+            let uncovered = self.covers.as_mut().and_then(|covers| covers.lost(taken_off, now));
+            let judged = uncovered.map_or(Action::Wait, |why| self.watch.uncovered(why, now));
+            self.act(judged, audit);
             let timed = self.watch.tick(now);
             self.act(timed, audit);
             let excess = self.printed.as_mut().and_then(|printed| printed.look(now));
@@ -158,7 +167,10 @@ impl<'a> Supervision<'a> {
                 return Some(not_started("exec", &io::ErrorKind::TimedOut.into()));
             }
             Ok(None) => {
-                self.untold = Instant::now().checked_add(MOMENT).filter(|_| self.plan.mode() == Mode::Attached);
+                let now = Instant::now();
+                let of_it = |space: &Space| Covers::of(self.plan.confinement()?, space.init(), (self.leader, now));
+                self.covers = self.space.as_ref().and_then(of_it);
+                self.untold = now.checked_add(MOMENT).filter(|_| self.plan.mode() == Mode::Attached);
                 if self.untold.is_none() {
                     self.tell_start(connection);
                 }

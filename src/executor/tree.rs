@@ -52,7 +52,8 @@
 //! | making it writable again with `CAP_SYS_ADMIN` | such a profile must say `allow_dangerous_caps`; the filter, Landlock |
 //! | renaming a directory above a hidden one | none can be renamed (`fence`); no writable path may hold, be or lie in one |
 //! | another mount of what is hidden | it is hidden wherever it shows (`own`); no writable path may reach it there either |
-//! | the script of a stronger profile in a writable path | it is mounted on itself read-only (`fence`) |
+//! | the script of a stronger profile in a writable path | its directory is mounted on itself read-only (`own`) |
+//! | what the host replaces while a script runs, and is not covered then | the monitor looks on (`covers`) |
 //! | a set-user-ID program that is left behind | the filter of system calls, which `syscalls = off` does not lift |
 //!
 //! What belongs to a private place and is wanted nevertheless is named in `writable`: `/tmp/shared`, `/run/dbus`,
@@ -76,6 +77,7 @@ use super::workshop::{self, Blinds, Shared};
 use crate::sys::file::Identity;
 use crate::sys::locks::{Locked, Model};
 use crate::sys::mount::{self, Attributes, Tree};
+use crate::sys::mounts::Table;
 use crate::sys::process::Fault;
 use crate::sys::spaces::Listing;
 
@@ -96,7 +98,7 @@ pub(super) fn share(kind: Kind, fence: &Fence, (ahead, listing): (bool, &Listing
     }
     let devices = if kind.writable { None } else { Some(copy(Path::new("/dev"), kind.lasting(), "private-places")?) };
     let Shared { blinds, workshop, lent } = workshop::share(kind).map_err(&private)?;
-    fence.put_up(&blinds)?;
+    let held = fence.put_up(&blinds)?;
     mount::restrict(Path::new("/"), kind.whole()).map_err(Fault::confining("read-only"))?;
     devices.into_iter().chain(lent).try_for_each(|piece| attach(&piece, "private-places"))?;
     for (place, _) in kind.private_places() {
@@ -104,7 +106,9 @@ pub(super) fn share(kind: Kind, fence: &Fence, (ahead, listing): (bool, &Listing
     }
     fence.hidden().iter().try_for_each(|place| hide(place, &blinds).map(drop))?;
     cover(Path::new(PROCESSES), &blinds, false)?;
-    Model::here(workshop, listing).map_err(locking)
+    let model = Model::here(workshop, listing).map_err(locking)?;
+    let mounts = Table::of(model.changes()).map_err(Fault::confining("hidden"))?;
+    if fence.stands(&mounts, held) { Ok(model) } else { Err(Fault::confining("hidden")(fence::moved())) }
 }
 
 /// Steps 5 and 6: the tree of one run, in which this process is then, and what to hide things behind.
@@ -150,17 +154,10 @@ pub(super) fn complete(
     groups: Option<&Path>,
 ) -> Result<(), Fault> {
     kind.private_places().try_for_each(|(place, _)| prove_private(Path::new(place), blinds))?;
-    let open: Vec<PathBuf> = copies.iter().map(|copy| copy.place.clone()).collect();
-    copies.into_iter().try_for_each(|piece| attach(&piece, "writable"))?;
+    // Who may mount could open what is closed by a property alone, such as `/proc`.
+    let mut loose = attach_and_keep(copies, confinement.kept())? || confinement.may_mount();
     if let Some(groups) = groups.filter(|_| !kind.writable) {
         mount::restrict(groups, Attributes::READ_ONLY).map_err(Fault::confining("control-group"))?;
-    }
-    // Who may mount could open what is closed by a property alone, such as `/proc`.
-    let mut loose = confinement.may_mount();
-    // Everywhere else the tree is read-only, or nobody's but the run's.
-    for file in confinement.kept().iter().filter(|file| open.iter().any(|place| file.starts_with(place))) {
-        fence::keep(file).map_err(|error| Fault::confining("writable")(error).about(file.display()))?;
-        loose = true;
     }
     for place in confinement.hidden() {
         loose |= hide(place, blinds)?;
@@ -170,6 +167,26 @@ pub(super) fn complete(
     }
     prove(Path::new("/"), kind.whole())?;
     prove(Path::new(PROCESSES), CLOSED)
+}
+
+/// Puts copies in their places, and what is to be kept in them read-only over itself, with all that is below it; those above
+/// first, so that what is named below something that is kept can be written to. Whether there was anything to keep: everywhere
+/// else the tree is read-only, or nobody's but the run's.
+fn attach_and_keep(copies: Vec<Piece>, kept: &[PathBuf]) -> Result<bool, Fault> {
+    let open: Vec<PathBuf> = copies.iter().map(|copy| copy.place.clone()).collect();
+    let kept = kept.iter().filter(|place| open.iter().any(|above| place.starts_with(above)));
+    let kept = kept.map(|place| (place.clone(), None)).collect::<Vec<_>>();
+    let any = !kept.is_empty();
+    let mut all: Vec<_> = copies.into_iter().map(|copy| (copy.place.clone(), Some(copy))).chain(kept).collect();
+    // At one place, what keeps it comes last.
+    all.sort_by(|(place, copy), (other, beside)| place.cmp(other).then(copy.is_none().cmp(&beside.is_none())));
+    for (place, copy) in all {
+        match copy {
+            Some(copy) => attach(&copy, "writable")?,
+            None => fence::keep(&place).map_err(|error| Fault::confining("writable")(error).about(place.display()))?,
+        }
+    }
+    Ok(any)
 }
 
 /// Locks what was put over the tree of the run since.

@@ -82,6 +82,18 @@ impl Watch {
         self.kill(why, now)
     }
 
+    /// It is not confined any more: it is to be gone, and not asked. Whoever came first gives the reason.
+    pub(super) fn uncovered(&mut self, why: Outcome, now: Instant) -> Action {
+        match &self.phase {
+            Phase::Killing { .. } => Action::Wait,
+            Phase::Running { .. } => self.kill(why, now),
+            Phase::Asked { why, .. } => {
+                let why = why.clone();
+                self.kill(why, now)
+            }
+        }
+    }
+
     /// What the time of day says.
     pub(super) fn tick(&mut self, now: Instant) -> Action {
         if self.wakes().is_none_or(|at| now < at) {
@@ -169,6 +181,18 @@ mod tests {
         assert_eq!(watch.cancel(now), Action::Wait);
         assert_eq!(watch.tick(now + SECOND), Action::Kill);
         assert_eq!(watch.why(), Some(&Outcome::Cancelled));
+    }
+
+    #[test]
+    fn what_is_uncovered_is_killed_at_once_and_the_first_reason_stays() {
+        let now = Instant::now();
+        let why = Outcome::NotConfined { step: "uncovered".into(), reason: "x".into() };
+        let mut watch = Watch::new(None, SECOND, now);
+        assert_eq!((watch.uncovered(why.clone(), now), watch.why()), (Action::Kill, Some(&why)));
+        assert_eq!(watch.uncovered(why.clone(), now), Action::Wait);
+        let mut watch = Watch::new(None, SECOND, now);
+        assert_eq!(watch.cancel(now), Action::Terminate);
+        assert_eq!((watch.uncovered(why, now), watch.why()), (Action::Kill, Some(&Outcome::Cancelled)));
     }
 
     #[test]

@@ -13,12 +13,12 @@ use nix::sys::socket::{
 use super::user::{Gid, Uid};
 
 /// Most descriptors that one message may bring.
-pub const MOST: usize = 12;
+pub const MOST: usize = 14;
 
 /// Bytes of a control message's header (`struct cmsghdr`: size, level, type), in the kernel's own layout.
 const HEADER: usize = size_of::<usize>() + 2 * size_of::<i32>();
 /// Room for one control message with [`MOST`] descriptors.
-const CONTROL: u16 = 64;
+const CONTROL: u16 = 72;
 
 /// What travels on a socket pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

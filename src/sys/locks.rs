@@ -20,6 +20,7 @@ use nix::unistd::{Uid, chroot, fchdir, setresuid};
 
 use super::call::{Numbers, call};
 use super::file::Identity;
+use super::mount::Changes;
 use super::mounts;
 use super::process;
 use super::spaces::{self, Listing};
@@ -35,6 +36,7 @@ pub struct Model {
     directory: OwnedFd,
     /// The user namespace that its copies belong to.
     users: OwnedFd,
+    changes: Changes,
 }
 
 /// A copy of a namespace of mounts.
@@ -50,7 +52,7 @@ pub struct Locked {
 
 impl Model {
     /// How many descriptors it consists of.
-    pub const SIZE: usize = 4;
+    pub const SIZE: usize = 5;
 
     /// This process's namespace, with its root directory and another one in it.
     ///
@@ -69,19 +71,30 @@ impl Model {
             unshare(CloneFlags::CLONE_NEWUSER)?;
             listing.own("user")
         })?;
-        Ok(Self { mounts, root, directory, users })
+        // Nothing is mounted in it any more.
+        Ok(Self { mounts, root, directory, users, changes: Changes::watch_by(listing)? })
+    }
+
+    /// What tells whether it is still what it was. The kernel takes off what is mounted on a file or directory, in every
+    /// namespace but that of whoever removes this, or puts another in its place (unlink(2), rename(2)): nobody has to be in a
+    /// model for it to lose what it is there for, and what is there then may be the same file again, by a roll-back.
+    #[must_use]
+    pub const fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     /// To be sent to another process, which puts them together again with [`Model::received`].
     #[must_use]
     pub fn descriptors(&self) -> [BorrowedFd<'_>; Self::SIZE] {
-        [&self.mounts, &self.root, &self.directory, &self.users].map(|each| each.as_fd())
+        let [mounts, root, directory, users] =
+            [&self.mounts, &self.root, &self.directory, &self.users].map(|each| each.as_fd());
+        [mounts, root, directory, users, self.changes.as_fd()]
     }
 
     /// What another process has sent.
     #[must_use]
-    pub fn received([mounts, root, directory, users]: [OwnedFd; Self::SIZE]) -> Self {
-        Self { mounts, root, directory, users }
+    pub fn received([mounts, root, directory, users, changes]: [OwnedFd; Self::SIZE]) -> Self {
+        Self { mounts, root, directory, users, changes: changes.into() }
     }
 
     /// Copies it into a namespace in which each of its mounts but the root's is locked to its place: that at `proof` was tried.

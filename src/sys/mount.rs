@@ -6,7 +6,7 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _, Seek as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -21,7 +21,7 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use super::call::{Numbers, Opening, call, open as open_by};
 use super::process::{Fork, Pid, Signal, fork, signal};
-use super::spaces::Spaces;
+use super::spaces::{Listing, Spaces};
 
 /// Properties of mounts, as a set of the kernel's `MOUNT_ATTR_*` bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +119,8 @@ impl OwnProcesses {
     }
 }
 
-/// Tells whether anything was mounted, unmounted or changed in this process's mount namespace (`proc_pid_mountinfo(5)`).
+/// Tells whether anything was mounted, unmounted or changed in a mount namespace (`proc_pid_mountinfo(5)`): that which this
+/// process, or another, was in when it was made.
 #[derive(Debug)]
 pub struct Changes(File);
 
@@ -132,12 +133,54 @@ impl Changes {
         Ok(Self(File::open("/proc/self/mountinfo")?))
     }
 
+    /// The same, while something else may be mounted over `/proc`.
+    ///
+    /// # Errors
+    /// As [`Changes::watch`].
+    pub fn watch_by(listing: &Listing) -> io::Result<Self> {
+        Ok(Self(listing.open_own("mountinfo")?.into()))
+    }
+
+    /// In another process's namespace, from now on.
+    ///
+    /// # Errors
+    /// It has ended, or this process may not look at it.
+    pub fn watch_of(process: Pid) -> io::Result<Self> {
+        Ok(Self(File::open(format!("/proc/{process}/mountinfo"))?))
+    }
+
+    /// What is mounted there now.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn text(&self) -> io::Result<Vec<u8>> {
+        let (mut file, mut text) = (&self.0, Vec::new());
+        file.rewind()?;
+        file.read_to_end(&mut text)?;
+        Ok(text)
+    }
+
+    /// Whether there was a change in one of the two since this was last asked. It is told once, of both.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn happened_in(one: &Self, other: &Self) -> io::Result<bool> {
+        super::poll::any_closed([one.as_fd(), other.as_fd()], std::time::Duration::ZERO)
+    }
+
     /// Whether there was a change since this was last asked, or [`super::poll::readable_or_changed`] has told it.
     ///
     /// # Errors
     /// Out of memory.
     pub fn happened(&self) -> io::Result<bool> {
         super::poll::closed(self.0.as_fd(), std::time::Duration::ZERO)
+    }
+}
+
+impl From<OwnedFd> for Changes {
+    /// What another process has sent.
+    fn from(sent: OwnedFd) -> Self {
+        Self(sent.into())
     }
 }
 

@@ -10,7 +10,8 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::mount;
+use super::file::Identity;
+use super::mount::{self, Changes};
 
 /// The mounts that this process sees, at one moment.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +50,8 @@ struct Mount {
     root: PathBuf,
     /// Where.
     place: PathBuf,
+    /// Nothing can be written through this one.
+    read_only: bool,
     /// Of a file system that is laid over others: theirs.
     layers: Vec<PathBuf>,
 }
@@ -62,11 +65,34 @@ impl Table {
         Self::parse(&fs::read("/proc/self/mountinfo")?)
     }
 
+    /// Reads that of another namespace.
+    ///
+    /// # Errors
+    /// As [`Table::read`].
+    pub fn of(namespace: &Changes) -> io::Result<Self> {
+        Self::parse(&namespace.text()?)
+    }
+
+    /// Whether something is mounted at exactly this place that comes from the file system of `from`, or else cannot be written
+    /// to.
+    #[must_use]
+    pub fn covers(&self, place: &Path, from: Option<Identity>) -> bool {
+        let device = from.map(Identity::device);
+        let is_it = |mount: &Mount| device.as_ref().map_or(mount.read_only, |device| mount.device == *device);
+        self.0.iter().any(|mount| mount.place == place && is_it(mount))
+    }
+
     fn parse(text: &[u8]) -> io::Result<Self> {
         let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let unknown =
             || io::Error::new(io::ErrorKind::InvalidData, "/proc/self/mountinfo has a line of an unknown form");
         lines.map(|line| Mount::parse(line).ok_or_else(unknown)).collect::<io::Result<_>>().map(Self)
+    }
+
+    /// How many mounts are below this directory.
+    #[must_use]
+    pub fn below(&self, directory: &Path) -> usize {
+        self.0.iter().filter(|mount| mount.place != directory && mount.place.starts_with(directory)).count()
     }
 
     /// The other places at which what is at `place`, or a part of it, shows. `place` exists, and no component of it is
@@ -178,10 +204,11 @@ impl Mount {
         let id = std::str::from_utf8(words.next()?).ok()?.parse().ok()?;
         let device = std::str::from_utf8(words.nth(1)?).ok()?.to_owned();
         let (root, place) = (path(words.next()?), path(words.next()?));
+        let read_only = words.next()?.split(|byte| *byte == b',').any(|option| option == b"ro");
         let kind = words.by_ref().skip_while(|word| *word != b"-").nth(1)?;
         let options = words.nth(1).unwrap_or_default();
         let layers = if kind == b"overlay" { layers(options) } else { Vec::new() };
-        Some(Self { id, device, root, place, layers })
+        Some(Self { id, device, root, place, read_only, layers })
     }
 }
 

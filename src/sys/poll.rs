@@ -56,8 +56,16 @@ pub fn readable_or_changed<const N: usize>(
 /// # Errors
 /// Out of memory.
 pub fn closed(descriptor: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
+    any_closed([descriptor], limit)
+}
+
+/// The same of any of several.
+///
+/// # Errors
+/// Out of memory.
+pub fn any_closed<const N: usize>(descriptors: [BorrowedFd<'_>; N], limit: Duration) -> io::Result<bool> {
     // POLLHUP and POLLERR are told without being asked for, poll(2).
-    let mut polled = [PollFd::new(descriptor, PollFlags::empty())];
+    let mut polled = descriptors.map(|descriptor| PollFd::new(descriptor, PollFlags::empty()));
     wait(&mut polled, Some(limit))?;
     Ok(polled.iter().any(|entry| entry.any().unwrap_or(false)))
 }

@@ -38,8 +38,7 @@ impl Listing {
     /// The last number of a user that there may be: no account's on a host, where it is 4294967294, and hardly one's in a
     /// container (`user_namespaces(7)`).
     pub(super) fn last_user(&self) -> io::Result<Uid> {
-        let map = openat(&self.0, "self/uid_map", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-        let map = io::read_to_string(File::from(map))?;
+        let map = io::read_to_string(File::from(self.open_own("uid_map")?))?;
         let last = map.lines().filter_map(|line| {
             let mut numbers = line.split_ascii_whitespace().map(str::parse::<u32>);
             let (first, count) = (numbers.next()?.ok()?, numbers.nth(1)?.ok()?);
@@ -50,7 +49,12 @@ impl Listing {
 
     /// A namespace that this process is in, by its name in `/proc/self/ns`.
     pub(super) fn own(&self, name: &str) -> io::Result<OwnedFd> {
-        let name = format!("self/ns/{name}");
+        self.open_own(&format!("ns/{name}"))
+    }
+
+    /// A file in `/proc/self`, by its name there.
+    pub(super) fn open_own(&self, name: &str) -> io::Result<OwnedFd> {
+        let name = format!("self/{name}");
         Ok(openat(&self.0, name.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?)
     }
 }

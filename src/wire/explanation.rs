@@ -175,6 +175,9 @@ pub struct Confined {
     /// The only trees that it may write to; none if its account's rights decide.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub writable: Option<Vec<String>>,
+    /// Directories in those, and files that mounts show there alone, that it may not write to: scripts of other profiles lie there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<String>,
     /// Directories that are its own and empty.
     pub private: Vec<&'static str>,
     /// Files and directories that it cannot reach.

@@ -45,7 +45,8 @@ pub enum Outcome {
         /// The operating system's reason.
         reason: String,
     },
-    /// The order was permitted and its profile's confinement could not be applied, so that nothing was started.
+    /// The order was permitted and its profile's confinement could not be applied, so that nothing was started; or it did not
+    /// last ([`UNCOVERED`]), so that the script was ended with its descendants.
     NotConfined {
         /// The step that failed, for example `writable`.
         step: String,
@@ -65,6 +66,8 @@ pub struct Noted {
     pub short_of_room: bool,
 }
 
+/// The step of a run that was confined and did not stay so.
+pub const UNCOVERED: &str = "uncovered";
 /// `exit` of a run that never started or whose end is unknown.
 pub const EXIT_NOTHING_RAN: i32 = -1;
 /// `reason` of a run that may have started and whose end nobody told: not of one of which nothing ran.
@@ -103,6 +106,9 @@ impl Outcome {
             Self::OutputLimit { limit } => Some(format!("output limit of {limit} bytes passed")),
             Self::Refused(refusal) => Some(refusal.code().to_owned()),
             Self::NotStarted { step, reason } => Some(format!("could not start: {step}: {reason}")),
+            Self::NotConfined { step, reason } if step == UNCOVERED => {
+                Some(format!("ended, as not confined: {reason}"))
+            }
             Self::NotConfined { step, reason } => Some(format!("could not confine: {step}: {reason}")),
         }
     }
@@ -110,14 +116,19 @@ impl Outcome {
     /// What the original had on standard error of a script whose program never ran: there alone its callers find why.
     #[must_use]
     pub fn on_stderr(&self) -> Option<String> {
-        let reason = self.reason().filter(|_| matches!(self, Self::NotStarted { .. } | Self::NotConfined { .. }))?;
+        let told = matches!(self, Self::NotStarted { .. } | Self::NotConfined { .. }) && !self.started();
+        let reason = self.reason().filter(|_| told)?;
         Some(format!("executor: {reason}\n"))
     }
 
     /// Whether the script's program ever ran.
     #[must_use]
-    pub const fn started(&self) -> bool {
-        !matches!(self, Self::Refused(_) | Self::NotStarted { .. } | Self::NotConfined { .. })
+    pub fn started(&self) -> bool {
+        match self {
+            Self::Refused(_) | Self::NotStarted { .. } => false,
+            Self::NotConfined { step, .. } => step == UNCOVERED,
+            _ => true,
+        }
     }
 }
 

@@ -15,13 +15,14 @@ const SECTIONS: &str = "[profile proc]\nrun_as = daemon\nwritable = /proc
 [profile private-top]\nrun_as = daemon\nwritable = {work}\nworking_directory = /tmp
 [profile over-there]\nrun_as = daemon\nreadable = {scripts}
 [profile in-run]\nrun_as = daemon\nwritable = {work}\nreadable = /run/lock:/usr:/bin:/lib:/lib64
-[profile written]\nrun_as = daemon\nwritable = {scripts}\nreadable = /usr:/bin:/lib:/lib64
+[profile written]\nrun_as = daemon\nwritable = {scripts}/own\nreadable = /usr:/bin:/lib:/lib64
+[profile beside-others]\nrun_as = daemon\nwritable = {scripts}
 [profile linked]\nrun_as = daemon\nwritable = {work}/link
 [profile nowhere]\nrun_as = daemon\nwritable = {work}\nworking_directory = {work}/none
 ";
 
 /// Scripts and how they must end, under their own profile if they have one; with any words, whether it depends on the host.
-const CALLS: [(&str, &str); 20] = [
+const CALLS: [(&str, &str); 21] = [
     ("proc", "writable-proc"),
     ("many-files", ""),
     ("shared-memory", "runs"),
@@ -31,6 +32,7 @@ const CALLS: [(&str, &str); 20] = [
     ("in-run", "not-confined readable"),
     ("written", "runs"),
     ("through-written", "not-started exec"),
+    ("beside-others", "writable-script"),
     ("linked", "not-confined writable"),
     ("nowhere", "not-started directory"),
     ("no-interpreter", "not-started exec"),
@@ -70,9 +72,13 @@ fn site(mode: Mode) -> Site {
         allowlist += &placed(&format!("{name} = {{scripts}}/{name}\n"));
     }
     for name in SECTIONS.lines().filter_map(|line| line.strip_prefix("[profile ")?.strip_suffix(']')) {
-        allowlist += &placed(&format!("{name} = {{scripts}}/ok profile={name}\n"));
+        let place = if name == "written" { "own/ok" } else { "ok" };
+        allowlist += &placed(&format!("{name} = {{scripts}}/{place} profile={name}\n"));
     }
-    allowlist += &placed("through-written = {scripts}/twice profile=written\n");
+    std::fs::create_dir(scripts.join("own")).unwrap();
+    mend(agent, "own/ok", "#!/bin/sh\ntrue\n", 0o755);
+    mend(agent, "own/twice", &placed("#! {scripts}/own/ok\n"), 0o755);
+    allowlist += &placed("through-written = {scripts}/own/twice profile=written\n");
     std::fs::write(agent.allowlist(), allowlist).unwrap();
     let config = std::fs::read_to_string(agent.config()).unwrap() + &placed(SECTIONS);
     std::fs::write(agent.config(), config).unwrap();

@@ -40,21 +40,21 @@ fn a_profile_whose_scripts_gain_the_host_is_named_by_check_and_explanation() {
     }
 }
 
-/// A site with a script of a profile that runs as root, and one that may write to the scripts' directory.
-fn neighbours(mode: Mode) -> Site {
+/// A site with a script of a profile that runs as root, and one that may write to this directory of the agent's.
+fn neighbours(mode: Mode, writable: &str) -> Site {
     let site = Site::builder().executor(mode).sh("plain", "true").allow("strong = {scripts}/plain profile=strong");
     let site = site.allow("weak = {scripts}/plain profile=weak").prepare();
-    let (config, scripts) = (site.agent().config(), site.agent().root.join("scripts"));
+    let (config, writable) = (site.agent().config(), site.agent().root.join(writable));
     let text = std::fs::read_to_string(&config).unwrap();
     let sections = "[profile strong]\nrun_as = root\n[profile weak]\nrun_as = 12345\nwritable = ";
-    std::fs::write(&config, format!("{text}{sections}{}\n", scripts.display())).unwrap();
+    std::fs::write(&config, format!("{text}{sections}{}\n", writable.display())).unwrap();
     site
 }
 
 #[test]
 fn a_file_of_the_agents_own_with_another_name_is_named_and_refuses_who_could_come_to_it_there() {
     for mode in Mode::ROOT {
-        let mut site = neighbours(mode);
+        let mut site = neighbours(mode, "work");
         let own = site.agent().root.join("etc/ctrl-exec-agent/agent.key");
         let other = site.agent().work("saved.key");
         std::fs::hard_link(&own, &other).unwrap();
@@ -80,29 +80,85 @@ fn a_file_of_the_agents_own_with_another_name_is_named_and_refuses_who_could_com
 }
 
 #[test]
-fn a_directory_with_scripts_of_others_that_a_profile_may_write_to_is_named() {
+fn a_directory_with_scripts_of_others_that_a_profile_may_write_around_is_named_and_read_only() {
     for mode in Mode::ROOT {
-        let mut site = neighbours(mode);
+        let mut site = neighbours(mode, "area");
+        let (area, listed) = (site.agent().root.join("area"), site.agent().allowlist());
+        std::fs::create_dir_all(area.join("in")).unwrap();
+        std::fs::copy(site.agent().root.join("scripts/plain"), area.join("in/other")).unwrap();
+        let text = std::fs::read_to_string(&listed).unwrap();
+        let line = format!("other = {}/in/other profile=strong\n", area.display());
+        std::fs::write(&listed, format!("{text}{line}")).unwrap();
         site.start(0);
-        let scripts = site.agent().root.join("scripts").display().to_string();
         let said = site.agent().command(&["self-check"]).exits(0).stdout;
-        let line =
-            format!("  Profile 'weak': it may write to {scripts}, where script 'plain' of profile 'default' is: ");
-        assert!(said.contains(&line), "{mode:?}: {said}");
-        assert_eq!(said.matches("it may write to").count(), 1, "{mode:?}: {said}");
+        let words =
+            "in is in what it may write to, and read-only for it, as script 'other' of profile 'strong' is there";
+        assert!(said.contains(&format!("  Profile 'weak': {}/{words}", area.display())), "{mode:?}: {said}");
+        assert_eq!(said.matches("read-only for it").count(), 1, "{mode:?}: {said}");
+        let explained = site.agent().command(&["explain", "weak"]).exits(0).stdout;
+        let kept = format!("but not, as scripts of other profiles lie there: {}/in", area.display());
+        assert!(explained.contains(&kept), "{mode:?}: {explained}");
+        assert_eq!(site.result("weak", &[])["exit"], 0, "{mode:?}");
         // Its own scripts are no others.
-        let text = std::fs::read_to_string(site.agent().allowlist()).unwrap();
-        let own = text.lines().find(|line| line.starts_with("weak")).unwrap();
-        std::fs::write(site.agent().allowlist(), own).unwrap();
+        std::fs::write(&listed, format!("{text}{}", line.replace("=strong", "=weak"))).unwrap();
         let said = site.agent().command(&["self-check"]).exits(0).stdout;
-        assert!(!said.contains("it may write to"), "{mode:?}: {said}");
+        assert!(!said.contains("read-only for it"), "{mode:?}: {said}");
+        let explained = site.agent().command(&["explain", "weak"]).exits(0).stdout;
+        assert!(!explained.contains("other profiles"), "{mode:?}: {explained}");
+    }
+}
+
+#[test]
+fn a_writable_path_that_is_a_directory_of_other_profiles_scripts_is_no_ok_and_refused() {
+    for mode in Mode::ROOT {
+        let mut site = neighbours(mode, "scripts");
+        site.start(0);
+        let said = site.agent().command(&["self-check"]).exits(1).stdout;
+        let why = "it may write where the script 'plain' of profile 'default' lies";
+        assert!(said.contains(&format!("  Profile 'weak': every run is refused here: {why}")), "{mode:?}: {said}");
+        assert!(said.contains("keep scripts in a directory of their own"), "{mode:?}: {said}");
+        let explained = site.agent().command(&["explain", "weak"]);
+        assert!(explained.code == 1 && explained.stdout.contains("writable-script"), "{mode:?}: {explained:?}");
+        let result = site.result("weak", &[]);
+        assert_eq!(
+            (&result["exit"], &result["reason"]),
+            (&(-1).into(), &"writable-script".into()),
+            "{mode:?}: {result}"
+        );
+        assert_eq!(site.result("strong", &[])["exit"], 0, "{mode:?}");
+    }
+}
+
+#[test]
+fn a_secret_that_lies_among_files_of_others_is_named_where_a_script_could_read_it() {
+    for mode in Mode::ROOT {
+        let mut site = neighbours(mode, "work");
+        let map = tempfile::Builder::new().prefix("map").tempfile_in("/var/tmp").unwrap();
+        std::fs::copy(site.agent().trust(), map.path()).unwrap();
+        let config = site.agent().config();
+        let text = std::fs::read_to_string(&config).unwrap();
+        let line = format!("trusted_dispatchers_path = {}\n", map.path().display());
+        let others = text.lines().filter(|line| !line.starts_with("trusted_dispatchers_path"));
+        let text = others.flat_map(|line| [line, "\n"]).collect::<String>();
+        std::fs::write(&config, format!("{line}{text}")).unwrap();
+        site.start(0);
+        let said = site.agent().command(&["self-check"]).stdout;
+        let warning = format!("  Warning: {} is the agent's and hidden alone", map.path().display());
+        assert!(said.contains(&warning), "{mode:?}: {said}");
+        // Where no profile has such rights, and where it has a directory of its own.
+        std::fs::write(&config, format!("{line}{}", text.replace("run_as = root", "run_as = 12346"))).unwrap();
+        let said = site.agent().command(&["self-check"]).stdout;
+        assert!(!said.contains("hidden alone"), "{mode:?}: {said}");
+        std::fs::write(&config, &text).unwrap();
+        let said = site.agent().command(&["self-check"]).stdout;
+        assert!(!said.contains("hidden alone"), "{mode:?}: {said}");
     }
 }
 
 #[test]
 fn a_program_with_names_that_nobody_expects_is_warned_about() {
     for mode in Mode::ROOT {
-        let mut site = neighbours(mode);
+        let mut site = neighbours(mode, "work");
         site.agent_mut().install();
         let file = site.agent().file.clone().unwrap();
         let warned = |site: &Site| {

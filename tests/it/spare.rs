@@ -132,6 +132,44 @@ fn a_spare_that_was_killed_fails_no_run() {
     }
 }
 
+/// An update and its roll-back while nothing runs: the same file is in its place again, and what covered it is gone in every
+/// namespace that was made ahead.
+#[test]
+fn what_was_replaced_and_put_back_between_two_runs_is_kept_in_the_second() {
+    const FORGE: &str = "exec 2>&1; echo forged >> $1; mv $1 $1.x; ls $(dirname $1)";
+    for mode in Mode::ROOT {
+        let mut site = builder(mode).sh("forge", FORGE).prepare();
+        let agent = site.agent();
+        let (public, etc) = (agent.root.join("public"), agent.root.join("etc/ctrl-exec-agent"));
+        std::fs::create_dir(&public).unwrap();
+        std::fs::copy(etc.join("ca.crt"), public.join("ca")).unwrap();
+        let config = std::fs::read_to_string(agent.config()).unwrap();
+        let ca = format!("ca = {}", public.join("ca").display());
+        let line = config.lines().find(|line| line.starts_with("ca = ")).unwrap();
+        let account = config.lines().find(|line| line.starts_with("run_as = ")).unwrap();
+        std::fs::write(agent.config(), config.replace(line, &ca).replace(account, "run_as = root")).unwrap();
+        let before = std::fs::read_to_string(public.join("ca")).unwrap();
+        site.start(0);
+        let file = public.join("ca").display().to_string();
+        for turn in 0..3 {
+            idle(&site);
+            std::fs::hard_link(public.join("ca"), public.join("old")).unwrap();
+            std::fs::write(public.join("new"), &before).unwrap();
+            std::fs::rename(public.join("new"), public.join("ca")).unwrap();
+            std::fs::rename(public.join("old"), public.join("ca")).unwrap();
+            let said = site.result("forge", &[&file]);
+            let text = said["stdout"].as_str().unwrap().trim_end();
+            assert!(text.contains("Read-only") && text.contains("busy"), "{mode:?} {turn}: {said}");
+            assert!(text.ends_with("\nca"), "{mode:?} {turn}: {said}");
+            assert_eq!(std::fs::read_to_string(public.join("ca")).unwrap(), before, "{mode:?} {turn}");
+        }
+        // And the twin: what lies beside is the script's to change.
+        let beside = public.join("beside").display().to_string();
+        let said = site.result("forge", &[&beside]);
+        assert!(said["stdout"].as_str().unwrap().ends_with("beside.x\nca\n"), "{mode:?}: {said}");
+    }
+}
+
 #[test]
 fn whoever_a_confined_script_leaves_behind_is_gone_when_the_outcome_is_told() {
     for mode in Mode::ROOT {

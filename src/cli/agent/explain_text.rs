@@ -109,7 +109,7 @@ fn rights(c: &Confined) -> Vec<String> {
         lines.extend(c.undone.iter().map(|why| row("", why)));
     }
     lines.extend([
-        row("writable", &listed(&c.writable, "whatever its account may write to")),
+        row("writable", &(listed(&c.writable, "whatever its account may write to") + &unwritten(c))),
         row("readable", &(listed(&c.readable, "whatever its account may read") + unexecuted(c))),
         row("private and empty", &list(&c.private)),
         row("hidden", &list(&c.hidden)),
@@ -134,6 +134,14 @@ fn filtered(c: &Confined) -> &'static str {
         "bounds" => "all that stay within the run",
         _ => "all, also those that leave the run",
     }
+}
+
+/// What is not written to in what is `writable`.
+fn unwritten(c: &Confined) -> String {
+    if c.kept.is_empty() {
+        return String::new();
+    }
+    format!("; but not, as scripts of other profiles lie there: {}", list(&c.kept))
 }
 
 /// What is read besides what is `readable`.

@@ -6,7 +6,7 @@ use crate::agent::orders::{self, Kinship};
 use crate::agent::snapshot::Places;
 use crate::cli::out;
 use crate::executor::{Named, OWNS_THE_HOST, Offer, OnDisk, Policy, Rights, Shared};
-use crate::executor::{incapable, lacking, linked, named, of_two_names, owners, shared};
+use crate::executor::{alone, incapable, lacking, linked, named, of_two_names, owners, shared};
 use crate::wire::causes;
 
 /// The profiles that cannot be applied here, or nothing where that is all of them, whatever they say; says so, and what there is
@@ -55,10 +55,17 @@ fn warnings(policy: &Policy) {
              mv {program}.new {program}')"
         ));
     }
+    for file in alone(policy, &OnDisk) {
+        out::line(format!(
+            "  Warning: {} is the agent's and hidden alone, as others have files in the same directory: whoever runs with rights \
+             over it is ended when it is replaced, and sees what is put there for it until then (give it a directory of its own)",
+            file.display()
+        ));
+    }
     for Shared { profile, directory, script: (name, its) } in shared(policy, &OnDisk) {
         out::line(format!(
-            "  Profile '{profile}': it may write to {}, where script '{name}' of profile '{its}' is: that file and \
-             its contract are kept from it; what the script loads from there is not (keep that elsewhere)",
+            "  Profile '{profile}': {} is in what it may write to, and read-only for it, as script '{name}' of profile '{its}' \
+             is there; what that script loads from elsewhere is not kept from it",
             directory.display()
         ));
     }

@@ -2,6 +2,7 @@
 //! permitted that works.
 
 mod calls;
+mod covered;
 mod fenced;
 mod leader;
 mod reach;

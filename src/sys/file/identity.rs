@@ -34,6 +34,12 @@ impl Identity {
         facts.is_dir().then(|| Self::from_facts(&facts))
     }
 
+    /// The kernel's numbers of the device that it is on, as it spells them (`proc_pid_mountinfo(5)`).
+    #[must_use]
+    pub fn device(self) -> String {
+        format!("{}:{}", libc::major(self.device), libc::minor(self.device))
+    }
+
     /// Whether both are files of one file system.
     #[must_use]
     pub const fn is_beside(&self, other: &Self) -> bool {

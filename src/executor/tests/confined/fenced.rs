@@ -212,7 +212,8 @@ fn a_writable_directory_that_is_handed_on_lets_nobody_rewrite_a_script_of_anothe
     let open = lent(&executor, executor.path("open").to_str().unwrap());
     let write = |name: &str| openat(&open, name, OFlag::O_WRONLY | OFlag::O_CREAT, Mode::S_IRUSR).map(drop);
     assert_eq!(write("deep/strong"), Err(Errno::EROFS));
-    assert_eq!(write("deep/other"), Ok(()));
+    assert_eq!(write("deep/other"), Err(Errno::EROFS));
+    assert_eq!(write("other"), Ok(()));
 }
 
 /// What a run had covered stays so for whoever it has given a directory to, when it is over and its namespaces are gone.
@@ -249,7 +250,7 @@ fn listing(writable: &str) -> Executor {
 #[test]
 fn no_script_rewrites_one_of_another_profile() {
     let files = "{}/open/deep/strong:{}/open/deep/strong.schema.json:{}/open/mine";
-    for writable in ["{}/open", "{}/open/deep:{}/open/mine", files] {
+    for writable in ["{}/open", "{}/open:{}/open/deep/strong", files] {
         let executor = listing(writable);
         for name in ["open/deep/strong", "open/mine"] {
             executor.script(name, "#!/bin/sh\necho as-it-was\n");
@@ -281,16 +282,24 @@ fn where_a_script_of_another_profile_is_missing_nobody_may_write() {
 #[test]
 fn a_link_to_a_script_of_another_profile_is_not_replaced() {
     let place = tempfile::tempdir_in("/var/tmp").unwrap();
-    fs::create_dir(place.path().join("w")).unwrap();
+    fs::create_dir_all(place.path().join("w/in")).unwrap();
     fs::copy("/bin/true", place.path().join("program")).unwrap();
-    symlink(place.path().join("program"), place.path().join("w/strong")).unwrap();
+    symlink(place.path().join("program"), place.path().join("w/in/strong")).unwrap();
     symlink(place.path().join("program"), place.path().join("w/mine")).unwrap();
-    File::create_new(place.path().join("w/strong.schema.json")).unwrap();
+    File::create_new(place.path().join("w/in/strong.schema.json")).unwrap();
     let place = place.path().display();
-    let scripts = format!("strong = {place}/w/strong profile=strong\nmine = {place}/w/mine\n");
-    let profile = format!("run_as = root\nwritable = {place}/w\n[profile strong]\nrun_as = root");
-    let executor = Executor::spawn_listing(&[], &scripts, &profile);
-    assert_eq!(executor.answer(), Reloaded::Done);
-    let said = executor.says(&format!("cd {place}/w; ln -sfn /bin/false strong; rm -f strong; rm mine; ls"));
-    assert!(said.contains("busy") && said.ends_with("\nstrong\nstrong.schema.json\n"), "{said}");
+    let with = |writable: &str| {
+        let scripts = format!("strong = {place}/w/in/strong profile=strong\nmine = {place}/w/mine\n");
+        let profile = format!("run_as = root\nwritable = {place}/{writable}\n[profile strong]\nrun_as = root");
+        let executor = Executor::spawn_listing(&[], &scripts, &profile);
+        assert_eq!(executor.answer(), Reloaded::Done);
+        executor
+    };
+    let said = with("w")
+        .says(&format!("cd {place}/w; ln -sfn /bin/false in/strong; rm -f in/strong; rm mine; mv in x; ls . in"));
+    assert!(said.matches("Read-only").count() == 2 && said.contains("busy"), "{said}");
+    assert!(said.ends_with(".:\nin\n\nin:\nstrong\nstrong.schema.json\n"), "{said}");
+    // Where it could be replaced on the host meanwhile.
+    let Outcome::Refused(refusal) = with("w/in").shell("echo ran", &[]).outcome() else { panic!("not refused") };
+    assert!(refusal.code() == "writable-script" && refusal.text().contains("'strong'"), "{refusal:?}");
 }

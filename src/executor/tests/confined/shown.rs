@@ -42,17 +42,18 @@ fn an_overlay_shows_what_it_is_made_of() {
     assert_eq!(fault(overlay, "run_as = root\nwritable = {}/l/beside"), None);
     // A script of another profile in the overlay.
     let overlay = mounting(&format!(
-        "{overlay}; rm $D/conf-runs; mkdir $D/conf-runs; touch /srv/in/strong /srv/in/strong.schema.json"
+        "{overlay}; rm $D/conf-runs; mkdir $D/conf-runs /srv/in/deep; touch /srv/in/deep/strong /srv/in/deep/strong.schema.json"
     ));
     let profile = "run_as = root\nwritable = {}/l/up\n[profile strong]\nrun_as = root";
-    let scripts = "strong = /srv/in/strong profile=strong\n";
+    let scripts = "strong = /srv/in/deep/strong profile=strong\n";
     let executor = Executor::spawn_listing(&overlay.each_ref().map(String::as_str), scripts, profile);
     assert_eq!(executor.answer(), Reloaded::Done);
     let said = executor.says(
-        "cd {}/l/up/in; for file in strong strong.schema.json; do echo forged >> $file; rm -f $file; cat $file /srv/in/$file; done
-         echo mine > mine && cat /srv/in/mine",
+        "cd {}/l/up/in; for file in deep/strong deep/strong.schema.json; do
+           echo forged >> $file; rm -f $file; cat $file /srv/in/$file
+         done; mv deep x; mv ../in ../y; echo mine > mine && cat /srv/in/mine",
     );
-    assert!(said.matches("Read-only").count() == 2 && said.matches("busy").count() == 2, "{said}");
+    assert!(said.matches("Read-only").count() == 4 && said.matches("busy").count() == 2, "{said}");
     assert!(said.ends_with("mine\n") && !said.contains("forged"), "{said}");
 }
 
@@ -77,8 +78,11 @@ fn a_script_of_another_profile_is_kept_wherever_a_mount_shows_it() {
     let file = format!("{contract}; touch $D/open/a; mount --bind $D/other/in/strong $D/open/a");
     let forge = "for file in a/strong a/strong.schema.json a; do echo forged >> $file; rm -f $file; mv $file x; done
         mv b/in b/x; mv b y; echo forged >> b/in/strong; rm -f b/in/strong; mv ../open/a z";
-    for starter in [&alias, &file] {
-        for writable in ["{}/open", "{}/open/a", "/srv/../{}/open"] {
+    assert_eq!(refused(&beside(&alias, "run_as = root\nwritable = {}/open/a")), "writable-script");
+    for (starter, writables) in
+        [(&alias, ["{}/open", "{}/open/b", "/srv/../{}/open"]), (&file, ["{}/open", "{}/open/a", "/srv/../{}/open"])]
+    {
+        for writable in writables {
             let executor = beside(starter, &format!("run_as = root\nwritable = {writable}"));
             let said = executor.says(&format!("cd {{}}/open; {forge}"));
             for (name, text) in [("other/in/strong", "#!/bin/sh\n"), ("other/in/strong.schema.json", "{}\n")] {
@@ -90,7 +94,7 @@ fn a_script_of_another_profile_is_kept_wherever_a_mount_shows_it() {
     // And the twin: what lies beside it there, and where no mount shows it.
     let executor = beside(&alias, "run_as = root\nwritable = {}/open");
     assert_eq!(
-        executor.says("cd {}/open; echo mine > a/mine && cat a/mine; echo x > deep/strong && cat deep/strong"),
+        executor.says("cd {}/open; echo mine > b/mine && cat b/mine; echo x > deep/strong && cat deep/strong"),
         "mine\nx\n"
     );
 }
@@ -107,7 +111,7 @@ fn a_script_of_another_profile_that_is_missing_is_put_there_by_no_mount_either()
 #[test]
 fn a_contract_of_another_profiles_script_is_not_made() {
     let shown = "mount --bind $D/other/in $D/open/deep";
-    for (starter, writable) in [(shown, "{}/open"), (":", "{}/other"), (":", "{}/other/in")] {
+    for (starter, writable) in [(shown, "{}/open"), (":", "{}/other"), (":", "/srv/../{}/other")] {
         for profile in ["run_as = root", "run_as = bin\ncaps = CAP_DAC_OVERRIDE"] {
             let executor = beside(starter, &format!("{profile}\nwritable = {writable}"));
             let Outcome::Refused(refusal) = executor.shell("echo ran", &[]).outcome() else {
@@ -144,12 +148,17 @@ fn a_contract_of_another_profiles_script_is_not_made() {
 
 #[test]
 fn a_link_to_the_contract_of_another_profiles_script_is_not_replaced() {
-    let lead = "echo '{}' > $D/other/contract; ln -s $D/other/contract $D/other/in/strong.schema.json";
+    let lead =
+        "mkdir $D/other/c; echo '{}' > $D/other/c/contract; ln -s $D/other/c/contract $D/other/in/strong.schema.json";
     let executor = beside(lead, "run_as = root\nwritable = {}/other");
-    let said =
-        executor.says("cd {}/other/in; rm -f strong.schema.json; mv strong.schema.json x; echo x >> ../contract; ls");
-    assert!(said.matches("busy").count() == 2 && said.contains("Read-only"), "{said}");
-    assert!(said.ends_with("strong\nstrong.schema.json\n"), "{said}");
+    let said = executor.says(
+        "cd {}/other/in; rm -f strong.schema.json; mv strong.schema.json x; echo x >> ../c/contract; mv ../c ../x; ls; ls ../c",
+    );
+    assert!(said.matches("Read-only").count() == 3 && said.contains("busy"), "{said}");
+    assert!(said.ends_with("strong\nstrong.schema.json\ncontract\n"), "{said}");
+    for named in ["{}/other/c", "{}/other:{}/other/c"] {
+        assert_eq!(refused(&beside(lead, &format!("run_as = root\nwritable = {named}"))), "writable-script", "{named}");
+    }
 }
 
 #[test]
