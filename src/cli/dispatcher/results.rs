@@ -32,7 +32,9 @@ pub fn printed(result: &HostResult) -> String {
         }
     }
     let stderr = result.text("stderr");
-    if !stderr.trim().is_empty() {
+    // Agents say there why nothing ran, for dispatchers of the original, which know no `reason`.
+    let said = !result.text("reason").is_empty() && stderr.trim_end() == format!("executor: {}", result.text("reason"));
+    if !stderr.trim().is_empty() && !said {
         text.push_str(&labelled("STDERR", stderr));
     }
     if result.fields.get("truncated").is_some_and(|cut| cut == true) {
@@ -105,6 +107,14 @@ mod tests {
     fn a_result_has_the_lines_people_grep() {
         let fields = json!({"exit": 0, "rtt": "31ms", "reqid": "ab", "stdout": "hi", "stderr": "", "host": "web.lan"});
         assert_eq!(block(&result(fields)), "==> web (web.lan)  [OK  exit:0  31ms  req:ab]\nhi\n");
+    }
+
+    #[test]
+    fn why_nothing_ran_is_told_once() {
+        let fields = json!({"exit": 126, "rtt": "1ms", "reqid": "ab", "reason": "no", "stderr": "executor: no\n"});
+        assert_eq!(block(&result(fields.clone())), "==> web  [FAIL  exit:126  1ms  req:ab]\n    REASON: no\n");
+        let said = fields.as_object().unwrap().clone().into_iter().chain([("stderr".to_owned(), "no\n".into())]);
+        assert!(block(&result(said.collect())).ends_with("    REASON: no\n    STDERR: no\n\n"));
     }
 
     #[test]
