@@ -25,8 +25,13 @@ fn waiting(executor: &Executor, first: &str, then: &str) -> Run {
     let place = executor.path("");
     let text = format!("exec 2>&1; cd {{}}/open; {first}; echo ready; while [ ! -e go ]; do sleep 0.01; done; {then}");
     let mut run = executor.shell(&text.replace("{}/", place.to_str().unwrap()), &[]);
-    while run.line() != "ready" {}
-    run
+    loop {
+        match run.line().as_str() {
+            "ready" => return run,
+            "" => panic!("{:?}", run.outcome()),
+            _ => {}
+        }
+    }
 }
 
 #[test]
@@ -101,7 +106,7 @@ fn a_run_that_could_change_a_script_of_another_profile_from_now_on_is_ended() {
 /// An agent whose key lies among files of others.
 fn with_a_key_among_others(profile: &str) -> (Executor, PathBuf) {
     let starter = mounting(
-        "mount -t tmpfs -o mode=755 x /mnt; echo secret > /mnt/key; echo other > /mnt/other; chmod 600 /mnt/*
+        "mount -t tmpfs -o mode=755 x /mnt; echo secret > /mnt/key; echo other > /mnt/other; touch /mnt/key.pairing; chmod 600 /mnt/*
          sed -i 's,^key =.*,key = /mnt/key,' $D/conf/agent.conf",
     );
     let executor = Executor::root_under(&starter.each_ref().map(String::as_str), profile);
