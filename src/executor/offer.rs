@@ -73,7 +73,7 @@ pub(super) fn landlock(confinement: &Confinement, version: Option<u32>) -> Resul
 
 /// Whether the profile's capabilities can be given.
 ///
-/// **Invariant:** as [`look`](super::look), the caller has one thread.
+/// **Invariant:** as [`start`](super::start), the caller has one thread.
 pub(super) fn caps(confinement: &Confinement, available: Set) -> Result<(), Unenforceable> {
     let missing = confinement.caps().without(available);
     if missing.is_empty() {

@@ -25,7 +25,7 @@ pub(super) fn decided(name: ScriptName, policy: &Policy, facts: &dyn HostFacts) 
 /// Why this host refuses every run of the plan's profile, if it does: how such a run ends, and the key that cannot be applied,
 /// and why not.
 ///
-/// **Invariant:** as [`found`](ground::found), the caller has one thread.
+/// **Invariant:** as [`start`](super::start), the caller has one thread.
 pub(super) fn refused_here(plan: &Plan, offer: &Offer) -> Option<(&'static str, String)> {
     let confinement = plan.confinement()?;
     let lacking = offer::applicable(confinement, offer).err();
@@ -36,7 +36,7 @@ pub(super) fn refused_here(plan: &Plan, offer: &Offer) -> Option<(&'static str, 
 /// Whether a call of this script would start it, as an explanation judges it: by the decision, by what the host can apply, and
 /// by what stands on its disks. `None`: this user cannot find out.
 ///
-/// **Invariant:** as [`found`](ground::found), the caller has one thread.
+/// **Invariant:** as [`start`](super::start), the caller has one thread.
 ///
 /// # Errors
 /// What would stop it.

@@ -25,7 +25,8 @@ const NO_CODES: &[&str] = &[
     // `explain` about a request that never was one; `resolve`, in the original's words.
     "request-malformed request-too-large not-allowlisted not-in-script-dirs not-trusted",
     // Roles, programs, accounts, serde.
-    "could-serve ctrl-exec ctrl-exec-agent ctrl-exec-dispatchers kebab-case serve-own serve-private taken-over",
+    "could-serve ctrl-exec ctrl-exec-agent ctrl-exec-api ctrl-exec-dispatcher ctrl-exec-dispatchers ctrl-exec-exec",
+    "ctrl-exec-mcp kebab-case serve-own serve-private taken-over",
     // Actions and reasons of the log that stand apart from their level.
     "accept-error cancel-deny cancel-miss capabilities-deny cert-staged csr-generated executor-unreachable metrics-listen",
     "not-owner renew-complete result-deny result-miss rotate-deny rotate-fail schema-broken schema-skip schema-version-derive",
