@@ -1,6 +1,7 @@
 #!/busybox sh
 # First in the archive's own file system, then in one of which mounts can be made and unmade like on a real host.
 if [ "$1" != tests ]; then
+    echo "ctrl-exec-vm: up"
     /busybox mkdir -p /host
     /busybox mount -t tmpfs -o mode=755 host /host
     for each in bin busybox dev etc init lib lib64 modules proc sbin tests usr; do

@@ -10,6 +10,12 @@ use crate::Outcome;
 
 /// How long the machine may run. It takes seconds to boot, and emulation costs a test up to thirty times its time.
 const PATIENCE: Duration = Duration::from_mins(30);
+/// How long until its first program runs, and how often it is tried: now and then an emulated kernel waits for ever for a tick
+/// of its clock that does not come, before there is any program.
+const BOOT: Duration = Duration::from_mins(3);
+const BOOTS: usize = 3;
+/// What the first program says first.
+const UP: &str = "ctrl-exec-vm: up";
 /// What the first program says last.
 const VERDICT: &str = "ctrl-exec-vm: tests ended with ";
 /// What the kernel is told in any case.
@@ -17,7 +23,13 @@ const PARAMETERS: &str = "console=ttyS0 quiet panic=-1 cgroup_no_v1=all";
 
 /// Boots `kernel` with `image` and further parameters, and returns how the tests ended.
 pub(super) fn run(kernel: &Path, image: &Path, parameters: &str) -> Outcome<String> {
-    watch(boot(kernel, image, &format!("{PARAMETERS}{parameters}"))?)
+    for _ in 0..BOOTS {
+        match watch(boot(kernel, image, &format!("{PARAMETERS}{parameters}"))?)? {
+            Some(status) => return Ok(status),
+            None => println!("the virtual machine has not come up within {} s", BOOT.as_secs()),
+        }
+    }
+    Err(format!("the virtual machine does not come up: it was tried {BOOTS} times"))
 }
 
 fn boot(kernel: &Path, image: &Path, parameters: &str) -> Outcome<Child> {
@@ -34,8 +46,8 @@ fn boot(kernel: &Path, image: &Path, parameters: &str) -> Outcome<Child> {
         .map_err(|why| format!("cannot start {program}: {why}; apt-get install qemu-system-x86"))
 }
 
-/// Passes the console on and returns what the machine said last.
-fn watch(mut machine: Child) -> Outcome<String> {
+/// Passes the console on and returns what the machine said last; nothing if it did not come up in time.
+fn watch(mut machine: Child) -> Outcome<Option<String>> {
     let console = machine.stdout.take().ok_or("the virtual machine has no console")?;
     let (sender, lines) = mpsc::channel();
     std::thread::spawn(move || {
@@ -43,17 +55,25 @@ fn watch(mut machine: Child) -> Outcome<String> {
             let _ = sender.send(String::from_utf8_lossy(&line).trim_end().to_owned());
         }
     });
-    let deadline = Instant::now() + PATIENCE;
+    let (start, mut patience) = (Instant::now(), BOOT);
     let mut verdict = Err("the virtual machine ended without a word about the tests".to_owned());
     loop {
-        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        match lines.recv_timeout(patience.saturating_sub(start.elapsed())) {
             Ok(line) => {
                 println!("{line}");
+                // The console may have more in front of it.
+                if line.ends_with(UP) {
+                    patience = PATIENCE;
+                }
                 if let Some(status) = line.strip_prefix(VERDICT) {
-                    verdict = Ok(status.to_owned());
+                    verdict = Ok(Some(status.to_owned()));
                 }
             }
             Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) if patience == BOOT => {
+                verdict = Ok(None);
+                break;
+            }
             Err(RecvTimeoutError::Timeout) => {
                 verdict = Err(format!("the virtual machine ran for more than {} s", PATIENCE.as_secs()));
                 break;
