@@ -81,7 +81,13 @@ fn are_closed(processes: &[(&str, u32)]) {
     for account in ACCOUNTS {
         let nothing: Vec<String> = numbers.iter().map(|pid| format!("{pid}:")).collect();
         assert_eq!(tries(account, &numbers), nothing, "uid {account}: {processes:?}");
-        assert!(numbers.iter().all(|pid| host::alive(*pid)), "{processes:?}");
+        // But for an init that was made ahead and that nobody has wanted for long, all of them are there still.
+        let (here, gone): (Vec<_>, Vec<_>) = processes.iter().partition(|(_, pid)| host::alive(*pid));
+        let count = |name: &str| here.iter().filter(|(other, _)| *other == name).count();
+        assert!(
+            gone.iter().all(|(name, _)| *name == "init") && count("init") >= count("monitor"),
+            "{gone:?}: {processes:?}"
+        );
     }
 }
 
