@@ -338,25 +338,24 @@ pub fn reap_some(mut each: impl FnMut(Pid, End)) -> io::Result<Rest> {
 /// Whether a process is a child of this one that was not waited for, alive or not.
 #[must_use]
 pub fn is_child(pid: Pid) -> bool {
-    look_at(pid) != Err(Errno::ECHILD)
+    look_at(Id::Pid(pid)) != Err(Errno::ECHILD)
 }
 
 /// Whether a process is no child of this one that lives.
 #[must_use]
 pub fn has_ended(child: Pid) -> bool {
-    look_at(child) != Ok(WaitStatus::StillAlive)
+    look_at(Id::Pid(child)) != Ok(WaitStatus::StillAlive)
 }
 
-/// Does not wait for a child that has ended. How it has ended may be something that the binding has no word for.
-fn look_at(pid: Pid) -> Result<WaitStatus, Errno> {
-    waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT)
+/// Waits for nobody. How a child has ended may be something that the binding has no word for.
+fn look_at(whom: Id<'_>) -> Result<WaitStatus, Errno> {
+    waitid(whom, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT)
 }
 
 /// Whether this process has any child that was not waited for. After [`adopt_orphans`]: any descendant.
 #[must_use]
 pub fn has_children() -> bool {
-    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    waitid(Id::All, look) != Err(Errno::ECHILD)
+    look_at(Id::All) != Err(Errno::ECHILD)
 }
 
 enum Waited {
