@@ -106,7 +106,7 @@ fn above(wanted: u64, most: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::executor::confinement::tests::confinement;
+    use crate::executor::confinements::tests::confinement;
 
     const ALL: Controllers = Controllers { memory: true, processes: true, cpu: true };
 

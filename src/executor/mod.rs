@@ -14,6 +14,7 @@
 
 mod confine;
 mod confinement;
+mod confinements;
 mod contents;
 mod covers;
 mod decide;
@@ -61,7 +62,8 @@ mod watch;
 mod workshop;
 
 pub use confine::prepare;
-pub use confinement::{Confinement, Confinements, meanings, of_two_names};
+pub use confinement::Confinement;
+pub use confinements::{Confinements, meanings, of_two_names};
 pub use decide::{Plan, decide};
 pub use event::{ExecEvent, Trail};
 pub use explain::{Explained, Files, OWNS_THE_HOST, explain, start};

@@ -16,7 +16,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::confine::{self, Outside, Space};
-use super::confinement::Confinements;
+use super::confinements::Confinements;
 use super::contents;
 use super::decide::{Plan, decide};
 use super::environment::{environment, environment_of, traced};

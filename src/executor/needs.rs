@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn with_private_places_one_of_two_more_is_needed() {
-        use crate::executor::confinement::tests::confinement;
+        use crate::executor::confinements::tests::confinement;
         let [plain, private] =
             ["", "writable = /srv"].map(|line| confinement(&format!("run_as = backup\n{line}")).unwrap());
         let six = NEEDS.iter().fold(Set::default(), |set, Need(number, ..)| set.with(*number));

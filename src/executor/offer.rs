@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::confinement::{Confinement, Confinements};
+use super::confinement::Confinement;
+use super::confinements::Confinements;
 use super::ground;
 use super::host::HostFacts;
 use super::limits::{self, Means, Unenforceable};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::confinement::{Confinements, meanings};
+use super::confinements::{Confinements, meanings};
 use super::host::{HostFacts as _, OnDisk};
 use super::pins::Pins;
 use crate::conf::agent::{self, Loaded, Profile, Settings};

@@ -31,7 +31,7 @@ use crew::Crew;
 pub use control::{serve_own, serve_private};
 pub use socket::{Door, serve_socket};
 
-use super::confinement::Confinements;
+use super::confinements::Confinements;
 use super::event::{Audit, ExecEvent};
 use super::monitor::{self, Means};
 use super::needs;
